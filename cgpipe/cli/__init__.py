@@ -1,0 +1,41 @@
+"""The command line: one file a command, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import click
+
+from cgpipe import __version__
+from cgpipe.cli.group import CommandGroup
+
+PREFIX = "CGPIPE"
+
+COMMANDS = {
+    "translate": ("cgpipe.cli.translate", "Translate folders of pictures."),
+    "train": ("cgpipe.cli.train", "Train a pair of models from two folders of unpaired pictures."),
+    "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),
+}
+"""Name, module and one line of help of every command. The module calls its command ``command``."""
+
+
+@click.group(
+    cls=CommandGroup,
+    lazy=COMMANDS,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": PREFIX,
+        "show_default": True,
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+# Containers often set CGPIPE_VERSION for their own ends.
+@click.version_option(__version__, prog_name="cgpipe", allow_from_autoenv=False)
+def cli() -> None:
+    """Translate pictures and videos with CycleGAN generators: photos to paintings, horses to zebras, and back.
+
+    Every option can also be set by an environment variable, which its help names.
+    """
+
+
+def main() -> None:
+    """The entry point."""
+    cli(prog_name="cgpipe")

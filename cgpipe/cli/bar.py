@@ -1,0 +1,45 @@
+"""The progress bar of a job."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+
+class CountingBar:
+    """Counts what is done, with a rate and the time left; quiet where nobody watches.
+
+    Args:
+        unit: what is counted, in the singular.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self._bar: Any = None
+
+    def start(self, model: str, total: int | None) -> None:
+        """Says which model was taken and begins to count up to ``total``, or without end."""
+        from tqdm import tqdm
+
+        click.echo(f"Model: {model}", err=True)
+        self._bar = tqdm(total=total, unit=self.unit, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+    def advance(self, count: int = 1) -> None:
+        """Counts ``count`` more."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def write(self, line: str) -> None:
+        """Writes a line above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        click.echo(line, err=True)
+
+    def __enter__(self) -> CountingBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,188 @@
+"""``cgpipe models``: what there is, what a model says about itself, and taking in files of other projects."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cgpipe.cli.group import CommandGroup
+from cgpipe.cli.options import DomainType, foreign_options, json_flag
+
+if TYPE_CHECKING:
+    from cgpipe.models import Entry, ModelCard
+
+Row = tuple[str, str]
+
+_PLACES = {"user": "yours", "shipped": "shipped", "file": "file"}
+_TEXT_WIDTH = 100
+
+
+@click.group(cls=CommandGroup)
+def command() -> None:
+    """List, show and import models, and choose the default one.
+
+    Your own models live in one folder: $CGPIPE_MODELS, or else a folder that `cgpipe models list` names.
+    """
+
+
+@command.command("list")
+@json_flag
+def list_(as_json: bool) -> None:
+    """List the models that --to can find.
+
+    Yours come first, then those that ship with cgpipe. A model of yours takes the place of a shipped one of the same
+    pair.
+    """
+    from cgpipe.errors import ModelError
+    from cgpipe.models import find_model, list_models, user_models_folder
+
+    entries = list_models()
+    try:
+        default: Path | None = find_model().path
+    except ModelError:
+        default = None
+    if as_json:
+        click.echo(json.dumps([_entry_values(entry, default) for entry in entries], indent=2))
+        return
+    table = [("NAME", "TRANSLATES", "WHERE", "SIZE", "")]
+    table += [_list_row(entry, default) for entry in entries if entry.card]
+    _print_table(table)
+    for entry in entries:
+        if entry.problem:
+            click.echo(f"Damaged: {entry.problem}")
+    click.echo(f"\nYour own models: {user_models_folder()}")
+
+
+@command.command()
+@click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]")
+@json_flag
+def show(model: str | None, as_json: bool) -> None:
+    """Show what a model says about itself: by its name, by the domain it translates to, or by its file.
+
+    Without an argument, the default model.
+    """
+    entry, card = _look_up(model)
+    if as_json:
+        values = {"name": entry.name, "path": str(entry.path), "place": entry.place, **asdict(card)}
+        click.echo(json.dumps(values, indent=2))
+        return
+    click.echo(f"{entry.name}: {card.pair}")
+    if card.description:
+        click.echo(card.description)
+    click.echo()
+    _print_table(list(_show_rows(entry, card)))
+    for paragraph in card.notes.splitlines():
+        click.echo(textwrap.fill(paragraph, _TEXT_WIDTH) if paragraph else "")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--from", "source", type=DomainType(), help="What goes in; a file of cgpipe's own knows.")
+@click.option("--to", "target", type=DomainType(), help="What comes out; a file of cgpipe's own knows.")
+@click.option("--name", help="What to call it.  [default: <from>2<to>]")
+@foreign_options
+@click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
+def import_(file: Path, **options: Any) -> None:
+    """Take a model file into your folder, so that --to finds it.
+
+    FILE can be one of cgpipe's own or a generator of pytorch-CycleGAN-and-pix2pix, cycleGAN-PyTorch, CUT, or
+    mmgeneration; which one is seen by its content. Nothing in it is ever run.
+    """
+    from cgpipe.models import import_model
+
+    entry = import_model(file, **options)
+    assert entry.card is not None
+    for note in entry.card.notes.splitlines():
+        click.echo(note)
+    click.echo(f"{entry.card.pair} is now {entry.path}")
+
+
+@command.command()
+@click.argument("model", required=False, metavar="[NAME|FILE]")
+@click.option("--reset", is_flag=True, help="Go back to the model that ships with cgpipe.")
+def default(model: str | None, reset: bool) -> None:
+    """Show or set the model that is used when neither --to nor --model is given."""
+    from cgpipe.errors import UsageError
+    from cgpipe.models import find_model, set_default
+
+    if model and reset:
+        raise UsageError("--reset takes no model: it goes back to the shipped one")
+    click.echo(str(set_default(model) if model or reset else find_model()))
+
+
+def _look_up(model: str | None) -> tuple[Entry, ModelCard]:
+    from cgpipe.errors import ModelNotFoundError
+    from cgpipe.models import find_model, load_any
+
+    try:
+        found = find_model(file=model)
+    except ModelNotFoundError:
+        if model is None:
+            raise
+        found = find_model(model)
+    # Only a file of another project has no card before it is loaded.
+    return found.entry, found.card or load_any(found).card
+
+
+def _entry_values(entry: Entry, default: Path | None) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "path": str(entry.path),
+        "place": entry.place,
+        "default": entry.path == default,
+        "shadowed": entry.shadowed,
+        "problem": entry.problem,
+        "card": asdict(entry.card) if entry.card else None,
+    }
+
+
+def _list_row(entry: Entry, default: Path | None) -> tuple[str, ...]:
+    assert entry.card is not None
+    remarks = ["default"] * (entry.path == default) + ["hidden by yours"] * entry.shadowed
+    remark = f"({', '.join(remarks)}) " if remarks else ""
+    return entry.name, entry.card.pair, _PLACES[entry.place], _size(entry.path), f"{remark}{entry.card.description}"
+
+
+def _show_rows(entry: Entry, card: ModelCard) -> Iterator[Row]:
+    yield "file", f"{entry.path} ({_size(entry.path)})"
+    yield "architecture", card.architecture
+    yield from _nested(card.settings)
+    yield "trained at", f"{card.training_size} px" if card.training_size else "unknown"
+    yield "works at", _scales(card)
+    for title, values in (("made by", card.made_by), ("quality", card.quality)):
+        yield title, "" if values else "unknown"
+        yield from _nested(values)
+    yield "licence", card.licence
+
+
+def _scales(card: ModelCard) -> str:
+    if card.working_scales is None:
+        return "unknown: pictures are translated at their full size"
+    return "a short side of {} to {} px".format(*card.working_scales)
+
+
+def _nested(values: Mapping[str, Any], indent: str = "  ") -> Iterator[Row]:
+    for name, value in values.items():
+        title = indent + name.replace("_", " ")
+        if isinstance(value, Mapping):
+            yield title, ""
+            yield from _nested(value, indent + "  ")
+        else:
+            yield title, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size / 1e6
+    return f"{size:.1f} MB" if size < 10 else f"{size:.0f} MB"
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

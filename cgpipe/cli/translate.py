@@ -1,0 +1,51 @@
+"""``cgpipe translate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgpipe.cli.bar import CountingBar
+from cgpipe.cli.options import engine_of, model_options, report_option, speed_options
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; by default <INPUT>-<DOMAIN>.")
+@model_options
+@click.option(
+    "--format",
+    type=click.Choice(["jpg", "png", "webp", "tiff", "bmp"], case_sensitive=False),
+    help="Format of the result; by default each picture's own.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="Quality of JPEG and WebP.  [default: 95]")
+@click.option("--overwrite", is_flag=True, help="Translate again what is done and current.")
+@click.option("--recursive/--no-recursive", default=True, help="Go into sub-folders.")
+@speed_options
+@report_option
+def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -> None:
+    """Translate pictures: folders (with all below them), files, or patterns such as 'photos/*.jpg'.
+
+    The result mirrors the input: names, folders, formats, sizes, orientation, transparency and profiles are kept, and
+    only the look changes. What is done already is skipped, so that an interrupted job can be started again.
+
+    Exit code: 0 all done, 1 nothing could be done, 2 wrong usage, 3 some files failed.
+    """
+    from cgpipe.jobs.folder import translate_folder
+    from cgpipe.jobs.report import FileResult, ReportFile
+
+    options["engine"] = engine_of(options.pop("compile"), options.pop("torchscript"))
+    with ReportFile(report_file) as written, CountingBar("picture") as bar:
+
+        def tell(result: FileResult) -> None:
+            written.add(result)
+            bar.advance()
+            if result.status == "failed":
+                bar.write(f"Failed: {result.input}: {result.reason}")
+
+        report = translate_folder(inputs, on_start=bar.start, on_result=tell, **options)
+        written.finish(report.to_json())
+    click.echo(report.summary())
+    click.get_current_context().exit(report.exit_code)

@@ -1,0 +1,1 @@
+"""Fast and faithful: what runs a generator over a stream of pictures."""

@@ -1,0 +1,70 @@
+"""A stage of the pipeline in a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_END = object()
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
+    """Gives ``items`` in order while a thread works at most ``depth`` of them ahead.
+
+    What goes wrong in the thread is raised here. When this generator is closed, or its reader fails, the thread ends,
+    ``items`` is closed in it, and it is joined: nothing is left running or open.
+    """
+    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+    thread = threading.Thread(target=_produce, args=(items, ready, stop), name="cgpipe-prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stop.set()
+        # The thread may be waiting for room in the queue.
+        with suppress(queue.Empty):
+            while True:
+                ready.get_nowait()
+        thread.join()
+
+
+def _produce(items: Iterable[T], ready: queue.Queue[Any], stop: threading.Event) -> None:
+    try:
+        with closing(_as_generator(items)) as source:
+            for item in source:
+                if not _put(ready, item, stop):
+                    return
+        _put(ready, _END, stop)
+    except BaseException as error:  # raised again in the reader's thread
+        _put(ready, _Failure(error), stop)
+
+
+def _as_generator(items: Iterable[T]) -> Iterator[T]:
+    """Gives every iterable a ``close`` that reaches a generator or an iterator that has one of its own."""
+    iterator = iter(items)
+    try:
+        yield from iterator
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+def _put(ready: queue.Queue[Any], item: object, stop: threading.Event) -> bool:
+    while not stop.is_set():
+        with suppress(queue.Full):
+            ready.put(item, timeout=0.1)
+            return True
+    return False

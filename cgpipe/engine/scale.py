@@ -1,0 +1,106 @@
+"""The scale at which a generator works, and the way of its result back to the picture's own.
+
+A generator knows its subject at the size of its training pictures. A picture beyond that is reduced for the
+generator; the *change* (translated less original, at the working size) is brought up to the picture's own size and
+added to the original, which so keeps its own detail.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+Size = int | Literal["auto", "full"]
+
+BAND_PIXELS = 1 << 22
+"""Pixels that are worked on in floating point at a time: bounds the memory that a large picture takes."""
+
+MOST_ENLARGED = 4
+"""How many times a small picture is enlarged for the generator: a strip one pixel high must not become a mountain."""
+
+
+def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width at which the generator sees a picture of ``height`` x ``width``.
+
+    Args:
+        size: the short side in pixels; ``full`` for the picture's own; ``auto`` for the nearest of the model's scales.
+        scales: the smallest and the largest short side at which the model works well; ``None`` where nothing is known,
+            which makes ``auto`` the same as ``full``.
+    """
+    short = min(height, width)
+    if size == "full" or (size == "auto" and scales is None):
+        return height, width
+    if size == "auto":
+        assert scales is not None
+        target = min(max(short, scales[0]), scales[1])
+    else:
+        target = int(size)
+    target = min(target, MOST_ENLARGED * short)
+    return max(1, round(height * target / short)), max(1, round(width * target / short))
+
+
+def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Antialiased resizing of integer pixels (N, H, W, 3) to float (N, 3, *size), values as before."""
+    planes = pixels.permute(0, 3, 1, 2)
+    if pixels.dtype == torch.uint8 and pixels.device.type == "cpu":
+        return F.interpolate(planes, size, mode="bilinear", antialias=True).float()
+    factor = min(planes.shape[2] // size[0], planes.shape[3] // size[1]) // 2
+    if factor > 1:
+        planes = torch.cat([F.avg_pool2d(band.float(), factor, ceil_mode=True) for band in _bands(planes, factor)], 2)
+    return F.interpolate(planes.float(), size, mode="bilinear", antialias=True)
+
+
+def _bands(planes: torch.Tensor, multiple: int) -> tuple[torch.Tensor, ...]:
+    rows = max(1, BAND_PIXELS // planes.shape[3] // multiple) * multiple
+    return planes.split(rows, dim=2)
+
+
+def add_change(pixels: torch.Tensor, change: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+    """Adds a change seen at the working size to the picture at its own.
+
+    Args:
+        pixels: the original, (N, H, W, 3), uint8 or uint16.
+        change: (N, 3, h, w), float, in the units of the pixels.
+        strength: multiplies the change.
+
+    Returns:
+        The sum, rounded and limited to the range of the pixels' type, in their shape and type.
+    """
+    count, height, width, _ = pixels.shape
+    down = resampling_matrix(change.shape[2], height, change.device)
+    across = resampling_matrix(change.shape[3], width, change.device)
+    # (N, 3, h, w) -> (N, h, W, 3): wide first, while there are few rows.
+    wide = torch.matmul(change.float() * strength, across.T).permute(0, 2, 3, 1).reshape(count, change.shape[2], -1)
+    result = torch.empty_like(pixels)
+    rows = max(1, BAND_PIXELS // width)
+    for picture, original, target in zip(wide, pixels, result, strict=True):
+        for top in range(0, height, rows):
+            band = slice(top, top + rows)
+            total = torch.matmul(down[band], picture).view(-1, width, 3).add_(original[band])
+            target[band] = to_integer(total, pixels.dtype)
+    return result
+
+
+@lru_cache(maxsize=8)
+def resampling_matrix(inputs: int, outputs: int, device: torch.device) -> torch.Tensor:
+    """The matrix (outputs, inputs) that resamples a line bicubically.
+
+    Resizing is separable and linear, so a band of any rows of the enlarged picture is a product with those rows of
+    the matrix, without the rest being there.
+    """
+    lines = torch.eye(inputs, device=device)[None, :, None, :]
+    matrix = F.interpolate(lines, (1, outputs), mode="bicubic", antialias=outputs < inputs, align_corners=False)
+    return matrix[0, :, 0, :].T.contiguous()
+
+
+def to_integer(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Rounds and limits to the range of ``dtype`` (uint8 or uint16); works in place."""
+    return values.round_().clamp_(0, highest(dtype)).to(dtype)
+
+
+def highest(dtype: torch.dtype) -> int:
+    """The value of white in pixels of this type."""
+    return {torch.uint8: 255, torch.uint16: 65535}[dtype]

@@ -1,0 +1,238 @@
+"""Integer pictures in, translated integer pictures out; everything between happens on the device."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TypedDict, TypeVar, Unpack
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from cgpipe.engine.backends import Engine, prepare
+from cgpipe.engine.precision import Precision, choose_dtype
+from cgpipe.engine.scale import Size, add_change, highest, resize, to_integer, working_size
+from cgpipe.errors import CgpipeError, UsageError
+from cgpipe.media.frames import Batch, Pixels
+from cgpipe.models import Model, find_model, load_any
+from cgpipe.models.foreign import Direction
+
+T = TypeVar("T")
+
+IN_FLIGHT = 2
+"""Batches given to a GPU before the first result is waited for."""
+
+
+class TranslatorOptions(TypedDict, total=False):
+    """The options of :class:`Translator`, for functions that pass them on."""
+
+    device: str
+    precision: Precision
+    size: Size
+    strength: float
+    engine: Engine
+
+
+class Translator:
+    """A model ready to translate pictures of any size.
+
+    A picture larger than the model knows is reduced for the generator, and the change is brought up to the picture's
+    own size and added to it (see :mod:`cgpipe.engine.scale`). Sides that the network cannot take are padded by
+    reflection and cropped back. A batch for which a GPU has no room is halved.
+
+    Args:
+        model: from :func:`cgpipe.load_model`; :meth:`find` looks one up by domain.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: of the network: ``fp32``, ``fp16`` (CUDA only), ``bf16``, or ``auto``, which tries.
+        size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for the
+            nearest of the model's scales (full size where the model says nothing of scales).
+        strength: multiplies the change; 0 gives the original, 1 the translation.
+        engine: ``eager``, ``compile`` or ``torchscript``.
+
+    Raises:
+        UsageError: an option has a value that cannot be used here, such as a GPU that is not there.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        size: Size = "auto",
+        strength: float = 1.0,
+        engine: Engine = "eager",
+    ) -> None:
+        if isinstance(size, int) and size < 1:
+            raise UsageError(f"The size must be at least 1 pixel, not {size}.")
+        if not 0 <= strength <= 2:
+            raise UsageError(f"The strength must be between 0 and 2, not {strength}.")
+        self.model = model
+        self.device = choose_device(device)
+        self.size = size
+        self.strength = strength
+        self.engine = engine
+        self.busy_seconds = 0.0
+        generator = model.generator.eval().requires_grad_(False)
+        key = f"{model.card.architecture} {sorted(model.card.settings.items())}"
+        self.dtype = choose_dtype(generator, precision, self.device, key)
+        generator = generator.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._multiple = generator.multiple
+        self._run = prepare(generator, engine)
+        self._largest: int | None = None
+
+    @classmethod
+    def find(
+        cls,
+        to: str | None = None,
+        *,
+        source: str | None = None,
+        file: str | os.PathLike[str] | None = None,
+        direction: Direction | None = None,
+        batch_statistics: bool = False,
+        **options: Unpack[TranslatorOptions],
+    ) -> Translator:
+        """A translator by target domain, such as ``Translator.find("zebra")``; without arguments, the default model.
+
+        Args:
+            to: what the result shows.
+            source: what the pictures show, where ``to`` alone is not clear.
+            file: a model file of any known format, or a model's name.
+            direction: ``AtoB`` or ``BtoA``, for files of other projects that hold both.
+            batch_statistics: for batch-norm models of other projects: normalise each picture by its own statistics.
+            options: of :class:`Translator`.
+
+        Raises:
+            ModelNotFoundError: none or several models answer.
+            ModelError: the file cannot be read as a model.
+        """
+        found = find_model(to, source=source, file=file)
+        model = load_any(found.path, direction=direction, batch_statistics=batch_statistics)
+        return cls(model, **options)
+
+    @property
+    def precision(self) -> str:
+        """What the network is computed in: fp32, fp16 or bf16."""
+        return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.dtype]
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Translates one picture (height, width, 3) or a stack (count, height, width, 3), uint8 or uint16 RGB.
+
+        Raises:
+            TypeError, ValueError: the array is of another type or shape.
+        """
+        stack = torch.from_numpy(np.ascontiguousarray(pixels if pixels.ndim == 4 else pixels[None]))
+        result = self.translate(Batch(pixels=stack, origins=(None,) * len(stack)))
+        translated: Pixels = result.pixels.numpy()
+        return translated if pixels.ndim == 4 else translated[0]
+
+    def translate(self, batch: Batch) -> Batch:
+        """Translates a batch; the result is of the same size and type, on the CPU."""
+        return self._launch(batch)()
+
+    def stream(self, items: Iterable[Batch | T]) -> Iterator[Batch | T]:
+        """Translates the batches among ``items`` and passes everything else through, in order.
+
+        On CUDA copies and computing overlap: up to :data:`IN_FLIGHT` batches are under way before a result is given.
+        """
+        depth = IN_FLIGHT if self.device.type == "cuda" else 0
+        under_way: deque[Callable[[], Batch | T]] = deque()
+        for item in items:
+            under_way.append(self._launch(item) if isinstance(item, Batch) else lambda item=item: item)  # type: ignore[misc]
+            if len(under_way) > depth:
+                yield under_way.popleft()()
+        while under_way:
+            yield under_way.popleft()()
+
+    @torch.inference_mode()
+    def _launch(self, batch: Batch) -> Callable[[], Batch]:
+        """Starts on a batch and gives a function that waits for its result."""
+        started = time.perf_counter()
+        parts = batch.pixels.split(self._largest or len(batch))
+        translated = torch.cat([self._within_memory(part) for part in parts])
+        if self.device.type != "cuda":
+            self.busy_seconds += time.perf_counter() - started
+            return lambda: replace(batch, pixels=translated)
+        result = torch.empty(translated.shape, dtype=translated.dtype, pin_memory=True)
+        result.copy_(translated, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()  # type: ignore[no-untyped-call]
+
+        def wait() -> Batch:
+            arrived.synchronize()  # type: ignore[no-untyped-call]
+            self.busy_seconds += time.perf_counter() - started
+            return replace(batch, pixels=result)
+
+        return wait
+
+    def _within_memory(self, pixels: torch.Tensor) -> torch.Tensor:
+        try:
+            return self._translate_on_device(pixels.to(self.device, non_blocking=True))
+        except torch.OutOfMemoryError as error:
+            half = len(pixels) // 2
+            if half == 0:
+                raise CgpipeError(
+                    "The GPU has no room for a single picture of this size: use a smaller --size, or --device cpu."
+                ) from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._largest = half
+        warnings.warn(f"The GPU is out of memory: going on with batches of {half}.", stacklevel=2)
+        return torch.cat([self._within_memory(part) for part in pixels.split(half)])
+
+    def _translate_on_device(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) integers in and out, on the device."""
+        height, width = pixels.shape[1:3]
+        size = working_size(height, width, self.size, self.model.card.working_scales)
+        # A view: rows of interleaved RGB are what torch calls channels_last.
+        seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
+        half_range = highest(pixels.dtype) / 2
+        result = self._generate(seen / half_range - 1).add_(1).mul_(half_range)
+        if size == (height, width) and self.strength == 1:
+            return to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous()
+        return add_change(pixels, result - seen, self.strength)
+
+    def _generate(self, x: torch.Tensor) -> torch.Tensor:
+        """Runs the network on (N, 3, H, W) in [-1, 1] of any size; float32 in and out."""
+        height, width = x.shape[2:]
+        padded = pad_to_multiple(x.to(self.dtype), self._multiple).contiguous(memory_format=torch.channels_last)
+        return self._run(padded)[:, :, :height, :width].float()
+
+
+def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Reflects (N, C, H, W) at its bottom and right edges, more than once where it is small, up to a multiple."""
+    height, width = (-(-side // multiple) * multiple for side in x.shape[2:])
+    while x.shape[2] < height or x.shape[3] < width:
+        down, right = height - x.shape[2], width - x.shape[3]
+        if min(x.shape[2:]) == 1:
+            x = F.pad(x, (0, right, 0, down), mode="replicate")  # A line has nothing to reflect.
+        else:
+            x = F.pad(x, (0, min(right, x.shape[3] - 1), 0, min(down, x.shape[2] - 1)), mode="reflect")
+    return x
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError: the name is unknown, or there is no such GPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"Unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"Device {name!r} is not supported: use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"Device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs on this machine. "
+            "Use --device cpu, or install a build of torch with CUDA."
+        )
+    return device

@@ -1,0 +1,43 @@
+"""The one exception tree of cgpipe.
+
+Every error that a user can cause or meet derives from :class:`CgpipeError`. Its message says what was wrong and
+what to do about it; the command line prints it once, after ``Error:``, and exits with :attr:`CgpipeError.exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class CgpipeError(Exception):
+    """Something cgpipe cannot do, said in words for the person who asked for it."""
+
+    exit_code = 1
+
+
+class UsageError(CgpipeError):
+    """The options contradict one another, or one of them has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class MediaError(CgpipeError):
+    """A picture or a video cannot be read or written."""
+
+
+class ModelError(CgpipeError):
+    """A model file is damaged, of an unknown format, or does not fit its architecture."""
+
+
+class ModelNotFoundError(ModelError):
+    """No model, or more than one, answers to what was asked for."""
+
+
+class MissingDependencyError(CgpipeError):
+    """An optional package is needed; the message names the extra to install."""
+
+
+class DataError(CgpipeError):
+    """A dataset is missing, empty, or not laid out as it must be."""
+
+
+class TrainingError(CgpipeError):
+    """A training run cannot start, cannot resume, or has gone wrong."""

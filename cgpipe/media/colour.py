@@ -1,0 +1,183 @@
+"""Colour: what a video's code values mean, and the way from them to RGB and back.
+
+The numbers are those of ITU-T H.273 (which libav and every container use): matrix coefficients, primaries and
+transfer characteristics. libswscale has an enumeration of its own for matrices, used only where it is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+
+from cgpipe.media.frames import Pixels
+
+UNSPECIFIED = 2
+RGB, BT709, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 5, 6, 7, 9
+PQ, HLG = 16, 18
+
+_SCALER_MATRIX = {
+    BT709: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    BT470BG: Colorspace.ITU601,
+    SMPTE170M: Colorspace.ITU601,
+    SMPTE240M: Colorspace.SMPTE240M,
+    BT2020: Colorspace.BT2020,
+}
+
+# Without these two flags libswscale shares one chroma sample between two pixels and rounds downwards: every channel
+# comes back about 1.2 of 255 too dark, more than half of what a whole round trip may cost.
+_TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_FROM_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colour:
+    """How the code values of a stream stand for colours.
+
+    Args:
+        matrix: H.273 matrix coefficients: 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020; 0 stands for RGB itself.
+        full_range: whether luma runs over 0 to 255 rather than 16 to 235 (or the same in more bits).
+        primaries: H.273 colour primaries; 2 where nothing is said.
+        transfer: H.273 transfer characteristics; 2 where nothing is said.
+        depth: bits a channel.
+        guessed: whether the matrix was not tagged, and was guessed from the height.
+    """
+
+    matrix: int
+    full_range: bool
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    depth: int = 8
+    guessed: bool = False
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Colour:
+        """The colour of a decoded frame; what is untagged is guessed as players do (BT.709 from 720 lines up)."""
+        layout = frame.format
+        colour = cls.guess(frame.height)
+        colour = replace(colour, depth=max(component.bits for component in layout.components))
+        if layout.is_rgb or layout.has_palette:
+            return replace(colour, matrix=RGB, full_range=True)
+        if frame.colorspace in _SCALER_MATRIX:
+            colour = replace(
+                colour,
+                matrix=frame.colorspace,
+                primaries=frame.color_primaries,
+                transfer=frame.color_trc,
+                guessed=False,
+            )
+        elif frame.color_trc in (PQ, HLG):
+            colour = replace(colour, matrix=BT2020, primaries=frame.color_primaries, transfer=frame.color_trc)
+        gray = len(layout.components) == 1 and frame.color_range == ColorRange.UNSPECIFIED
+        full = frame.color_range == ColorRange.JPEG or layout.name.startswith("yuvj") or gray
+        return replace(colour, full_range=full)
+
+    @classmethod
+    def guess(cls, height: int) -> Colour:
+        """What players take an untagged picture of ``height`` lines for: limited range, BT.709 or BT.601."""
+        if height >= 720:
+            return cls(matrix=BT709, primaries=BT709, transfer=BT709, full_range=False, guessed=True)
+        primaries = BT470BG if height == 576 else SMPTE170M
+        return cls(matrix=SMPTE170M, primaries=primaries, transfer=SMPTE170M, full_range=False, guessed=True)
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the transfer is PQ or HLG: code values that an ordinary screen or network cannot take as they are."""
+        return self.transfer in (PQ, HLG)
+
+    @property
+    def notice(self) -> str | None:
+        """What the user must be told about this colour, if anything."""
+        if self.is_hdr:
+            kind = "PQ" if self.transfer == PQ else "HLG"
+            return (
+                f"the clip is HDR ({kind}). The networks know ordinary pictures only, so it is tone-mapped to BT.709 as "
+                "it is read, and the result is an ordinary (SDR) clip with BT.709 tags"
+            )
+        return None
+
+    def written_as(self, pix_fmt: str, height: int) -> Colour:
+        """The colour in which pictures read from this one are written in the pixel format ``pix_fmt``.
+
+        The same, but for three cases: HDR has been tone-mapped to BT.709, an RGB source needs a matrix when it is
+        written as YUV (limited range, as players expect), and an RGB format has none.
+        """
+        layout = av.VideoFormat(pix_fmt)
+        depth = max(component.bits for component in layout.components)
+        if layout.is_rgb:
+            return replace(self, matrix=RGB, full_range=True, depth=depth)
+        if self.is_hdr:
+            colour = replace(Colour.guess(720), full_range=self.full_range)
+        elif self.matrix == RGB:
+            colour = Colour.guess(height)
+        else:
+            colour = self
+        return replace(colour, depth=depth)
+
+    def tag(self, context: Any) -> None:
+        """Writes the four tags on an encoder's context, which hands them to the bit stream and the container."""
+        context.colorspace = self.matrix
+        context.color_range = ColorRange.JPEG if self.full_range else ColorRange.MPEG
+        context.color_primaries = self.primaries
+        context.color_trc = self.transfer
+
+
+class ToRgb:
+    """Turns decoded frames into RGB arrays of one size.
+
+    One scaler is kept for the whole stream: libav allocates a context for every frame otherwise, and memory grows.
+
+    Args:
+        colour: that of the stream.
+        width: pixels of every array given back; frames of another size, which a stream may hold, are scaled to it.
+        height: the same, in lines.
+    """
+
+    def __init__(self, colour: Colour, width: int, height: int) -> None:
+        self._scaler = VideoReformatter()
+        deep = colour.depth > 8 or colour.is_hdr
+        self._settings: dict[str, Any] = {
+            "width": width,
+            "height": height,
+            "format": "rgb48le" if deep else "rgb24",
+            "src_colorspace": _SCALER_MATRIX.get(colour.matrix),
+            "src_color_range": ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
+            "dst_color_range": ColorRange.JPEG,
+            "interpolation": _TO_RGB,
+        }
+        if colour.is_hdr:
+            self._settings |= {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+
+    def __call__(self, frame: av.VideoFrame) -> Pixels:
+        """RGB of shape (height, width, 3): uint8, or uint16 over its whole range when the stream has over 8 bits."""
+        pixels: Pixels = self._scaler.reformat(frame, **self._settings).to_ndarray()
+        return np.ascontiguousarray(pixels)
+
+
+class FromRgb:
+    """Turns RGB arrays into frames that an encoder takes.
+
+    Args:
+        colour: what the frames are to be tagged with.
+        pix_fmt: libav's name of the pixel format.
+    """
+
+    def __init__(self, colour: Colour, pix_fmt: str) -> None:
+        self._scaler = VideoReformatter()
+        self._settings: dict[str, Any] = {
+            "format": pix_fmt,
+            "dst_colorspace": _SCALER_MATRIX.get(colour.matrix),
+            "src_color_range": ColorRange.JPEG,
+            "dst_color_range": ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
+            "interpolation": _FROM_RGB,
+        }
+
+    def __call__(self, pixels: Pixels) -> av.VideoFrame:
+        """A frame of the same size; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16."""
+        layout = "rgb24" if pixels.dtype == np.uint8 else "rgb48le"
+        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(pixels), layout)
+        return self._scaler.reformat(frame, **self._settings)

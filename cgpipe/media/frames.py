@@ -1,0 +1,115 @@
+"""What travels through the pipeline: frames, batches of them, and word of those that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+T = TypeVar("T")
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+PENDING_BYTES = 256 << 20
+"""Pixels that may wait for others of their size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One decoded picture.
+
+    Args:
+        pixels: RGB, shape (height, width, 3), uint8, or uint16 where the source holds more than 8 bits.
+        origin: who the frame is and what must be given back with it; opaque to everything but its source and sink.
+    """
+
+    pixels: Pixels
+    origin: Any
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype not in (np.uint8, np.uint16):
+            raise TypeError(f"pixels must be uint8 or uint16, not {self.pixels.dtype}")
+        if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or 0 in self.pixels.shape:
+            raise ValueError(f"pixels must have shape (height, width, 3), not {self.pixels.shape}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Frames of one size and type, stacked.
+
+    Args:
+        pixels: shape (count, height, width, 3), uint8 or uint16, RGB.
+        origins: one a frame, in the same order.
+    """
+
+    pixels: torch.Tensor
+    origins: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype not in (torch.uint8, torch.uint16):
+            raise TypeError(f"pixels must be uint8 or uint16, not {self.pixels.dtype}")
+        if self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
+            raise ValueError(f"pixels must have shape (count, height, width, 3), not {tuple(self.pixels.shape)}")
+        if len(self.origins) != len(self.pixels):
+            raise ValueError(f"{len(self.pixels)} frames but {len(self.origins)} origins")
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; the DataLoader calls this when a GPU waits at the other end."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames one by one, sharing memory with the batch, which must be on the CPU."""
+        for pixels, origin in zip(self.pixels.numpy(), self.origins, strict=True):
+            yield Frame(pixels=pixels, origin=origin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """Takes the place of a frame that could not be decoded, so that none is silently left out."""
+
+    origin: Any
+    reason: str
+
+
+def batched(
+    items: Iterable[Frame | T], batch_size: int, *, pending_bytes: int = PENDING_BYTES
+) -> Iterator[Batch | T]:
+    """Stacks frames of equal size and type into batches of at most ``batch_size``; passes all else through at once.
+
+    Frames of other sizes wait in groups of their own. When more than ``4 * batch_size`` frames or ``pending_bytes`` of
+    pixels wait, the largest group goes on as it is, so neither memory nor delay grows with the length of the stream.
+    Within one size the order is kept.
+    """
+    groups: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Frame]] = {}
+    for item in items:
+        if not isinstance(item, Frame):
+            yield item
+            continue
+        key = (item.pixels.shape, item.pixels.dtype)
+        group = groups.setdefault(key, [])
+        group.append(item)
+        if len(group) == batch_size:
+            yield _stack(groups.pop(key))
+        elif _count(groups) >= 4 * batch_size or _bytes(groups) > pending_bytes:
+            yield _stack(groups.pop(max(groups, key=lambda k: len(groups[k]))))
+    for group in groups.values():
+        yield _stack(group)
+
+
+def _count(groups: Mapping[Any, list[Frame]]) -> int:
+    return sum(len(group) for group in groups.values())
+
+
+def _bytes(groups: Mapping[Any, list[Frame]]) -> int:
+    return sum(len(group) * group[0].pixels.nbytes for group in groups.values())
+
+
+def _stack(frames: list[Frame]) -> Batch:
+    pixels = torch.from_numpy(np.stack([frame.pixels for frame in frames]))
+    return Batch(pixels=pixels, origins=tuple(frame.origin for frame in frames))

@@ -1,0 +1,62 @@
+"""The few things that every use of PyAV here shares: quiet libraries, and its errors in the user's words."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+import av.error
+import av.logging
+
+from cgpipe.errors import MediaError
+
+# libav's log callback takes the interpreter lock from the codecs' own threads, which can deadlock at exit.
+av.logging.set_level(None)
+# SVT-AV1 has a logger of its own, which prints its settings on stderr for every encoder opened.
+os.environ.setdefault("SVT_LOG", "1")
+
+_READ_REASONS = {
+    errno.ENOENT: "there is no such file",
+    errno.EISDIR: "it is a folder; a folder of frames needs --fps",
+    errno.EACCES: "its permissions do not allow reading",
+    errno.ECONNREFUSED: "the connection was refused; check the address and that the stream is running",
+    errno.ETIMEDOUT: "the connection timed out; check the address and the network",
+}
+_WRITE_REASONS = {
+    errno.ENOENT: "its folder does not exist; create it first",
+    errno.EACCES: "the permissions of its folder do not allow writing",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "the file would be larger than this system allows; shorten the clip or raise --crf",
+    errno.EPIPE: "the reader at the other end of the pipe has gone",
+}
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns what libav raises while ``name`` is read into a :class:`~cgpipe.errors.MediaError`."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        reason = _READ_REASONS.get(error.errno or 0)
+        if isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
+            reason = "it is not a video, or its index is missing or damaged; play it to see, or make the file anew"
+        raise MediaError(f"{name}: cannot be read: {reason or explain(error)}") from error
+
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Turns what libav raises while ``name`` is written into a :class:`~cgpipe.errors.MediaError`."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        raise MediaError(f"{name}: cannot be written: {_WRITE_REASONS.get(error.errno or 0) or explain(error)}") from error
+
+
+def explain(error: BaseException) -> str:
+    """The shortest true sentence that an error carries."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,285 @@
+"""How good a generator is: translated pictures against real ones, through the eyes of a classifier."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cgpipe.errors import DataError, UsageError
+from cgpipe.media.images import read_picture
+from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
+from cgpipe.metrics.scores import fid, kid, top1_share
+
+Translation = Callable[[Tensor], Tensor]
+"""(N, 3, H, W) in [-1, 1] to the same; a generator, or any function."""
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What one classifier says about a set of translated pictures.
+
+    Args:
+        weights: name of the classifier's file.
+        resolution: pixels a side that it looks at.
+        class_share: share, 0 to 1, of pictures whose top-1 class is the one asked for; None where none was.
+        kid: kernel distance to the reference, times 1000 (:func:`cgpipe.metrics.scores.kid`).
+        fid: Fréchet distance to the reference on the same features; not the Inception FID of papers.
+    """
+
+    weights: str
+    resolution: int
+    class_share: float | None
+    kid: float
+    fid: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Figures of a generator, and everything that must be named beside them.
+
+    Args:
+        inputs: folder of the pictures translated: its name and its parent's.
+        input_count: how many.
+        reference: folder of the real pictures of the target domain.
+        reference_count: how many.
+        size: side of the pictures, in pixels, when translated and compared.
+        class_name: the ImageNet class of ``class_share``; None where none was asked for.
+        figures: by variant of the classifier.
+        mean_change: mean absolute difference between input and output, in levels of 255.
+        cycle_error: the same between input and input translated there and back; None without a reverse generator.
+    """
+
+    inputs: str
+    input_count: int
+    reference: str
+    reference_count: int
+    size: int
+    class_name: str | None
+    figures: Mapping[str, Figures]
+    mean_change: float
+    cycle_error: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and for a model's card."""
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        """A table, one row a classifier, above it what was measured, below it the changes."""
+        lines = [
+            f"{self.input_count} pictures of {self.inputs} translated at {self.size}x{self.size}, "
+            f"against {self.reference_count} of {self.reference}:",
+            "",
+            f"| weights | seen as {self.class_name or 'class'} | KID x1000 | FID (these features) |",
+            "|---|---|---|---|",
+        ]
+        for row in self.figures.values():
+            share = "" if row.class_share is None else f"{row.class_share:.1%}"
+            lines.append(
+                f"| {row.weights} at {row.resolution}x{row.resolution} | {share} | {row.kid:.1f} | {row.fid:.1f} |"
+            )
+        cycle = "" if self.cycle_error is None else f", cycle error {self.cycle_error:.1f} of 255"
+        lines += ["", f"Mean change {self.mean_change:.1f} of 255{cycle}."]
+        return "\n".join(lines)
+
+
+class Evaluator:
+    """Measures generators on one pair of folders; the reference is measured once, so that a trainer can ask often.
+
+    Args:
+        inputs: folder of pictures to translate.
+        reference: folder of real pictures of the target domain.
+        class_name: an ImageNet class, such as ``zebra``, whose share among the results is counted.
+        size: pictures of another size are resized (antialiased bicubic, to a square) to this side first.
+        networks: variants of EfficientNet-Lite that judge.
+        batch_size: pictures translated and judged together.
+        device: where everything runs, the generators included.
+
+    Raises:
+        DataError: a folder is missing or holds fewer than two pictures.
+        UsageError: there is no such class.
+        MissingDependencyError: the classifiers' packages are missing.
+    """
+
+    def __init__(
+        self,
+        inputs: Path | str,
+        reference: Path | str,
+        *,
+        class_name: str | None = None,
+        size: int = 256,
+        networks: Sequence[Variant] = ("lite0", "lite2"),
+        batch_size: int = 16,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.class_index = None if class_name is None else imagenet_class(class_name)
+        self.class_name = class_name
+        self.inputs, self.reference = Path(inputs), Path(reference)
+        self.input_paths, reference_paths = find_pictures(self.inputs), find_pictures(self.reference)
+        self.size, self.batch_size, self.device = size, batch_size, torch.device(device)
+        self.networks = {variant: EfficientNetLite(variant).to(self.device) for variant in networks}
+        self._reference_count = len(reference_paths)
+        with torch.inference_mode():
+            judged = _Judged(self.networks)
+            for pictures in self._batches(reference_paths):
+                judged.add(pictures)
+        self._reference_features = judged.features()
+
+    @torch.inference_mode()
+    def evaluate(self, generator: Translation, reverse: Translation | None = None) -> Evaluation:
+        """Translates every input and compares the results with the reference.
+
+        Args:
+            generator: moved to ``device`` by the caller; modules are put into evaluation mode meanwhile.
+            reverse: the generator of the other direction, for the cycle error.
+
+        Raises:
+            UsageError: ``size`` is not one that a generator accepts.
+        """
+        judged = _Judged(self.networks)
+        changed, cycled = 0.0, 0.0
+        with ExitStack() as stack:
+            for translation in (generator, reverse):
+                self._check_size(translation)
+                stack.enter_context(_evaluation_mode(translation))
+            for pictures in self._batches(self.input_paths):
+                translated = generator(pictures).clamp(-1, 1)
+                judged.add(translated)
+                changed += _levels(translated - pictures)
+                if reverse is not None:
+                    cycled += _levels(reverse(translated).clamp(-1, 1) - pictures)
+        count = len(self.input_paths)
+        return Evaluation(
+            inputs=_split_name(self.inputs),
+            input_count=count,
+            reference=_split_name(self.reference),
+            reference_count=self._reference_count,
+            size=self.size,
+            class_name=self.class_name,
+            figures={variant: self._figures(variant, judged) for variant in self.networks},
+            mean_change=changed / count,
+            cycle_error=None if reverse is None else cycled / count,
+        )
+
+    def _figures(self, variant: Variant, judged: _Judged) -> Figures:
+        network, features = self.networks[variant], judged.features()[variant]
+        reference = self._reference_features[variant]
+        share = None if self.class_index is None else top1_share(judged.logits()[variant], self.class_index)
+        return Figures(
+            weights=network.weights_name,
+            resolution=network.size,
+            class_share=share,
+            kid=1000 * kid(features, reference),
+            fid=fid(features, reference),
+        )
+
+    def _check_size(self, translation: Translation | None) -> None:
+        multiple = getattr(translation, "multiple", 1)
+        if self.size % multiple:
+            raise UsageError(f"This generator takes sides that are multiples of {multiple}, not a size of {self.size}.")
+
+    def _batches(self, paths: Sequence[Path]) -> Iterator[Tensor]:
+        for start in range(0, len(paths), self.batch_size):
+            pictures = [_load(path, self.size) for path in paths[start : start + self.batch_size]]
+            yield torch.stack(pictures).to(self.device)
+
+
+def evaluate_generator(
+    generator: Translation,
+    inputs: Path | str,
+    reference: Path | str,
+    *,
+    reverse: Translation | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Measures one generator; ``settings`` are those of :class:`Evaluator`.
+
+    The function ``lambda pictures: pictures`` gives the figures of untranslated pictures.
+    """
+    return Evaluator(inputs, reference, **settings).evaluate(generator, reverse)
+
+
+def imagenet_class(name: str) -> int:
+    """The index of an ImageNet class by its name, such as 340 for ``zebra``.
+
+    Raises:
+        UsageError: there is none; the message names the nearest spellings.
+    """
+    from torchvision.models import EfficientNet_B0_Weights
+
+    names: list[str] = [entry.lower() for entry in EfficientNet_B0_Weights.DEFAULT.meta["categories"]]
+    if name.lower() not in names:
+        near = ", ".join(difflib.get_close_matches(name.lower(), names)) or "none is near"
+        raise UsageError(f"ImageNet has no class {name!r}; the nearest: {near}.")
+    return names.index(name.lower())
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """All pictures below ``folder``, sorted; raises DataError where there are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise DataError(f"{folder} holds no pictures to measure with ({', '.join(sorted(_SUFFIXES))}).")
+    return found
+
+
+class _Judged:
+    """Features and logits of pictures that pass in batches."""
+
+    def __init__(self, networks: Mapping[Variant, EfficientNetLite]) -> None:
+        self._networks = networks
+        self._outputs: dict[Variant, list[tuple[Tensor, Tensor]]] = {variant: [] for variant in networks}
+
+    def add(self, pictures: Tensor) -> None:
+        for variant, network in self._networks.items():
+            features, logits = network(pictures)
+            self._outputs[variant].append((features.cpu(), logits.cpu()))
+
+    def features(self) -> dict[Variant, Tensor]:
+        return {variant: torch.cat([features for features, _ in rows]) for variant, rows in self._outputs.items()}
+
+    def logits(self) -> dict[Variant, Tensor]:
+        return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
+
+
+def _load(path: Path, size: int) -> Tensor:
+    """RGB float (3, size, size) in [-1, 1]."""
+    pixels = read_picture(path).pixels
+    picture = torch.from_numpy(pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max / 2) - 1).movedim(2, 0)
+    if picture.shape[1:] == (size, size):
+        return picture
+    resized = F.interpolate(picture[None], (size, size), mode="bicubic", align_corners=False, antialias=True)
+    return resized[0].clamp(-1, 1)
+
+
+def _levels(difference: Tensor) -> float:
+    """Summed over the pictures: the mean absolute difference of each, in levels of 255."""
+    return difference.abs().mean(dim=(1, 2, 3)).double().sum().item() * 127.5
+
+
+def _split_name(folder: Path) -> str:
+    return "/".join(folder.resolve().parts[-2:])
+
+
+@contextmanager
+def _evaluation_mode(translation: object) -> Iterator[None]:
+    """Dropout off and batch statistics fixed inside; as it was afterwards."""
+    if not isinstance(translation, nn.Module):
+        yield
+        return
+    modes = {module: module.training for module in translation.modules()}
+    translation.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

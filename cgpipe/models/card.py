@@ -1,0 +1,162 @@
+"""What a model file says about itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any
+
+from cgpipe.errors import ModelError
+
+FORMAT_VERSION = 1
+UNKNOWN = "unknown"
+"""The domain, or licence, of which a file says nothing."""
+GENERIC = "photo"
+"""The source domain that takes any picture."""
+
+_DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Everything needed to use a model, and to judge it before using it.
+
+    Args:
+        architecture: a name in :data:`cgpipe.networks.GENERATORS`.
+        settings: the architecture's keyword arguments.
+        source: domain of the pictures that go in; lowercase letters, digits, ``-`` and ``_``. ``photo`` takes any.
+        target: domain of the pictures that come out.
+        training_size: side of the training pictures in pixels; None where it is not known.
+        working_scales: smallest and largest short side, in pixels, at which the model was measured to work well; None
+            where nothing was measured.
+        made_by: how it came about: recipe, steps, pictures seen, seed, version of cgpipe.
+        quality: measured figures, each under a name that says split, size and judge.
+        licence: an SPDX identifier, or "unknown".
+        description: one line.
+        notes: what it is good at, and bad at.
+        format_version: of the file; cgpipe reads up to :data:`FORMAT_VERSION`.
+
+    Raises:
+        ModelError: a field has a value that cannot be used; the message begins with its name.
+    """
+
+    architecture: str
+    settings: Mapping[str, Any]
+    source: str
+    target: str
+    training_size: int | None
+    working_scales: tuple[int, int] | None = None
+    made_by: Mapping[str, Any]
+    quality: Mapping[str, Any]
+    licence: str
+    description: str = ""
+    notes: str = ""
+    format_version: int = field(default=FORMAT_VERSION)
+
+    def __post_init__(self) -> None:
+        _check_version(self.format_version)
+        for name in ("architecture", "licence"):
+            _require(bool(_text(self, name)), name, "must not be empty")
+        for name in ("source", "target"):
+            check_domain(_text(self, name), name)
+        for name in ("description", "notes"):
+            _text(self, name)
+        for name in ("settings", "made_by", "quality"):
+            object.__setattr__(self, name, _plain(getattr(self, name), name))
+        _require(
+            self.training_size is None or _is_size(self.training_size),
+            "training_size",
+            f"must be a positive whole number of pixels or null, not {self.training_size!r}",
+        )
+        object.__setattr__(self, "working_scales", _scales(self.working_scales))
+
+    @property
+    def pair(self) -> str:
+        """Source and target in words: ``horse to zebra``."""
+        return f"{self.source} to {self.target}"
+
+    @property
+    def name(self) -> str:
+        """The plain name of a model of this pair: ``horse2zebra``."""
+        return plain_name(self.source, self.target)
+
+    def to_json(self) -> str:
+        """The text that a model file carries in its header."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """The card in a header. Fields that this version does not know are passed over.
+
+        Raises:
+            ModelError: not JSON, made for a newer cgpipe, or a field is missing or unusable.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"the header is not JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise ModelError("the header is not a JSON object")
+        _require("format_version" in values, "format_version", "is missing")
+        _check_version(values["format_version"])
+        known = fields(cls)
+        for entry in known:
+            _require(entry.name in values or entry.default is not MISSING, entry.name, "is missing")
+        return cls(**{entry.name: values[entry.name] for entry in known if entry.name in values})
+
+
+def plain_name(source: str, target: str) -> str:
+    """The name under which a model of this pair is filed, and which wins over others of the same pair."""
+    return f"{source}2{target}"
+
+
+def check_domain(domain: str, name: str) -> str:
+    """``domain`` itself; raises ModelError, with ``name`` for the field, where it cannot be one."""
+    message = f"must consist of lowercase letters, digits, - and _, not {domain!r}"
+    _require(_DOMAIN.fullmatch(domain) is not None, name, message)
+    return domain
+
+
+def _require(fits: bool, name: str, message: str) -> None:
+    if not fits:
+        raise ModelError(f"{name} {message}")
+
+
+def _check_version(version: object) -> None:
+    whole = isinstance(version, int) and not isinstance(version, bool) and version > 0
+    _require(whole, "format_version", f"must be a positive whole number, not {version!r}")
+    if version != FORMAT_VERSION:
+        raise ModelError(
+            f"format_version is {version}, but this cgpipe reads version {FORMAT_VERSION}: update cgpipe to use the file"
+        )
+
+
+def _text(card: ModelCard, name: str) -> str:
+    value = getattr(card, name)
+    _require(isinstance(value, str), name, f"must be text, not {value!r}")
+    return str(value)
+
+
+def _plain(value: object, name: str) -> dict[str, Any]:
+    """A copy of a mapping as JSON would give it back, so that a card equals itself after a trip through a file."""
+    _require(isinstance(value, Mapping), name, f"must be a mapping, not {value!r}")
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{name} holds something that a file cannot keep: {error}") from error
+    return copy
+
+
+def _scales(value: object) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    fits = isinstance(value, list | tuple) and len(value) == 2 and all(_is_size(side) for side in value)
+    if not fits or value[0] > value[1]:  # type: ignore[index]
+        raise ModelError(f"working_scales must be two sides in pixels, the smaller first, or null, not {value!r}")
+    return value[0], value[1]  # type: ignore[index]
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,104 @@
+"""Any model file into a model, and foreign files into the user's folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+
+import torch
+
+from cgpipe.errors import ModelError, UsageError
+from cgpipe.models.card import UNKNOWN, ModelCard
+from cgpipe.models.foreign import Direction, read_foreign
+from cgpipe.models.header import is_ours
+from cgpipe.models.model_file import Model, load_model, save_model
+from cgpipe.models.zoo import Entry, user_models_folder
+from cgpipe.networks import Generator
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def load_any(
+    path: str | PathLike[str],
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    direction: Direction | None = None,
+    batch_statistics: bool = False,
+) -> Model:
+    """A model from a file of ours or of another project, told apart by what is in it.
+
+    Args:
+        path: the file, or what :func:`cgpipe.models.find_model` found.
+        source: the domain that goes in, for a foreign file, which does not say.
+        target: the domain that comes out, likewise.
+        direction: which generator to take from a foreign file that holds both.
+        batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: the file is damaged or of no known kind.
+        UsageError: a foreign file holds several generators, and nothing says which one is meant.
+    """
+    file = Path(fspath(path))
+    if is_ours(file):
+        return load_model(file)
+    foreign = read_foreign(file, direction=direction, target=target, batch_statistics=batch_statistics)
+    card = ModelCard(
+        architecture=foreign.architecture,
+        settings=foreign.settings,
+        source=source or UNKNOWN,
+        target=target or UNKNOWN,
+        training_size=None,
+        made_by={"recognised_as": foreign.recognised_as, "file": file.name},
+        quality={},
+        licence=UNKNOWN,
+        notes="\n".join(foreign.notes),
+    )
+    return Model(card, foreign.generator)
+
+
+def import_model(
+    path: str | PathLike[str],
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    name: str | None = None,
+    direction: Direction | None = None,
+    batch_statistics: bool = False,
+    overwrite: bool = False,
+) -> Entry:
+    """Files a model in the user's folder, its weights as they are, so that ``--to`` finds it.
+
+    Args:
+        path: a file of ours or of another project.
+        source: the domain that goes in; needed for a foreign file, and takes the place of what one of ours says.
+        target: the domain that comes out, likewise.
+        name: what to call it; by default ``<source>2<target>``, the name that ``--to`` prefers.
+        direction: which generator to take from a foreign file that holds both.
+        batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
+        overwrite: put it in the place of a model of that name.
+
+    Raises:
+        UsageError: a domain is missing, or the name is ill-formed or taken.
+        ModelError: the file or a domain's name cannot be used, or the user's folder cannot be written.
+    """
+    model = load_any(path, source=source, target=target, direction=direction, batch_statistics=batch_statistics)
+    card = replace(model.card, source=source or model.card.source, target=target or model.card.target)
+    if UNKNOWN in (card.source, card.target):
+        raise UsageError(f"{Path(path)} does not say what it translates: name both domains with --from and --to")
+    name = name or card.name
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"a model cannot be called {name!r}: use letters, digits, dots, - and _")
+    filed = user_models_folder() / f"{name}.safetensors"
+    if filed.exists() and not overwrite:
+        raise UsageError(f"{filed} exists: choose another --name, or replace it with --overwrite")
+    save_model(filed, Model(card, model.generator), dtype=_narrowest(model.generator))
+    return Entry(path=filed, place="user", card=card)
+
+
+def _narrowest(generator: Generator) -> torch.dtype:
+    exact = all(torch.equal(weight, weight.half().float()) for weight in generator.parameters())
+    return torch.float16 if exact else torch.float32

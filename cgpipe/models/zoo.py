@@ -1,0 +1,261 @@
+"""Finds the model that answers to ``--to zebra``; reads headers only, and loads no torch.
+
+A model lives in one of two places: the user's own folder and the folder that ships with cgpipe. What is asked for is
+looked up in that order, and the first place that has an answer decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from cgpipe.errors import ModelError, ModelNotFoundError, UsageError
+from cgpipe.media.files import atomic_write
+from cgpipe.models.card import GENERIC, UNKNOWN, ModelCard
+from cgpipe.models.header import is_ours, read_card
+
+Place = Literal["file", "user", "shipped"]
+
+FOLDER_VARIABLE = "CGPIPE_MODELS"
+SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+SHIPPED_DEFAULT = "horse2zebra"
+_DEFAULT_FILE = "default.txt"
+_OWNER: dict[Place, str] = {"file": "the file that was named", "user": "your own", "shipped": "shipped with cgpipe"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model file that the zoo knows of.
+
+    Args:
+        path: the file.
+        place: where it is.
+        card: what it says about itself; None for a damaged file, and for a foreign one, which is read on loading.
+        problem: why a damaged file cannot be used.
+        shadowed: a model of the user's own takes this one's place.
+    """
+
+    path: Path
+    place: Place
+    card: ModelCard | None
+    problem: str | None = None
+    shadowed: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the model is called: its file's name without the suffix."""
+        return self.path.stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The model that was asked for, and why it is this one; can be used as a path.
+
+    Args:
+        entry: the model.
+        by_default: nothing was asked for, so the default was taken.
+        in_place_of: the shipped model that it takes the place of.
+        warnings: damaged files in the user's folder that were passed over, each in a sentence.
+    """
+
+    entry: Entry
+    by_default: bool = False
+    in_place_of: Entry | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        return self.entry.path
+
+    @property
+    def card(self) -> ModelCard | None:
+        return self.entry.card
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        """One line for the user: which model, where it comes from, and what it takes the place of."""
+        parts = [_OWNER[self.entry.place]]
+        if self.by_default:
+            parts.append("the default")
+        if self.in_place_of is not None:
+            parts.append("in place of the shipped one")
+        pair = f": {self.card.pair}" if self.card else ""
+        return f"{self.entry.name}{pair} ({', '.join(parts)})"
+
+
+def user_models_folder() -> Path:
+    """Where the user's own models are: ``$CGPIPE_MODELS``, else ``models`` in the platform's data folder."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    return platformdirs.user_data_path("cgpipe", appauthor=False) / "models"
+
+
+def list_models() -> list[Entry]:
+    """Every model file in the user's folder, then every shipped one; damaged ones too, with the reason."""
+    own = _entries(user_models_folder(), "user")
+    pairs = {entry.card.pair for entry in own if entry.card}
+    shipped = _entries(SHIPPED_FOLDER, "shipped")
+    return own + [replace(entry, shadowed=entry.card is not None and entry.card.pair in pairs) for entry in shipped]
+
+
+def find_model(
+    to: str | None = None, *, source: str | None = None, file: str | os.PathLike[str] | None = None
+) -> Found:
+    """The model that answers to what was asked for; without arguments, the default model.
+
+    Args:
+        to: the domain that comes out. Of several models that give it, the one that takes any photo goes first; of
+            several for one pair, the one with the plain name (``horse2zebra``); else ``source`` must decide.
+        source: the domain that goes in; a model for any photo answers where there is none for just this one.
+        file: a model file, ours or foreign, or the name of a model in the zoo; goes before everything else.
+
+    Raises:
+        ModelNotFoundError: no model answers, or more than one; the message lists those that there are.
+        ModelError: the file that was named is damaged.
+        UsageError: ``to`` or ``source`` contradicts the card of ``file``.
+    """
+    models = list_models()
+    if file is not None:
+        return Found(entry=_check_domains(_named(file, models), to, source))
+    by_default = to is None and source is None
+    entry = _default(models) if by_default else _choose(models, to, source)
+    damaged = tuple(f"{other.problem} (passed over)" for other in models if other.problem)
+    return Found(entry=entry, by_default=by_default, in_place_of=_shipped_twin(entry, models), warnings=damaged)
+
+
+def set_default(model: str | os.PathLike[str] | None) -> Found:
+    """Makes a model the default, by its name in the zoo or by its file; None goes back to the shipped one.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: the file is damaged, or the user's folder cannot be written.
+    """
+    keeper = user_models_folder() / _DEFAULT_FILE
+    try:
+        if model is None:
+            keeper.unlink(missing_ok=True)
+        else:
+            entry = _named(model, list_models())
+            keeper.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(keeper) as partial:
+                partial.write_text(f"{entry.path.resolve() if entry.place == 'file' else entry.name}\n", encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"{keeper} cannot be written: {error.strerror}") from error
+    return find_model()
+
+
+def _entries(folder: Path, place: Place) -> list[Entry]:
+    try:
+        paths = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+    except OSError:
+        return []
+    return [_entry(path, place) for path in paths]
+
+
+def _entry(path: Path, place: Place) -> Entry:
+    try:
+        return Entry(path=path, place=place, card=read_card(path))
+    except ModelError as error:
+        return Entry(path=path, place=place, card=None, problem=str(error))
+
+
+def _named(file: str | os.PathLike[str], models: Sequence[Entry]) -> Entry:
+    path = Path(file).expanduser()
+    return _by_file(path) if path.is_file() else _by_name(os.fspath(file), models)
+
+
+def _by_file(path: Path) -> Entry:
+    return Entry(path=path, place="file", card=read_card(path) if is_ours(path) else None)
+
+
+def _by_name(name: str, models: Sequence[Entry]) -> Entry:
+    for entry in models:
+        if entry.name == name:
+            if entry.problem:
+                raise ModelError(entry.problem)
+            return entry
+    names = list(dict.fromkeys(entry.name for entry in models))
+    known = ", ".join(names) or "none"
+    raise ModelNotFoundError(f"there is no model file and no model called {name}.{_nearest(name, names)} Known: {known}")
+
+
+def _default(models: Sequence[Entry]) -> Entry:
+    try:
+        chosen = (user_models_folder() / _DEFAULT_FILE).read_text(encoding="utf-8").strip()
+    except OSError:
+        return _by_name(SHIPPED_DEFAULT, [entry for entry in models if entry.place == "shipped"])
+    try:
+        return _by_file(Path(chosen)) if Path(chosen).is_absolute() else _by_name(chosen, models)
+    except ModelError as error:
+        raise type(error)(
+            f"the default model cannot be used: {error}. Set another with `cgpipe models default NAME`, "
+            "or go back to the shipped one with `cgpipe models default --reset`"
+        ) from error
+
+
+def _choose(models: Sequence[Entry], to: str | None, source: str | None) -> Entry:
+    fitting = [entry for entry in models if entry.card and to in (None, entry.card.target)]
+    if source is not None:
+        exact = [entry for entry in fitting if entry.card and entry.card.source == source]
+        fitting = exact or [entry for entry in fitting if to and _takes_any(entry)]
+    if not fitting:
+        raise _nothing_found(models, to, source)
+    return _only([entry for entry in fitting if entry.place == fitting[0].place], to)
+
+
+def _only(candidates: list[Entry], to: str | None) -> Entry:
+    candidates = [entry for entry in candidates if _takes_any(entry)] or candidates
+    one_pair = len({entry.card.pair for entry in candidates if entry.card}) == 1
+    if one_pair:
+        candidates = [entry for entry in candidates if entry.card and entry.name == entry.card.name] or candidates
+    if len(candidates) == 1:
+        return candidates[0]
+    lines = [f"  {entry.name}: {entry.card.pair} ({entry.path})" for entry in candidates if entry.card]
+    option = "--model NAME" if one_pair else "--from DOMAIN" if to else "--to DOMAIN"
+    what = f"to {to}" if to else "from there"
+    raise ModelNotFoundError("\n".join([f"{len(lines)} models translate {what}; choose with {option}:", *lines]))
+
+
+def _takes_any(entry: Entry) -> bool:
+    return entry.card is not None and entry.card.source == GENERIC
+
+
+def _check_domains(entry: Entry, to: str | None, source: str | None) -> Entry:
+    card = entry.card
+    if card and to and to != card.target != UNKNOWN:
+        raise UsageError(f"{entry.path} translates {card.pair}, not to {to}: leave out --to, or name another model")
+    if card and source and source != card.source and card.source not in (UNKNOWN, GENERIC):
+        raise UsageError(f"{entry.path} translates {card.pair}, not from {source}: leave out --from, or name another")
+    return entry
+
+
+def _shipped_twin(entry: Entry, models: Sequence[Entry]) -> Entry | None:
+    if entry.place != "user" or entry.card is None:
+        return None
+    return next((other for other in models if other.shadowed and other.card and other.card.pair == entry.card.pair), None)
+
+
+def _nothing_found(models: Sequence[Entry], to: str | None, source: str | None) -> ModelNotFoundError:
+    cards = [entry.card for entry in models if entry.card and not entry.shadowed]
+    wanted = " ".join([f"from {source}"] * (source is not None) + [f"to {to}"] * (to is not None))
+    hint = _nearest(to, [card.target for card in cards]) if to else _nearest(source or "", [card.source for card in cards])
+    known = ", ".join(dict.fromkeys(card.pair for card in cards)) or "none"
+    damaged = "".join(f"\nNot read: {entry.problem}" for entry in models if entry.problem)
+    return ModelNotFoundError(
+        f"no model translates {wanted}.{hint} Known: {known}. "
+        f"`cgpipe models import` takes in a model file, `cgpipe train` makes one{damaged}"
+    )
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    match = get_close_matches(word.lower(), set(known) - {word}, n=1)
+    return f" Did you mean {match[0]}?" if match else ""

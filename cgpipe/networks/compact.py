@@ -1,0 +1,100 @@
+"""Small generators that run in real time on a CPU.
+
+All heavy work is done on a picture folded to a quarter of its sides (space to depth), as dense 3x3 convolutions with
+a multiple of 16 channels and zero padding, which is what wide vector units are good at. A skip at half size keeps the
+detail that the fold would blur.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cgpipe.networks.base import Generator
+from cgpipe.networks.norm import NormKind, make_norm
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with norm and a skip (arXiv 1512.03385), (N, C, H, W) in and out."""
+
+    def __init__(self, channels: int, norm: NormKind) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels, channels, norm)
+        self.norm1 = make_norm(norm, channels)
+        self.conv2 = _conv(channels, channels, norm)
+        self.norm2 = make_norm(norm, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return x + self.norm2(self.conv2(y))
+
+
+class DeepPath(nn.Module):
+    """Residual blocks at half the size of their input, brought back up and added to it.
+
+    A convolution at half the size sees twice as far for the same cost, which is what a generator needs in order to
+    know where a large animal begins and ends.
+    """
+
+    def __init__(self, channels: int, deep_channels: int, blocks: int, norm: NormKind) -> None:
+        super().__init__()
+        self.down = _conv(channels, deep_channels, norm, stride=2)
+        self.down_norm = make_norm(norm, deep_channels)
+        self.blocks = nn.Sequential(*(ResidualBlock(deep_channels, norm) for _ in range(blocks)))
+        self.up = nn.Conv2d(deep_channels, 4 * channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.blocks(F.relu(self.down_norm(self.down(x))))
+        return x + F.pixel_shuffle(self.up(y), 2)
+
+
+class CompactGenerator(Generator):
+    """The compact generator.
+
+    Args:
+        channels: width at a quarter of the picture's sides; a multiple of 16 runs best.
+        blocks: residual blocks at that size, half of them before the deep path and half after.
+        deep_channels: width at an eighth of the sides.
+        deep_blocks: residual blocks at an eighth of the sides; 0 leaves the deep path out.
+        norm: normalisation after every convolution but those that make pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 64,
+        blocks: int = 6,
+        deep_channels: int = 96,
+        deep_blocks: int = 0,
+        norm: NormKind = "instance",
+    ) -> None:
+        super().__init__()
+        self.multiple = 8 if deep_blocks else 4
+        before = (blocks + 1) // 2
+        self.stem = _conv(48, channels, norm)
+        self.stem_norm = make_norm(norm, channels)
+        self.before = nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(before)))
+        self.deep = DeepPath(channels, deep_channels, deep_blocks, norm) if deep_blocks else nn.Identity()
+        self.after = nn.Sequential(*(ResidualBlock(channels, norm) for _ in range(blocks - before)))
+        self.widen = nn.Conv2d(channels, 80, 3, padding=1)
+        self.refine = nn.Conv2d(32, 32, 3, padding=1)
+        self.to_pixels = nn.Conv2d(32, 12, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.stem_norm(self.stem(F.pixel_unshuffle(x, 4))))
+        y = self.after(self.deep(self.before(y)))
+        y = F.pixel_shuffle(self.widen(y), 2)
+        y = torch.cat([y, F.pixel_unshuffle(x, 2)], dim=1)
+        y = self.to_pixels(F.relu(self.refine(F.relu(y))))
+        return torch.tanh(F.pixel_shuffle(y, 2))
+
+    def subpixel_convolutions(self) -> list[nn.Conv2d]:
+        """The convolutions whose output is shuffled into space: their starting weights need care (ICNR)."""
+        deep = [self.deep.up] if isinstance(self.deep, DeepPath) else []
+        return [*deep, self.widen, self.to_pixels]
+
+
+def _conv(inputs: int, outputs: int, norm: NormKind, *, stride: int = 1) -> nn.Conv2d:
+    # A bias in front of a norm that removes the mean computes nothing.
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=norm == "none")

@@ -1,0 +1,44 @@
+"""The generators by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from cgpipe.networks.base import Generator
+from cgpipe.networks.compact import CompactGenerator
+from cgpipe.networks.resnet import ResNetGenerator
+from cgpipe.networks.unet import UNetGenerator
+
+GENERATORS: Mapping[str, Callable[..., Generator]] = {
+    "compact": partial(CompactGenerator, channels=64, blocks=2, deep_channels=96, deep_blocks=4),
+    "compact-flat": partial(CompactGenerator, channels=64, blocks=6),
+    "compact-xs": partial(CompactGenerator, channels=32, blocks=4),
+    "resnet": ResNetGenerator,
+    "resnet_9blocks": partial(ResNetGenerator, blocks=9),
+    "resnet_6blocks": partial(ResNetGenerator, blocks=6),
+    "resnet_9blocks_antialias": partial(ResNetGenerator, blocks=9, antialias=True),
+    "resnet_6blocks_antialias": partial(ResNetGenerator, blocks=6, antialias=True),
+    "unet": UNetGenerator,
+    "unet_128": partial(UNetGenerator, levels=7),
+    "unet_256": partial(UNetGenerator, levels=8),
+}
+
+
+def build_generator(architecture: str, **settings: Any) -> Generator:
+    """A generator with fresh weights.
+
+    Args:
+        architecture: a name in :data:`GENERATORS`.
+        settings: keyword arguments of that architecture that differ from its defaults, such as ``ngf`` or ``norm``.
+
+    Raises:
+        ValueError: the name is unknown, or the architecture has no such setting or value.
+    """
+    if architecture not in GENERATORS:
+        raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(GENERATORS)}")
+    try:
+        return GENERATORS[architecture](**settings)
+    except TypeError as error:
+        raise ValueError(f"architecture {architecture!r}: {error}") from error

@@ -1,0 +1,118 @@
+"""The ResNet generator of CycleGAN (arXiv 1703.10593, after arXiv 1603.08155), and its anti-aliased form in CUT."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cgpipe.networks.base import Generator
+from cgpipe.networks.norm import NormKind, make_norm, needs_bias
+
+Antialias = bool | Literal["down", "up"]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with reflection padding and a skip, (N, C, H, W) in and out."""
+
+    def __init__(self, channels: int, norm: NormKind, *, dropout: bool) -> None:
+        super().__init__()
+        self.conv1 = _reflected(channels, channels, 3, bias=needs_bias(norm))
+        self.norm1 = make_norm(norm, channels)
+        self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
+        self.conv2 = _reflected(channels, channels, 3, bias=needs_bias(norm))
+        self.norm2 = make_norm(norm, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.dropout(F.relu(self.norm1(self.conv1(x))))
+        return x + self.norm2(self.conv2(y))
+
+
+class BlurDown(nn.Module):
+    """Halves the sides after the binomial filter [1, 2, 1] (arXiv 1904.11486), (N, C, H, W) to (N, C, H/2, W/2)."""
+
+    kernel: torch.Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        taps = torch.tensor([0.25, 0.5, 0.25])
+        kernel = torch.outer(taps, taps).expand(channels, 1, 3, 3).clone()
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(x, self.kernel, stride=2, groups=x.shape[1])
+
+
+class ResNetGenerator(Generator):
+    """Two steps down, residual blocks at a quarter of the sides, two steps up; sides are multiples of 4.
+
+    Args:
+        blocks: residual blocks: 9 for pictures of 256 pixels and more, 6 for 128 in the paper.
+        ngf: channels at full size; there are four times as many in the blocks.
+        norm: normalisation after every convolution but the last.
+        dropout: 0.5 between the two convolutions of each block, while training.
+        antialias: low-pass filters where the sides change, as in CUT (arXiv 2007.15651): both ways (True), or only on
+            the way "down" or "up".
+        in_channels: of the picture that comes in.
+        out_channels: of the picture that goes out.
+
+    Raises:
+        ValueError: a setting has a value that makes no network.
+    """
+
+    multiple = 4
+
+    def __init__(
+        self,
+        *,
+        blocks: int = 9,
+        ngf: int = 64,
+        norm: NormKind = "instance",
+        dropout: bool = False,
+        antialias: Antialias = False,
+        in_channels: int = 3,
+        out_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if antialias not in (False, True, "down", "up"):
+            raise ValueError(f"antialias must be False, True, 'down' or 'up', not {antialias!r}")
+        smooth_down, smooth_up = antialias in (True, "down"), antialias in (True, "up")
+        self.stem = _stage(_reflected(in_channels, ngf, 7, bias=needs_bias(norm)), norm)
+        self.down = nn.Sequential(*(_down(width * ngf, norm, smooth=smooth_down) for width in (1, 2)))
+        self.blocks = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout=dropout) for _ in range(blocks)))
+        self.up = nn.Sequential(*(_up(width * ngf, norm, smooth=smooth_up) for width in (4, 2)))
+        self.head = _reflected(ngf, out_channels, 7, bias=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.head(self.up(self.blocks(self.down(self.stem(x))))))
+
+
+def _reflected(inputs: int, outputs: int, side: int, *, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode="reflect", bias=bias)
+
+
+def _stage(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind) -> nn.Sequential:
+    relu = nn.ReLU(inplace=True)
+    return nn.Sequential(OrderedDict(conv=conv, norm=make_norm(norm, conv.out_channels), relu=relu))
+
+
+def _down(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
+    stride = 1 if smooth else 2
+    stage = _stage(nn.Conv2d(inputs, 2 * inputs, 3, stride=stride, padding=1, bias=needs_bias(norm)), norm)
+    if smooth:
+        stage.add_module("blur", BlurDown(2 * inputs))
+    return stage
+
+
+def _up(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
+    outputs, bias = inputs // 2, needs_bias(norm)
+    if not smooth:
+        return _stage(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=bias), norm)
+    stage = _stage(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
+    # CUT spreads the pixels by the filter [1, 3, 3, 1] with the edge repeated: that is bilinear interpolation.
+    spread = nn.Upsample(scale_factor=2, mode="bilinear")
+    return nn.Sequential(OrderedDict([("spread", spread), *stage.named_children()]))

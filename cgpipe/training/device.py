@@ -1,0 +1,57 @@
+"""Where and in what arithmetic a run computes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from cgpipe.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """A device and the type that convolutions run in; weights, losses and optimisers stay in fp32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Runs what is inside it in :attr:`dtype`."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def place(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) on the device, in the layout that convolutions run best in."""
+        return pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def choose_arithmetic(gpu_ids: str, precision: str) -> Arithmetic:
+    """The device that ``--gpu-ids`` asks for and, for ``auto``, bf16 where the hardware multiplies it.
+
+    Raises:
+        UsageError: there is no such GPU.
+    """
+    device = _choose_device(gpu_ids)
+    fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
+    use_bf16 = precision == "bf16" or (precision == "auto" and fast_bf16)
+    return Arithmetic(device=device, dtype=torch.bfloat16 if use_bf16 else torch.float32)
+
+
+def _choose_device(gpu_ids: str) -> torch.device:
+    if gpu_ids == "-1":
+        return torch.device("cpu")
+    if gpu_ids == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not gpu_ids.isdigit():
+        raise UsageError(f"--gpu-ids {gpu_ids}: give one number, -1 for the CPU, or auto.")
+    if int(gpu_ids) >= torch.cuda.device_count():
+        raise UsageError(f"--gpu-ids {gpu_ids}: this machine has {torch.cuda.device_count()} usable GPUs. Use -1 for the CPU.")
+    return torch.device("cuda", int(gpu_ids))
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,47 @@
+"""The image pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class ImagePool:
+    """Translated pictures of the past, so that a discriminator does not chase only the newest (arXiv 1612.07828).
+
+    Until ``size`` pictures are held every new one is kept and given back; after that each new one is, with
+    probability 0.5, exchanged for a random one of those held. ``size`` 0 gives back what comes.
+    """
+
+    def __init__(self, size: int, *, seed: int = 0) -> None:
+        self.size = size
+        self._pictures: list[torch.Tensor] = []
+        self._random = torch.Generator().manual_seed(seed)
+
+    def exchange(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Takes (N, C, H, W), gives back as many of the same shape."""
+        if self.size == 0:
+            return pictures
+        if self._pictures and self._pictures[0].shape != pictures.shape[1:]:
+            self._pictures.clear()  # A new crop size has begun.
+        return torch.stack([self._exchange_one(picture) for picture in pictures])
+
+    def _exchange_one(self, picture: torch.Tensor) -> torch.Tensor:
+        if len(self._pictures) < self.size:
+            self._pictures.append(picture.clone())
+            return picture
+        if torch.rand((), generator=self._random) < 0.5:
+            return picture
+        index = int(torch.randint(self.size, (), generator=self._random))
+        old, self._pictures[index] = self._pictures[index], picture.clone()
+        return old
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides what the pool gives back next."""
+        return {"pictures": self._pictures, "random": self._random.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` gave."""
+        self._pictures = list(state["pictures"])
+        self._random.set_state(state["random"])

@@ -1,0 +1,53 @@
+"""Grids that show how a run is going: real, generated and reconstructed pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torchvision.utils import make_grid
+
+from cgpipe.media.files import atomic_write
+from cgpipe.networks import Generator
+from cgpipe.training.data import load_rgb, to_network_range
+
+
+def load_samples(pictures: Sequence[Path], count: int, side: int = 256) -> torch.Tensor:
+    """``count`` pictures spread evenly over ``pictures``, as (count, 3, side, side) in [-1, 1]."""
+    count = min(count, len(pictures))
+    chosen = [pictures[index * len(pictures) // count] for index in range(count)]
+    return torch.stack([to_network_range(load_square(path, side)) for path in chosen])
+
+
+def load_square(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The middle square of a picture at ``side`` pixels, RGB uint8."""
+    pixels = load_rgb(path)
+    height, width = pixels.shape[:2]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    square = pixels[top : top + edge, left : left + edge]
+    if edge == side:
+        return np.ascontiguousarray(square)
+    return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if edge > side else cv2.INTER_CUBIC)  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator) -> torch.Tensor:
+    """Three rows (real, generated, reconstructed) for (N, 3, H, W) in [-1, 1], as one picture (3, H', W')."""
+    generated = forward(real)
+    reconstructed = backward(generated)
+    rows = torch.cat([real, generated.float(), reconstructed.float()])
+    return make_grid(rows.cpu(), nrow=len(real), padding=4, pad_value=1.0)
+
+
+def save_grid(path: Path, grid: torch.Tensor) -> None:
+    """Writes a grid (3, H, W) in [-1, 1] as JPEG or PNG, by the name's suffix."""
+    pixels = grid.add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    ok, data = cv2.imencode(path.suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    assert ok
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as partial:
+        Path(partial).write_bytes(data.tobytes())

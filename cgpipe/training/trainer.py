@@ -1,0 +1,405 @@
+"""The training loop of a CycleGAN (arXiv 1703.10593)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cgpipe.errors import MissingDependencyError, TrainingError
+from cgpipe.models import Model, ModelCard, save_model, user_models_folder
+from cgpipe.networks import Generator
+from cgpipe.training.config import TrainConfig
+from cgpipe.training.data import UnpairedPictures, epoch_length, find_pictures, training_batches
+from cgpipe.training.device import Arithmetic, choose_arithmetic
+from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_loss
+from cgpipe.training.networks import CycleGAN
+from cgpipe.training.pool import ImagePool
+from cgpipe.training.samples import load_samples, sample_grid, save_grid
+from cgpipe.training.schedule import learning_rate_factor
+from cgpipe.training.state import load_state, save_state
+
+STATE_NAME = "state.pt"
+METRICS_NAME = "metrics.jsonl"
+SAMPLES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands, given to whoever watches it after every step.
+
+    ``losses`` are means since the last line of the metrics file; ``seconds_a_step`` is measured in this process.
+    """
+
+    epoch: int
+    step: int
+    total_steps: int
+    losses: dict[str, float]
+    learning_rate: float
+    seconds_a_step: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """How a call of :func:`train` ended."""
+
+    finished: bool
+    step: int
+    model_files: tuple[Path, ...]
+    losses: dict[str, float]
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, on_progress: Callable[[Progress], None] | None = None
+) -> TrainReport:
+    """Trains until the last epoch is done, or until SIGINT or SIGTERM asks to stop, and saves.
+
+    Args:
+        config: the whole recipe.
+        resume: go on from the state in ``config.checkpoint_dir``, exactly where it was.
+        on_progress: called after every step.
+
+    Raises:
+        DataError: the dataset is missing or empty.
+        TrainingError: there is nothing to resume, a run is in the way, or the losses are no longer finite.
+        MissingDependencyError: the recipe needs pretrained features that are not installed.
+    """
+    trainer = Trainer(config)
+    if resume:
+        trainer.resume()
+    else:
+        trainer.refuse_to_overwrite()
+    return trainer.run(on_progress or (lambda progress: None))
+
+
+class Trainer:
+    """One run: networks, optimisers, data, and everything that must survive being killed."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
+        root = config.dataset_dir
+        self.dataset = UnpairedPictures(find_pictures(root / "trainA"), find_pictures(root / "trainB"), config)
+        try:
+            self.networks = CycleGAN(config).to_device(self.arithmetic.device)
+        except MissingDependencyError as error:
+            raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
+        self.averages = copy.deepcopy(nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a]))
+        self.averages.requires_grad_(False).eval()
+        self.generators = nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a])
+        self.judges = nn.ModuleList([self.networks.judge_a, self.networks.judge_b])
+        self.generator_optimizer = self._adam(self.generators)
+        self.judge_optimizer = self._adam(self.judges)
+        self.pools = {d: ImagePool(config.pool_size, seed=config.seed + i) for i, d in enumerate("ab")}
+        self.epoch = 0
+        self.step_in_epoch = 0
+        self.step = 0
+        self.samples = {d: self._load_samples(d) for d in "ab"}
+        if config.compile:
+            self.networks.compile_networks()
+
+    def _adam(self, networks: nn.Module) -> torch.optim.Adam:
+        parameters = [p for p in networks.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=self.config.lr, betas=(0.5, 0.999), fused=True)
+
+    def _load_samples(self, domain: str) -> torch.Tensor:
+        folder = self.config.dataset_dir / f"test{domain.upper()}"
+        pictures = find_pictures(folder) if folder.is_dir() else self.dataset.pictures[domain]
+        return load_samples(pictures, SAMPLES).to(self.arithmetic.device)
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self, on_progress: Callable[[Progress], None]) -> TrainReport:
+        """Steps until the end or a signal; see :func:`train`."""
+        config = self.config
+        log = MetricsLog(config.checkpoint_dir / METRICS_NAME, self.step)
+        started, first_step = time.monotonic(), self.step
+        finished = self.epoch >= config.epochs
+        with stop_on_signals() as stop_asked:
+            for a, b in self._batches():
+                losses = self.train_step(a, b)
+                log.add(losses)
+                if self.step % config.log_every == 0:
+                    log.write(self.step, self.epoch, self._learning_rate())
+                    self._check_finite(log.means)
+                if self.step % config.sample_every == 0:
+                    self.write_samples()
+                finished = self.epoch >= config.epochs
+                if finished or stop_asked() or self.step % config.save_every == 0:
+                    self.save()
+                seconds = (time.monotonic() - started) / (self.step - first_step)
+                on_progress(self._progress(log.means, seconds))
+                if stop_asked():
+                    break
+        if finished:
+            self.write_samples()
+        return TrainReport(
+            finished=finished, step=self.step, model_files=tuple(self._model_paths().values()), losses=log.means
+        )
+
+    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The rest of the run's batches on the device; moves the epoch and the step on as each is done."""
+        while self.epoch < self.config.epochs:
+            steps = self._steps_in(self.epoch)
+            for batch in training_batches(self.dataset, self.epoch, self.step_in_epoch, steps):
+                self.step += 1
+                self.step_in_epoch += 1
+                if self.step_in_epoch == steps:
+                    self.epoch, self.step_in_epoch = self.epoch + 1, 0
+                yield self.arithmetic.place(batch["a"]), self.arithmetic.place(batch["b"])
+
+    def _steps_in(self, epoch: int) -> int:
+        pictures = self.dataset.pictures
+        return epoch_length(len(pictures["a"]), len(pictures["b"]), self.config.at_epoch(epoch).batch_size)
+
+    def _progress(self, losses: dict[str, float], seconds: float) -> Progress:
+        total = sum(self._steps_in(epoch) for epoch in range(self.config.epochs))
+        return Progress(
+            epoch=self.epoch,
+            step=self.step,
+            total_steps=total,
+            losses=losses,
+            learning_rate=self._learning_rate(),
+            seconds_a_step=seconds,
+        )
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        progress = self.epoch + self.step_in_epoch / self._steps_in(min(self.epoch, config.epochs - 1))
+        return config.lr * learning_rate_factor(progress, epochs=config.epochs, decay_epoch=config.decay_epoch)
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def train_step(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One update of the generators and one of the discriminators; the losses, still on the device."""
+        for optimizer in (self.generator_optimizer, self.judge_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = self._learning_rate()
+        self.judges.requires_grad_(False)
+        losses, fake_a, fake_b = self._generator_losses(a, b)
+        _update(self.generator_optimizer, torch.stack(list(losses.values())).sum())
+        self.judges.requires_grad_(True)
+        judge_losses = self._judge_losses(a, b, fake_a.detach(), fake_b.detach())
+        _update(self.judge_optimizer, torch.stack(list(judge_losses.values())).sum())
+        self._average_weights()
+        return {name: loss.detach() for name, loss in (losses | judge_losses).items()}
+
+    def _generator_losses(
+        self, a: torch.Tensor, b: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        config, net = self.config.at_epoch(min(self.epoch, self.config.epochs - 1)), self.networks
+        with self.arithmetic.autocast():
+            fake_b, fake_a = net.a_to_b(a), net.b_to_a(b)
+            losses = {
+                "adversarial_b": adversarial_loss(net.judge_b(fake_b), real=True),
+                "adversarial_a": adversarial_loss(net.judge_a(fake_a), real=True),
+            }
+            if config.lamda:
+                losses["cycle_a"] = config.lamda * cycle_loss(net.b_to_a(fake_b), a)
+                losses["cycle_b"] = config.lamda * cycle_loss(net.a_to_b(fake_a), b)
+            if config.lamda and config.idt_coef:
+                weight = config.lamda * config.idt_coef
+                losses["identity_a"] = weight * cycle_loss(net.b_to_a(a), a)
+                losses["identity_b"] = weight * cycle_loss(net.a_to_b(b), b)
+        return losses, fake_a, fake_b
+
+    def _judge_losses(
+        self, a: torch.Tensor, b: torch.Tensor, fake_a: torch.Tensor, fake_b: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        net = self.networks
+        pooled_a, pooled_b = self.pools["a"].exchange(fake_a), self.pools["b"].exchange(fake_b)
+        with self.arithmetic.autocast():
+            return {
+                "judge_a": discriminator_loss(net.judge_a(a), net.judge_a(self.arithmetic.place(pooled_a))),
+                "judge_b": discriminator_loss(net.judge_b(b), net.judge_b(self.arithmetic.place(pooled_b))),
+            }
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        # The first steps would otherwise be remembered for a thousand more.
+        decay = min(self.config.ema, self.step / (self.step + 10))
+        averages, weights = list(self.averages.parameters()), list(self.generators.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, buffer in zip(self.averages.buffers(), self.generators.buffers(), strict=True):
+            average.copy_(buffer)
+
+    def _check_finite(self, losses: dict[str, float]) -> None:
+        if all(math.isfinite(loss) for loss in losses.values()):
+            return
+        raise TrainingError(
+            f"The losses are no longer finite at step {self.step}. The last good state is kept in "
+            f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
+        )
+
+    # -- what is written ---------------------------------------------------------------------------------------------
+
+    def write_samples(self) -> None:
+        """A grid of real, generated and reconstructed pictures for each direction."""
+        generators: list[Generator] = list(self.averages)  # type: ignore[arg-type]
+        for domain, forward, backward in (("a", *generators), ("b", *reversed(generators))):
+            grid = sample_grid(self.samples[domain], forward, backward)
+            name = self.config.source if domain == "a" else self.config.target
+            save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
+
+    def save(self) -> None:
+        """The state, and the two model files, which ``--to`` finds."""
+        save_state(self.config.checkpoint_dir / STATE_NAME, self.state_dict())
+        folders = [self.config.checkpoint_dir]
+        if self.config.publish:
+            folders.append(user_models_folder())
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            for (source, target), path in self._model_paths().items():
+                generator: Generator = self.averages[0 if source == self.config.source else 1]  # type: ignore[assignment]
+                save_model(folder / path.name, Model(card=self._card(source, target), generator=generator))
+
+    def _model_paths(self) -> dict[tuple[str, str], Path]:
+        a, b, folder = self.config.source, self.config.target, self.config.checkpoint_dir
+        return {pair: folder / f"{pair[0]}2{pair[1]}.safetensors" for pair in ((a, b), (b, a))}
+
+    def _card(self, source: str, target: str) -> ModelCard:
+        pictures = self.dataset.pictures
+        made_by = {
+            "trainer": "cgpipe train",
+            "steps": self.step,
+            "pictures": {self.config.source: len(pictures["a"]), self.config.target: len(pictures["b"])},
+            "recipe": plain_settings(self.config),
+        }
+        return ModelCard(
+            architecture=self.config.gen_net,
+            settings=self.config.generator_settings(),
+            source=source,
+            target=target,
+            training_size=self.config.crop_height,
+            made_by=made_by,
+        )
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def refuse_to_overwrite(self) -> None:
+        """Raises TrainingError when another run's state is in the way."""
+        path = self.config.checkpoint_dir / STATE_NAME
+        if path.exists():
+            raise TrainingError(
+                f"{self.config.checkpoint_dir} already holds a run: go on with --resume, choose another "
+                "--checkpoint-dir, or remove it."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on."""
+        return {
+            "config": json.dumps(plain_settings(self.config)),
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "step": self.step,
+            "networks": self.networks.state_dict(),
+            "averages": self.averages.state_dict(),
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "judge_optimizer": self.judge_optimizer.state_dict(),
+            "pools": {domain: pool.state_dict() for domain, pool in self.pools.items()},
+            "random": torch.get_rng_state(),
+        }
+
+    def resume(self) -> None:
+        """Takes over the state in the checkpoint folder.
+
+        Raises:
+            TrainingError: there is none, or its networks are not those of the recipe.
+        """
+        path = self.config.checkpoint_dir / STATE_NAME
+        state = load_state(path)
+        try:
+            self.networks.load_state_dict(state["networks"])
+            self.averages.load_state_dict(state["averages"])
+            self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+            self.judge_optimizer.load_state_dict(state["judge_optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(f"{path} does not fit this recipe's networks: {str(error).splitlines()[-1]}") from error
+        for domain, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][domain])
+        torch.set_rng_state(state["random"])
+        self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
+
+
+class MetricsLog:
+    """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.means: dict[str, float] = {}
+        self._sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._count = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        """Takes in one step's losses without waiting for the device."""
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name].to(loss.device) + loss
+        self._count += 1
+
+    def write(self, step: int, epoch: int, learning_rate: float) -> None:
+        """Writes a line and begins new means."""
+        self.means = {name: float(total) / self._count for name, total in self._sums.items()}
+        line = {"step": step, "epoch": epoch, "learning_rate": learning_rate} | self.means
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._sums.clear()
+        self._count = 0
+
+
+def plain_settings(config: TrainConfig) -> dict[str, Any]:
+    """The recipe as JSON values, without what belongs to one machine or one run's folders."""
+    settings = dataclasses.asdict(config)
+    local = ("dataset_dir", "checkpoint_dir", "results_dir", "workers", "threads", "gpu_ids", "publish")
+    return {k: v for k, v in settings.items() if k not in local and not k.endswith("_every")}
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGINT or SIGTERM has come; a second one interrupts at once."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _complete_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

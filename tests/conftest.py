@@ -1,0 +1,51 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgpipe.models import Model, ModelCard, save_model
+from cgpipe.networks import build_generator
+
+MakeModel = Callable[..., Model]
+FileModel = Callable[..., Path]
+
+
+@pytest.fixture
+def make_model() -> MakeModel:
+    """``make_model("horse", "zebra", norm="batch", **fields of the card)``: a tiny generator with random weights."""
+
+    def make(source: str = "horse", target: str = "zebra", *, norm: str = "instance", **fields: Any) -> Model:
+        settings = {"channels": 16, "blocks": 1, "norm": norm}
+        known = {"training_size": 256, "made_by": {"recipe": "a test"}, "quality": {}, "licence": "Apache-2.0"}
+        card = ModelCard(
+            architecture="compact-flat", settings=settings, source=source, target=target, **{**known, **fields}
+        )
+        return Model(card, build_generator("compact-flat", **settings))
+
+    return make
+
+
+@pytest.fixture
+def file_model(make_model: MakeModel) -> FileModel:
+    """``file_model(folder, "horse", "zebra", name="mine", **fields)``: writes such a model, and gives its path."""
+
+    def file(folder: Path, source: str = "horse", target: str = "zebra", *, name: str = "", **fields: Any) -> Path:
+        path = folder / f"{name or f'{source}2{target}'}.safetensors"
+        save_model(path, make_model(source, target, **fields))
+        return path
+
+    return file
+
+
+@pytest.fixture
+def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's models folder, empty and apart from the real one."""
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    monkeypatch.setenv("CGPIPE_MODELS", str(folder))
+    return folder

@@ -1,0 +1,85 @@
+"""The compact generators and the discriminators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cgpipe.networks import GENERATORS, build_generator
+from cgpipe.networks.compact import CompactGenerator
+from cgpipe.networks.discriminators import FeatureHeads, build_discriminator
+from cgpipe.networks.initialise import initialise
+from cgpipe.networks.norm import InstanceNorm
+
+COMPACT = [name for name in GENERATORS if name.startswith("compact")]
+
+
+@pytest.mark.parametrize("name", COMPACT)
+@pytest.mark.parametrize("sides", [(8, 8), (64, 40)])
+def test_the_result_has_the_pictures_shape_and_range(name: str, sides: tuple[int, int]) -> None:
+    generator = build_generator(name)
+    assert all(side % generator.multiple == 0 for side in sides)
+    x = torch.rand((2, 3, *sides)) * 2 - 1
+    y = generator(x)
+    assert y.shape == x.shape
+    assert y.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", COMPACT)
+def test_a_shipped_size_fits_into_two_megabytes_at_half_precision(name: str) -> None:
+    assert sum(2 * p.numel() for p in build_generator(name).parameters()) < 1_990_000
+
+
+def test_pictures_of_a_batch_do_not_influence_one_another() -> None:
+    generator = build_generator("compact").eval()
+    pictures = torch.rand((3, 3, 32, 32)) * 2 - 1
+    together = generator(pictures)
+    alone = torch.cat([generator(picture[None]) for picture in pictures])
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
+
+
+def test_the_deep_path_sees_farther() -> None:
+    """How far from a changed pixel the output changes, without the statistics that instance norm spreads everywhere."""
+
+    def reach(blocks: int, deep_blocks: int) -> int:
+        torch.manual_seed(0)
+        generator = CompactGenerator(channels=16, blocks=blocks, deep_channels=16, deep_blocks=deep_blocks, norm="none")
+        x = torch.zeros((1, 3, 512, 8))
+        touched = x.clone()
+        touched[:, :, 256] = 1
+        rows = (generator(x) - generator(touched)).abs().amax(dim=(0, 1, 3)).nonzero()
+        return int(rows.max() - rows.min())
+
+    assert reach(blocks=2, deep_blocks=4) > 1.5 * reach(blocks=6, deep_blocks=0)
+
+
+def test_subpixels_start_alike_so_that_training_begins_without_a_checkerboard() -> None:
+    generator = build_generator("compact")
+    initialise(generator)
+    y = generator(torch.full((1, 3, 64, 64), 0.3))[0, :, 16:-16, 16:-16]
+    torch.testing.assert_close(y[:, 0::2, 0::2], y[:, 1::2, 1::2])
+
+
+def test_instance_norm_equals_torchs_and_keeps_channels_last() -> None:
+    x = torch.randn((2, 16, 9, 7)).to(memory_format=torch.channels_last)
+    y = InstanceNorm(16)(x)
+    torch.testing.assert_close(y, F.instance_norm(x))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("name", "side"), [("n_layers", 14), ("pixel", 128)])
+def test_discriminators_give_maps_of_logits(name: str, side: int) -> None:
+    judge = build_discriminator(name, ndf=8)
+    assert judge(torch.zeros((2, 3, 128, 128))).shape == (2, 1, side, side)
+
+
+def test_an_unknown_discriminator_is_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown discriminator 'layers'.*n_layers"):
+        build_discriminator("layers")
+
+
+def test_feature_heads_judge_each_map() -> None:
+    heads = FeatureHeads([40, 112], width=8)
+    maps = heads([torch.zeros((2, 40, 16, 16)), torch.zeros((2, 112, 8, 8))])
+    assert [tuple(m.shape) for m in maps] == [(2, 1, 16, 16), (2, 1, 8, 8)]
