@@ -19,11 +19,26 @@ FileModel = Callable[..., Path]
 def make_model() -> MakeModel:
     """``make_model("horse", "zebra", norm="batch", **fields of the card)``: a tiny generator with random weights."""
 
-    def make(source: str = "horse", target: str = "zebra", *, norm: str = "instance", **fields: Any) -> Model:
+    def make(
+        source: str = "horse",
+        target: str = "zebra",
+        *,
+        norm: str = "instance",
+        **fields: Any,
+    ) -> Model:
         settings = {"channels": 16, "blocks": 1, "norm": norm}
-        known = {"training_size": 256, "made_by": {"recipe": "a test"}, "quality": {}, "licence": "Apache-2.0"}
+        known = {
+            "training_size": 256,
+            "made_by": {"recipe": "a test"},
+            "quality": {},
+            "licence": "Apache-2.0",
+        }
         card = ModelCard(
-            architecture="compact-flat", settings=settings, source=source, target=target, **{**known, **fields}
+            architecture="compact-flat",
+            settings=settings,
+            source=source,
+            target=target,
+            **{**known, **fields},
         )
         return Model(card, build_generator("compact-flat", **settings))
 
@@ -34,7 +49,14 @@ def make_model() -> MakeModel:
 def file_model(make_model: MakeModel) -> FileModel:
     """``file_model(folder, "horse", "zebra", name="mine", **fields)``: writes such a model, and gives its path."""
 
-    def file(folder: Path, source: str = "horse", target: str = "zebra", *, name: str = "", **fields: Any) -> Path:
+    def file(
+        folder: Path,
+        source: str = "horse",
+        target: str = "zebra",
+        *,
+        name: str = "",
+        **fields: Any,
+    ) -> Path:
         path = folder / f"{name or f'{source}2{target}'}.safetensors"
         save_model(path, make_model(source, target, **fields))
         return path

@@ -25,7 +25,12 @@ class CommandGroup(click.Group):
         lazy: module and one line of help of each command, by name; the module calls its command ``command``.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy or {}
 
@@ -40,9 +45,14 @@ class CommandGroup(click.Group):
             _name_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name}")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
         helps = {name: text for name, (_, text) in self.lazy.items()}
-        helps |= {name: command.get_short_help_str(limit=formatter.width) for name, command in self.commands.items()}
+        helps |= {
+            name: command.get_short_help_str(limit=formatter.width)
+            for name, command in self.commands.items()
+        }
         with formatter.section("Commands"):
             formatter.write_dl(list(helps.items()))
 
@@ -64,7 +74,11 @@ def _shown(error: CgpipeError) -> click.ClickException:
 
 def _name_variables(command: click.Command, prefix: str) -> None:
     for option in command.params:
-        if isinstance(option, click.Option) and option.envvar is None and option.allow_from_autoenv:
+        if (
+            isinstance(option, click.Option)
+            and option.envvar is None
+            and option.allow_from_autoenv
+        ):
             typed = max(option.opts, key=len).lstrip("-")
             option.envvar = f"{prefix}_{typed}".replace("-", "_").upper()
             option.allow_from_autoenv = False

@@ -48,7 +48,9 @@ def list_(as_json: bool) -> None:
     except ModelError:
         default = None
     if as_json:
-        click.echo(json.dumps([_entry_values(entry, default) for entry in entries], indent=2))
+        click.echo(
+            json.dumps([_entry_values(entry, default) for entry in entries], indent=2)
+        )
         return
     table = [("NAME", "TRANSLATES", "WHERE", "SIZE", "")]
     table += [_list_row(entry, default) for entry in entries if entry.card]
@@ -69,7 +71,12 @@ def show(model: str | None, as_json: bool) -> None:
     """
     entry, card = _look_up(model)
     if as_json:
-        values = {"name": entry.name, "path": str(entry.path), "place": entry.place, **asdict(card)}
+        values = {
+            "name": entry.name,
+            "path": str(entry.path),
+            "place": entry.place,
+            **asdict(card),
+        }
         click.echo(json.dumps(values, indent=2))
         return
     click.echo(f"{entry.name}: {card.pair}")
@@ -83,8 +90,18 @@ def show(model: str | None, as_json: bool) -> None:
 
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--from", "source", type=DomainType(), help="What goes in; a file of cgpipe's own knows.")
-@click.option("--to", "target", type=DomainType(), help="What comes out; a file of cgpipe's own knows.")
+@click.option(
+    "--from",
+    "source",
+    type=DomainType(),
+    help="What goes in; a file of cgpipe's own knows.",
+)
+@click.option(
+    "--to",
+    "target",
+    type=DomainType(),
+    help="What comes out; a file of cgpipe's own knows.",
+)
 @click.option("--name", help="What to call it.  [default: <from>2<to>]")
 @foreign_options
 @click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
@@ -105,7 +122,9 @@ def import_(file: Path, **options: Any) -> None:
 
 @command.command()
 @click.argument("model", required=False, metavar="[NAME|FILE]")
-@click.option("--reset", is_flag=True, help="Go back to the model that ships with cgpipe.")
+@click.option(
+    "--reset", is_flag=True, help="Go back to the model that ships with cgpipe."
+)
 def default(model: str | None, reset: bool) -> None:
     """Show or set the model that is used when neither --to nor --model is given."""
     from cgpipe.errors import UsageError
@@ -144,9 +163,17 @@ def _entry_values(entry: Entry, default: Path | None) -> dict[str, Any]:
 
 def _list_row(entry: Entry, default: Path | None) -> tuple[str, ...]:
     assert entry.card is not None
-    remarks = ["default"] * (entry.path == default) + ["hidden by yours"] * entry.shadowed
+    remarks = ["default"] * (entry.path == default) + [
+        "hidden by yours"
+    ] * entry.shadowed
     remark = f"({', '.join(remarks)}) " if remarks else ""
-    return entry.name, entry.card.pair, _PLACES[entry.place], _size(entry.path), f"{remark}{entry.card.description}"
+    return (
+        entry.name,
+        entry.card.pair,
+        _PLACES[entry.place],
+        _size(entry.path),
+        f"{remark}{entry.card.description}",
+    )
 
 
 def _show_rows(entry: Entry, card: ModelCard) -> Iterator[Row]:
@@ -174,7 +201,10 @@ def _nested(values: Mapping[str, Any], indent: str = "  ") -> Iterator[Row]:
             yield title, ""
             yield from _nested(value, indent + "  ")
         else:
-            yield title, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield (
+                title,
+                ", ".join(map(str, value)) if isinstance(value, list) else str(value),
+            )
 
 
 def _size(path: Path) -> str:
@@ -185,4 +215,8 @@ def _size(path: Path) -> str:
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(
+                text.ljust(width) for text, width in zip(row, widths, strict=True)
+            ).rstrip()
+        )

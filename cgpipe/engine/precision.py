@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ import torch
 from platformdirs import user_cache_path
 
 from cgpipe.errors import UsageError
+from cgpipe.media.files import atomic_write
 from cgpipe.networks import Generator
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -100,10 +101,6 @@ def _read(path: Path) -> dict[str, list[float]]:
 
 
 def _write(path: Path, trials: dict[str, list[float]]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
+    # Only a memory: where it cannot be written, the next run tries again.
+    with suppress(OSError), atomic_write(path) as partial:
         partial.write_text(json.dumps(trials, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        return  # Only a memory: the next run tries again.

@@ -52,13 +52,13 @@ class FolderReport:
 
     Args:
         model: one line: which model, and where it came from.
-        output: the folder (or the file) that was written.
+        outputs: the folders that were written to.
         settings: what was chosen: device, precision, engine, batch size and so on.
         seconds: times by stage; ``total`` is by the clock, the others are summed over workers.
     """
 
     model: str
-    output: Path
+    outputs: tuple[Path, ...]
     settings: Mapping[str, Any]
     translated: int = 0
     skipped: int = 0
@@ -89,13 +89,13 @@ class FolderReport:
         counts = [(self.translated, "translated"), (self.skipped, "already done"), (len(self.failures), "failed")]
         counts.append((self.ignored, "ignored (no pictures)"))
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
-        return f"{said[0].upper()}{said[1:]} in {self.seconds.get('total', 0.0):.1f} s: {self.output}"
+        return f"{said[0].upper()}{said[1:]} in {self.seconds.get('total', 0.0):.1f} s: {', '.join(map(str, self.outputs))}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the results of single files."""
         return {
             "model": self.model,
-            "output": str(self.output),
+            "outputs": [str(output) for output in self.outputs],
             "settings": dict(self.settings),
             "translated": self.translated,
             "skipped": self.skipped,

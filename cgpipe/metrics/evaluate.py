@@ -14,16 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgpipe.errors import DataError, UsageError
+from cgpipe.errors import UsageError
+from cgpipe.media.folders import find_pictures
 from cgpipe.media.images import read_picture
 from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
 from cgpipe.metrics.scores import fid, kid, top1_share
 
 Translation = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [-1, 1] to the same; a generator, or any function."""
-
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
@@ -95,6 +93,9 @@ class Evaluation:
 
 class Evaluator:
     """Measures generators on one pair of folders; the reference is measured once, so that a trainer can ask often.
+
+    ``evaluate(lambda pictures: pictures)`` gives the figures of untranslated pictures. Everything is deterministic: the
+    same folders, sizes and batches give the same figures.
 
     Args:
         inputs: folder of pictures to translate.
@@ -190,23 +191,8 @@ class Evaluator:
 
     def _batches(self, paths: Sequence[Path]) -> Iterator[Tensor]:
         for start in range(0, len(paths), self.batch_size):
-            pictures = [_load(path, self.size) for path in paths[start : start + self.batch_size]]
+            pictures = [load_picture(path, self.size) for path in paths[start : start + self.batch_size]]
             yield torch.stack(pictures).to(self.device)
-
-
-def evaluate_generator(
-    generator: Translation,
-    inputs: Path | str,
-    reference: Path | str,
-    *,
-    reverse: Translation | None = None,
-    **settings: Any,
-) -> Evaluation:
-    """Measures one generator; ``settings`` are those of :class:`Evaluator`.
-
-    The function ``lambda pictures: pictures`` gives the figures of untranslated pictures.
-    """
-    return Evaluator(inputs, reference, **settings).evaluate(generator, reverse)
 
 
 def imagenet_class(name: str) -> int:
@@ -222,14 +208,6 @@ def imagenet_class(name: str) -> int:
         near = ", ".join(difflib.get_close_matches(name.lower(), names)) or "none is near"
         raise UsageError(f"ImageNet has no class {name!r}; the nearest: {near}.")
     return names.index(name.lower())
-
-
-def find_pictures(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, sorted; raises DataError where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if not found:
-        raise DataError(f"{folder} holds no pictures to measure with ({', '.join(sorted(_SUFFIXES))}).")
-    return found
 
 
 class _Judged:
@@ -251,7 +229,7 @@ class _Judged:
         return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
 
 
-def _load(path: Path, size: int) -> Tensor:
+def load_picture(path: Path, size: int) -> Tensor:
     """RGB float (3, size, size) in [-1, 1]."""
     pixels = read_picture(path).pixels
     picture = torch.from_numpy(pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max / 2) - 1).movedim(2, 0)

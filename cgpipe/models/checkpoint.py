@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from cgpipe.errors import ModelError, ModelNotFoundError
-from cgpipe.models.header import is_safetensors, read_header
+from cgpipe.models.header import read_header
 
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP = b"PK\x03\x04"
 _TENSORFLOW_INDEX_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 _TENSORFLOW = "a TensorFlow checkpoint: cgpipe reads PyTorch's; convert it with the project that it comes from"
+_SAVE_AGAIN = "Where the file was made, save the network's state_dict() with torch.save"
 _DAMAGED = "cut short or damaged: copy or download it again"
 
 # What a file begins with, and what it then is.
@@ -52,10 +54,11 @@ def load_checkpoint(path: Path) -> Any:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     if other := _something_else(path, start, end):
         raise ModelError(f"{path} is {other}")
-    if is_safetensors(path):
+    if start[8:9] == b"{":
         return _load_safetensors(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
     # Bytes from anywhere make the reader fail in any way; weights_only sees to it that failing is all it does.
     except Exception as error:
         raise ModelError(f"{path} is {_why_unreadable(start, str(error))}") from error
@@ -95,7 +98,7 @@ def _something_else_zipped(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError):
         return _DAMAGED
     if any(name.endswith("/constants.pkl") for name in names):
-        return "a TorchScript program, which is code: save the network's state_dict() where it was made"
+        return "a TorchScript program, which is code. " + _SAVE_AGAIN
     if not any(name.endswith("/data.pkl") for name in names):
         return "a zip archive: unpack it and name the file inside"
     return None
@@ -105,10 +108,11 @@ def _why_unreadable(start: bytes, error: str) -> str:
     if refused := re.search(r"GLOBAL ([\w.]+)", error):
         return (
             f"not plain weights: it holds Python objects ({refused[1]}), and to load those would run code from the "
-            "file. Nothing was run. Save the network's state_dict() where the file was made"
+            f"file. Nothing was run. {_SAVE_AGAIN}"
         )
-    if start.startswith((_ZIP, _LEGACY_TORCH)):
+    from_torch = start.startswith((_ZIP, _LEGACY_TORCH))
+    if from_torch and "Unsupported operand" not in error:
         return _DAMAGED
-    if start.startswith(b"\x80"):
-        return "a Python pickle, not a checkpoint that torch.save wrote"
+    if start.startswith(b"\x80") or from_torch:
+        return f"a Python pickle of a kind that cannot be read without trusting it. Nothing was run. {_SAVE_AGAIN}"
     return "not a checkpoint of any kind that cgpipe knows"

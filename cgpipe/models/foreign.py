@@ -7,22 +7,25 @@ low-pass filters, and the ResNets of mmgeneration and mmagic.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from cgpipe.errors import ModelError, UsageError
+from cgpipe.errors import CgpipeError, ModelError, UsageError
 from cgpipe.models.checkpoint import load_checkpoint
-from cgpipe.models.layouts import Layout, recognise
+from cgpipe.models.layouts import Layout, recognise, unknown
 from cgpipe.networks import Generator, build_generator
+from cgpipe.networks.norm import NormKind
 
 Direction = Literal["AtoB", "BtoA"]
 Weights = dict[str, torch.Tensor]
 
-_BOTH_WAYS: Mapping[Direction, str] = {"AtoB": "Gba", "BtoA": "Gab"}  # that project names the domain painted first
+# In cycleGAN-PyTorch a generator is named after what it makes first and what it makes that of second.
+_BOTH_WAYS: Mapping[Direction, str] = {"AtoB": "Gba", "BtoA": "Gab"}
+_WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # of DataParallel and torch.compile
 _STATISTICS = re.compile(r"\.norm\d?\.(running_mean|running_var|num_batches_tracked)$")
 
 
@@ -34,7 +37,7 @@ class ForeignModel:
         architecture: its name in :data:`cgpipe.networks.GENERATORS`.
         settings: the keyword arguments that build it again.
         generator: its weights in float32 on the CPU, ready for inference (``eval``, no gradients).
-        recognised_as: the project and the network that the file comes from.
+        recognised_as: the network and the project that the file comes from.
         notes: what was chosen or changed on the way, a sentence each, for the user.
     """
 
@@ -62,9 +65,165 @@ def read_foreign(
         ModelError: the file cannot be read, holds no generator of a known kind, or does not fit that kind.
         UsageError: the file holds several generators, and neither ``direction`` nor ``target`` picks one.
     """
-    weights, choice = _one_generator(path, load_checkpoint(path), direction, target)
+    content = load_checkpoint(path)
+    notes: list[str] = []
     try:
-        layout = recognise(weights)
-        weights, changes = _renamed(weights, layout), [*choice]
-        ...
-    except _Misfit ...
+        return _convert(_one_generator(content, direction, target, notes), batch_statistics, notes)
+    except CgpipeError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _one_generator(content: object, direction: Direction | None, target: str | None, notes: list[str]) -> Weights:
+    """The state dict of the generator that is asked for, without the prefixes of wrappers and of its domain."""
+    if isinstance(content, Mapping) and "Gab" in content and "Gba" in content:
+        return _state_dict(content[_one_way(direction, notes)])
+    if direction is not None:
+        notes.append(f"The file does not hold both directions: {direction} changes nothing.")
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    weights = _state_dict(content)
+    domains = sorted({key.split(".")[1] for key in weights if re.match(r"generators\.[^.]+\.", key)})
+    if not domains:
+        return weights
+    prefix = f"generators.{_one_domain(domains, target, notes)}."
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def _state_dict(content: object) -> Weights:
+    if not isinstance(content, Mapping):
+        raise ModelError(f"holds a {type(content).__name__}, not a network's weights")
+    names = {key: _WRAPPERS.sub("", str(key)) for key in content}
+    if not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise unknown(names.values())
+    return {names[key]: value.detach() for key, value in content.items()}
+
+
+def _one_way(direction: Direction | None, notes: list[str]) -> str:
+    if direction is None:
+        raise UsageError(
+            "the file holds generators for both directions: say which one to take with --direction AtoB or "
+            "--direction BtoA (A is what trainA held); in Python, direction='AtoB' or 'BtoA'"
+        )
+    if direction not in _BOTH_WAYS:
+        raise UsageError(f"direction must be AtoB or BtoA, not {direction!r}")
+    name = _BOTH_WAYS[direction]
+    notes.append(
+        f"Of the two generators in the file, {name} was taken: it translates {direction.replace('to', ' to ')}."
+    )
+    return name
+
+
+def _one_domain(domains: list[str], target: str | None, notes: list[str]) -> str:
+    if len(domains) == 1:
+        return domains[0]
+    if target not in domains:
+        raise UsageError(f"the file holds generators that paint {', '.join(domains)}: name one of these with --to")
+    notes.append(f"Of the generators in the file, the one that paints {target} was taken.")
+    return target
+
+
+def _convert(weights: Weights, batch_statistics: bool, notes: list[str]) -> ForeignModel:
+    layout = recognise(weights)
+    weights = _in_our_names(weights, layout)
+    widths = _widths(weights, layout)
+    if layout.bgr:
+        _turn_to_rgb(weights, layout)
+        notes.append("The original works on BGR: its first and last convolutions were turned to RGB.")
+    found = _norm(weights)
+    norm: NormKind = "instance_affine" if found == "batch" and batch_statistics else found
+    notes += _about_norm(found, weights, batch_statistics)
+    settings = {**layout.settings, **widths, "norm": norm}
+    if (widths["in_channels"], widths["out_channels"]) != (3, 3):
+        notes.append("The original does not work on RGB pictures.")
+    generator = _build(layout, settings, weights, biases=norm != found)
+    return ForeignModel(
+        architecture=layout.architecture,
+        settings=settings,
+        generator=generator,
+        recognised_as=layout.recognised_as,
+        notes=tuple(notes),
+    )
+
+
+def _in_our_names(weights: Weights, layout: Layout) -> Weights:
+    renamed = {}
+    for key, value in weights.items():
+        module, _, leaf = key.rpartition(".")
+        if key in layout.filters:
+            _check_filter(key, value, layout.filters[key])
+        elif module in layout.modules:
+            renamed[f"{layout.modules[module]}.{leaf}"] = value
+        else:
+            raise ModelError(f"looks like a {layout.recognised_as}, but tensor {key} has no place in one")
+    return renamed
+
+
+def _check_filter(key: str, value: torch.Tensor, taps: tuple[int, ...]) -> None:
+    known = torch.tensor(taps).float()
+    kernel = torch.outer(known, known) / 16
+    if value.shape[1:] != (1, *kernel.shape) or not torch.allclose(value.float(), kernel, atol=1e-3):
+        raise ModelError(f"looks like a ResNet of CUT, but the low-pass filter {key} is not the one known from there")
+
+
+def _turn_to_rgb(weights: Weights, layout: Layout) -> None:
+    for key, axis in (("stem.conv.weight", 1), ("head.weight", 0), ("head.bias", 0)):
+        weights[key] = _need(weights, key, layout).flip(axis)
+
+
+def _need(weights: Weights, key: str, layout: Layout) -> torch.Tensor:
+    if key not in weights:
+        raise ModelError(f"looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} is missing")
+    return weights[key]
+
+
+def _norm(weights: Weights) -> NormKind:
+    affine, biased = "down.0.norm.weight" in weights, "down.0.conv.bias" in weights
+    if affine:
+        return "instance_affine" if biased else "batch"
+    return "instance" if biased else "none"
+
+
+def _about_norm(norm: NormKind, weights: Weights, batch_statistics: bool) -> list[str]:
+    """What to tell of the normalisation; takes statistics that are not to be used out of ``weights``."""
+    if norm == "batch" and not batch_statistics:
+        if "down.0.norm.running_mean" not in weights:
+            raise ModelError("has batch norm without the statistics that it needs: use --batch-statistics")
+        return ["Batch norm uses the statistics of the training; --batch-statistics uses each picture's own."]
+    statistics = [key for key in weights if _STATISTICS.search(key)]
+    for key in statistics:
+        del weights[key]
+    if norm == "batch":
+        return ["Batch norm was turned into instance norm: each picture is normalised by its own statistics."]
+    notes = ["Running statistics were dropped: instance norm uses each picture's own."] if statistics else []
+    return notes + (["There is no batch norm: --batch-statistics changes nothing."] if batch_statistics else [])
+
+
+def _widths(weights: Weights, layout: Layout) -> dict[str, int]:
+    stem = _need(weights, "stem.conv.weight" if "stem.conv" in layout.modules.values() else "stem.weight", layout)
+    head = _need(weights, "head.bias", layout)
+    if stem.ndim != 4 or head.ndim != 1:
+        raise ModelError(f"looks like a {layout.recognised_as}, but its first or last layer is no convolution")
+    return {"ngf": stem.shape[0], "in_channels": stem.shape[1], "out_channels": head.shape[0]}
+
+
+def _build(layout: Layout, settings: Mapping[str, Any], weights: Weights, *, biases: bool) -> Generator:
+    """The network with these weights, every one of which must have its place.
+
+    ``biases`` puts zeros where a convolution has no bias, as is so in networks with batch norm.
+    """
+    with torch.device("meta"):  # no memory is asked for before the sizes are known to be those of the file
+        expected = build_generator(layout.architecture, **settings).state_dict()
+    for key, value in expected.items():
+        missing_bias = biases and key.endswith(".bias") and ".norm" not in key and key != "head.bias"
+        if missing_bias or key.endswith(".num_batches_tracked"):  # which torch before 0.4.1 did not write
+            weights.setdefault(key, torch.zeros(value.shape))
+        if _need(weights, key, layout).shape != value.shape:
+            raise ModelError(
+                f"looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} has shape "
+                f"{tuple(weights[key].shape)}, where {tuple(value.shape)} was expected"
+            )
+    for key in weights.keys() - expected.keys():
+        raise ModelError(f"looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} has no place in one")
+    generator = build_generator(layout.architecture, **settings)
+    generator.load_state_dict(weights, strict=True)
+    return generator.eval().requires_grad_(False)

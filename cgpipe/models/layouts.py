@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from cgpipe.errors import ModelError
+from cgpipe.networks.resnet import Antialias
 
 Weights = Mapping[str, torch.Tensor]
 Chain = list[tuple[str, str]]  # module paths of convolutions in order, and of the norms behind them
@@ -23,7 +24,10 @@ ANCESTOR = "cycleGAN-PyTorch"
 
 # Keys that show what a file is, where that is no generator for cgpipe.
 _OTHERS: tuple[tuple[str, str], ...] = (
-    (r"(rank_(unet|vae)|sd_(encoder|decoder|other)|(unet|vae)_lora_)", "an img2img-turbo model, which is a diffusion model"),
+    (
+        r"(rank_(unet|vae)|sd_(encoder|decoder|other)|(unet|vae)_lora_)",
+        "an img2img-turbo model: cgpipe runs no diffusion",
+    ),
     (r"(model\.0\.weight|net\.0\.weight|dis_model\.|discriminators?\.)", "a discriminator: name the generator's file"),
     (r"mlp_\d+\.", "the feature network that CUT trains with: name the generator's file, *_net_G.pth"),
     (r"generators?(_ema)?\.", "generators of a kind that cgpipe does not know"),
@@ -93,12 +97,115 @@ def _junyanz_resnet(weights: Weights) -> Layout:
     for index in range(first, tail):
         chain += [layer(1, f"{index}.conv_block."), layer(5 + dropout, f"{index}.conv_block.")]
     chain += [layer(tail + up), layer(tail + 3 + 2 * up)]
-    filters = {"model.7.filt": (1, 2, 1), "model.11.filt": (1, 2, 1)} if down else {}
+    filters: dict[str, tuple[int, ...]] = {"model.7.filt": (1, 2, 1), "model.11.filt": (1, 2, 1)} if down else {}
     if up:
         filters |= {f"model.{tail}.filt": (1, 3, 3, 1), f"model.{tail + 4}.filt": (1, 3, 3, 1)}
+    antialias: Antialias = down if down == up else "down" if down else "up"
     return Layout(
-        recognised_as="ResNet of CUT" if down or up else f"ResNet of {JUNYANZ}",
-        **_resnet(blocks, dropout, antialias=down if down == up else "down" if down else "up"),
+        recognised_as="ResNet of CUT" if antialias else f"ResNet of {JUNYANZ}",
+        **_resnet(blocks, dropout, antialias),
         modules=_resnet_modules(chain, f"model.{tail + 7 + 2 * up}"),
         filters=filters,
     )
+
+
+def _ancestor_resnet(weights: Weights) -> Layout:
+    blocks, dropout = _blocks(weights, r"res_model\.(\d+)\.res_block\.(\d+)\.weight", (3, 4))
+
+    def layer(path: str) -> tuple[str, str]:
+        return f"res_model.{path}.0", f"res_model.{path}.1"
+
+    chain = [layer("1"), layer("2"), layer("3")]
+    for index in range(4, 4 + blocks):
+        block = f"res_model.{index}.res_block"
+        chain += [layer(f"{index}.res_block.1"), (f"{block}.{3 + dropout}", f"{block}.{4 + dropout}")]
+    chain += [layer(f"{4 + blocks}"), layer(f"{5 + blocks}")]
+    return Layout(
+        recognised_as=f"ResNet of {ANCESTOR}",
+        **_resnet(blocks, dropout),
+        modules=_resnet_modules(chain, f"res_model.{7 + blocks}"),
+    )
+
+
+def _mmgeneration_resnet(weights: Weights) -> Layout:
+    blocks, dropout = _blocks(weights, r"model\.(\d+)\.block\.(\d+)\.conv\.weight", (1, 2))
+    norm = "bn" if any(".bn." in key for key in weights) else "in"
+
+    def layer(path: str) -> tuple[str, str]:
+        return f"model.{path}.conv", f"model.{path}.{norm}"
+
+    chain = [layer("0"), layer("1"), layer("2")]
+    for index in range(3, 3 + blocks):
+        chain += [layer(f"{index}.block.0"), layer(f"{index}.block.{1 + dropout}")]
+    chain += [layer(f"{3 + blocks}"), layer(f"{4 + blocks}")]
+    return Layout(
+        recognised_as="ResNet of mmgeneration",
+        **_resnet(blocks, dropout),
+        modules=_resnet_modules(chain, f"model.{5 + blocks}.conv"),
+        bgr=True,
+    )
+
+
+def _unet(weights: Weights) -> Layout:
+    ancestor = any(key.startswith("unet_model.") for key in weights)
+    root = "unet_model.model" if ancestor else "model.model"
+    nests = [f"{root}.1"]
+    while f"{nests[-1]}.model.3.model.1.weight" in weights:
+        nests.append(f"{nests[-1]}.model.3")
+    levels = len(nests) + 1
+    if levels < 5:
+        raise ModelError(f"holds a U-Net with {levels} levels, but the known ones have 5 or more")
+    modules = {f"{root}.0": "stem", f"{root}.3": "head"}
+    for index, nest in enumerate(nests):
+        innermost = index == len(nests) - 1
+        up = 3 if innermost else 5
+        modules[f"{nest}.model.1"] = f"down.{index}.conv"
+        modules[f"{nest}.model.{up}"] = f"up.{levels - 2 - index}.conv"
+        modules[f"{nest}.model.{up + 1}"] = f"up.{levels - 2 - index}.norm"
+        if not innermost:
+            modules[f"{nest}.model.2"] = f"down.{index}.norm"
+    return Layout(
+        recognised_as=f"U-Net of {ANCESTOR if ancestor else JUNYANZ}",
+        architecture={7: "unet_128", 8: "unet_256"}.get(levels, "unet"),
+        settings={} if levels in (7, 8) else {"levels": levels},
+        modules=modules,
+    )
+
+
+def _blocks(weights: Weights, pattern: str, second: tuple[int, int]) -> tuple[int, bool]:
+    """How many residual blocks there are, and whether dropout moved their second convolution one place on.
+
+    ``pattern`` captures the number of the block and the place in it; ``second`` are the places without and with.
+    """
+    found = [match for key in weights if (match := re.fullmatch(pattern, key)) and weights[key].ndim == 4]
+    place = max((int(match[2]) for match in found), default=-1)
+    if place not in second:
+        raise ModelError("holds a ResNet whose blocks are not made like those that cgpipe knows")
+    return len({match[1] for match in found}), place == second[1]
+
+
+def _resnet(blocks: int, dropout: bool, antialias: Antialias = False) -> dict[str, Any]:
+    settings = {"dropout": dropout}
+    if blocks in (6, 9) and isinstance(antialias, bool):
+        name = f"resnet_{blocks}blocks" + ("_antialias" if antialias else "")
+        return {"architecture": name, "settings": settings}
+    return {"architecture": "resnet", "settings": {"blocks": blocks, "antialias": antialias, **settings}}
+
+
+def _resnet_modules(chain: Chain, head: str) -> dict[str, str]:
+    blocks = (len(chain) - 5) // 2
+    inside = [f"blocks.{index}.{{}}{place}" for index in range(blocks) for place in (1, 2)]
+    ours = ["stem.{}", "down.0.{}", "down.1.{}", *inside, "up.0.{}", "up.1.{}"]
+    modules = {head: "head"}
+    for (conv, norm), name in zip(chain, ours, strict=True):
+        modules |= {conv: name.format("conv"), norm: name.format("norm")}
+    return modules
+
+
+# Which key shows which layout.
+_READERS: tuple[tuple[str, Callable[[Weights], Layout]], ...] = (
+    (r"res_model\.", _ancestor_resnet),
+    (r"(unet_model|model)\.model\.", _unet),
+    (r"model\.\d+\.block\.", _mmgeneration_resnet),
+    (r"model\.\d+\.conv_block\.", _junyanz_resnet),
+)

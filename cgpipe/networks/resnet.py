@@ -27,8 +27,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = make_norm(norm, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.dropout(F.relu(self.norm1(self.conv1(x))))
-        return x + self.norm2(self.conv2(y))
+        y: torch.Tensor = self.dropout(F.relu(self.norm1(self.conv1(x))))
+        y = self.norm2(self.conv2(y))
+        return x + y
 
 
 class BlurDown(nn.Module):

@@ -52,6 +52,8 @@ class TrainConfig:
     source: str = _setting("horse", "What domain A shows, for --from and --to.")
     target: str = _setting("zebra", "What domain B shows.")
 
+    licence: str = _setting("unknown", "Licence of the models, as an SPDX identifier, for their headers.")
+
     epochs: int = _setting(40, "Passes over the larger of the two sets.")
     decay_epoch: int = _setting(20, "Epoch from which the learning rate falls linearly to 0.")
     batch_size: int = _setting(2, "Pictures of each domain a step.")
@@ -127,10 +129,9 @@ class TrainConfig:
                 config = config._merged(stage)
         return config
 
-    @property
-    def name(self) -> str:
-        """The run's name in file names, such as ``horse2zebra``."""
-        return f"{self.source}2{self.target}"
+    def model_path(self, source: str, target: str) -> Path:
+        """Where the run keeps the model of one direction."""
+        return self.checkpoint_dir / f"{source}2{target}.safetensors"
 
     def generator_settings(self) -> dict[str, Any]:
         """Keyword arguments for :func:`cgpipe.networks.build_generator`."""

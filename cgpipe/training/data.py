@@ -18,11 +18,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cgpipe.errors import DataError
 from cgpipe.media.images import read_picture
 from cgpipe.training.config import TrainConfig
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +28,6 @@ class Place:
 
     epoch: int
     index: int
-
-
-def find_pictures(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, sorted.
-
-    Raises:
-        DataError: the folder is missing or holds no picture.
-    """
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}. A dataset has trainA and trainB, optionally testA and testB.")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise DataError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}).")
-    return found
 
 
 def load_rgb(path: Path) -> npt.NDArray[np.uint8]:

@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from cgpipe.errors import MissingDependencyError, TrainingError
+from cgpipe.media.folders import find_pictures
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.networks import Generator
 from cgpipe.training.config import TrainConfig
-from cgpipe.training.data import UnpairedPictures, epoch_length, find_pictures, training_batches
+from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
 from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_loss
 from cgpipe.training.networks import CycleGAN
@@ -110,6 +111,7 @@ class Trainer:
         self.epoch = 0
         self.step_in_epoch = 0
         self.step = 0
+        self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
         if config.compile:
             self.networks.compile_networks()
@@ -137,7 +139,7 @@ class Trainer:
                 log.add(losses)
                 if self.step % config.log_every == 0:
                     log.write(self.step, self.epoch, self._learning_rate())
-                    self._check_finite(log.means)
+                    self._require_finite(all(math.isfinite(loss) for loss in log.means.values()))
                 if self.step % config.sample_every == 0:
                     self.write_samples()
                 finished = self.epoch >= config.epochs
@@ -169,11 +171,10 @@ class Trainer:
         return epoch_length(len(pictures["a"]), len(pictures["b"]), self.config.at_epoch(epoch).batch_size)
 
     def _progress(self, losses: dict[str, float], seconds: float) -> Progress:
-        total = sum(self._steps_in(epoch) for epoch in range(self.config.epochs))
         return Progress(
             epoch=self.epoch,
             step=self.step,
-            total_steps=total,
+            total_steps=self.total_steps,
             losses=losses,
             learning_rate=self._learning_rate(),
             seconds_a_step=seconds,
@@ -239,13 +240,12 @@ class Trainer:
         for average, buffer in zip(self.averages.buffers(), self.generators.buffers(), strict=True):
             average.copy_(buffer)
 
-    def _check_finite(self, losses: dict[str, float]) -> None:
-        if all(math.isfinite(loss) for loss in losses.values()):
-            return
-        raise TrainingError(
-            f"The losses are no longer finite at step {self.step}. The last good state is kept in "
-            f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
-        )
+    def _require_finite(self, finite: bool) -> None:
+        if not finite:
+            raise TrainingError(
+                f"The losses or weights are no longer finite at step {self.step}. The last good state is kept in "
+                f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
+            )
 
     # -- what is written ---------------------------------------------------------------------------------------------
 
@@ -259,6 +259,7 @@ class Trainer:
 
     def save(self) -> None:
         """The state, and the two model files, which ``--to`` finds."""
+        self._require_finite(all(bool(weight.isfinite().all()) for weight in self.networks.parameters()))
         save_state(self.config.checkpoint_dir / STATE_NAME, self.state_dict())
         folders = [self.config.checkpoint_dir]
         if self.config.publish:
@@ -270,8 +271,8 @@ class Trainer:
                 save_model(folder / path.name, Model(card=self._card(source, target), generator=generator))
 
     def _model_paths(self) -> dict[tuple[str, str], Path]:
-        a, b, folder = self.config.source, self.config.target, self.config.checkpoint_dir
-        return {pair: folder / f"{pair[0]}2{pair[1]}.safetensors" for pair in ((a, b), (b, a))}
+        a, b = self.config.source, self.config.target
+        return {pair: self.config.model_path(*pair) for pair in ((a, b), (b, a))}
 
     def _card(self, source: str, target: str) -> ModelCard:
         pictures = self.dataset.pictures
@@ -288,6 +289,8 @@ class Trainer:
             target=target,
             training_size=self.config.crop_height,
             made_by=made_by,
+            quality={},
+            licence=self.config.licence,
         )
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -368,7 +371,7 @@ class MetricsLog:
 def plain_settings(config: TrainConfig) -> dict[str, Any]:
     """The recipe as JSON values, without what belongs to one machine or one run's folders."""
     settings = dataclasses.asdict(config)
-    local = ("dataset_dir", "checkpoint_dir", "results_dir", "workers", "threads", "gpu_ids", "publish")
+    local = ("dataset_dir", "checkpoint_dir", "results_dir", "workers", "threads", "gpu_ids", "publish", "licence")
     return {k: v for k, v in settings.items() if k not in local and not k.endswith("_every")}
 
 

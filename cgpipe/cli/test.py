@@ -1,0 +1,34 @@
+"""``cgpipe test``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgpipe.training.config import load_config
+
+
+@click.command()
+@click.option("--config", "recipe", type=click.Path(dir_okay=False, path_type=Path), help="The recipe of the run.")
+@click.option("--dataset-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with testA and testB.")
+@click.option("--checkpoint-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
+@click.option("--results-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for the grids.")
+@click.option("--source", help="What domain A shows.")
+@click.option("--target", help="What domain B shows.")
+@click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
+@click.option("--figures/--no-figures", default=True, help="Measure too (needs the extra cgpipe[metrics]).")
+@click.option("--record", "keep", is_flag=True, help="Put the figures and the working scales into the model files.")
+def command(recipe: Path | None, size: int, figures: bool, keep: bool, **settings: Any) -> None:
+    """Show what a pair of models does: grids of every test picture (real, generated, reconstructed), and figures."""
+    config = load_config(recipe, {name: value for name, value in settings.items() if value is not None})
+    if keep and not figures:
+        raise click.UsageError("--record needs figures: leave out --no-figures.")
+    from cgpipe.training.testing import record, test
+
+    report = test(config, size=size, figures=figures, on_grid=lambda path: click.echo(f"Wrote {path}", err=True))
+    for evaluation in report.evaluations:
+        click.echo("\n" + evaluation.to_markdown())
+    for path in record(config, report) if keep else ():
+        click.echo(f"Recorded in {path}")

@@ -1,0 +1,221 @@
+"""Translates pictures: folders, files and patterns."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Unpack
+
+import cv2
+
+from cgpipe.engine.loader import load
+from cgpipe.engine.prefetch import prefetch
+from cgpipe.engine.translator import Translator, TranslatorOptions
+from cgpipe.errors import CgpipeError, MediaError, UsageError
+from cgpipe.jobs.freshness import Freshness
+from cgpipe.jobs.report import FileResult, FolderReport
+from cgpipe.media.files import Plan, plan_files
+from cgpipe.media.frames import Batch, Frame, Unreadable
+from cgpipe.media.images import PictureExtras, read_picture, write_picture
+from cgpipe.models import find_model, load_any
+from cgpipe.models.card import UNKNOWN
+from cgpipe.models.foreign import Direction
+
+PathLike = str | os.PathLike[str]
+
+WRITERS = 2
+"""Threads that encode: the codecs let go of Python's lock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOrigin:
+    """Who a picture is, where its translation goes, and what must be given back with it."""
+
+    input: Path
+    output: Path
+    extras: PictureExtras | None = None
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Takes the place of a picture that was translated before and is current."""
+
+    origin: PictureOrigin
+
+
+def translate_folder(
+    inputs: PathLike | Sequence[PathLike],
+    output: PathLike | None = None,
+    *,
+    to: str | None = None,
+    source: str | None = None,
+    model: PathLike | None = None,
+    direction: Direction | None = None,
+    batch_statistics: bool = False,
+    format: str | None = None,
+    quality: int | None = None,
+    overwrite: bool = False,
+    recursive: bool = True,
+    batch_size: int | None = None,
+    workers: int = 1,
+    prefetch: int = 2,
+    on_start: Callable[[str, int], None] | None = None,
+    on_result: Callable[[FileResult], None] | None = None,
+    **options: Unpack[TranslatorOptions],
+) -> FolderReport:
+    """Translates every picture of some folders, files or patterns; one that fails never stops the others.
+
+    Sizes, names, sub-folders, formats, orientation, transparency, profiles and 16 bits are kept. A picture whose
+    translation is there and current is skipped. Every file appears whole or not at all.
+
+    Args:
+        inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, or several of them.
+        output: the folder to write; by default ``<folder>-<domain>`` beside the input.
+        to, source, model, direction, batch_statistics: which model, as in :meth:`cgpipe.Translator.find`.
+        format: ``jpg``, ``png``, ``webp``, ``tiff`` or ``bmp``; by default each picture's own.
+        quality: of JPEG and WebP, 1 to 100.
+        overwrite: translate again what is done.
+        recursive: go into sub-folders.
+        batch_size: pictures of one size translated together; by default 1 on a CPU and 8 on a GPU.
+        workers: processes that decode.
+        prefetch: batches that each of them decodes ahead.
+        on_start: told the model in words and the number of pictures, when the work begins.
+        on_result: told what became of each file.
+        options: of :class:`cgpipe.Translator`.
+
+    Raises:
+        UsageError: an input is missing, or two inputs would write the same file; nothing has been written.
+        ModelError: the model cannot be found or read.
+    """
+    started = time.perf_counter()
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    found = find_model(to, source=source, file=model)
+    domain = to or (found.card.target if found.card and found.card.target != UNKNOWN else "translated")
+    plan = plan_files(given, domain=domain, output=output, format=format, recursive=recursive)
+    plan.remove_stale()
+    loaded = load_any(found, source=source, target=to, direction=direction, batch_statistics=batch_statistics)
+    translator = Translator(loaded, **options)
+    size = batch_size or (8 if translator.device.type == "cuda" else 1)
+    settings = {
+        "size": translator.size,
+        "strength": translator.strength,
+        "device": str(translator.device),
+        "precision": translator.precision,
+        "engine": translator.engine,
+        "batch_size": size,
+        "workers": workers,
+    }
+    report = FolderReport(model=str(found), outputs=plan.roots, settings=settings, ignored=plan.ignored)
+    freshness = Freshness(plan.roots, [found.path, format, quality, translator.size, translator.strength])
+    if on_start:
+        on_start(report.model, plan.count)
+    on_device = translator.device.type == "cuda"
+    items = load(
+        partial(_read_share, plan, None if overwrite else freshness),
+        batch_size=size,
+        workers=min(workers, plan.count),
+        ahead=prefetch,
+        pin_memory=on_device,
+    )
+    with closing(_prefetched(translator.stream(items), prefetch)) as translated, PictureWriter(format, quality) as writer:
+        for result in writer.write(translated):
+            report.add(result)
+            if on_result:
+                on_result(result)
+    report.seconds |= {"inference": translator.busy_seconds, "total": time.perf_counter() - started}
+    return report
+
+
+_prefetched = prefetch  # The parameter of the same name is a number.
+
+
+def _read_share(plan: Plan, freshness: Freshness | None, worker: int, workers: int) -> Iterator[Frame | Unreadable | Done]:
+    """One worker's share of the pictures; the folders are walked anew, so that no list is handed over."""
+    cv2.setNumThreads(1)
+    for pair in plan.pairs(worker, workers):
+        origin = PictureOrigin(input=pair.input, output=pair.output)
+        if freshness and freshness.is_current(pair.input, pair.output):
+            yield Done(origin=origin)
+        else:
+            yield _read(origin)
+
+
+def _read(origin: PictureOrigin) -> Frame | Unreadable:
+    started = time.perf_counter()
+    try:
+        frame = read_picture(origin.input)
+    except (MediaError, OSError, MemoryError) as error:
+        return Unreadable(origin=origin, reason=_reason(error))
+    seconds = time.perf_counter() - started
+    return Frame(
+        pixels=frame.pixels,
+        origin=PictureOrigin(input=origin.input, output=origin.output, extras=frame.origin, decode_seconds=seconds),
+    )
+
+
+class PictureWriter:
+    """Encodes translated pictures in threads, a bounded number at a time, and says what became of each."""
+
+    def __init__(self, format: str | None = None, quality: int | None = None) -> None:
+        self.format = format
+        self.quality = quality
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="cgpipe-writer")
+
+    def __enter__(self) -> PictureWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def write(self, items: Iterator[Batch | Unreadable | Done]) -> Iterator[FileResult]:
+        """Writes every picture; the results come in the order of the pictures."""
+        under_way: deque[Future[FileResult]] = deque()
+        for item in items:
+            for frame in item.frames() if isinstance(item, Batch) else [item]:
+                under_way.append(self._threads.submit(self._finish, frame))
+            while len(under_way) > 2 * WRITERS:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+    def _finish(self, item: Frame | Unreadable | Done) -> FileResult:
+        origin: PictureOrigin = item.origin
+        if isinstance(item, Done):
+            return FileResult(input=origin.input, output=origin.output, status="skipped")
+        if isinstance(item, Unreadable):
+            return FileResult(input=origin.input, output=origin.output, status="failed", reason=item.reason)
+        started = time.perf_counter()
+        height, width = item.pixels.shape[:2]
+        reason = ""
+        try:
+            origin.output.parent.mkdir(parents=True, exist_ok=True)
+            write_picture(origin.output, item.pixels, origin.extras, format=self.format, quality=self.quality)
+        except (MediaError, OSError) as error:
+            reason = _reason(error)
+        return FileResult(
+            input=origin.input,
+            output=origin.output,
+            status="failed" if reason else "translated",
+            reason=reason,
+            width=width,
+            height=height,
+            decode_seconds=origin.decode_seconds,
+            encode_seconds=time.perf_counter() - started,
+        )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,172 @@
+"""What is known of a video before its frames are read, and what every frame of it carries."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from cgpipe.media.colour import Colour
+from cgpipe.media.frames import Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOrigin:
+    """Who a frame of a video is.
+
+    Args:
+        index: its place among the frames given out, from 0.
+        pts: presentation time, in units of ``time_base``; strictly increasing within a clip.
+        time_base: seconds a unit.
+        duration: how long it shows, in the same units; None where the file does not say.
+        key: whether it was a keyframe.
+        filled: whether it stands for a frame that was lost, and repeats its neighbour.
+    """
+
+    index: int
+    pts: int
+    time_base: Fraction
+    duration: int | None = None
+    key: bool = False
+    filled: bool = False
+
+    @property
+    def time(self) -> Fraction:
+        """Presentation time in seconds."""
+        return self.pts * self.time_base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """One stream of a container.
+
+    Args:
+        index: its place in the container.
+        kind: "video", "cover" (a picture attached to the file), "audio", "subtitle", "data" or "attachment".
+        codec: the decoder's name, or "" where there is none.
+        language: as the container says it, for example "eng"; None where it does not.
+    """
+
+    index: int
+    kind: str
+    codec: str
+    language: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in (self.kind, self.index, self.codec, self.language) if part not in (None, ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """A video as its source gives it out, and as its sink must write it.
+
+    Args:
+        path: where the other streams (sound, subtitles, chapters) can be read again; None for a camera or a pipe.
+        width: of the frames given out, in pixels, after rotation.
+        height: the same.
+        colour: how the code values of the file stand for colours.
+        time_base: seconds a unit of every frame's pts.
+        rate: average frames a second; None where unknown.
+        frames: how many frames there will be; None where the container does not say. A good estimate, not a promise.
+        sample_aspect_ratio: width to height of one pixel, after rotation.
+        rotation: degrees counter-clockwise by which the file asked its pictures to be turned; done already.
+        start: the time, in seconds on the file's clock, that is zero in the output.
+        end: where the cut ends, on the same clock; None at the end of the file.
+        codec: name of the decoder.
+        pix_fmt: libav's name of the decoded format.
+        stream: index of the video stream in the container.
+        streams: all streams of the container.
+    """
+
+    path: str | None = None
+    width: int
+    height: int
+    colour: Colour
+    time_base: Fraction
+    rate: Fraction | None = None
+    frames: int | None = None
+    sample_aspect_ratio: Fraction = Fraction(1)
+    rotation: int = 0
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+    codec: str = ""
+    pix_fmt: str = ""
+    stream: int = 0
+    streams: tuple[StreamInfo, ...] = field(default=())
+
+    @property
+    def duration(self) -> Fraction | None:
+        """Estimated length in seconds, or None."""
+        return self.frames / self.rate if self.frames is not None and self.rate else None
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user must be told about this clip."""
+        return (self.colour.notice,) if self.colour.notice else ()
+
+
+@dataclass(slots=True)
+class Damage:
+    """What was wrong with a clip, counted while it is read.
+
+    Args:
+        bad_packets: packets that could not be decoded.
+        filled: frames that stand for lost ones, as repeats of their neighbours.
+        missing: frames that the container promised after the place where the file ends.
+    """
+
+    bad_packets: int = 0
+    filled: int = 0
+    missing: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.bad_packets or self.filled or self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """Turns and mirrors pictures as a display matrix asks, in steps of 90 degrees.
+
+    Pixels are turned once, while reading, and the matrix is dropped: the network then sees people and horses upright,
+    originals and translations stand side by side, and the result looks right also in containers and players that
+    know no rotation (WebM, GIF, pictures).
+    """
+
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Orientation:
+        """The orientation that a decoded frame asks for."""
+        try:
+            matrix = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))
+        except KeyError:
+            return cls()
+        a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+        transpose = abs(b) > abs(a)
+        return cls(transpose, (c if transpose else a) < 0, (b if transpose else d) < 0)
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """The picture upright; shape (height, width, 3), or with the sides exchanged."""
+        if self == Orientation():
+            return pixels
+        if self.transpose:
+            pixels = pixels.transpose(1, 0, 2)
+        return np.ascontiguousarray(pixels[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
+
+
+def describe(stream: av.stream.Stream) -> StreamInfo:
+    """What a container says of one of its streams."""
+    kind = "cover" if is_cover(stream) else stream.type
+    codec = stream.codec_context.name if stream.codec_context is not None else ""
+    return StreamInfo(index=stream.index, kind=kind, codec=codec, language=stream.metadata.get("language"))
+
+
+def is_cover(stream: av.stream.Stream) -> bool:
+    """Whether a video stream is a picture attached to the file, not a moving one."""
+    still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return stream.type == "video" and bool(stream.disposition & still)

@@ -1,0 +1,262 @@
+"""One pass over a video file: packets to frames, with times put right and lost frames filled in.
+
+The stages are generators of a few lines each, and a :class:`Reader` chains them. What travels between them is a
+:class:`Shot`: a frame as libav decoded it, with the time at which it shows.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.container
+import av.error
+from av.codec.context import ThreadType
+from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.video.stream import VideoStream
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.clip import Damage, Orientation, VideoInfo, describe, is_cover
+from cgpipe.media.colour import Colour
+from cgpipe.media.libav import explain, reading
+
+# Seeking is exact only where the container has an index of keyframes; elsewhere reading starts at the front.
+_INDEXED = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
+# The clocks of broadcast and network streams start anywhere: zero in the output is where they start.
+_FREE_CLOCK = frozenset({"mpegts", "mpeg", "rtsp", "rtp", "hls"})
+_FALLBACK_RATE = Fraction(25)
+# Two frames of a clip that show nearer to one another than this share of a frame's time are taken for one.
+_HOLE = 0.6
+_MICROSECOND = Fraction(1, av.time_base)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """A decoded frame and its place in time, in units of the stream's time base."""
+
+    frame: av.VideoFrame
+    pts: int
+    duration: int | None = None
+    key: bool = False
+    filled: bool = False
+
+
+class Reader:
+    """One open container, and the frames of its video stream.
+
+    Args:
+        file: path, address, or readable binary file object.
+        name: what messages call it.
+        start: seconds into the clip, up to which frames need not be given out.
+        hwaccel: libav's name of a decoding device, or None.
+        threads: decoding threads.
+
+    Attributes:
+        shots: the frames of this pass; can be run through once.
+        damage: counts what goes wrong as the pass goes on.
+        zero: where the clip starts, in seconds on its own clock; positions that users give count from here.
+
+    Raises:
+        MediaError: the file cannot be read, or has no video stream.
+    """
+
+    def __init__(self, file: Any, name: str, *, start: Fraction, hwaccel: str | None, threads: int) -> None:
+        self._name = name
+        self.damage = Damage()
+        self.container = _open(file, name, hwaccel)
+        try:
+            self.stream = _video_stream(self.container, name)
+            self._set_up(start, threads)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the pass and gives back its file and threads; may be called again."""
+        self.container.close()
+
+    def _set_up(self, start: Fraction, threads: int) -> None:
+        # Frame threads only: with automatic slice threads, HEVC has deadlocked when several clips were read at once.
+        self.stream.codec_context.thread_type = ThreadType.FRAME
+        self.stream.codec_context.thread_count = threads
+        self.time_base = self.stream.time_base or _MICROSECOND
+        self.rate = self.stream.average_rate or self.stream.guessed_rate or None
+        self.step = max(1, round(1 / ((self.rate or _FALLBACK_RATE) * self.time_base)))
+        self.zero = self._first_time()
+        self._expected: list[tuple[int, int]] = []
+        self._packets = 0
+        self._end = Fraction(0)
+        self._sought = self._seek(start)
+        self.shots: Iterator[Shot] = self._with_lost_filled(self._with_times(self._decoded()))
+
+    def _first_time(self) -> Fraction:
+        if self.container.start_time is not None:
+            return self.container.start_time * _MICROSECOND
+        return (self.stream.start_time or 0) * self.time_base
+
+    @property
+    def clock_start(self) -> Fraction:
+        """What to take off every time in the output: nothing, unless the clock of the container starts anywhere."""
+        return self.zero if _formats(self.container) & _FREE_CLOCK else Fraction(0)
+
+    def _seek(self, start: Fraction) -> bool:
+        """Goes to a keyframe well before ``start``: keyframes are indexed by decoding time, which runs ahead."""
+        margin = max(Fraction(1, 2), 4 * self.step * self.time_base)
+        if start <= margin or not _formats(self.container) & _INDEXED:
+            return False
+        with reading(self._name):
+            self.container.seek(int((self.zero + start - margin) / self.time_base), stream=self.stream)
+        return True
+
+    def describe(self, frame: av.VideoFrame) -> VideoInfo:
+        """What the container and its first frame say of the whole clip."""
+        orientation = Orientation.of(frame)
+        aspect = self.stream.sample_aspect_ratio or Fraction(1)
+        sides = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
+        return VideoInfo(
+            width=sides[0],
+            height=sides[1],
+            colour=Colour.of(frame),
+            time_base=self.time_base,
+            rate=self.rate,
+            frames=self._frame_count(),
+            sample_aspect_ratio=1 / aspect if orientation.transpose else aspect,
+            rotation=frame.rotation % 360,
+            start=self.clock_start,
+            codec=self.stream.codec_context.name,
+            pix_fmt=frame.format.name,
+            stream=self.stream.index,
+            streams=tuple(describe(stream) for stream in self.container.streams),
+        )
+
+    def _frame_count(self) -> int | None:
+        stated = self.stream.frames or int(self.stream.metadata.get("NUMBER_OF_FRAMES", 0))
+        if stated:
+            return stated
+        if self.stream.duration is not None:
+            length = self.stream.duration * self.time_base
+        elif self.container.duration is not None:
+            length = self.container.duration * _MICROSECOND
+        else:
+            return None
+        return max(1, round(length * self.rate)) if self.rate else None
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        """The one place where packets are decoded, and where those that cannot be are skipped and counted."""
+        for packet in self._video_packets():
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self.damage.bad_packets += 1
+                continue
+            yield from frames
+        self._note_missing()
+
+    def _video_packets(self) -> Iterator[av.Packet[VideoStream]]:
+        for packet in self.container.demux():
+            if packet.dts is not None or packet.pts is not None:
+                end = (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0)
+                self._end = max(self._end, end * packet.time_base)
+            if packet.stream_index != self.stream.index:
+                continue
+            if packet.size or packet.dts is not None:
+                self._packets += 1
+            if packet.size and packet.pts is not None and not packet.is_discard:
+                heapq.heappush(self._expected, (packet.pts, packet.duration or self.step))
+            yield packet
+
+    def _note_missing(self) -> None:
+        """A truncated file gives no error: what came is compared with what the container promised."""
+        if self.stream.frames and not self._sought:
+            self.damage.missing = max(0, self.stream.frames - self._packets)
+        elif "matroska" in _formats(self.container) and self.container.duration is not None:
+            short = self.zero + self.container.duration * _MICROSECOND - self._end
+            tolerance = max(Fraction(1, 10), 3 * self.step * self.time_base)
+            self.damage.missing = round(short / (self.step * self.time_base)) if short > tolerance else 0
+
+    def _with_times(self, frames: Iterator[av.VideoFrame]) -> Iterator[Shot]:
+        """Times that strictly increase: a missing one follows from the rate, one that does not advance is moved on."""
+        last: int | None = None
+        for frame in frames:
+            pts = frame.pts if frame.pts is not None else frame.dts
+            if pts is None:
+                pts = 0 if last is None else last + self.step
+            if last is not None and pts <= last:
+                pts = last + 1
+            yield Shot(frame=frame, pts=pts, duration=frame.duration or None, key=frame.key_frame)
+            last = pts
+
+    def _with_lost_filled(self, shots: Iterator[Shot]) -> Iterator[Shot]:
+        """Puts a repeat of the last good frame (or of the first, before it) where a packet gave no frame."""
+        last: Shot | None = None
+        for shot in shots:
+            for pts in self._lost_before(shot, last):
+                yield replace(last or shot, pts=pts, duration=None, key=False, filled=True)
+            yield shot
+            last = shot
+        while last is not None and self._expected:
+            pts, _ = heapq.heappop(self._expected)
+            if pts - last.pts >= _HOLE * self.step:
+                last = replace(last, pts=pts, duration=None, key=False, filled=True)
+                yield last
+
+    def _lost_before(self, shot: Shot, last: Shot | None) -> list[int]:
+        """Times of packets due before ``shot`` that gave no frame and so leave a hole.
+
+        Some packets rightly give none: invisible reference frames, the second field of a frame; they leave no hole.
+        """
+        lost: list[int] = []
+        previous = None if last is None else last.pts
+        while self._expected and self._expected[0][0] <= shot.pts:
+            pts, duration = heapq.heappop(self._expected)
+            hole = _HOLE * (self.step if shot.frame.interlaced_frame else min(self.step, duration))
+            if shot.pts - pts >= hole and (previous is None or pts - previous >= hole):
+                lost.append(pts)
+                previous = pts
+        return lost if not lost or self.stream.frames or last is None else self._every_step(last.pts, lost, shot.pts)
+
+    def _every_step(self, first: int, lost: list[int], end: int) -> list[int]:
+        """``lost`` with what is between: where the container has no index, whole runs of packets vanish at once."""
+        times: list[int] = []
+        for before, after in zip([first, *lost], [*lost, end], strict=True):
+            if before != first:
+                times.append(before)
+            times.extend(range(before + self.step, after - int(_HOLE * self.step), self.step))
+        return times
+
+
+def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContainer:
+    device = None
+    if hwaccel is not None:
+        available = hwdevices_available()
+        if hwaccel not in available:
+            raise UsageError(f"--hwaccel {hwaccel} is not known here; this build knows {', '.join(available)}")
+        device = HWAccel(hwaccel, allow_software_fallback=True)
+    options = {"rtsp_transport": "tcp"} if name.startswith("rtsp://") else {}
+    target = os.fspath(file) if isinstance(file, (str, os.PathLike)) else file
+    timeout = 30 if "://" in name else None
+    try:
+        with reading(name):
+            return av.open(target, "r", options=options, hwaccel=device, timeout=timeout, metadata_errors="replace")
+    except (MediaError, RuntimeError) as error:
+        if hwaccel is None or not isinstance(error.__cause__ or error, (RuntimeError, PermissionError)):
+            raise
+        reason = explain(error.__cause__ or error)
+        raise MediaError(f"{name}: --hwaccel {hwaccel} cannot be used here ({reason}); leave it away") from error
+
+
+def _video_stream(container: av.container.InputContainer, name: str) -> VideoStream:
+    """The first moving picture: a cover is a video stream too, and the first stream may be neither."""
+    for stream in container.streams.video:
+        if not is_cover(stream) and stream.codec_context is not None:
+            return stream
+    raise MediaError(f"{name}: there is no video stream in it; for pictures use cgpipe translate")
+
+
+def _formats(container: av.container.InputContainer) -> set[str]:
+    return set(container.format.name.split(","))

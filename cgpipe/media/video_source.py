@@ -1,0 +1,239 @@
+"""Reading a video frame by frame: ``for frame in cgpipe.VideoSource(path): ...``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import weakref
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Self
+
+import av.error
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.clip import Damage, Orientation, VideoInfo, VideoOrigin
+from cgpipe.media.colour import ToRgb
+from cgpipe.media.decoding import Reader, Shot
+from cgpipe.media.frames import Frame, Pixels, Unreadable
+from cgpipe.media.libav import explain, reading
+
+Seconds = int | float | Fraction
+
+
+class VideoSource:
+    """The frames of a video in the order in which they show.
+
+    Every frame is RGB, upright (a rotation that the file asks for is applied to the pixels), uint8 or, where the
+    file has more than 8 bits, uint16 over its whole range, and carries a :class:`~cgpipe.media.clip.VideoOrigin`
+    with its own time. A file can be iterated over as often as wanted: each pass opens it anew, and closes it at its
+    end, when the generator is closed, or when the source is.
+
+    Damage does not end a pass. A frame that is lost is replaced by a repeat of its neighbour with the right time,
+    marked ``filled``; where the file ends before what its container promises, or cannot be read on, one
+    :class:`~cgpipe.media.frames.Unreadable` says so. :attr:`damage` counts both.
+
+    Args:
+        path: a file, the address of a stream (``rtsp://``, ``http://``), or a readable binary file object.
+        start: seconds into the clip; the first frame is the first that begins there or later.
+        end: seconds into the clip; the last frame is the last that begins before.
+        fps: gives frames out at this constant rate, by repeating and dropping; by default every frame keeps its time.
+        hwaccel: name of a device that decodes ("cuda", "vaapi", "videotoolbox", ...), where PyAV offers it.
+        threads: decoding threads; by default as many as there are processors, at most 4.
+
+    Attributes:
+        info: what is known of the clip, a :class:`~cgpipe.media.clip.VideoInfo`.
+        damage: what was wrong with the clip, as far as the latest pass has come.
+
+    Raises:
+        MediaError: the file cannot be read, has no video stream, or no frame in the part asked for.
+        UsageError: ``start``, ``end``, ``fps`` or ``hwaccel`` cannot be used.
+    """
+
+    info: VideoInfo
+    damage: Damage
+
+    def __init__(
+        self,
+        path: Any,
+        *,
+        start: Seconds | None = None,
+        end: Seconds | None = None,
+        fps: Seconds | None = None,
+        hwaccel: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._file = path
+        self._name = _name(path)
+        self._start = Fraction(start or 0)
+        self._end = None if end is None else Fraction(end)
+        self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
+        _check(self._start, self._end, self._fps)
+        self._hwaccel = hwaccel
+        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._once = not isinstance(path, (str, os.PathLike)) or "://" in self._name
+        first = self._open()
+        try:
+            self.info = self._describe(first)
+        except BaseException:
+            first.close()
+            raise
+        self.damage = first.damage
+        # A stream that comes by once is read on from here; a file is opened again by every pass.
+        self._waiting = first if self._once else None
+        if not self._once:
+            first.close()
+
+    def __iter__(self) -> Generator[Frame | Unreadable, None, None]:
+        return self.frames()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes what unfinished passes have left open."""
+        for reader in list(self._readers):
+            reader.close()
+
+    def frames(self, first: int = 0) -> Generator[Frame | Unreadable, None, None]:
+        """One pass from the frame of index ``first`` on; those before it are decoded but not given out."""
+        reader = self._take_reader()
+        self.damage = reader.damage
+        to_pixels = _Pixels(self.info)
+        index = 0
+        with closing(reader):
+            try:
+                for index, shot in enumerate(reader.shots):
+                    reader.damage.filled += shot.filled
+                    if index >= first:
+                        yield Frame(pixels=to_pixels(shot), origin=self._origin(index, shot))
+            except (OSError, av.error.FFmpegError) as error:
+                yield self._unreadable(index + 1, f"it cannot be read on: {explain(error)}")
+                return
+        if reader.damage.missing:
+            yield self._unreadable(index + 1, f"it ends early: about {reader.damage.missing} frames are missing")
+
+    def _take_reader(self) -> Reader:
+        if not self._once:
+            return self._open()
+        if self._waiting is None:
+            raise MediaError(f"{self._name}: a stream can be read only once; open it again for another pass")
+        reader, self._waiting = self._waiting, None
+        return reader
+
+    def _open(self) -> Reader:
+        reader = Reader(self._file, self._name, start=self._start, hwaccel=self._hwaccel, threads=self._threads)
+        self._readers.add(reader)
+        reader.shots = self._cut(reader)
+        if self._fps is not None:
+            reader.shots = _resampled(reader.shots, reader.time_base, self._fps)
+        return reader
+
+    def _cut(self, reader: Reader) -> Iterator[Shot]:
+        start = round((reader.zero + self._start) / reader.time_base)
+        shots = itertools.dropwhile(lambda shot: shot.pts < start, reader.shots) if self._start else reader.shots
+        if self._end is None:
+            return iter(shots)
+        end = round((reader.zero + self._end) / reader.time_base)
+        return itertools.takewhile(lambda shot: shot.pts < end, shots)
+
+    def _describe(self, reader: Reader) -> VideoInfo:
+        with reading(self._name):
+            shot = next(reader.shots, None)
+        if shot is None:
+            cut = " in the part asked for; check start and end" if self._start or self._end is not None else ""
+            raise MediaError(f"{self._name}: there is no frame that can be decoded{cut}")
+        reader.shots = itertools.chain([shot], reader.shots)
+        info = reader.describe(shot.frame)
+        if self._fps is not None:
+            info = replace(info, time_base=1 / self._fps, rate=self._fps, frames=_count(info.duration, self._fps))
+        if self._start or self._end is not None:
+            length = _least(info.duration, self._end)
+            info = replace(info, frames=_count(None if length is None else length - self._start, info.rate))
+        return replace(
+            info,
+            path=None if self._once else self._name,
+            start=shot.pts * info.time_base if self._start else info.start,
+            end=None if self._end is None else reader.zero + self._end,
+        )
+
+    def _origin(self, index: int, shot: Shot) -> VideoOrigin:
+        return VideoOrigin(
+            index=index,
+            pts=shot.pts,
+            time_base=self.info.time_base,
+            duration=shot.duration,
+            key=shot.key,
+            filled=shot.filled,
+        )
+
+    def _unreadable(self, index: int, reason: str) -> Unreadable:
+        origin = VideoOrigin(index=index, pts=0, time_base=self.info.time_base)
+        return Unreadable(origin=origin, reason=f"{self._name}: {reason}")
+
+
+class _Pixels:
+    """From a decoded frame to the RGB that the network is to see: colour, one size for all, and the right way up."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._info = info
+        self._to_rgb: ToRgb | None = None
+        self._orientation = Orientation()
+
+    def __call__(self, shot: Shot) -> Pixels:
+        if self._to_rgb is None:
+            self._orientation = Orientation.of(shot.frame)
+            width, height = self._info.width, self._info.height
+            sides = (height, width) if self._orientation.transpose else (width, height)
+            self._to_rgb = ToRgb(self._info.colour, *sides)
+        return self._orientation(self._to_rgb(shot.frame))
+
+
+def _resampled(shots: Iterator[Shot], time_base: Fraction, fps: Fraction) -> Iterator[Shot]:
+    """At every tick of ``fps`` the frame that shows then: repeated where frames are fewer, dropped where they are more."""
+    held: Shot | None = None
+    tick = 0
+    for shot in shots:
+        due = round(shot.pts * time_base * fps)
+        if held is None:
+            tick = due
+        else:
+            for tick in range(tick, due):
+                yield replace(held, pts=tick, duration=1)
+            tick = max(tick, due) if due <= tick else due
+        held = shot
+    if held is not None:
+        last = max(1, round((held.duration or 0) * time_base * fps))
+        for tick in range(tick, tick + last):
+            yield replace(held, pts=tick, duration=1)
+
+
+def _count(length: Fraction | None, rate: Fraction | None) -> int | None:
+    return None if length is None or rate is None else max(1, round(length * rate))
+
+
+def _least(first: Fraction | None, second: Fraction | None) -> Fraction | None:
+    known = [value for value in (first, second) if value is not None]
+    return min(known, default=None)
+
+
+def _check(start: Fraction, end: Fraction | None, fps: Fraction | None) -> None:
+    if start < 0:
+        raise UsageError(f"start must not be negative, and is {float(start):g} s")
+    if end is not None and end <= start:
+        raise UsageError(f"end ({float(end):g} s) must come after start ({float(start):g} s)")
+    if fps is not None and fps <= 0:
+        raise UsageError(f"fps must be above 0, and is {float(fps):g}")
+
+
+def _name(path: Any) -> str:
+    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else str(getattr(path, "name", "standard input"))

@@ -1,0 +1,65 @@
+"""At which sizes a generator knows its subject."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from cgpipe.errors import DataError
+from cgpipe.media.folders import find_pictures
+from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
+from cgpipe.metrics.evaluate import Translation, imagenet_class, load_picture
+from cgpipe.metrics.scores import top1_share
+
+SIDES = (128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
+"""Sides, in pixels, at which a generator is tried."""
+
+TOLERANCE = 0.05
+"""How far, as a share of pictures, a side may stay behind the best one and still count as one that works well."""
+
+
+@torch.inference_mode()
+def share_by_side(
+    generator: Translation,
+    inputs: Path | str,
+    class_name: str,
+    *,
+    sides: Sequence[int] = SIDES,
+    network: Variant = "lite2",
+    batch_size: int = 8,
+) -> dict[int, float]:
+    """The share, 0 to 1, of pictures seen as ``class_name`` after each was resized to a side and translated at it.
+
+    Args:
+        generator: takes and gives (N, 3, H, W) in [-1, 1]; sides that it cannot take are left out.
+        inputs: folder of pictures; they are made square.
+
+    Raises:
+        DataError: the folder holds no picture, or the generator takes none of the sides.
+    """
+    judge, index, paths = EfficientNetLite(network), imagenet_class(class_name), find_pictures(Path(inputs))
+    shares = {}
+    for side in [side for side in sides if side % getattr(generator, "multiple", 1) == 0]:
+        logits = []
+        for start in range(0, len(paths), batch_size):
+            pictures = torch.stack([load_picture(path, side) for path in paths[start : start + batch_size]])
+            logits.append(judge(generator(pictures).clamp(-1, 1))[1])
+        shares[side] = top1_share(torch.cat(logits), index)
+    if not shares:
+        raise DataError(f"The generator takes none of the sides {', '.join(map(str, sides))}.")
+    return shares
+
+
+def working_scales(success: Mapping[int, float], tolerance: float = TOLERANCE) -> tuple[int, int]:
+    """The smallest and the largest side around the best one between which success stays within ``tolerance`` of it."""
+    sides = sorted(success)
+    best = max(sides, key=lambda side: success[side])
+    good = [success[side] >= success[best] - tolerance for side in sides]
+    first = last = sides.index(best)
+    while first > 0 and good[first - 1]:
+        first -= 1
+    while last < len(sides) - 1 and good[last + 1]:
+        last += 1
+    return sides[first], sides[last]

@@ -1,0 +1,217 @@
+"""Training runs: small, but real ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cgpipe.cli import cli
+from cgpipe.errors import DataError, TrainingError
+from cgpipe.models import find_model, load_model
+from cgpipe.training.config import TrainConfig, load_config
+from cgpipe.training.state import load_state
+from cgpipe.training.testing import test as run_test
+from cgpipe.training.trainer import Trainer, train
+
+RECIPE = """
+source = "red"
+target = "blue"
+gen_net = "compact-flat"
+epochs = 4
+decay_epoch = 2
+batch_size = 2
+ndf = 8
+feature_weight = 0.0
+pool_size = 3
+load_height = 40
+load_width = 40
+load_min = 32
+crop_height = 32
+crop_width = 32
+precision = "fp32"
+log_every = 1
+save_every = 3
+sample_every = 1000
+threads = 1
+idt_coef = 0.5
+gen_settings = { channels = 16, blocks = 2 }
+stages = [{ from_epoch = 3, lamda = 5.0 }]
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Reddish and bluish noise, 16 and 10 pictures, and two of each to test on."""
+    root = tmp_path / "dataset"
+    noise = np.random.default_rng(0)
+    for name, count, channel in (("trainA", 16, 2), ("trainB", 10, 0), ("testA", 2, 2), ("testB", 2, 0)):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = noise.integers(0, 90, (40, 40, 3), np.uint8)
+            pixels[..., channel] += 150
+            cv2.imwrite(str(root / name / f"{index}.png"), pixels)
+    return root
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, dataset: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"dataset_dir = {str(dataset)!r}\n" + RECIPE)
+    return path
+
+
+def config_of(recipe: Path, run: Path, **overrides: Any) -> TrainConfig:
+    return load_config(recipe, {"checkpoint_dir": run, "results_dir": run / "results", "publish": False, **overrides})
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    state = load_state(run / "state.pt")
+    return {f"{part}.{k}": v for part in ("networks", "averages") for k, v in state[part].items()}
+
+
+def assert_equal_to_the_bit(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_run_leaves_models_samples_and_figures(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    report = train(config_of(recipe, run))
+    assert report.finished
+    assert report.step == 4 * 8
+    assert all(math.isfinite(loss) for loss in report.losses.values())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 33))
+    assert {"adversarial_a", "cycle_b", "identity_a", "judge_b", "learning_rate"} <= set(lines[0])
+    assert lines[15]["learning_rate"] == pytest.approx(2e-4)
+    assert lines[-1]["learning_rate"] < lines[20]["learning_rate"] < 2e-4
+    assert lines[-1]["cycle_a"] < lines[0]["cycle_a"]
+    assert sorted(p.name for p in (run / "results").iterdir()) == ["blue-0000032.jpg", "red-0000032.jpg"]
+    assert cv2.imread(str(run / "results" / "red-0000032.jpg")).shape[0] == 3 * 256 + 4 * 4
+    card = load_model(run / "red2blue.safetensors").card
+    assert (card.source, card.target, card.training_size) == ("red", "blue", 32)
+    assert card.made_by["steps"] == 32
+    assert card.made_by["recipe"]["lamda"] == 10.0
+
+
+def test_a_stage_changes_the_loss_when_its_epoch_comes(recipe: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config_of(recipe, tmp_path / "run"))
+    batch = torch.rand((2, 3, 32, 32)) * 2 - 1
+    first = trainer._generator_losses(batch, batch)[0]["cycle_a"].item()
+    trainer.epoch = 3
+    assert trainer._generator_losses(batch, batch)[0]["cycle_a"].item() == pytest.approx(first / 2)
+
+
+def test_runs_repeat_by_their_seed(recipe: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        train(config_of(recipe, tmp_path / name, epochs=1, seed=seed))
+    assert_equal_to_the_bit(weights_of(tmp_path / "one"), weights_of(tmp_path / "two"))
+    one, three = weights_of(tmp_path / "one"), weights_of(tmp_path / "three")
+    assert any(not torch.equal(one[name], three[name]) for name in one)
+
+
+def test_a_run_killed_five_times_ends_like_one_that_was_not(recipe: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(config_of(recipe, whole, epochs=8))
+    chance = random.Random(0)
+    for attempt in range(5):
+        with start(recipe, killed, workers=attempt % 3, resume=attempt > 0) as process:
+            wait_for_a_save(process, killed)
+            time.sleep(chance.random() * 0.2)
+            process.send_signal(signal.SIGKILL)
+    with start(recipe, killed, workers=0, resume=True) as process:
+        assert process.wait() == 0
+    assert_equal_to_the_bit(weights_of(whole), weights_of(killed))
+    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 65))
+
+
+def start(recipe: Path, run: Path, workers: int, *, resume: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--workers", str(workers)]
+    command += ["--epochs", "8"]
+    command += ["--checkpoint_dir", str(run), "--results-dir", str(run / "results"), "--no-publish"]
+    return subprocess.Popen([*command, "--resume"] if resume else command)
+
+
+def wait_for_a_save(process: subprocess.Popen[bytes], run: Path) -> None:
+    """Until the state is written once more than it was, or the run is done."""
+    path = run / "state.pt"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--epochs", "100000", "--no-publish"]
+    command += ["--checkpoint-dir", str(run), "--results-dir", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        wait_for_a_save(process, run)  # type: ignore[arg-type]
+        process.send_signal(signal.SIGINT)
+        output = process.communicate()[0]
+    assert process.returncode == 0
+    assert "--resume" in output
+    assert load_state(run / "state.pt")["step"] > 0
+
+
+def test_models_are_published_where_to_finds_them(recipe: Path, tmp_path: Path, models_folder: Path) -> None:
+    train(config_of(recipe, tmp_path / "run", epochs=1, publish=True))
+    assert find_model("blue").path == models_folder / "red2blue.safetensors"
+    assert find_model("red", source="blue").path == models_folder / "blue2red.safetensors"
+
+
+def test_a_new_run_does_not_overwrite_another(recipe: Path, tmp_path: Path) -> None:
+    train(config_of(recipe, tmp_path / "run", epochs=1))
+    with pytest.raises(TrainingError, match="--resume"):
+        train(config_of(recipe, tmp_path / "run"))
+
+
+def test_nothing_to_resume_and_networks_that_do_not_fit_are_errors(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(config_of(recipe, tmp_path / "run"), resume=True)
+    train(config_of(recipe, tmp_path / "run", epochs=1))
+    with pytest.raises(TrainingError, match="does not fit"):
+        train(config_of(recipe, tmp_path / "run", gen_settings={"channels": 32, "blocks": 2}), resume=True)
+
+
+def test_losses_that_are_not_finite_stop_the_run_and_keep_the_state(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(config_of(recipe, run, epochs=1))
+    good = weights_of(run)
+    with pytest.raises(TrainingError, match="no longer finite"):
+        train(config_of(recipe, run, lr=1e30), resume=True)
+    assert_equal_to_the_bit(weights_of(run), good)
+
+
+def test_without_a_dataset_the_error_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="trainA"):
+        train(TrainConfig())
+    result = CliRunner().invoke(cli, ["train"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+
+
+def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = config_of(recipe, run, epochs=1)
+    train(config)
+    report = run_test(config, size=64)
+    assert [path.name for path in report.grids] == ["red2blue-0001.jpg", "blue2red-0001.jpg"]
+    assert all(cv2.imread(str(path)).shape == (3 * 64 + 16, 2 * 64 + 12, 3) for path in report.grids)
+    assert [e.input_count for e in report.evaluations] == [2, 2]
