@@ -1,5 +1,82 @@
-"""cgpipe translates folders of pictures and videos with CycleGAN generators."""
+"""cgpipe translates folders of pictures and videos with CycleGAN generators.
+
+Names are imported when they are first used: ``import cgpipe`` alone loads no torch.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cgpipe.engine.translator import Translator
+    from cgpipe.errors import (
+        CgpipeError,
+        DataError,
+        MediaError,
+        MissingDependencyError,
+        ModelError,
+        ModelNotFoundError,
+        TrainingError,
+        UsageError,
+    )
+    from cgpipe.jobs.folder import translate_folder
+    from cgpipe.jobs.report import FileResult, FolderReport
+    from cgpipe.media.frames import Batch, Frame
+    from cgpipe.models import Model, ModelCard, find_model, list_models, load_any, load_model, save_model
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "engine.translator": ("Translator",),
+    "errors": (
+        "CgpipeError",
+        "DataError",
+        "MediaError",
+        "MissingDependencyError",
+        "ModelError",
+        "ModelNotFoundError",
+        "TrainingError",
+        "UsageError",
+    ),
+    "jobs.folder": ("translate_folder",),
+    "jobs.report": ("FileResult", "FolderReport"),
+    "media.frames": ("Batch", "Frame"),
+    "models": ("Model", "ModelCard", "find_model", "list_models", "load_any", "load_model", "save_model"),
+}
+
+__all__ = [
+    "Batch",
+    "CgpipeError",
+    "DataError",
+    "FileResult",
+    "FolderReport",
+    "Frame",
+    "MediaError",
+    "MissingDependencyError",
+    "Model",
+    "ModelCard",
+    "ModelError",
+    "ModelNotFoundError",
+    "TrainingError",
+    "Translator",
+    "UsageError",
+    "__version__",
+    "find_model",
+    "list_models",
+    "load_any",
+    "load_model",
+    "save_model",
+    "translate_folder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cgpipe.models import Model, ModelCard, save_model
 from cgpipe.networks import build_generator
@@ -15,30 +17,23 @@ MakeModel = Callable[..., Model]
 FileModel = Callable[..., Path]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that need a GPU are skipped without one; on a machine that should have one they fail."""
+    if item.get_closest_marker("needs_cuda") and not torch.cuda.is_available():
+        if os.environ.get("CGPIPE_REQUIRE_CUDA") == "1":
+            pytest.fail("CGPIPE_REQUIRE_CUDA=1, but torch finds no CUDA device", pytrace=False)
+        pytest.skip("needs CUDA")
+
+
 @pytest.fixture
 def make_model() -> MakeModel:
     """``make_model("horse", "zebra", norm="batch", **fields of the card)``: a tiny generator with random weights."""
 
-    def make(
-        source: str = "horse",
-        target: str = "zebra",
-        *,
-        norm: str = "instance",
-        **fields: Any,
-    ) -> Model:
+    def make(source: str = "horse", target: str = "zebra", *, norm: str = "instance", **fields: Any) -> Model:
         settings = {"channels": 16, "blocks": 1, "norm": norm}
-        known = {
-            "training_size": 256,
-            "made_by": {"recipe": "a test"},
-            "quality": {},
-            "licence": "Apache-2.0",
-        }
+        known = {"training_size": 256, "made_by": {"recipe": "a test"}, "quality": {}, "licence": "Apache-2.0"}
         card = ModelCard(
-            architecture="compact-flat",
-            settings=settings,
-            source=source,
-            target=target,
-            **{**known, **fields},
+            architecture="compact-flat", settings=settings, source=source, target=target, **{**known, **fields}
         )
         return Model(card, build_generator("compact-flat", **settings))
 
@@ -49,14 +44,7 @@ def make_model() -> MakeModel:
 def file_model(make_model: MakeModel) -> FileModel:
     """``file_model(folder, "horse", "zebra", name="mine", **fields)``: writes such a model, and gives its path."""
 
-    def file(
-        folder: Path,
-        source: str = "horse",
-        target: str = "zebra",
-        *,
-        name: str = "",
-        **fields: Any,
-    ) -> Path:
+    def file(folder: Path, source: str = "horse", target: str = "zebra", *, name: str = "", **fields: Any) -> Path:
         path = folder / f"{name or f'{source}2{target}'}.safetensors"
         save_model(path, make_model(source, target, **fields))
         return path

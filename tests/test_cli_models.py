@@ -12,7 +12,9 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from reference_networks import junyanz_resnet
 
 from cgpipe import __version__
 from cgpipe.cli import COMMANDS, cli
@@ -25,18 +27,11 @@ FileModel = Callable[..., Path]
 
 
 def run(*arguments: str | Path, group: click.Command = cli, **variables: str) -> Result:
-    return CliRunner(env=variables).invoke(
-        group, [str(argument) for argument in arguments], prog_name="cgpipe"
-    )
+    return CliRunner(env=variables).invoke(group, [str(argument) for argument in arguments], prog_name="cgpipe")
 
 
 def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cgpipe", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return subprocess.run([sys.executable, "-m", "cgpipe", *arguments], capture_output=True, text=True, check=False)
 
 
 def sample_group() -> click.Group:
@@ -76,11 +71,7 @@ def all_commands() -> list[tuple[str, ...]]:
             assert command is not None
             paths.append((*path, name))
             if isinstance(command, click.Group):
-                visit(
-                    command,
-                    click.Context(command, parent=ctx, info_name=name),
-                    (*path, name),
-                )
+                visit(command, click.Context(command, parent=ctx, info_name=name), (*path, name))
 
     visit(cli, click.Context(cli, info_name="cgpipe", auto_envvar_prefix="CGPIPE"), ())
     return paths
@@ -110,27 +101,19 @@ def test_every_option_has_a_help_text_and_a_variable() -> None:
             if isinstance(option, click.Option):
                 assert option.help, f"{path} {option.name}"
                 assert isinstance(option.envvar, str)
-                assert option.envvar.startswith(
-                    "_".join(["CGPIPE", *path]).upper().replace("-", "_") + "_"
-                )
+                assert option.envvar.startswith("_".join(["CGPIPE", *path]).upper().replace("-", "_") + "_")
                 seen.add(option.envvar)
     assert "CGPIPE_MODELS" not in seen, "that is the folder of models"
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["models", "--help"], ["models", "list"]]
-)
-def test_nothing_that_computes_is_imported_for_what_only_shows(
-    arguments: list[str], models_folder: Path
-) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models", "--help"], ["models", "list"]])
+def test_nothing_that_computes_is_imported_for_what_only_shows(arguments: list[str], models_folder: Path) -> None:
     code = (
         f"import sys; sys.argv = ['cgpipe', *{arguments!r}]; from cgpipe.cli import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'cv2', 'av'} & {*sys.modules}, 'too much was imported'"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout
 
@@ -141,18 +124,14 @@ def test_help_of_the_whole_imports_no_command() -> None:
         "try: main()\n"
         "finally: assert not {module for module, _ in COMMANDS.values()} & {*sys.modules}"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     for name, (_, text) in COMMANDS.items():
         assert name in shown.stdout
         assert text.split()[0] in shown.stdout
 
 
-def test_version_is_shown_and_a_variable_of_that_name_does_no_harm(
-    models_folder: Path,
-) -> None:
+def test_version_is_shown_and_a_variable_of_that_name_does_no_harm(models_folder: Path) -> None:
     assert run("--version").output == f"cgpipe, version {__version__}\n"
     assert run("models", "list", CGPIPE_VERSION="3.2", CGPIPE_HELP="no").exit_code == 0
 
@@ -165,14 +144,9 @@ def test_unknown_command_is_wrong_usage() -> None:
 
 @pytest.mark.parametrize(
     ("command", "error"),
-    [
-        ("fail-usage", UsageError("two and two")),
-        ("fail-model", ModelError("broken; copy it again")),
-    ],
+    [("fail-usage", UsageError("two and two")), ("fail-model", ModelError("broken; copy it again"))],
 )
-def test_errors_are_said_once_with_their_own_exit_code(
-    command: str, error: CgpipeError
-) -> None:
+def test_errors_are_said_once_with_their_own_exit_code(command: str, error: CgpipeError) -> None:
     result = run(command, group=sample_group())
     assert result.exit_code == error.exit_code
     assert result.stderr == f"Error: {error}\n"
@@ -188,12 +162,7 @@ def test_ctrl_c_ends_with_130_and_a_word() -> None:
 @pytest.mark.parametrize("flag", ["--batch-size", "--batch_size"])
 def test_underscores_are_as_good_as_dashes(flag: str) -> None:
     for arguments in ([flag, "7"], [f"{flag}=7"]):
-        assert (
-            json.loads(run("translate", *arguments, group=sample_group()).output)[
-                "batch_size"
-            ]
-            == 7
-        )
+        assert json.loads(run("translate", *arguments, group=sample_group()).output)["batch_size"] == 7
 
 
 def test_options_come_from_variables_named_after_what_is_typed() -> None:
@@ -204,46 +173,24 @@ def test_options_come_from_variables_named_after_what_is_typed() -> None:
         "CGPIPE_TRANSLATE_COMPILE": "1",
         "CGPIPE_TRANSLATE_DIRECTION": "btoa",
     }
-    given = json.loads(
-        run("translate", "--batch-size", "2", group=sample_group(), **variables).output
-    )
-    assert (given["to"], given["source"], given["compile"], given["direction"]) == (
-        "zebra",
-        "horse",
-        True,
-        "BtoA",
-    )
+    given = json.loads(run("translate", "--batch-size", "2", group=sample_group(), **variables).output)
+    assert (given["to"], given["source"], given["compile"], given["direction"]) == ("zebra", "horse", True, "BtoA")
     assert given["batch_size"] == 2, "the command line goes before the environment"
 
 
 def test_help_names_the_variables() -> None:
     text = run("translate", "--help", group=sample_group()).output
-    for variable in (
-        "CGPIPE_TRANSLATE_TO",
-        "CGPIPE_TRANSLATE_FROM",
-        "CGPIPE_TRANSLATE_BATCH_SIZE",
-    ):
+    for variable in ("CGPIPE_TRANSLATE_TO", "CGPIPE_TRANSLATE_FROM", "CGPIPE_TRANSLATE_BATCH_SIZE"):
         assert variable in text
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
 def test_devices(device: str) -> None:
-    assert (
-        json.loads(run("translate", "--device", device, group=sample_group()).output)[
-            "device"
-        ]
-        == device
-    )
+    assert json.loads(run("translate", "--device", device, group=sample_group()).output)["device"] == device
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        ["--device", "gpu"],
-        ["--precision", "int4"],
-        ["--batch-size", "0"],
-        ["--workers", "-1"],
-    ],
+    "wrong", [["--device", "gpu"], ["--precision", "int4"], ["--batch-size", "0"], ["--workers", "-1"]]
 )
 def test_values_out_of_range_are_wrong_usage(wrong: list[str]) -> None:
     result = run("translate", *wrong, group=sample_group())
@@ -251,124 +198,83 @@ def test_values_out_of_range_are_wrong_usage(wrong: list[str]) -> None:
     assert wrong[0] in result.stderr
 
 
-def test_list_shows_own_models_and_damaged_ones(
-    models_folder: Path, file_model: FileModel
-) -> None:
+def test_list_shows_own_models_and_damaged_ones(models_folder: Path, file_model: FileModel) -> None:
     file_model(models_folder, "cow", "donkey", description="Longer ears.")
     (models_folder / "broken.safetensors").write_bytes(b"")
     result = run("models", "list")
     assert result.exit_code == 0
-    row = next(
-        line for line in result.output.splitlines() if line.startswith("cow2donkey")
-    )
+    row = next(line for line in result.output.splitlines() if line.startswith("cow2donkey"))
     assert row.split()[1:5] == ["cow", "to", "donkey", "yours"]
     assert row.endswith("Longer ears.")
-    assert (
-        f"Damaged: {models_folder / 'broken.safetensors'} is not a safetensors file"
-        in result.output
-    )
+    assert f"Damaged: {models_folder / 'broken.safetensors'} is not a safetensors file" in result.output
     assert str(models_folder) in result.output.splitlines()[-1]
 
 
 def test_list_for_programs(models_folder: Path, file_model: FileModel) -> None:
     path = file_model(models_folder, "cow", "donkey")
     run("models", "default", "cow2donkey")
-    listed = {
-        entry["name"]: entry
-        for entry in json.loads(run("models", "list", "--json").output)
-    }
+    listed = {entry["name"]: entry for entry in json.loads(run("models", "list", "--json").output)}
     assert listed["cow2donkey"]["path"] == str(path)
     assert listed["cow2donkey"]["default"] is True
     assert listed["cow2donkey"]["card"]["target"] == "donkey"
 
 
 @pytest.mark.parametrize("asked", ["cow2donkey", "donkey", "file"])
-def test_show_takes_name_domain_and_file(
-    models_folder: Path, file_model: FileModel, asked: str
-) -> None:
+def test_show_takes_name_domain_and_file(models_folder: Path, file_model: FileModel, asked: str) -> None:
     figures = {"testA at 256": {"seen as donkey": 0.9}}
     path = file_model(
-        models_folder,
-        "cow",
-        "donkey",
-        quality=figures,
-        notes="Weak on calves.",
-        working_scales=(192, 320),
+        models_folder, "cow", "donkey", quality=figures, notes="Weak on calves.", working_scales=(192, 320)
     )
     output = run("models", "show", path if asked == "file" else asked).output
-    for part in (
-        "cow to donkey",
-        "192 to 320 px",
-        "seen as donkey",
-        "0.9",
-        "Weak on calves.",
-        "Apache-2.0",
-        "256 px",
-    ):
+    for part in ("cow to donkey", "192 to 320 px", "seen as donkey", "0.9", "Weak on calves.", "Apache-2.0", "256 px"):
         assert part in output
-    shown = json.loads(
-        run("models", "show", "--json", path if asked == "file" else asked).output
-    )
-    assert (shown["path"], shown["quality"], shown["working_scales"]) == (
-        str(path),
-        figures,
-        [192, 320],
-    )
+    shown = json.loads(run("models", "show", "--json", path if asked == "file" else asked).output)
+    assert (shown["path"], shown["quality"], shown["working_scales"]) == (str(path), figures, [192, 320])
 
 
-def test_show_of_something_unknown_suggests(
-    models_folder: Path, file_model: FileModel
-) -> None:
+def test_show_of_something_unknown_suggests(models_folder: Path, file_model: FileModel) -> None:
     file_model(models_folder, "cow", "donkey")
     result = run("models", "show", "donkye")
     assert result.exit_code == 1
     assert "Did you mean donkey" in result.stderr
 
 
-def test_import_then_list(
-    tmp_path: Path, models_folder: Path, file_model: FileModel
-) -> None:
+def test_import_then_list(tmp_path: Path, models_folder: Path, file_model: FileModel) -> None:
     path = file_model(tmp_path, "cow", "donkey")
-    result = run(
-        "models", "import", path, "--from", "ox", "--to", "mule", "--name", "stubborn"
-    )
+    result = run("models", "import", path, "--from", "ox", "--to", "mule", "--name", "stubborn")
     assert result.exit_code == 0, result.output
     assert read_card(models_folder / "stubborn.safetensors").pair == "ox to mule"
     assert "ox to mule" in run("models", "list").output
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--from", "Ox"], ["--from", "a b"], ["--to", ""]]
-)
-def test_import_refuses_what_is_no_domain(
-    tmp_path: Path, file_model: FileModel, arguments: list[str]
-) -> None:
+def test_import_of_a_foreign_file_says_what_it_is(tmp_path: Path, models_folder: Path) -> None:
+    torch.save(junyanz_resnet(ngf=4, blocks=6, norm="instance_tracked").state_dict(), tmp_path / "horse2zebra.pth")
+    result = run("models", "import", tmp_path / "horse2zebra.pth", "--from", "apple", "--to", "orange")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Recognised as ResNet of pytorch-CycleGAN-and-pix2pix.\n")
+    assert result.stdout.endswith(f"apple to orange is now {models_folder / 'apple2orange.safetensors'}\n")
+    assert "works at" in run("models", "show", "orange").output
+
+
+@pytest.mark.parametrize("arguments", [["--from", "Ox"], ["--from", "a b"], ["--to", ""]])
+def test_import_refuses_what_is_no_domain(tmp_path: Path, file_model: FileModel, arguments: list[str]) -> None:
     result = run("models", "import", file_model(tmp_path), *arguments)
     assert result.exit_code == 2
     assert "is no domain" in result.stderr
 
 
-def test_import_of_nonsense_is_an_error_not_a_trace(
-    tmp_path: Path, models_folder: Path
-) -> None:
+def test_import_of_nonsense_is_an_error_not_a_trace(tmp_path: Path, models_folder: Path) -> None:
     (tmp_path / "model.pth").write_bytes(os.urandom(100))
-    result = run(
-        "models", "import", tmp_path / "model.pth", "--from", "cow", "--to", "donkey"
-    )
+    result = run("models", "import", tmp_path / "model.pth", "--from", "cow", "--to", "donkey")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path / 'model.pth'}")
     assert list(models_folder.iterdir()) == []
 
 
-def test_default_is_shown_set_and_reset(
-    models_folder: Path, file_model: FileModel
-) -> None:
+def test_default_is_shown_set_and_reset(models_folder: Path, file_model: FileModel) -> None:
     file_model(models_folder, "cow", "donkey")
     assert "cow to donkey" in run("models", "default", "cow2donkey").output
-    assert (
-        run("models", "default").output
-        == "cow2donkey: cow to donkey (your own, the default)\n"
-    )
+    assert run("models", "default").output == "cow2donkey: cow to donkey (your own, the default)\n"
     assert run("models", "default", "cow2donkey", "--reset").exit_code == 2
     run("models", "default", "--reset")
     assert "cow" not in run("models", "default").stdout
@@ -382,10 +288,7 @@ def test_interrupted_process_ends_with_130() -> None:
         "cli(['wait'])"
     )
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -246,7 +246,7 @@ def test_ctrl_c_ends_cleanly(many: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
     assert 3 <= len(tree(output)) < 600
-    assert not [p for p in output.rglob(".*")]
+    assert not list(output.rglob(".*"))
     assert list(workers_of(process.pid)) == []
 
 

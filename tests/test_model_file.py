@@ -25,12 +25,7 @@ MakeModel = Callable[..., Model]
 
 @pytest.fixture
 def model(make_model: MakeModel) -> Model:
-    return make_model(
-        "horse",
-        "zebra",
-        working_scales=(192, 384),
-        quality={"testA at 256": {"zebra": 0.87}},
-    )
+    return make_model("horse", "zebra", working_scales=(192, 384), quality={"testA at 256": {"zebra": 0.87}})
 
 
 @pytest.fixture
@@ -51,9 +46,7 @@ def test_file_gives_back_card_and_float32_weights(path: Path, model: Model) -> N
     assert loaded.card == model.card
     for name, weight in loaded.generator.state_dict().items():
         assert weight.dtype == torch.float32
-        torch.testing.assert_close(
-            weight, model.generator.state_dict()[name].half().float(), rtol=0, atol=0
-        )
+        torch.testing.assert_close(weight, model.generator.state_dict()[name].half().float(), rtol=0, atol=0)
 
 
 def test_loaded_generator_is_ready_for_inference(path: Path) -> None:
@@ -62,47 +55,30 @@ def test_loaded_generator_is_ready_for_inference(path: Path) -> None:
     assert not any(weight.requires_grad for weight in generator.parameters())
 
 
-def test_float32_file_translates_exactly_as_before(
-    tmp_path: Path, model: Model
-) -> None:
+def test_float32_file_translates_exactly_as_before(tmp_path: Path, model: Model) -> None:
     save_model(tmp_path / "exact.safetensors", model, dtype=torch.float32)
     picture = torch.rand(1, 3, 32, 48) * 2 - 1
     with torch.inference_mode():
         expected = model.generator.eval()(picture)
         torch.testing.assert_close(
-            load_model(tmp_path / "exact.safetensors").generator(picture),
-            expected,
-            rtol=0,
-            atol=0,
+            load_model(tmp_path / "exact.safetensors").generator(picture), expected, rtol=0, atol=0
         )
 
 
-def test_same_model_gives_same_bytes_and_no_other_file(
-    path: Path, model: Model
-) -> None:
+def test_same_model_gives_same_bytes_and_no_other_file(path: Path, model: Model) -> None:
     first = path.read_bytes()
     save_model(path, model)
     assert path.read_bytes() == first
     assert [entry.name for entry in path.parent.iterdir()] == ["model.safetensors"]
 
 
-def test_running_variances_beyond_half_precision_are_kept(
-    tmp_path: Path, make_model: MakeModel
-) -> None:
+def test_running_variances_beyond_half_precision_are_kept(tmp_path: Path, make_model: MakeModel) -> None:
     model = make_model("horse", "zebra", norm="batch")
-    variance = next(
-        buffer
-        for name, buffer in model.generator.named_buffers()
-        if name.endswith("running_var")
-    )
+    variance = next(buffer for name, buffer in model.generator.named_buffers() if name.endswith("running_var"))
     variance.fill_(1e6)
     save_model(tmp_path / "batch.safetensors", model)
     loaded = load_model(tmp_path / "batch.safetensors").generator
-    assert (
-        next(b for name, b in loaded.named_buffers() if name.endswith("running_var"))
-        .eq(1e6)
-        .all()
-    )
+    assert next(b for name, b in loaded.named_buffers() if name.endswith("running_var")).eq(1e6).all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e6])
@@ -111,9 +87,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused_and_the_old_file_st
 ) -> None:
     before = path.read_bytes()
     next(model.generator.parameters()).data.view(-1)[0] = value
-    with pytest.raises(
-        ModelError, match=r"model\.safetensors is not written: tensor stem\.weight"
-    ):
+    with pytest.raises(ModelError, match=r"model\.safetensors is not written: tensor stem\.weight"):
         save_model(path, model)
     assert path.read_bytes() == before
 
@@ -123,18 +97,12 @@ def test_card_is_read_without_torch(path: Path) -> None:
         "import sys; from pathlib import Path; from cgpipe.models import read_card;"
         f"print(read_card(Path({str(path)!r})).pair); assert 'torch' not in sys.modules"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "horse to zebra\n"
 
 
 def test_card_equals_itself_after_a_trip_through_json(model: Model) -> None:
-    card = replace(
-        model.card,
-        made_by={"steps": 20700, "crops": (128, 256)},
-        notes="Weak on white horses.",
-    )
+    card = replace(model.card, made_by={"steps": 20700, "crops": (128, 256)}, notes="Weak on white horses.")
     assert ModelCard.from_json(card.to_json()) == card
 
 
@@ -158,9 +126,7 @@ def test_card_equals_itself_after_a_trip_through_json(model: Model) -> None:
         ("format_version", "1"),
     ],
 )
-def test_card_refuses_unusable_values_by_field(
-    model: Model, field: str, value: object
-) -> None:
+def test_card_refuses_unusable_values_by_field(model: Model, field: str, value: Any) -> None:
     with pytest.raises(ModelError, match=f"^{field} "):
         replace(model.card, **{field: value})
 
@@ -186,12 +152,8 @@ def test_missing_field_is_named_with_the_file(path: Path, field: str) -> None:
 
 
 def test_newer_version_asks_for_a_newer_cgpipe(path: Path) -> None:
-    rewrite_header(
-        path, {"format_version": 2, "domains": ["horse", "zebra"]}, without="source"
-    )
-    with pytest.raises(
-        ModelError, match=r"model\.safetensors: format_version is 2.*update cgpipe"
-    ):
+    rewrite_header(path, {"format_version": 2, "domains": ["horse", "zebra"]}, without="source")
+    with pytest.raises(ModelError, match=r"model\.safetensors: format_version is 2.*update cgpipe"):
         read_card(path)
 
 
@@ -207,18 +169,13 @@ def test_unknown_field_is_passed_over(path: Path, model: Model) -> None:
         ({"settings": {"wings": 2}}, "wings"),
         ({"settings": {"channels": -16}}, "settings"),
         ({"settings": {"architecture": "unet_128"}}, "settings"),
-        (
-            {"settings": {"channels": 32, "blocks": 1}},
-            r"tensor stem\.weight has shape \(16, 48, 3, 3\)",
-        ),
+        ({"settings": {"channels": 32, "blocks": 1}}, r"tensor stem\.weight has shape \(16, 48, 3, 3\)"),
         ({"settings": {"channels": 16, "blocks": 2}}, "is missing"),
         ({"settings": {"channels": 16, "blocks": 0}}, "has no place"),
         ({"settings": {"channels": 10**6, "blocks": 1}}, r"need \(1000000, 48, 3, 3\)"),
     ],
 )
-def test_weights_that_do_not_fit_the_header_are_refused(
-    path: Path, change: dict[str, Any], message: str
-) -> None:
+def test_weights_that_do_not_fit_the_header_are_refused(path: Path, change: dict[str, Any], message: str) -> None:
     rewrite_header(path, {"architecture": "compact-flat", **change})
     with pytest.raises(ModelError, match=rf"model\.safetensors.*{message}"):
         load_model(path)
@@ -228,10 +185,7 @@ def test_weights_that_do_not_fit_the_header_are_refused(
 def test_cut_off_file_is_named_whatever_is_left(path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     for read in (read_card, load_model):
-        with pytest.raises(
-            ModelError,
-            match=r"model\.safetensors is (cut off|damaged|not a safetensors file)",
-        ):
+        with pytest.raises(ModelError, match=r"model\.safetensors is (cut off|damaged|not a safetensors file)"):
             read(path)
 
 
@@ -246,9 +200,7 @@ def test_cut_off_file_is_named_whatever_is_left(path: Path, kept: int) -> None:
 )
 def test_other_files_are_not_taken_for_ours(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "other.safetensors").write_bytes(content)
-    with pytest.raises(
-        ModelError, match=r"other\.safetensors is not a safetensors file"
-    ):
+    with pytest.raises(ModelError, match=r"other\.safetensors is not a safetensors file"):
         load_model(tmp_path / "other.safetensors")
 
 
@@ -271,21 +223,13 @@ def test_unwritable_place_is_named(tmp_path: Path, model: Model) -> None:
         save_model(tmp_path / "file" / "model.safetensors", model)
 
 
-@pytest.mark.parametrize(
-    "architecture", ["resnet_6blocks", "resnet_9blocks_antialias", "unet_128"]
-)
-def test_other_architectures_come_back_too(
-    tmp_path: Path, model: Model, architecture: str
-) -> None:
+@pytest.mark.parametrize("architecture", ["resnet_6blocks", "resnet_9blocks_antialias", "unet_128"])
+def test_other_architectures_come_back_too(tmp_path: Path, model: Model, architecture: str) -> None:
     settings = {"ngf": 2, "norm": "instance_affine"}
     generator = build_generator(architecture, **settings).eval()
     card = replace(model.card, architecture=architecture, settings=settings)
-    save_model(
-        tmp_path / "other.safetensors", Model(card, generator), dtype=torch.float32
-    )
+    save_model(tmp_path / "other.safetensors", Model(card, generator), dtype=torch.float32)
     picture = torch.rand(1, 3, 128, 128) * 2 - 1
     with torch.inference_mode():
         expected = generator(picture)
-        torch.testing.assert_close(
-            load_model(tmp_path / "other.safetensors").generator(picture), expected
-        )
+        torch.testing.assert_close(load_model(tmp_path / "other.safetensors").generator(picture), expected)

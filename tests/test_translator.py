@@ -28,7 +28,7 @@ class Known(Generator):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.append(tuple(x.shape))
         assert x.shape[2] % self.multiple == 0 == x.shape[3] % self.multiple
-        assert -1 <= x.min() and x.max() <= 1
+        assert x.min() >= -1 and x.max() <= 1
         return self.function(x)
 
 
@@ -164,7 +164,7 @@ def test_no_room_for_one_picture_is_an_error_that_says_what_to_do() -> None:
     def no_room(x: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    with pytest.raises(CgpipeError, match="--size"), pytest.warns(UserWarning):
+    with pytest.raises(CgpipeError, match="--size"), pytest.warns(UserWarning, match="out of memory"):
         translator_of(Known(no_room))(pictures(3, 8, 8, 3))
 
 

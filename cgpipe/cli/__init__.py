@@ -11,18 +11,9 @@ PREFIX = "CGPIPE"
 
 COMMANDS = {
     "translate": ("cgpipe.cli.translate", "Translate folders of pictures."),
-    "train": (
-        "cgpipe.cli.train",
-        "Train a pair of models from two folders of unpaired pictures.",
-    ),
-    "test": (
-        "cgpipe.cli.test",
-        "Show what a pair of models does: grids of the test pictures, and figures.",
-    ),
-    "models": (
-        "cgpipe.cli.models",
-        "List, show and import models, and choose the default one.",
-    ),
+    "train": ("cgpipe.cli.train", "Train a pair of models from two folders of unpaired pictures."),
+    "test": ("cgpipe.cli.test", "Show what a pair of models does: grids of the test pictures, and figures."),
+    "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),
 }
 """Name, module and one line of help of every command. The module calls its command ``command``."""
 

@@ -14,6 +14,14 @@ INTERRUPTED = 130
 """The exit code of a program that was stopped by Ctrl-C, as shells have it."""
 
 
+class ShownError(click.ClickException):
+    """An error of cgpipe's as Click shows it: ``Error: …``, and the error's own exit code."""
+
+    def __init__(self, error: CgpipeError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code  # type: ignore[misc]  # a ClassVar there, but read from the instance
+
+
 class CommandGroup(click.Group):
     """A group that imports its commands when they are called, and not to list them.
 
@@ -25,12 +33,7 @@ class CommandGroup(click.Group):
         lazy: module and one line of help of each command, by name; the module calls its command ``command``.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        lazy: Mapping[str, tuple[str, str]] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy or {}
 
@@ -45,14 +48,9 @@ class CommandGroup(click.Group):
             _name_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name}")
         return command
 
-    def format_commands(
-        self, ctx: click.Context, formatter: click.HelpFormatter
-    ) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         helps = {name: text for name, (_, text) in self.lazy.items()}
-        helps |= {
-            name: command.get_short_help_str(limit=formatter.width)
-            for name, command in self.commands.items()
-        }
+        helps |= {name: command.get_short_help_str(limit=formatter.width) for name, command in self.commands.items()}
         with formatter.section("Commands"):
             formatter.write_dl(list(helps.items()))
 
@@ -60,25 +58,15 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except CgpipeError as error:
-            raise _shown(error) from error
+            raise ShownError(error) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
 
 
-def _shown(error: CgpipeError) -> click.ClickException:
-    shown = click.ClickException(str(error))
-    shown.exit_code = error.exit_code
-    return shown
-
-
 def _name_variables(command: click.Command, prefix: str) -> None:
     for option in command.params:
-        if (
-            isinstance(option, click.Option)
-            and option.envvar is None
-            and option.allow_from_autoenv
-        ):
+        if isinstance(option, click.Option) and option.envvar is None and option.allow_from_autoenv:
             typed = max(option.opts, key=len).lstrip("-")
             option.envvar = f"{prefix}_{typed}".replace("-", "_").upper()
             option.allow_from_autoenv = False

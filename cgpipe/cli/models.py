@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import DomainType, foreign_options, json_flag
+from cgpipe.cli.options import domain, foreign_options, json_flag
 
 if TYPE_CHECKING:
     from cgpipe.models import Entry, ModelCard
@@ -48,20 +48,17 @@ def list_(as_json: bool) -> None:
     except ModelError:
         default = None
     if as_json:
-        click.echo(
-            json.dumps([_entry_values(entry, default) for entry in entries], indent=2)
-        )
+        click.echo(json.dumps([_entry_values(entry, default) for entry in entries], indent=2))
         return
-    table = [("NAME", "TRANSLATES", "WHERE", "SIZE", "")]
-    table += [_list_row(entry, default) for entry in entries if entry.card]
-    _print_table(table)
+    rows = [_list_row(entry, default) for entry in entries if entry.card]
+    _print_table([("NAME", "TRANSLATES", "WHERE", "SIZE", ""), *rows])
     for entry in entries:
         if entry.problem:
             click.echo(f"Damaged: {entry.problem}")
     click.echo(f"\nYour own models: {user_models_folder()}")
 
 
-@command.command()
+@command.command(short_help="Show what a model says about itself.")
 @click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]")
 @json_flag
 def show(model: str | None, as_json: bool) -> None:
@@ -71,12 +68,7 @@ def show(model: str | None, as_json: bool) -> None:
     """
     entry, card = _look_up(model)
     if as_json:
-        values = {
-            "name": entry.name,
-            "path": str(entry.path),
-            "place": entry.place,
-            **asdict(card),
-        }
+        values = {"name": entry.name, "path": str(entry.path), "place": entry.place, **asdict(card)}
         click.echo(json.dumps(values, indent=2))
         return
     click.echo(f"{entry.name}: {card.pair}")
@@ -85,23 +77,13 @@ def show(model: str | None, as_json: bool) -> None:
     click.echo()
     _print_table(list(_show_rows(entry, card)))
     for paragraph in card.notes.splitlines():
-        click.echo(textwrap.fill(paragraph, _TEXT_WIDTH) if paragraph else "")
+        click.echo("\n" + textwrap.fill(paragraph, _TEXT_WIDTH))
 
 
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--from",
-    "source",
-    type=DomainType(),
-    help="What goes in; a file of cgpipe's own knows.",
-)
-@click.option(
-    "--to",
-    "target",
-    type=DomainType(),
-    help="What comes out; a file of cgpipe's own knows.",
-)
+@click.option("--from", "source", type=domain, metavar="DOMAIN", help="What goes in; a file of cgpipe's own knows.")
+@click.option("--to", "target", type=domain, metavar="DOMAIN", help="What comes out; a file of cgpipe's own knows.")
 @click.option("--name", help="What to call it.  [default: <from>2<to>]")
 @foreign_options
 @click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
@@ -115,16 +97,15 @@ def import_(file: Path, **options: Any) -> None:
 
     entry = import_model(file, **options)
     assert entry.card is not None
-    for note in entry.card.notes.splitlines():
-        click.echo(note)
+    if "recognised_as" in entry.card.made_by:
+        click.echo(f"Recognised as {entry.card.made_by['recognised_as']}.")
+        click.echo("".join(f"{note}\n" for note in entry.card.notes.splitlines()), nl=False)
     click.echo(f"{entry.card.pair} is now {entry.path}")
 
 
-@command.command()
+@command.command(short_help="Show or set the model that is used when none is named.")
 @click.argument("model", required=False, metavar="[NAME|FILE]")
-@click.option(
-    "--reset", is_flag=True, help="Go back to the model that ships with cgpipe."
-)
+@click.option("--reset", is_flag=True, help="Go back to the model that ships with cgpipe.")
 def default(model: str | None, reset: bool) -> None:
     """Show or set the model that is used when neither --to nor --model is given."""
     from cgpipe.errors import UsageError
@@ -163,17 +144,9 @@ def _entry_values(entry: Entry, default: Path | None) -> dict[str, Any]:
 
 def _list_row(entry: Entry, default: Path | None) -> tuple[str, ...]:
     assert entry.card is not None
-    remarks = ["default"] * (entry.path == default) + [
-        "hidden by yours"
-    ] * entry.shadowed
+    remarks = ["default"] * (entry.path == default) + ["hidden by yours"] * entry.shadowed
     remark = f"({', '.join(remarks)}) " if remarks else ""
-    return (
-        entry.name,
-        entry.card.pair,
-        _PLACES[entry.place],
-        _size(entry.path),
-        f"{remark}{entry.card.description}",
-    )
+    return entry.name, entry.card.pair, _PLACES[entry.place], _size(entry.path), f"{remark}{entry.card.description}"
 
 
 def _show_rows(entry: Entry, card: ModelCard) -> Iterator[Row]:
@@ -201,10 +174,7 @@ def _nested(values: Mapping[str, Any], indent: str = "  ") -> Iterator[Row]:
             yield title, ""
             yield from _nested(value, indent + "  ")
         else:
-            yield (
-                title,
-                ", ".join(map(str, value)) if isinstance(value, list) else str(value),
-            )
+            yield title, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _size(path: Path) -> str:
@@ -215,8 +185,4 @@ def _size(path: Path) -> str:
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo(
-            "  ".join(
-                text.ljust(width) for text, width in zip(row, widths, strict=True)
-            ).rstrip()
-        )
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -10,37 +10,29 @@ from typing import Any, TypeVar
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 
-class DeviceType(click.ParamType):
+def device(value: str) -> str:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether there is such a device is found out on use."""
-
-    name = "device"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            self.fail(f"{value!r} is none of auto, cpu, cuda and cuda:N.", param, ctx)
-        return str(value)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda and cuda:N.")
+    return value
 
 
-class DomainType(click.ParamType):
+def domain(value: str) -> str:
     """The name of a domain: lowercase letters, digits, ``-`` and ``_``."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
+        raise click.BadParameter(f"{value!r} is no domain: use lowercase letters, digits, - and _.")
+    return value
 
-    name = "domain"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
-            self.fail(
-                f"{value!r} is no domain: use lowercase letters, digits, - and _.",
-                param,
-                ctx,
-            )
-        return str(value)
+def size(value: str) -> int | str:
+    """``auto``, ``full``, or pixels."""
+    if value in ("auto", "full"):
+        return value
+    if not value.isdecimal() or int(value) == 0:
+        raise click.BadParameter(f"{value!r} is none of auto, full and a number of pixels.")
+    return int(value)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -58,6 +50,7 @@ foreign_options = together(
     click.option(
         "--direction",
         type=click.Choice(["AtoB", "BtoA"], case_sensitive=False),
+        metavar="AtoB|BtoA",
         help="Which generator to take from another project's file that holds both.",
     ),
     click.option(
@@ -69,40 +62,12 @@ foreign_options = together(
 """``direction`` and ``batch_statistics``, for files of other projects."""
 
 model_options = together(
-    click.option(
-        "--to", metavar="DOMAIN", help="What the result shows, such as zebra."
-    ),
-    click.option(
-        "--from",
-        "source",
-        metavar="DOMAIN",
-        help="What the input shows, where --to alone is not clear.",
-    ),
-    click.option(
-        "--model",
-        metavar="FILE|NAME",
-        help="A model file, of any known project, or a model's name.",
-    ),
+    click.option("--to", metavar="DOMAIN", help="What the result shows, such as zebra."),
+    click.option("--from", "source", metavar="DOMAIN", help="What the input shows, where --to alone is not clear."),
+    click.option("--model", metavar="FILE|NAME", help="A model file, of any known project, or a model's name."),
     foreign_options,
 )
 """``to``, ``source``, ``model``, ``direction`` and ``batch_statistics``: which model is used."""
-
-
-class SizeType(click.ParamType):
-    """``auto``, ``full``, or pixels."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        if value in ("auto", "full"):
-            return str(value)
-        if str(value).isdigit() and int(value) > 0:
-            return int(value)
-        self.fail(
-            f"{value!r} is none of auto, full and a number of pixels.", param, ctx
-        )
 
 
 def engine_of(compile: bool, torchscript: bool) -> str:
@@ -115,68 +80,37 @@ def engine_of(compile: bool, torchscript: bool) -> str:
 speed_options = together(
     click.option(
         "--size",
-        type=SizeType(),
+        type=size,
         default="auto",
         metavar="auto|full|PIXELS",
         help="Short side at which the network works. The result has the picture's own size: the change is brought up "
         "to it. auto: the nearest of the model's scales.",
     ),
     click.option(
-        "--strength",
-        type=click.FloatRange(0, 2),
-        default=1.0,
-        help="Multiplies the change; 0 leaves the picture.",
+        "--strength", type=click.FloatRange(0, 2), default=1.0, help="Multiplies the change; 0 leaves the picture."
     ),
     click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        help="Pictures translated at a time.  [default: 1, on a GPU 8]",
+        "--batch-size", type=click.IntRange(min=1), help="Pictures translated at a time.  [default: 1, on a GPU 8]"
     ),
-    click.option(
-        "--workers",
-        type=click.IntRange(min=0),
-        default=1,
-        help="Processes that decode.",
-    ),
-    click.option(
-        "--prefetch",
-        type=click.IntRange(min=1),
-        default=2,
-        help="Batches each of them decodes ahead.",
-    ),
-    click.option(
-        "--device",
-        type=DeviceType(),
-        default="auto",
-        metavar="auto|cpu|cuda[:N]",
-        help="Where to run.",
-    ),
+    click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that decode."),
+    click.option("--prefetch", type=click.IntRange(min=1), default=2, help="Batches each of them decodes ahead."),
+    click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run."),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
         default="auto",
         help="Arithmetic of the network.",
     ),
-    click.option(
-        "--compile",
-        is_flag=True,
-        help="Compile the network with torch.compile: slow to start, then faster.",
-    ),
-    click.option(
-        "--torchscript", is_flag=True, help="Run the network as frozen TorchScript."
-    ),
+    click.option("--compile", is_flag=True, help="Compile the network with torch.compile: slow to start, then faster."),
+    click.option("--torchscript", is_flag=True, help="Run the network as frozen TorchScript."),
 )
-"""``size``, ``strength`` and ``batch_size``, ``workers``, ``prefetch``, ``device``, ``precision``, ``compile`` and ``torchscript``."""
+"""``size`` and ``strength``; ``batch_size``, ``workers`` and ``prefetch``; ``device``, ``precision``, ``compile`` and
+``torchscript``."""
 
 report_option = click.option(
-    "--json",
-    "report_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the report to this file.",
+    "--json", "report_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file."
 )
 """``report_file``: where the report of a job goes."""
 
-json_flag = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, for programs to read."
-)
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs to read.")
 """``as_json``: a listing in a form for programs."""

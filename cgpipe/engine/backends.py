@@ -35,7 +35,7 @@ def _torchscript(generator: Generator) -> Run:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls TorchScript deprecated at every step.
         traced = torch.jit.trace(generator, example.to(memory_format=torch.channels_last))
-        frozen: Run = torch.jit.freeze(traced)  # type: ignore[no-untyped-call]
+        frozen: Run = torch.jit.freeze(traced)
     return frozen
 
 

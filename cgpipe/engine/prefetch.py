@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ class _Failure:
         self.error = error
 
 
-def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Gives ``items`` in order while a thread works at most ``depth`` of them ahead.
 
     What goes wrong in the thread is raised here. When this generator is closed, or its reader fails, the thread ends,
@@ -52,7 +52,7 @@ def _produce(items: Iterable[T], ready: queue.Queue[Any], stop: threading.Event)
         _put(ready, _Failure(error), stop)
 
 
-def _as_generator(items: Iterable[T]) -> Iterator[T]:
+def _as_generator(items: Iterable[T]) -> Generator[T, None, None]:
     """Gives every iterable a ``close`` that reaches a generator or an iterator that has one of its own."""
     iterator = iter(items)
     try:

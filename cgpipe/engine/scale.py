@@ -55,7 +55,8 @@ def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def _bands(planes: torch.Tensor, multiple: int) -> tuple[torch.Tensor, ...]:
     rows = max(1, BAND_PIXELS // planes.shape[3] // multiple) * multiple
-    return planes.split(rows, dim=2)
+    bands: tuple[torch.Tensor, ...] = planes.split(rows, dim=2)
+    return bands
 
 
 def add_change(pixels: torch.Tensor, change: torch.Tensor, strength: float = 1.0) -> torch.Tensor:

@@ -161,10 +161,10 @@ class Translator:
         result = torch.empty(translated.shape, dtype=translated.dtype, pin_memory=True)
         result.copy_(translated, non_blocking=True)
         arrived = torch.cuda.Event()
-        arrived.record()  # type: ignore[no-untyped-call]
+        arrived.record()
 
         def wait() -> Batch:
-            arrived.synchronize()  # type: ignore[no-untyped-call]
+            arrived.synchronize()
             self.busy_seconds += time.perf_counter() - started
             return replace(batch, pixels=result)
 

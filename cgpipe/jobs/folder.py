@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Unpack
 
 import cv2
 
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator, TranslatorOptions
-from cgpipe.errors import CgpipeError, MediaError, UsageError
+from cgpipe.errors import MediaError
 from cgpipe.jobs.freshness import Freshness
 from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.media.files import Plan, plan_files
@@ -126,7 +126,10 @@ def translate_folder(
         ahead=prefetch,
         pin_memory=on_device,
     )
-    with closing(_prefetched(translator.stream(items), prefetch)) as translated, PictureWriter(format, quality) as writer:
+    with (
+        closing(_prefetched(translator.stream(items), prefetch)) as translated,
+        PictureWriter(format, quality) as writer,
+    ):
         for result in writer.write(translated):
             report.add(result)
             if on_result:
@@ -138,7 +141,9 @@ def translate_folder(
 _prefetched = prefetch  # The parameter of the same name is a number.
 
 
-def _read_share(plan: Plan, freshness: Freshness | None, worker: int, workers: int) -> Iterator[Frame | Unreadable | Done]:
+def _read_share(
+    plan: Plan, freshness: Freshness | None, worker: int, workers: int
+) -> Iterator[Frame | Unreadable | Done]:
     """One worker's share of the pictures; the folders are walked anew, so that no list is handed over."""
     cv2.setNumThreads(1)
     for pair in plan.pairs(worker, workers):

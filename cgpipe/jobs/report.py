@@ -89,7 +89,8 @@ class FolderReport:
         counts = [(self.translated, "translated"), (self.skipped, "already done"), (len(self.failures), "failed")]
         counts.append((self.ignored, "ignored (no pictures)"))
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
-        return f"{said[0].upper()}{said[1:]} in {self.seconds.get('total', 0.0):.1f} s: {', '.join(map(str, self.outputs))}"
+        seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
+        return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s: {outputs}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the results of single files."""

@@ -97,8 +97,8 @@ class Colour:
         if self.is_hdr:
             kind = "PQ" if self.transfer == PQ else "HLG"
             return (
-                f"the clip is HDR ({kind}). The networks know ordinary pictures only, so it is tone-mapped to BT.709 as "
-                "it is read, and the result is an ordinary (SDR) clip with BT.709 tags"
+                f"the clip is HDR ({kind}). The networks know ordinary pictures only, so it is brought to BT.709 as it "
+                "is read (what is brighter than white, 203 nits, is clipped), and the result is an ordinary (SDR) clip"
             )
         return None
 
@@ -156,8 +156,8 @@ class ToRgb:
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         """RGB of shape (height, width, 3): uint8, or uint16 over its whole range when the stream has over 8 bits."""
-        pixels: Pixels = self._scaler.reformat(frame, **self._settings).to_ndarray()
-        return np.ascontiguousarray(pixels)
+        pixels: Any = self._scaler.reformat(frame, **self._settings).to_ndarray()
+        return np.ascontiguousarray(pixels)  # where lines are padded, the array has holes
 
 
 class FromRgb:
@@ -181,5 +181,6 @@ class FromRgb:
     def __call__(self, pixels: Pixels) -> av.VideoFrame:
         """A frame of the same size; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16."""
         layout = "rgb24" if pixels.dtype == np.uint8 else "rgb48le"
-        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(pixels), layout)
+        whole: Any = np.ascontiguousarray(pixels)
+        frame = av.VideoFrame.from_numpy_buffer(whole, layout)
         return self._scaler.reformat(frame, **self._settings)

@@ -1,7 +1,8 @@
 """Picture formats out: JPEG, PNG, WebP, TIFF and BMP with their tags, as bytes.
 
 Encoding goes through OpenCV, except for WebP, which Pillow makes faster, and TIFF, where neither keeps both 16 bits
-and the tags: there Pillow writes the directory, and the pixels follow as they are.
+and the tags: there Pillow writes the directory, and the pixels follow as they are. (OpenCV before 4.13 writes BMP so
+that others do not see the opacity.)
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ def _encoded_jpeg(pixels: Pixels, tags: Tags, quality: int) -> bytes:
     return into_jpeg(_encoded_by_opencv(".jpg", pixels, cv2.IMWRITE_JPEG_QUALITY, quality, *full_colour), tags)
 
 
-def _encoded_png(pixels: Pixels, tags: Tags, quality: int) -> bytes:
+def _encoded_png(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
     # OpenCV's own settings, one filter and run lengths: any level given takes twice the time and saves a tenth.
     return into_png(_encoded_by_opencv(".png", pixels), tags)
 
 
-def _encoded_bmp(pixels: Pixels, tags: Tags, quality: int) -> bytes:
+def _encoded_bmp(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
     return into_bmp(_encoded_by_opencv(".bmp", pixels), tags)
 
 
@@ -77,7 +78,7 @@ def _encoded_webp(pixels: Pixels, tags: Tags, quality: int) -> bytes:
     return out.getvalue()
 
 
-def _encoded_tiff(pixels: Pixels, tags: Tags, quality: int) -> bytes:
+def _encoded_tiff(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
     height, width, channels = pixels.shape
     content = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
     directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")

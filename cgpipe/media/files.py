@@ -92,13 +92,6 @@ class Plan:
     count: int = 0
     ignored: int = 0
 
-    @property
-    def root(self) -> Path:
-        """The folder that all outputs lie in, at whatever depth."""
-        folders = [tree.target or tree.base for tree in self._trees()]
-        folders += [source.output.parent for source in self.sources if isinstance(source, FilePair)]
-        return folders[0] if len(folders) == 1 else Path(os.path.commonpath([folder.absolute() for folder in folders]))
-
     def pairs(self, part: int = 0, parts: int = 1) -> Iterator[FilePair]:
         """The pairs one by one, in a fixed order; or, of ``parts`` shares of them, share number ``part``.
 
@@ -199,7 +192,10 @@ def _source(
     if not any(map(_is_magic, path.parts)):
         raise UsageError(f"{path} does not exist; check the spelling")
     _require_folder(out)
-    return _Tree(*_split_pattern(path), out)
+    base, pattern = _split_pattern(path)
+    if not base.is_dir():
+        raise UsageError(f"no pictures in {path}: there is no folder {base}")
+    return _Tree(base, pattern, out)
 
 
 def _mirror(folder: Path, alone: bool, domain: str, out: Path | None) -> Path:

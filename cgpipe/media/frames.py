@@ -77,9 +77,7 @@ class Unreadable:
     reason: str
 
 
-def batched(
-    items: Iterable[Frame | T], batch_size: int, *, pending_bytes: int = PENDING_BYTES
-) -> Iterator[Batch | T]:
+def batched(items: Iterable[Frame | T], batch_size: int, *, pending_bytes: int = PENDING_BYTES) -> Iterator[Batch | T]:
     """Stacks frames of equal size and type into batches of at most ``batch_size``; passes all else through at once.
 
     Frames of other sizes wait in groups of their own. When more than ``4 * batch_size`` frames or ``pending_bytes`` of

@@ -1,9 +1,9 @@
 """Picture files: JPEG, PNG, WebP, TIFF and BMP in, with all that must be given back, and whole files out.
 
-Pillow reads the header and the tags, and decodes all but two kinds: 8-bit JPEG goes through torchvision, which takes
-half the time and refuses files cut short, and 16 bits a channel through OpenCV, since Pillow keeps 8 of them.
-(torchvision's PNG decoder is not used: version 0.29 brings the process down on a damaged file.) All of these release
-the interpreter's lock and can be called from several threads.
+Pillow reads the header and the tags, and decodes all but two kinds: JPEG, for which OpenCV takes half the time, and
+16 bits a channel, of which Pillow keeps 8. OpenCV 4.12 is the first that refuses a JPEG cut short. (torchvision would
+decode JPEG as fast, but gives up its decoders, and the one for PNG brings the process down on a damaged file.) Both
+libraries release the interpreter's lock and can be called from several threads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.encoders import QUALITY, encode
@@ -84,10 +82,12 @@ def read_picture(
             animation, 32 bits or floating point a channel.
     """
     with _opened(Path(path)) as file, _damage_refused(), _parsed(file, pixel_limit) as image:
-        bits = _bits(image, file)
+        bits, gray = _depth(image, file)
         _require_supported(image, bits)
-        gray, (width, height) = image.mode in _GRAY_MODES, image.size
+        width, height = image.size
         pixels = _decoded(image, file, bits, reduced_to)
+        if gray:
+            _correct_gray(pixels, image.info.get("icc_profile", b""))
         if image.format != "TIFF":  # whose decoders turn it themselves
             orientation = read_orientation(image)
             pixels = _TURNS[orientation](pixels)
@@ -157,21 +157,15 @@ def _is_jpeg(image: Image.Image) -> bool:
     return image.format in ("JPEG", "MPO")
 
 
-def _bits(image: Image.Image, file: io.BufferedReader) -> int:
-    """Bits a channel."""
-    if image.format == "PNG":
-        return _depth_of_png(file)
+def _depth(image: Image.Image, file: io.BufferedReader) -> tuple[int, bool]:
+    """Bits a channel, and whether there is but one channel beside the opacity."""
+    if image.format == "PNG":  # of 16 bits Pillow shows neither the depth nor that gray with opacity is gray
+        bits, colour_type = _bytes_of(file, 24, 2)
+        return bits, colour_type in (0, 4)
+    gray = image.mode in _GRAY_MODES
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(max(image.tag_v2.get(Base.BitsPerSample, (1,))))
-    return 1 if image.mode == "1" else 8
-
-
-def _depth_of_png(file: io.BufferedReader) -> int:
-    place = file.tell()
-    file.seek(24)
-    depth = file.read(1)[0]
-    file.seek(place)
-    return depth
+        return int(max(image.tag_v2.get(Base.BitsPerSample, (1,)))), gray
+    return 1 if image.mode == "1" else 8, gray
 
 
 def _require_supported(image: Image.Image, bits: int) -> None:
@@ -189,11 +183,11 @@ def _in_planes(image: TiffImagePlugin.TiffImageFile) -> bool:
     return bool(tags.get(Base.SamplesPerPixel, 1) > 1 and tags.get(Base.PlanarConfiguration, 1) != 1)
 
 
-def _bytes_of(file: io.BufferedReader) -> bytearray:
-    """All bytes of the file, in which Pillow's place is kept."""
+def _bytes_of(file: io.BufferedReader, start: int = 0, count: int | None = None) -> bytearray:
+    """Bytes of the file, by default all of them; Pillow's place in it is kept."""
     place = file.tell()
-    content = bytearray(file.seek(0, io.SEEK_END))
-    file.seek(0)
+    content = bytearray(file.seek(0, io.SEEK_END) if count is None else count)
+    file.seek(start)
     file.readinto(content)
     file.seek(place)
     return content
@@ -201,17 +195,15 @@ def _bytes_of(file: io.BufferedReader) -> bytearray:
 
 def _decoded(image: Image.Image, file: io.BufferedReader, bits: int, reduced_to: int | None) -> _Array:
     """_Array of shape (height, width, 3 or 4): RGB, and opacity where there is any."""
-    gray, profile = image.mode in _GRAY_MODES, image.info.get("icc_profile", b"")
-    if bits == 16 and image.mode != "CMYK":
-        pixels = _decoded_deep(image, file)
-    elif _is_jpeg(image) and image.mode != "CMYK" and not _reduced(image, reduced_to):
-        pixels = decode_jpeg(torch.frombuffer(_bytes_of(file), dtype=torch.uint8), mode=ImageReadMode.RGB)
-        pixels = pixels.permute(1, 2, 0).numpy()
-    else:
-        pixels = _decoded_by_pillow(image, profile)
-    if gray and profile_space(profile) == "GRAY":
-        pixels[..., :3] = _gray_curve(profile, pixels.dtype)[pixels[..., :3]]
-    return pixels
+    if image.mode == "CMYK":
+        return np.array(_from_cmyk(image))
+    if bits == 16:
+        return _decoded_deep(image, file)
+    if _is_jpeg(image) and not _reduced(image, reduced_to):
+        return _decoded_by_opencv(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION, np.uint8)
+    if image.has_transparency_data:
+        return np.array(image.convert("RGBA"))
+    return np.array(image.convert("RGB"))  # which only decodes what is RGB already
 
 
 def _reduced(image: Image.Image, reduced_to: int | None) -> bool:
@@ -222,19 +214,16 @@ def _reduced(image: Image.Image, reduced_to: int | None) -> bool:
     return image.size != size
 
 
-def _decoded_by_pillow(image: Image.Image, profile: bytes) -> _Array:
-    if image.mode == "CMYK":
-        image = _from_cmyk(image, profile)
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-    return np.array(image if image.mode in ("RGB", "RGBA") else image.convert("RGB"))
+def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsignedinteger[Any]]) -> _Array:
+    decoded: _Array | None = cv2.imdecode(np.frombuffer(_bytes_of(file), np.uint8), flags)
+    if decoded is None or decoded.dtype != dtype:
+        raise ValueError("its pixels cannot be decoded")
+    return decoded
 
 
 def _decoded_deep(image: Image.Image, file: io.BufferedReader) -> _Array:
     """16 bits a channel; OpenCV leaves two peculiarities of TIFF, inverted gray and premultiplied alpha, to us."""
-    decoded = cv2.imdecode(np.frombuffer(_bytes_of(file), np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.dtype != np.uint16:
-        raise ValueError("its 16-bit pixels cannot be decoded")
+    decoded = _decoded_by_opencv(file, cv2.IMREAD_UNCHANGED, np.uint16)
     pixels: _Array = cv2.cvtColor(decoded, _TO_RGB[decoded.shape[2] if decoded.ndim == 3 else 1])
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         if image.tag_v2.get(Base.PhotometricInterpretation) == 0:
@@ -260,36 +249,36 @@ _TURNS: Mapping[int, Callable[[Any], Any]] = {
 """What makes pixels of an EXIF orientation upright."""
 
 
-def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:
+def _from_cmyk(image: Image.Image) -> Image.Image:
     """RGB through the profile, as print programs do it; without a usable one by plain subtraction."""
+    profile = image.info.get("icc_profile", b"")
     if profile_space(profile) == "CMYK":
-        try:
+        with suppress(ImageCms.PyCMSError):
             return _to_srgb(image, profile)
-        except ImageCms.PyCMSError:
-            pass
     return image.convert("RGB")
 
 
-def _gray_curve(profile: bytes, dtype: np.dtype[Any]) -> _Array:
-    """The sRGB value of each gray value of the type: 256 values, or 65536 between them."""
+def _correct_gray(pixels: _Array, profile: bytes) -> None:
+    """Brings gray from the tone curve of its profile, if it has one, to that of sRGB."""
+    if profile_space(profile) != "GRAY":
+        return
     ramp = np.arange(256, dtype=np.uint8)
-    try:
-        curve: _Array = np.array(_to_srgb(Image.fromarray(ramp[None]), profile))[0, :, 1]
-    except ImageCms.PyCMSError:
-        curve = ramp
-    if dtype == np.uint8:
-        return curve
-    return np.rint(257 * np.interp(np.arange(65536) / 257, ramp, curve)).astype(np.uint16)
+    with suppress(ImageCms.PyCMSError):
+        # Unoptimised, since the short cuts of colour management are 10 steps off in the dark.
+        curve: _Array = np.array(_to_srgb(Image.fromarray(ramp[None]), profile, ImageCms.Flags.NOOPTIMIZE))[0, :, 1]
+        if pixels.dtype == np.uint16:
+            curve = np.rint(257 * np.interp(np.arange(65536) / 257, ramp, curve)).astype(np.uint16)
+        pixels[..., :3] = curve[pixels[..., :3]]
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: bytes, flags: ImageCms.Flags = ImageCms.Flags.NONE) -> Image.Image:
     converted: Image.Image | None = ImageCms.profileToProfile(
         image,
         ImageCms.ImageCmsProfile(io.BytesIO(profile)),
         ImageCms.createProfile("sRGB"),
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
         outputMode="RGB",
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        flags=flags | ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
     assert converted is not None  # which it is only when converting in place
     return converted

@@ -22,9 +22,10 @@ _DESCRIPTIVE = (
     *(_Base.DocumentName, _Base.ImageDescription, _Base.Make, _Base.Model, _Base.Software, _Base.DateTime),
     *(_Base.Artist, _Base.HostComputer, _Base.Copyright, _Base.Rating, _Base.RatingPercent),
     *(_Base.XPTitle, _Base.XPComment, _Base.XPAuthor, _Base.XPKeywords, _Base.XPSubject),
-    *(_IFD.Exif, _IFD.GPSInfo),
 )
 """The entries of a TIFF directory that speak of the picture; the others speak of how the file is laid out."""
+
+_GROUPS = (_IFD.Exif, _IFD.GPSInfo)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +80,11 @@ def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
         exif = image.getexif()
         if image.format == "TIFF":
             exif = _only_descriptive(exif)
-        if not exif:
+        details = exif.get_ifd(_IFD.Exif)
+        if not exif and not details:
             return None
         if _Base.Orientation in exif:
             exif[_Base.Orientation] = 1
-        details = exif.get_ifd(_IFD.Exif)
         for tag, pixels in ((_Base.ExifImageHeight, size[0]), (_Base.ExifImageWidth, size[1])):
             if tag in details:
                 details[tag] = pixels
@@ -94,15 +95,12 @@ def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
 
 def _only_descriptive(exif: Image.Exif) -> Image.Exif:
     kept = Image.Exif()
-    for tag, value in descriptive_entries(exif):
-        kept[tag] = value
+    for tag in _DESCRIPTIVE:
+        if tag in exif:
+            kept[tag] = exif[tag]
+    for group in _GROUPS:
+        kept.get_ifd(group).update(exif.get_ifd(group))
     return kept
-
-
-def descriptive_entries(exif: Image.Exif) -> list[tuple[int, object]]:
-    """The entries that may move to another file; EXIF details and GPS as dictionaries."""
-    nested = (_IFD.Exif, _IFD.GPSInfo)
-    return [(tag, exif.get_ifd(tag) if tag in nested else exif[tag]) for tag in _DESCRIPTIVE if tag in exif]
 
 
 def _upright_xmp(xmp: bytes | str | None) -> bytes | None:
@@ -117,7 +115,8 @@ def _resolution(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
         across, down = map(float, dpi or ())
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    plausible = all(math.isfinite(value) and 0 < value < 1e6 for value in (across, down))
+    # One dot an inch is what Pillow makes of a TIFF without any resolution.
+    plausible = all(math.isfinite(value) and 1 < value < 1e6 for value in (across, down))
     return (across, down) if plausible else None
 
 
@@ -179,8 +178,10 @@ def add_to_tiff(directory: TiffImagePlugin.ImageFileDirectory_v2, tags: Tags) ->
     if tags.exif:
         exif = Image.Exif()
         exif.load(tags.exif)
-        for tag, value in descriptive_entries(exif):
-            directory[tag] = value
+        kept = _only_descriptive(exif)
+        for tag, value in [*kept.items(), *((group, kept.get_ifd(group)) for group in _GROUPS)]:
+            if value:
+                directory[tag] = value
     if tags.icc:
         directory[_Base.InterColorProfile] = tags.icc
         directory.tagtype[_Base.InterColorProfile] = 7

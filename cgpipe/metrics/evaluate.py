@@ -1,4 +1,9 @@
-"""How good a generator is: translated pictures against real ones, through the eyes of a classifier."""
+"""How good a generator is: translated pictures against real ones, through the eyes of a classifier.
+
+To compare with, on horse2zebra at 256x256 against the test set of the target domain, by Lite0 (and Lite2): untranslated
+horses are seen as zebras 0% (0%) of the time and have KID x1000 219.4 (133.8) against testB; real zebras of testB are
+seen as zebras 95.0% (94.3%) of the time and have KID x1000 -0.2 (-0.1) against trainB.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,7 @@ from cgpipe.metrics.scores import fid, kid, top1_share
 
 Translation = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [-1, 1] to the same; a generator, or any function."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
@@ -74,9 +80,9 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """A table, one row a classifier, above it what was measured, below it the changes."""
+        inputs = f"{self.input_count} pictures of {self.inputs} translated at {self.size}x{self.size}"
         lines = [
-            f"{self.input_count} pictures of {self.inputs} translated at {self.size}x{self.size}, "
-            f"against {self.reference_count} of {self.reference}:",
+            f"{inputs}, against {self.reference_count} of {self.reference}:",
             "",
             f"| weights | seen as {self.class_name or 'class'} | KID x1000 | FID (these features) |",
             "|---|---|---|---|",

@@ -55,7 +55,8 @@ def _double(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum_kernel(x: Tensor, y: Tensor) -> float:
-    return sum(((rows @ y.T) / x.shape[1] + 1).pow(3).sum().item() for rows in x.split(_ROWS))
+    parts: tuple[Tensor, ...] = x.split(_ROWS)
+    return sum(((rows @ y.T) / x.shape[1] + 1).pow(3).sum().item() for rows in parts)
 
 
 def _mean_kernel(x: Tensor) -> float:
@@ -67,4 +68,5 @@ def _mean_kernel(x: Tensor) -> float:
 def _factor(x: Tensor) -> Tensor:
     """A matrix of at most D rows whose Gram matrix is the covariance of the rows of ``x``."""
     centred = (x - x.mean(0)) / (len(x) - 1) ** 0.5
-    return torch.linalg.qr(centred, mode="r").R
+    factor: Tensor = torch.linalg.qr(centred, mode="r").R
+    return factor

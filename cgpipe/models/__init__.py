@@ -13,28 +13,14 @@ if TYPE_CHECKING:
     from cgpipe.models.header import read_card
     from cgpipe.models.loading import import_model, load_any
     from cgpipe.models.model_file import Model, load_model, save_model
-    from cgpipe.models.zoo import (
-        Entry,
-        Found,
-        find_model,
-        list_models,
-        set_default,
-        user_models_folder,
-    )
+    from cgpipe.models.zoo import Entry, Found, find_model, list_models, set_default, user_models_folder
 
 _HOMES = {
     "card": ("ModelCard",),
     "header": ("read_card",),
     "loading": ("import_model", "load_any"),
     "model_file": ("Model", "load_model", "save_model"),
-    "zoo": (
-        "Entry",
-        "Found",
-        "find_model",
-        "list_models",
-        "set_default",
-        "user_models_folder",
-    ),
+    "zoo": ("Entry", "Found", "find_model", "list_models", "set_default", "user_models_folder"),
 }
 
 __all__ = [

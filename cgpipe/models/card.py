@@ -103,18 +103,8 @@ class ModelCard:
         _check_version(values["format_version"])
         known = fields(cls)
         for entry in known:
-            _require(
-                entry.name in values or entry.default is not MISSING,
-                entry.name,
-                "is missing",
-            )
-        return cls(
-            **{
-                entry.name: values[entry.name]
-                for entry in known
-                if entry.name in values
-            }
-        )
+            _require(entry.name in values or entry.default is not MISSING, entry.name, "is missing")
+        return cls(**{entry.name: values[entry.name] for entry in known if entry.name in values})
 
 
 def plain_name(source: str, target: str) -> str:
@@ -136,12 +126,10 @@ def _require(fits: bool, name: str, message: str) -> None:
 
 def _check_version(version: object) -> None:
     whole = isinstance(version, int) and not isinstance(version, bool) and version > 0
-    _require(
-        whole, "format_version", f"must be a positive whole number, not {version!r}"
-    )
+    _require(whole, "format_version", f"must be a positive whole number, not {version!r}")
     if version != FORMAT_VERSION:
         raise ModelError(
-            f"format_version is {version}, but this cgpipe reads version {FORMAT_VERSION}: update cgpipe to use the file"
+            f"format_version is {version}, but this cgpipe reads version {FORMAT_VERSION}: update cgpipe to use it"
         )
 
 
@@ -157,24 +145,16 @@ def _plain(value: object, name: str) -> dict[str, Any]:
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))  # type: ignore[call-overload]
     except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{name} holds something that a file cannot keep: {error}"
-        ) from error
+        raise ModelError(f"{name} holds something that a file cannot keep: {error}") from error
     return copy
 
 
 def _scales(value: object) -> tuple[int, int] | None:
     if value is None:
         return None
-    fits = (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and all(_is_size(side) for side in value)
-    )
+    fits = isinstance(value, list | tuple) and len(value) == 2 and all(_is_size(side) for side in value)
     if not fits or value[0] > value[1]:  # type: ignore[index]
-        raise ModelError(
-            f"working_scales must be two sides in pixels, the smaller first, or null, not {value!r}"
-        )
+        raise ModelError(f"working_scales must be two sides in pixels, the smaller first, or null, not {value!r}")
     return value[0], value[1]  # type: ignore[index]
 
 

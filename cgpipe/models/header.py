@@ -106,18 +106,13 @@ def _parse(file: IO[bytes], size: int) -> Header:
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ModelError("is not a safetensors file") from error
     if size != 8 + length + end:
-        raise ModelError(
-            f"is damaged: it has {size} bytes, but its header speaks of {8 + length + end}"
-        )
+        raise ModelError(f"is damaged: it has {size} bytes, but its header speaks of {8 + length + end}")
     return header
 
 
 def _header(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> Header:
     return Header(
         card=metadata.get(METADATA_KEY),
-        shapes={
-            name: tuple(int(side) for side in entry["shape"])
-            for name, entry in entries.items()
-        },
+        shapes={name: tuple(int(side) for side in entry["shape"]) for name, entry in entries.items()},
         dtypes={name: str(entry["dtype"]) for name, entry in entries.items()},
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cgpipe.errors import ModelError, UsageError
+from cgpipe.errors import UsageError
 from cgpipe.models.card import UNKNOWN, ModelCard
 from cgpipe.models.foreign import Direction, read_foreign
 from cgpipe.models.header import is_ours
@@ -45,9 +45,7 @@ def load_any(
     file = Path(fspath(path))
     if is_ours(file):
         return load_model(file)
-    foreign = read_foreign(
-        file, direction=direction, target=target, batch_statistics=batch_statistics
-    )
+    foreign = read_foreign(file, direction=direction, target=target, batch_statistics=batch_statistics)
     card = ModelCard(
         architecture=foreign.architecture,
         settings=foreign.settings,
@@ -87,38 +85,20 @@ def import_model(
         UsageError: a domain is missing, or the name is ill-formed or taken.
         ModelError: the file or a domain's name cannot be used, or the user's folder cannot be written.
     """
-    model = load_any(
-        path,
-        source=source,
-        target=target,
-        direction=direction,
-        batch_statistics=batch_statistics,
-    )
-    card = replace(
-        model.card,
-        source=source or model.card.source,
-        target=target or model.card.target,
-    )
+    model = load_any(path, source=source, target=target, direction=direction, batch_statistics=batch_statistics)
+    card = replace(model.card, source=source or model.card.source, target=target or model.card.target)
     if UNKNOWN in (card.source, card.target):
-        raise UsageError(
-            f"{Path(path)} does not say what it translates: name both domains with --from and --to"
-        )
+        raise UsageError(f"{Path(path)} does not say what it translates: name both domains with --from and --to")
     name = name or card.name
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"a model cannot be called {name!r}: use letters, digits, dots, - and _"
-        )
+        raise UsageError(f"a model cannot be called {name!r}: use letters, digits, dots, - and _")
     filed = user_models_folder() / f"{name}.safetensors"
     if filed.exists() and not overwrite:
-        raise UsageError(
-            f"{filed} exists: choose another --name, or replace it with --overwrite"
-        )
+        raise UsageError(f"{filed} exists: choose another --name, or replace it with --overwrite")
     save_model(filed, Model(card, model.generator), dtype=_narrowest(model.generator))
     return Entry(path=filed, place="user", card=card)
 
 
 def _narrowest(generator: Generator) -> torch.dtype:
-    exact = all(
-        torch.equal(weight, weight.half().float()) for weight in generator.parameters()
-    )
+    exact = all(torch.equal(weight, weight.half().float()) for weight in generator.parameters())
     return torch.float16 if exact else torch.float32

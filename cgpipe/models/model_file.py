@@ -27,9 +27,7 @@ class Model:
     generator: Generator
 
 
-def save_model(
-    path: str | PathLike[str], model: Model, *, dtype: torch.dtype = torch.float16
-) -> None:
+def save_model(path: str | PathLike[str], model: Model, *, dtype: torch.dtype = torch.float16) -> None:
     """Writes a model file, whole or not at all; the same model gives the same bytes.
 
     Args:
@@ -42,9 +40,7 @@ def save_model(
         ModelError: a weight is not a finite number in ``dtype``, or the file cannot be written.
     """
     target = Path(path)
-    contents = save(
-        _tensors(model.generator, dtype, target), {METADATA_KEY: model.card.to_json()}
-    )
+    contents = save(_tensors(model.generator, dtype, target), {METADATA_KEY: model.card.to_json()})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as partial:
@@ -63,9 +59,7 @@ def load_model(path: str | PathLike[str]) -> Model:
     """
     source = Path(path)
     card = read_card(source)
-    with torch.device(
-        "meta"
-    ):  # no memory is asked for before the sizes are known to be those of the file
+    with torch.device("meta"):  # no memory is asked for before the sizes are known to be those of the file
         _check_fit(source, _build(source, card))
     generator = _build(source, card)
     try:
@@ -82,38 +76,24 @@ def _build(path: Path, card: ModelCard) -> Generator:
         raise ModelError(f"{path}: architecture or settings: {error}") from error
 
 
-def _tensors(
-    generator: Generator, dtype: torch.dtype, target: Path
-) -> dict[str, torch.Tensor]:
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in generator.state_dict().items()
-    }
+def _tensors(generator: Generator, dtype: torch.dtype, target: Path) -> dict[str, torch.Tensor]:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
     for name, _ in generator.named_parameters():
         tensors[name] = tensors[name].to(dtype)
     for name, value in tensors.items():
         if not value.isfinite().all():
-            raise ModelError(
-                f"{target} is not written: tensor {name} holds a value that is not finite as {dtype}"
-            )
+            raise ModelError(f"{target} is not written: tensor {name} holds a value that is not finite as {dtype}")
     return tensors
 
 
 def _check_fit(path: Path, generator: Generator) -> None:
-    found = read_header(path).shapes
-    expected = {
-        name: tuple(value.shape) for name, value in generator.state_dict().items()
-    }
-    for name in expected:
+    found = dict(read_header(path).shapes)
+    for name, tensor in generator.state_dict().items():
         if name not in found:
             raise ModelError(f"{path}: tensor {name} is missing")
-        if found[name] != expected[name]:
-            raise ModelError(
-                f"{path}: tensor {name} has shape {found[name]}, but the architecture and settings in the header "
-                f"need {expected[name]}"
-            )
+        shape = found.pop(name)
+        if shape != tensor.shape:
+            needed = f"the architecture and settings in the header need {tuple(tensor.shape)}"
+            raise ModelError(f"{path}: tensor {name} has shape {shape}, but {needed}")
     for name in found:
-        if name not in expected:
-            raise ModelError(
-                f"{path}: tensor {name} has no place in the architecture that the header names"
-            )
+        raise ModelError(f"{path}: tensor {name} has no place in the architecture that the header names")

@@ -26,11 +26,7 @@ FOLDER_VARIABLE = "CGPIPE_MODELS"
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 SHIPPED_DEFAULT = "horse2zebra"
 _DEFAULT_FILE = "default.txt"
-_OWNER: dict[Place, str] = {
-    "file": "the file that was named",
-    "user": "your own",
-    "shipped": "shipped with cgpipe",
-}
+_OWNER: dict[Place, str] = {"file": "the file that was named", "user": "your own", "shipped": "shipped with cgpipe"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +104,11 @@ def list_models() -> list[Entry]:
     own = _entries(user_models_folder(), "user")
     pairs = {entry.card.pair for entry in own if entry.card}
     shipped = _entries(SHIPPED_FOLDER, "shipped")
-    return own + [
-        replace(entry, shadowed=entry.card is not None and entry.card.pair in pairs)
-        for entry in shipped
-    ]
+    return own + [replace(entry, shadowed=entry.card is not None and entry.card.pair in pairs) for entry in shipped]
 
 
 def find_model(
-    to: str | None = None,
-    *,
-    source: str | None = None,
-    file: str | os.PathLike[str] | None = None,
+    to: str | None = None, *, source: str | None = None, file: str | os.PathLike[str] | None = None
 ) -> Found:
     """The model that answers to what was asked for; without arguments, the default model.
 
@@ -138,15 +128,8 @@ def find_model(
         return Found(entry=_check_domains(_named(file, models), to, source))
     by_default = to is None and source is None
     entry = _default(models) if by_default else _choose(models, to, source)
-    damaged = tuple(
-        f"{other.problem} (passed over)" for other in models if other.problem
-    )
-    return Found(
-        entry=entry,
-        by_default=by_default,
-        in_place_of=_shipped_twin(entry, models),
-        warnings=damaged,
-    )
+    damaged = tuple(f"{other.problem} (passed over)" for other in models if other.problem)
+    return Found(entry=entry, by_default=by_default, in_place_of=_shipped_twin(entry, models), warnings=damaged)
 
 
 def set_default(model: str | os.PathLike[str] | None) -> Found:
@@ -165,8 +148,7 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
             keeper.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(keeper) as partial:
                 partial.write_text(
-                    f"{entry.path.resolve() if entry.place == 'file' else entry.name}\n",
-                    encoding="utf-8",
+                    f"{entry.path.resolve() if entry.place == 'file' else entry.name}\n", encoding="utf-8"
                 )
     except OSError as error:
         raise ModelError(f"{keeper} cannot be written: {error.strerror}") from error
@@ -175,11 +157,7 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
 
 def _entries(folder: Path, place: Place) -> list[Entry]:
     try:
-        paths = sorted(
-            path
-            for path in folder.glob("*.safetensors")
-            if not path.name.startswith(".")
-        )
+        paths = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
     except OSError:
         return []
     return [_entry(path, place) for path in paths]
@@ -198,9 +176,7 @@ def _named(file: str | os.PathLike[str], models: Sequence[Entry]) -> Entry:
 
 
 def _by_file(path: Path) -> Entry:
-    return Entry(
-        path=path, place="file", card=read_card(path) if is_ours(path) else None
-    )
+    return Entry(path=path, place="file", card=read_card(path) if is_ours(path) else None)
 
 
 def _by_name(name: str, models: Sequence[Entry]) -> Entry:
@@ -218,19 +194,11 @@ def _by_name(name: str, models: Sequence[Entry]) -> Entry:
 
 def _default(models: Sequence[Entry]) -> Entry:
     try:
-        chosen = (
-            (user_models_folder() / _DEFAULT_FILE).read_text(encoding="utf-8").strip()
-        )
+        chosen = (user_models_folder() / _DEFAULT_FILE).read_text(encoding="utf-8").strip()
     except OSError:
-        return _by_name(
-            SHIPPED_DEFAULT, [entry for entry in models if entry.place == "shipped"]
-        )
+        return _by_name(SHIPPED_DEFAULT, [entry for entry in models if entry.place == "shipped"])
     try:
-        return (
-            _by_file(Path(chosen))
-            if Path(chosen).is_absolute()
-            else _by_name(chosen, models)
-        )
+        return _by_file(Path(chosen)) if Path(chosen).is_absolute() else _by_name(chosen, models)
     except ModelError as error:
         raise type(error)(
             f"the default model cannot be used: {error}. Set another with `cgpipe models default NAME`, "
@@ -239,41 +207,25 @@ def _default(models: Sequence[Entry]) -> Entry:
 
 
 def _choose(models: Sequence[Entry], to: str | None, source: str | None) -> Entry:
-    fitting = [
-        entry for entry in models if entry.card and to in (None, entry.card.target)
-    ]
+    fitting = [entry for entry in models if entry.card and to in (None, entry.card.target)]
     if source is not None:
-        exact = [
-            entry for entry in fitting if entry.card and entry.card.source == source
-        ]
+        exact = [entry for entry in fitting if entry.card and entry.card.source == source]
         fitting = exact or [entry for entry in fitting if to and _takes_any(entry)]
     if not fitting:
         raise _nothing_found(models, to, source)
-    return _only(
-        [entry for entry in fitting if entry.place == fitting[0].place], to, source
-    )
+    return _only([entry for entry in fitting if entry.place == fitting[0].place], to, source)
 
 
 def _only(candidates: list[Entry], to: str | None, source: str | None) -> Entry:
     candidates = [entry for entry in candidates if _takes_any(entry)] or candidates
     one_pair = len({entry.card.pair for entry in candidates if entry.card}) == 1
     if one_pair:
-        candidates = [
-            entry
-            for entry in candidates
-            if entry.card and entry.name == entry.card.name
-        ] or candidates
+        candidates = [entry for entry in candidates if entry.card and entry.name == entry.card.name] or candidates
     if len(candidates) == 1:
         return candidates[0]
-    lines = [
-        f"  {entry.name}: {entry.card.pair} ({entry.path})"
-        for entry in candidates
-        if entry.card
-    ]
+    lines = [f"  {entry.name}: {entry.card.pair} ({entry.path})" for entry in candidates if entry.card]
     option = "--model NAME" if one_pair else "--from DOMAIN" if to else "--to DOMAIN"
-    first = (
-        f"{len(lines)} models translate {_wanted(to, source)}; choose with {option}:"
-    )
+    first = f"{len(lines)} models translate {_wanted(to, source)}; choose with {option}:"
     raise ModelNotFoundError("\n".join([first, *lines]))
 
 
@@ -284,18 +236,9 @@ def _takes_any(entry: Entry) -> bool:
 def _check_domains(entry: Entry, to: str | None, source: str | None) -> Entry:
     card = entry.card
     if card and to and to != card.target != UNKNOWN:
-        raise UsageError(
-            f"{entry.path} translates {card.pair}, not to {to}: leave out --to, or name another model"
-        )
-    if (
-        card
-        and source
-        and source != card.source
-        and card.source not in (UNKNOWN, GENERIC)
-    ):
-        raise UsageError(
-            f"{entry.path} translates {card.pair}, not from {source}: leave out --from, or name another"
-        )
+        raise UsageError(f"{entry.path} translates {card.pair}, not to {to}: leave out --to, or name another model")
+    if card and source and source != card.source and card.source not in (UNKNOWN, GENERIC):
+        raise UsageError(f"{entry.path} translates {card.pair}, not from {source}: leave out --from, or name another")
     return entry
 
 
@@ -303,28 +246,17 @@ def _shipped_twin(entry: Entry, models: Sequence[Entry]) -> Entry | None:
     if entry.place != "user" or entry.card is None:
         return None
     return next(
-        (
-            other
-            for other in models
-            if other.shadowed and other.card and other.card.pair == entry.card.pair
-        ),
-        None,
+        (other for other in models if other.shadowed and other.card and other.card.pair == entry.card.pair), None
     )
 
 
-def _nothing_found(
-    models: Sequence[Entry], to: str | None, source: str | None
-) -> ModelNotFoundError:
+def _nothing_found(models: Sequence[Entry], to: str | None, source: str | None) -> ModelNotFoundError:
     cards = [entry.card for entry in models if entry.card and not entry.shadowed]
     hint = (
-        _nearest(to, [card.target for card in cards])
-        if to
-        else _nearest(source or "", [card.source for card in cards])
+        _nearest(to, [card.target for card in cards]) if to else _nearest(source or "", [card.source for card in cards])
     )
     known = ", ".join(dict.fromkeys(card.pair for card in cards)) or "none"
-    damaged = "".join(
-        f"\nNot read: {entry.problem}" for entry in models if entry.problem
-    )
+    damaged = "".join(f"\nNot read: {entry.problem}" for entry in models if entry.problem)
     return ModelNotFoundError(
         f"no model translates {_wanted(to, source)}.{hint} Known: {known}. "
         f"`cgpipe models import` takes in a model file, `cgpipe train` makes one{damaged}"

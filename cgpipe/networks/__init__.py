@@ -1,5 +1,6 @@
 """What computes: generators and discriminators, and a plain table of the generators' names."""
 
-from cgpipe.networks.generators import GENERATORS, Generator, build_generator
+from cgpipe.networks.base import Generator
+from cgpipe.networks.generators import GENERATORS, all_settings, build_generator
 
-__all__ = ["GENERATORS", "Generator", "build_generator"]
+__all__ = ["GENERATORS", "Generator", "all_settings", "build_generator"]

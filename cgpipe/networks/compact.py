@@ -26,8 +26,8 @@ class ResidualBlock(nn.Module):
         self.norm2 = make_norm(norm, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return x + self.norm2(self.conv2(y))
+        y: torch.Tensor = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return x + y
 
 
 class DeepPath(nn.Module):

@@ -42,3 +42,9 @@ def build_generator(architecture: str, **settings: Any) -> Generator:
         return GENERATORS[architecture](**settings)
     except TypeError as error:
         raise ValueError(f"architecture {architecture!r}: {error}") from error
+
+
+def all_settings(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` with what the name alone stands for, so that a file still fits when a preset is changed later."""
+    preset = GENERATORS[architecture]
+    return (dict(preset.keywords) if isinstance(preset, partial) else {}) | dict(settings)

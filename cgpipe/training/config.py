@@ -46,7 +46,9 @@ class TrainConfig:
         UsageError: a value is out of its range, or two values contradict one another.
     """
 
-    dataset_dir: Path = _setting(Path("datasets/horse2zebra"), "Folder with trainA and trainB, optionally testA, testB.")
+    dataset_dir: Path = _setting(
+        Path("datasets/horse2zebra"), "Folder with trainA and trainB, optionally testA, testB."
+    )
     checkpoint_dir: Path = _setting(Path("checkpoints/horse2zebra"), "Folder for the run's state and model files.")
     results_dir: Path = _setting(Path("results/horse2zebra"), "Folder for sample grids.")
     source: str = _setting("horse", "What domain A shows, for --from and --to.")
@@ -93,7 +95,17 @@ class TrainConfig:
     stages: tuple[Stage, ...] = _setting((), "Settings that change at an epoch (in a recipe only).")
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "lr", "load_height", "load_width", "crop_height", "crop_width", "ngf", "ndf")
+        positive = (
+            "epochs",
+            "batch_size",
+            "lr",
+            "load_height",
+            "load_width",
+            "crop_height",
+            "crop_width",
+            "ngf",
+            "ndf",
+        )
         for name in (*positive, "log_every", "sample_every", "save_every"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be greater than 0, not {getattr(self, name)}.")

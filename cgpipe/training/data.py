@@ -58,15 +58,9 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, place: Place) -> dict[str, torch.Tensor]:
         return {domain: to_network_range(self._crop(domain, place)) for domain in self.pictures}
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"pictures": self.pictures, "config": self.config}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(**{  # type: ignore[misc]
-            "pictures_a": state["pictures"]["a"],  # type: ignore[index]
-            "pictures_b": state["pictures"]["b"],  # type: ignore[index]
-            "config": state["config"],
-        })
+    def __reduce__(self) -> tuple[type[UnpairedPictures], tuple[list[Path], list[Path], TrainConfig]]:
+        """What worker processes are given; the caches stay behind."""
+        return UnpairedPictures, (self.pictures["a"], self.pictures["b"], self.config)
 
     def _crop(self, domain: str, place: Place) -> npt.NDArray[np.uint8]:
         order = self._order(domain, place.epoch, place.index // len(self.pictures[domain]))
@@ -79,19 +73,17 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
         return random.permutation(len(self.pictures[domain]))
 
 
-def augment(
-    pixels: npt.NDArray[np.uint8], config: TrainConfig, random: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def augment(pixels: npt.NDArray[np.uint8], config: TrainConfig, random: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Resizes to the load size (or a random size from ``load_min`` up), crops at random, flips half of the time."""
     height, width = config.load_height, config.load_width
     if config.load_min:
         height = int(random.integers(config.load_min, config.load_height, endpoint=True))
         width = max(config.crop_width, round(config.load_width * height / config.load_height))
     shrinks = height < pixels.shape[0]
-    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     top = int(random.integers(0, height - config.crop_height, endpoint=True))
     left = int(random.integers(0, width - config.crop_width, endpoint=True))
-    crop = pixels[top : top + config.crop_height, left : left + config.crop_width]
+    crop = resized[top : top + config.crop_height, left : left + config.crop_width]
     return np.ascontiguousarray(crop[:, ::-1] if random.random() < 0.5 else crop)
 
 
@@ -110,10 +102,10 @@ class PlaceSampler(Sampler[list[Place]]):
         return self.steps - self.first_step
 
 
-def training_batches(dataset: UnpairedPictures, epoch: int, first_step: int, steps: int) -> DataLoader[dict[str, torch.Tensor]]:
+def training_batches(
+    dataset: UnpairedPictures, epoch: int, first_step: int, steps: int
+) -> DataLoader[dict[str, torch.Tensor]]:
     """The rest of ``epoch`` from ``first_step`` on, prefetched; batches of ``a`` and ``b`` (N, 3, H, W) in [-1, 1]."""
     config = dataset.config
     sampler = PlaceSampler(epoch, first_step, steps, config.at_epoch(epoch).batch_size)
-    return DataLoader(
-        dataset, batch_sampler=sampler, num_workers=config.workers, pin_memory=torch.cuda.is_available()
-    )
+    return DataLoader(dataset, batch_sampler=sampler, num_workers=config.workers, pin_memory=torch.cuda.is_available())

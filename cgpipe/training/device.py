@@ -48,7 +48,9 @@ def _choose_device(gpu_ids: str) -> torch.device:
     if not gpu_ids.isdigit():
         raise UsageError(f"--gpu-ids {gpu_ids}: give one number, -1 for the CPU, or auto.")
     if int(gpu_ids) >= torch.cuda.device_count():
-        raise UsageError(f"--gpu-ids {gpu_ids}: this machine has {torch.cuda.device_count()} usable GPUs. Use -1 for the CPU.")
+        raise UsageError(
+            f"--gpu-ids {gpu_ids}: this machine has {torch.cuda.device_count()} usable GPUs. Use -1 for the CPU."
+        )
     return torch.device("cuda", int(gpu_ids))
 
 

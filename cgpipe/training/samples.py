@@ -40,7 +40,8 @@ def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator) -> 
     generated = forward(real)
     reconstructed = backward(generated)
     rows = torch.cat([real, generated.float(), reconstructed.float()])
-    return make_grid(rows.cpu(), nrow=len(real), padding=4, pad_value=1.0)
+    grid: torch.Tensor = make_grid(rows.cpu(), nrow=len(real), padding=4, pad_value=1.0)
+    return grid
 
 
 def save_grid(path: Path, grid: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from torch import nn
 from cgpipe.errors import MissingDependencyError, TrainingError
 from cgpipe.media.folders import find_pictures
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
-from cgpipe.networks import Generator
+from cgpipe.networks import Generator, all_settings
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
@@ -235,7 +235,8 @@ class Trainer:
     def _average_weights(self) -> None:
         # The first steps would otherwise be remembered for a thousand more.
         decay = min(self.config.ema, self.step / (self.step + 10))
-        averages, weights = list(self.averages.parameters()), list(self.generators.parameters())
+        averages: list[torch.Tensor] = list(self.averages.parameters())
+        weights: list[torch.Tensor] = list(self.generators.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for average, buffer in zip(self.averages.buffers(), self.generators.buffers(), strict=True):
             average.copy_(buffer)
@@ -251,8 +252,8 @@ class Trainer:
 
     def write_samples(self) -> None:
         """A grid of real, generated and reconstructed pictures for each direction."""
-        generators: list[Generator] = list(self.averages)  # type: ignore[arg-type]
-        for domain, forward, backward in (("a", *generators), ("b", *reversed(generators))):
+        a_to_b, b_to_a = cast("list[Generator]", list(self.averages))
+        for domain, forward, backward in (("a", a_to_b, b_to_a), ("b", b_to_a, a_to_b)):
             grid = sample_grid(self.samples[domain], forward, backward)
             name = self.config.source if domain == "a" else self.config.target
             save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
@@ -284,7 +285,7 @@ class Trainer:
         }
         return ModelCard(
             architecture=self.config.gen_net,
-            settings=self.config.generator_settings(),
+            settings=all_settings(self.config.gen_net, self.config.generator_settings()),
             source=source,
             target=target,
             training_size=self.config.crop_height,
@@ -398,7 +399,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 def _update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
 
 

@@ -15,11 +15,11 @@ from typing import Any, Self
 import av.error
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.clip import Damage, Orientation, VideoInfo, VideoOrigin
 from cgpipe.media.colour import ToRgb
-from cgpipe.media.decoding import Reader, Shot
 from cgpipe.media.frames import Frame, Pixels, Unreadable
-from cgpipe.media.libav import explain, reading
+from cgpipe.media.video.clip import Damage, Orientation, VideoInfo, VideoOrigin
+from cgpipe.media.video.decoding import Reader, Shot
+from cgpipe.media.video.libav import explain, reading
 
 Seconds = int | float | Fraction
 
@@ -28,7 +28,7 @@ class VideoSource:
     """The frames of a video in the order in which they show.
 
     Every frame is RGB, upright (a rotation that the file asks for is applied to the pixels), uint8 or, where the
-    file has more than 8 bits, uint16 over its whole range, and carries a :class:`~cgpipe.media.clip.VideoOrigin`
+    file has more than 8 bits, uint16 over its whole range, and carries a :class:`~cgpipe.media.video.clip.VideoOrigin`
     with its own time. A file can be iterated over as often as wanted: each pass opens it anew, and closes it at its
     end, when the generator is closed, or when the source is.
 
@@ -45,7 +45,7 @@ class VideoSource:
         threads: decoding threads; by default as many as there are processors, at most 4.
 
     Attributes:
-        info: what is known of the clip, a :class:`~cgpipe.media.clip.VideoInfo`.
+        info: what is known of the clip, a :class:`~cgpipe.media.video.clip.VideoInfo`.
         damage: what was wrong with the clip, as far as the latest pass has come.
 
     Raises:
@@ -74,7 +74,7 @@ class VideoSource:
         _check(self._start, self._end, self._fps)
         self._hwaccel = hwaccel
         self._threads = threads or min(4, os.cpu_count() or 1)
-        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._passes: weakref.WeakSet[Generator[Frame | Unreadable, None, None]] = weakref.WeakSet()
         self._once = not isinstance(path, (str, os.PathLike)) or "://" in self._name
         first = self._open()
         try:
@@ -100,12 +100,19 @@ class VideoSource:
         self.close()
 
     def close(self) -> None:
-        """Closes what unfinished passes have left open."""
-        for reader in list(self._readers):
-            reader.close()
+        """Ends the passes that are not finished, and closes what they have open."""
+        for unfinished in list(self._passes):
+            unfinished.close()
+        if self._waiting is not None:
+            self._waiting.close()
 
     def frames(self, first: int = 0) -> Generator[Frame | Unreadable, None, None]:
         """One pass from the frame of index ``first`` on; those before it are decoded but not given out."""
+        one_pass = self._read(first)
+        self._passes.add(one_pass)
+        return one_pass
+
+    def _read(self, first: int) -> Generator[Frame | Unreadable, None, None]:
         reader = self._take_reader()
         self.damage = reader.damage
         to_pixels = _Pixels(self.info)
@@ -120,7 +127,9 @@ class VideoSource:
                 yield self._unreadable(index + 1, f"it cannot be read on: {explain(error)}")
                 return
         if reader.damage.missing:
-            yield self._unreadable(index + 1, f"it ends early: about {reader.damage.missing} frames are missing")
+            yield self._unreadable(
+                index + 1, f"about {reader.damage.missing} of the frames that it promises are missing"
+            )
 
     def _take_reader(self) -> Reader:
         if not self._once:
@@ -132,7 +141,6 @@ class VideoSource:
 
     def _open(self) -> Reader:
         reader = Reader(self._file, self._name, start=self._start, hwaccel=self._hwaccel, threads=self._threads)
-        self._readers.add(reader)
         reader.shots = self._cut(reader)
         if self._fps is not None:
             reader.shots = _resampled(reader.shots, reader.time_base, self._fps)
@@ -164,6 +172,7 @@ class VideoSource:
             path=None if self._once else self._name,
             start=shot.pts * info.time_base if self._start else info.start,
             end=None if self._end is None else reader.zero + self._end,
+            trimmed=self._start > 0,
         )
 
     def _origin(self, index: int, shot: Shot) -> VideoOrigin:
@@ -199,22 +208,13 @@ class _Pixels:
 
 
 def _resampled(shots: Iterator[Shot], time_base: Fraction, fps: Fraction) -> Iterator[Shot]:
-    """At every tick of ``fps`` the frame that shows then: repeated where frames are fewer, dropped where they are more."""
-    held: Shot | None = None
-    tick = 0
-    for shot in shots:
-        due = round(shot.pts * time_base * fps)
-        if held is None:
-            tick = due
-        else:
-            for tick in range(tick, due):
-                yield replace(held, pts=tick, duration=1)
-            tick = max(tick, due) if due <= tick else due
-        held = shot
-    if held is not None:
-        last = max(1, round((held.duration or 0) * time_base * fps))
-        for tick in range(tick, tick + last):
-            yield replace(held, pts=tick, duration=1)
+    """At every tick of ``fps`` the frame that shows then, so frames are repeated, or dropped."""
+    for shot, following in itertools.pairwise(itertools.chain(shots, [None])):
+        if shot is None:
+            return
+        end = shot.pts + (shot.duration or 1 / (fps * time_base)) if following is None else following.pts
+        for tick in range(round(shot.pts * time_base * fps), round(end * time_base * fps)):
+            yield replace(shot, pts=tick, duration=1)
 
 
 def _count(length: Fraction | None, rate: Fraction | None) -> int | None:

@@ -54,7 +54,9 @@ def writing(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
-        raise MediaError(f"{name}: cannot be written: {_WRITE_REASONS.get(error.errno or 0) or explain(error)}") from error
+        raise MediaError(
+            f"{name}: cannot be written: {_WRITE_REASONS.get(error.errno or 0) or explain(error)}"
+        ) from error
 
 
 def explain(error: BaseException) -> str:

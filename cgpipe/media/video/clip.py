@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -56,7 +57,9 @@ class StreamInfo:
     language: str | None = None
 
     def __str__(self) -> str:
-        return " ".join(str(part) for part in (self.kind, self.index, self.codec, self.language) if part not in (None, ""))
+        return " ".join(
+            str(part) for part in (self.kind, self.index, self.codec, self.language) if part not in (None, "")
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ class VideoInfo:
         rotation: degrees counter-clockwise by which the file asked its pictures to be turned; done already.
         start: the time, in seconds on the file's clock, that is zero in the output.
         end: where the cut ends, on the same clock; None at the end of the file.
+        trimmed: whether what comes before ``start`` is cut away.
         codec: name of the decoder.
         pix_fmt: libav's name of the decoded format.
         stream: index of the video stream in the container.
@@ -92,6 +96,7 @@ class VideoInfo:
     rotation: int = 0
     start: Fraction = Fraction(0)
     end: Fraction | None = None
+    trimmed: bool = False
     codec: str = ""
     pix_fmt: str = ""
     stream: int = 0
@@ -143,7 +148,7 @@ class Orientation:
     def of(cls, frame: av.VideoFrame) -> Orientation:
         """The orientation that a decoded frame asks for."""
         try:
-            matrix = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))
+            matrix = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))  # type: ignore[typeddict-item]
         except KeyError:
             return cls()
         a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
@@ -154,16 +159,16 @@ class Orientation:
         """The picture upright; shape (height, width, 3), or with the sides exchanged."""
         if self == Orientation():
             return pixels
-        if self.transpose:
-            pixels = pixels.transpose(1, 0, 2)
-        return np.ascontiguousarray(pixels[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
+        turned: Any = pixels.transpose(1, 0, 2) if self.transpose else pixels
+        return np.ascontiguousarray(turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
 
 
 def describe(stream: av.stream.Stream) -> StreamInfo:
     """What a container says of one of its streams."""
     kind = "cover" if is_cover(stream) else stream.type
     codec = stream.codec_context.name if stream.codec_context is not None else ""
-    return StreamInfo(index=stream.index, kind=kind, codec=codec, language=stream.metadata.get("language"))
+    language = stream.metadata.get("language", "und")
+    return StreamInfo(index=stream.index, kind=kind, codec=codec, language=None if language == "und" else language)
 
 
 def is_cover(stream: av.stream.Stream) -> bool:

@@ -21,9 +21,9 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.clip import Damage, Orientation, VideoInfo, describe, is_cover
 from cgpipe.media.colour import Colour
-from cgpipe.media.libav import explain, reading
+from cgpipe.media.video.clip import Damage, Orientation, VideoInfo, describe, is_cover
+from cgpipe.media.video.libav import explain, reading
 
 # Seeking is exact only where the container has an index of keyframes; elsewhere reading starts at the front.
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
@@ -68,7 +68,10 @@ class Reader:
     def __init__(self, file: Any, name: str, *, start: Fraction, hwaccel: str | None, threads: int) -> None:
         self._name = name
         self.damage = Damage()
+        self._closed = False
+        self._expected: list[tuple[int, int]] = []
         self.container = _open(file, name, hwaccel)
+        self._demuxed: Any = self.container.demux()
         try:
             self.stream = _video_stream(self.container, name)
             self._set_up(start, threads)
@@ -78,6 +81,12 @@ class Reader:
 
     def close(self) -> None:
         """Ends the pass and gives back its file and threads; may be called again."""
+        self._closed = True
+        self._expected.clear()
+        # A decoder gives its threads back when nothing refers to it; the generators refer to this object.
+        self.shots = iter(())
+        # In this order: a demuxer that is advanced, or only cleaned up, after its container crashes.
+        self._demuxed.close()
         self.container.close()
 
     def _set_up(self, start: Fraction, threads: int) -> None:
@@ -88,7 +97,6 @@ class Reader:
         self.rate = self.stream.average_rate or self.stream.guessed_rate or None
         self.step = max(1, round(1 / ((self.rate or _FALLBACK_RATE) * self.time_base)))
         self.zero = self._first_time()
-        self._expected: list[tuple[int, int]] = []
         self._packets = 0
         self._end = Fraction(0)
         self._sought = self._seek(start)
@@ -142,6 +150,9 @@ class Reader:
             length = self.stream.duration * self.time_base
         elif self.container.duration is not None:
             length = self.container.duration * _MICROSECOND
+            if "matroska" in _formats(self.container):
+                # Its "duration" is the time of the end.
+                length -= self.zero
         else:
             return None
         return max(1, round(length * self.rate)) if self.rate else None
@@ -155,14 +166,15 @@ class Reader:
                 self.damage.bad_packets += 1
                 continue
             yield from frames
-        self._note_missing()
+        if not self._closed:
+            self._note_missing()
 
-    def _video_packets(self) -> Iterator[av.Packet[VideoStream]]:
-        for packet in self.container.demux():
+    def _video_packets(self) -> Iterator[Any]:
+        for packet in self._demuxed:
             if packet.dts is not None or packet.pts is not None:
                 end = (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0)
                 self._end = max(self._end, end * packet.time_base)
-            if packet.stream_index != self.stream.index:
+            if packet.stream.index != self.stream.index:  # not stream_index, which is 0 in every flushing packet
                 continue
             if packet.size or packet.dts is not None:
                 self._packets += 1
@@ -175,7 +187,7 @@ class Reader:
         if self.stream.frames and not self._sought:
             self.damage.missing = max(0, self.stream.frames - self._packets)
         elif "matroska" in _formats(self.container) and self.container.duration is not None:
-            short = self.zero + self.container.duration * _MICROSECOND - self._end
+            short = self.container.duration * _MICROSECOND - self._end
             tolerance = max(Fraction(1, 10), 3 * self.step * self.time_base)
             self.damage.missing = round(short / (self.step * self.time_base)) if short > tolerance else 0
 
@@ -255,6 +267,8 @@ def _video_stream(container: av.container.InputContainer, name: str) -> VideoStr
     for stream in container.streams.video:
         if not is_cover(stream) and stream.codec_context is not None:
             return stream
+    if not len(container.streams):
+        raise MediaError(f"{name}: cannot be read: its index is missing or damaged; make the file anew")
     raise MediaError(f"{name}: there is no video stream in it; for pictures use cgpipe translate")
 
 

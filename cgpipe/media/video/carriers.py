@@ -1,0 +1,210 @@
+"""Three ways of bringing one stream over into another file: copied, encoded anew, or put into other words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+import av
+import av.container
+import av.error
+import numpy as np
+
+from cgpipe.media.video.clip import VideoInfo
+
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The part of the input that is kept: ``start`` becomes zero. Sound is cut to match where ``trimmed``."""
+
+    start: Fraction
+    end: Fraction | None
+    trimmed: bool
+
+    @classmethod
+    def of(cls, info: VideoInfo) -> Span:
+        return cls(info.start, info.end, info.trimmed)
+
+    def shift(self, time_base: Fraction) -> int:
+        """What is to be taken off times in units of ``time_base``."""
+        return round(self.start / time_base)
+
+
+class Carrier(Protocol):
+    """Brings the packets of one stream over into the output; a packet without bytes marks the end."""
+
+    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]: ...
+
+
+class Copied:
+    """Copies packets with their bytes as they are, and moves them in time."""
+
+    def __init__(self, stream: av.stream.Stream, span: Span, *, overlap: bool) -> None:
+        self._stream = stream
+        self._span = span
+        self._overlap = overlap
+        self._still = stream.type in ("video", "attachment")
+        self._text = stream.type == "subtitle"
+        # Between subtitles, mp4 holds packets of an empty text; the muxer puts them in by itself.
+        self._empty = 2 if stream.codec_context is not None and stream.codec_context.name == "mov_text" else 0
+
+    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+        if packet.size <= self._empty or not (self._still or self._within(packet)):
+            return
+        packet.stream = self._stream
+        if not self._still:
+            shift = self._span.shift(packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
+        if self._text and packet.pts is not None and packet.pts < 0:
+            packet.duration = (packet.duration or 0) + packet.pts
+            packet.pts = packet.dts = 0
+        yield packet
+
+    def _within(self, packet: av.Packet[Any]) -> bool:
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None:
+            return True
+        begin = time * packet.time_base
+        if self._span.end is not None and begin >= self._span.end:
+            return False
+        last = begin + (packet.duration or 0) * packet.time_base
+        return not self._span.trimmed or begin >= self._span.start or (self._overlap and last > self._span.start)
+
+
+class Encoded:
+    """Decodes sound and encodes it anew, cut to the sample, with silence where packets were lost."""
+
+    def __init__(self, stream: Any, output: av.container.OutputContainer, codec: str, span: Span) -> None:
+        self._span = span
+        self._decoder = stream
+        decoder = stream.codec_context
+        rate = decoder.sample_rate
+        if codec == "libopus":
+            rate = min((opus for opus in _OPUS_RATES if opus >= rate), default=48000)
+        encoder: Any = output.add_stream(codec, rate=rate)
+        encoder.codec_context.layout = decoder.layout
+        encoder.codec_context.bit_rate = 64_000 * max(1, decoder.layout.nb_channels)
+        encoder.codec_context.time_base = Fraction(1, rate)
+        self._stream = encoder
+        self._next: Fraction | None = None
+
+    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+        try:
+            frames = self._decoder.decode(packet if packet.size else None)
+        except av.error.FFmpegError:
+            frames = []
+        for frame in frames:
+            for piece in self._in_step(frame):
+                yield from self._stream.encode(piece)
+        if not packet.size:
+            yield from self._stream.encode(None)
+
+    def _in_step(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
+        """The frame cut to the span, after silence for what is missing before it; times count from the span's start."""
+        rate = frame.sample_rate
+        time = self._next if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+        begin = Fraction(0) if time is None else time
+        first = max(0, -int((begin - self._span.start) * rate)) if self._span.trimmed else 0
+        last = frame.samples
+        if self._span.end is not None:
+            last = min(last, round((self._span.end - begin) * rate))
+        if last <= first:
+            return
+        due = begin + Fraction(first, rate) - self._span.start
+        expected = due if self._next is None else self._next - self._span.start
+        missing = round((due - expected) * rate)
+        if missing > rate // 50:
+            yield _silence(frame, missing, round(expected * rate))
+        yield _samples(frame, first, last, round(due * rate))
+        self._next = begin + Fraction(last, rate)
+
+
+def _samples(frame: av.AudioFrame, first: int, last: int, pts: int) -> av.AudioFrame:
+    if (first, last) == (0, frame.samples):
+        piece = frame
+    else:
+        samples = frame.to_ndarray()
+        width = 1 if frame.format.is_planar else frame.layout.nb_channels
+        piece = _audio_frame(frame, np.ascontiguousarray(samples[:, first * width : last * width]))
+    piece.pts, piece.time_base = pts, Fraction(1, frame.sample_rate)
+    return piece
+
+
+def _silence(like: av.AudioFrame, count: int, pts: int) -> av.AudioFrame:
+    planar = like.format.is_planar
+    channels = like.layout.nb_channels
+    dtype = like.to_ndarray().dtype
+    quiet = 128 if dtype == np.uint8 else 0
+    piece = _audio_frame(like, np.full((channels, count) if planar else (1, count * channels), quiet, dtype))
+    piece.pts, piece.time_base = pts, Fraction(1, like.sample_rate)
+    return piece
+
+
+def _audio_frame(like: av.AudioFrame, samples: Any) -> av.AudioFrame:
+    piece = av.AudioFrame.from_ndarray(samples, format=like.format.name, layout=like.layout.name)
+    piece.sample_rate = like.sample_rate
+    return piece
+
+
+class Reworded:
+    """Turns text subtitles of one kind into another."""
+
+    def __init__(self, stream: av.stream.Stream, output: av.container.OutputContainer, codec: str, span: Span) -> None:
+        self._span = span
+        self._text_of = TEXT_OF[stream.codec_context.name]
+        self._packed = PACKED[codec]
+        self._stream = output.add_mux_stream(codec)
+        self._stream.time_base = Fraction(1, 1000)
+
+    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+        if not packet.size or packet.pts is None:
+            return
+        begin = packet.pts * packet.time_base
+        end = begin + (packet.duration or 0) * packet.time_base
+        text = self._text_of(bytes(packet))
+        kept = not self._span.trimmed or end > self._span.start
+        if not text or not kept or (self._span.end is not None and begin >= self._span.end):
+            return
+        begin = max(begin, self._span.start) if self._span.trimmed else begin
+        copy: av.Packet[Any] = av.Packet(self._packed(text))
+        copy.stream, copy.time_base = self._stream, Fraction(1, 1000)
+        copy.pts = copy.dts = round((begin - self._span.start) * 1000)
+        copy.duration = round((end - begin) * 1000)
+        copy.is_keyframe = True
+        yield copy
+
+
+def _plain(data: bytes) -> str:
+    text = data.decode("utf-8", "replace").replace("\r\n", "\n").strip("\0\n ")
+    return re.sub(r"</?\w[^<>]*>", "", text)
+
+
+def _of_ass(data: bytes) -> str:
+    text = data.decode("utf-8", "replace").split(",", 8)[-1]
+    return re.sub(r"\{[^}]*\}", "", text).replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ").strip("\0\n ")
+
+
+def _of_mov_text(data: bytes) -> str:
+    return data[2 : 2 + int.from_bytes(data[:2], "big")].decode("utf-8", "replace")
+
+
+TEXT_OF: dict[str, Callable[[bytes], str]] = {
+    "subrip": _plain,
+    "srt": _plain,
+    "text": _plain,
+    "webvtt": _plain,
+    "ass": _of_ass,
+    "ssa": _of_ass,
+    "mov_text": _of_mov_text,
+}
+PACKED: dict[str, Callable[[str], bytes]] = {
+    "mov_text": lambda text: len(text.encode()).to_bytes(2, "big") + text.encode(),
+    "subrip": str.encode,
+    "webvtt": str.encode,
+}

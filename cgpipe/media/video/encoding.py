@@ -1,0 +1,315 @@
+"""How a video is encoded: which encoder in which container, its settings, and one encoder at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.container
+import av.error
+from av.video.stream import VideoStream
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.colour import Colour, FromRgb
+from cgpipe.media.frames import Pixels
+from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.libav import writing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """What a kind of file takes.
+
+    Args:
+        format: libav's name of the muxer.
+        codecs: encoders whose streams play in it, the default first.
+        audio: encoder for sound that it does not take as it is.
+        subtitle: codec to which text subtitles are turned that it does not take as they are; None if it takes none.
+        edit_lists: whether it can say that playing begins within a packet.
+        options: for the muxer.
+    """
+
+    format: str
+    codecs: tuple[str, ...]
+    audio: str
+    subtitle: str | None = None
+    edit_lists: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+_H26X = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
+_FREE = ("libsvtav1", "av1_nvenc")
+# The index goes to the front, so that playing can begin before a download ends.
+_MP4 = {"movflags": "+faststart"}
+CONTAINERS: Mapping[str, Container] = {
+    ".mp4": Container(
+        format="mp4",
+        codecs=(*_H26X, *_FREE, "libvpx-vp9"),
+        audio="aac",
+        subtitle="mov_text",
+        edit_lists=True,
+        options=_MP4,
+    ),
+    ".mov": Container(
+        format="mov", codecs=(*_H26X, "prores_ks"), audio="aac", subtitle="mov_text", edit_lists=True, options=_MP4
+    ),
+    ".mkv": Container(
+        format="matroska", codecs=(*_H26X, *_FREE, "libvpx-vp9", "ffv1", "prores_ks"), audio="aac", subtitle="subrip"
+    ),
+    ".webm": Container(format="webm", codecs=("libvpx-vp9", *_FREE), audio="libopus", subtitle="webvtt"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Encoder:
+    """What is particular to one encoder.
+
+    Args:
+        crf: default constant quality, and the name of the option that takes it; None where there is no such thing.
+        preset: the same for speed against size.
+        pix_fmt: default for 8 bits and even sides.
+        odd: default where a side is odd; the same as ``pix_fmt`` where the format itself allows it.
+        deep: default for sources of more than 8 bits.
+        options: always set.
+    """
+
+    crf: tuple[str, str] | None = None
+    preset: tuple[str, str] | None = None
+    pix_fmt: str = "yuv420p"
+    odd: str = "yuv444p"
+    deep: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+# The quality of each is chosen to look the same: hardly to be told from what the network made.
+# Odd sides: H.264 and HEVC crop in whole chroma samples, so 4:2:0 cannot hold them; 4:4:4 keeps every pixel and plays
+# in VLC, mpv, Chrome and whatever decodes in software. VP9 and AV1 take odd sides as they are.
+_NVENC = _Encoder(crf=("cq", "20"), preset=("preset", "p5"), options={"rc": "vbr"})
+_ENCODERS: Mapping[str, _Encoder] = {
+    "libx264": _Encoder(crf=("crf", "18"), preset=("preset", "medium")),
+    "libx265": _Encoder(crf=("crf", "20"), preset=("preset", "medium"), options={"x265-params": "log-level=none"}),
+    "libsvtav1": _Encoder(crf=("crf", "26"), preset=("preset", "8"), odd="yuv420p"),
+    "libvpx-vp9": _Encoder(
+        crf=("crf", "22"), preset=("cpu-used", "4"), odd="yuv420p", options={"deadline": "good", "row-mt": "1"}
+    ),
+    "ffv1": _Encoder(pix_fmt="bgr0", odd="bgr0", deep="gbrp16le", options={"level": "3", "slicecrc": "1"}),
+    "prores_ks": _Encoder(pix_fmt="yuv422p10le", odd="yuv444p10le"),
+    "h264_nvenc": _NVENC,
+    "hevc_nvenc": _NVENC,
+    "av1_nvenc": _NVENC,
+}
+_SHORT_NAMES = {
+    "h264": "libx264",
+    "x264": "libx264",
+    "hevc": "libx265",
+    "h265": "libx265",
+    "x265": "libx265",
+    "av1": "libsvtav1",
+    "svtav1": "libsvtav1",
+    "vp9": "libvpx-vp9",
+    "prores": "prores_ks",
+    "nvenc": "h264_nvenc",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """A checked choice of encoder and settings.
+
+    Args:
+        codec: libav's name of the encoder.
+        pix_fmt: libav's name of the pixel format that it is given.
+        options: everything that it is told, as text.
+    """
+
+    codec: str
+    pix_fmt: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def choose(
+        cls,
+        info: VideoInfo,
+        container: Container,
+        *,
+        codec: str | None = None,
+        crf: float | None = None,
+        preset: str | None = None,
+        pix_fmt: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Encoding:
+        """Fills in what is not asked for, and refuses what cannot be.
+
+        Raises:
+            UsageError: the codec is unknown, does not go into the container, does not work on this machine, or does
+                not take one of the settings.
+        """
+        if crf is not None and not 0 <= crf <= 63:
+            raise UsageError(f"crf must be from 0 (best) to 63 (smallest), and is {crf:g}")
+        name = _codec_name(codec, container)
+        rules = _ENCODERS[name]
+        chosen = dict(rules.options)
+        chosen |= _setting(name, "crf", rules.crf, None if crf is None else f"{crf:g}")
+        chosen |= _setting(name, "preset", rules.preset, preset)
+        for option, value in (options or {}).items():
+            both = option == "x265-params" and option in chosen
+            chosen[option] = f"{chosen[option]}:{value}" if both else str(value)
+        return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, pix_fmt), options=chosen)
+
+    @property
+    def segment_format(self) -> str:
+        """Where a piece of the stream is kept so that it can be joined exactly: one with any time base."""
+        return "mov" if self.codec == "prores_ks" else "mp4"
+
+
+def _codec_name(codec: str | None, container: Container) -> str:
+    name = container.codecs[0] if codec is None else _SHORT_NAMES.get(codec, codec)
+    if name not in _ENCODERS:
+        raise UsageError(f"codec {codec!r} is not known; take one of {', '.join(_ENCODERS)}")
+    if name not in container.codecs:
+        fitting = ", ".join(container.codecs)
+        raise UsageError(
+            f"codec {name} does not go into {container.format}; take one of {fitting}, or another file name"
+        )
+    if name.endswith("_nvenc") and not works_here(name):
+        raise UsageError(f"codec {name} does not work on this machine (no GPU with that encoder); take libx264")
+    return name
+
+
+def _setting(codec: str, asked: str, default: tuple[str, str] | None, value: str | None) -> dict[str, str]:
+    if default is not None:
+        return {default[0]: value or default[1]}
+    if value is not None:
+        raise UsageError(f"{codec} has no --{asked}; leave it away")
+    return {}
+
+
+def _pix_fmt(codec: str, rules: _Encoder, info: VideoInfo, asked: str | None) -> str:
+    odd = bool(info.width % 2 or info.height % 2)
+    if asked is None:
+        deep = rules.deep if info.colour.depth > 8 else None
+        return deep or (rules.odd if odd else rules.pix_fmt)
+    known = [layout.name for layout in av.Codec(codec, "w").video_formats or ()]
+    if asked not in known:
+        raise UsageError(f"{codec} does not take the pixel format {asked!r}; it takes {', '.join(known)}")
+    layout = av.VideoFormat(asked, info.width, info.height)
+    halved = (info.width % 2 and layout.chroma_width(2) == 1) or (info.height % 2 and layout.chroma_height(2) == 1)
+    if halved and rules.odd != rules.pix_fmt:
+        raise UsageError(
+            f"{codec} cannot write {info.width}x{info.height} as {asked}: a side is odd; take a 444 format"
+        )
+    return asked
+
+
+def works_here(codec: str) -> bool:
+    """Whether an encoder that is listed also encodes: hardware encoders are listed on machines without the hardware."""
+    try:
+        context: Any = av.CodecContext.create(codec, "w")
+        context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"
+        context.time_base = Fraction(1, 25)
+        context.encode(av.VideoFrame(256, 256, "yuv420p"))
+        context.encode(None)
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+class VideoEncoder:
+    """The encoder of one stream in an open container.
+
+    Args:
+        container: what the packets go into.
+        info: size, colour, rate and time base of the stream.
+        encoding: encoder and settings.
+        name: what messages call the file.
+    """
+
+    def __init__(self, container: av.container.OutputContainer, info: VideoInfo, encoding: Encoding, name: str) -> None:
+        self._container = container
+        self._name = name
+        self._encoding = encoding
+        self._info = info
+        colour = info.colour.written_as(encoding.pix_fmt, info.height)
+        self._to_frame = FromRgb(colour, encoding.pix_fmt)
+        self._durations: dict[int, int] = {}
+        self.stream = self._add_stream(colour)
+
+    def _add_stream(self, colour: Colour) -> VideoStream:
+        info, encoding = self._info, self._encoding
+        stream: Any = self._container.add_stream(
+            encoding.codec, rate=info.rate or Fraction(25), options=dict(encoding.options)
+        )
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = info.width, info.height, encoding.pix_fmt
+        context.time_base = info.time_base
+        stream.time_base = info.time_base
+        context.sample_aspect_ratio = info.sample_aspect_ratio
+        colour.tag(context)
+        if encoding.codec in ("libx265", "hevc_nvenc"):
+            # Apple's players know HEVC by this name only.
+            context.codec_tag = "hvc1"
+        added: VideoStream = stream
+        return added
+
+    def open(self) -> None:
+        """Opens the encoder and writes the container's header, so that what is wrong fails before the work.
+
+        Raises:
+            UsageError: the encoder does not take its settings, or does not know one of them.
+            MediaError: the file cannot be written.
+        """
+        codec, options = self._encoding.codec, self._encoding.options
+        try:
+            with writing(self._name):
+                self._container.start_encoding()
+        except MediaError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            told = " ".join(f"{option}={value}" for option, value in options.items())
+            raise UsageError(f"{codec} refuses its settings ({told}); change --crf, --preset or --pix-fmt") from error
+        # libav takes misspelt options silently, and keeps what nobody used.
+        unused = ", ".join(sorted(set(self.stream.codec_context.options) & set(options)))
+        if unused:
+            raise UsageError(f"{codec} does not know the option {unused}; check its spelling")
+
+    def encode(self, pixels: Pixels, pts: int, duration: int | None) -> Iterator[av.Packet[VideoStream]]:
+        """Packets that are ready once this picture is in; ``pts`` and ``duration`` in units of the info's time base."""
+        shape = (self._info.height, self._info.width, 3)
+        if pixels.shape != shape:
+            raise ValueError(f"{self._name} takes frames of shape {shape}, not {pixels.shape}")
+        frame = self._to_frame(pixels)
+        frame.pts, frame.time_base = pts, self._info.time_base
+        if duration:
+            self._durations[pts] = frame.duration = duration
+        with writing(self._name):
+            packets = self.stream.encode(frame)
+        return self._finished(packets)
+
+    def flush(self) -> Iterator[av.Packet[VideoStream]]:
+        """What the encoder still holds; it takes nothing after that."""
+        with writing(self._name):
+            packets = self.stream.encode(None)
+        return self._finished(packets)
+
+    def _finished(self, packets: list[av.Packet[VideoStream]]) -> Iterator[av.Packet[VideoStream]]:
+        for packet in packets:
+            duration = self._durations.pop(packet.pts or 0, None)
+            if duration is not None and packet.time_base == self._info.time_base:
+                packet.duration = duration
+            yield packet
+
+
+def container_of(path: Path) -> Container:
+    """The kind of file that a name asks for.
+
+    Raises:
+        UsageError: no video file is called so.
+    """
+    try:
+        return CONTAINERS[".mp4" if path.suffix.lower() == ".m4v" else path.suffix.lower()]
+    except KeyError:
+        raise UsageError(f"{path.name}: not the name of a video file; let it end in {', '.join(CONTAINERS)}") from None

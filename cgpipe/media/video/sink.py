@@ -1,0 +1,178 @@
+"""Writing a video frame by frame: pictures encoded, everything else of the input brought over."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cgpipe.errors import MediaError
+from cgpipe.media.frames import Frame
+from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.encoding import Encoding, container_of
+from cgpipe.media.video.libav import writing
+from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments
+from cgpipe.media.video.streams import OtherStreams, StreamReport
+
+# At most so much work is lost when a run is killed. A keyframe every 120 frames is also what players like to seek by.
+SEGMENT_FRAMES = 120
+
+
+class VideoSink:
+    """Writes frames, with their own times, into a video file, and all else of the input with them.
+
+    ::
+
+        source = VideoSource("in.mp4")
+        with VideoSink("out.mp4", like=source.info) as sink:
+            for frame in source:
+                sink.write(frame)
+
+    The file appears under its name when the ``with`` block ends, and only if it ends without an exception. The work
+    is done in pieces (see :mod:`cgpipe.media.video.segments`); with ``resume``, pieces that an interrupted run has left
+    are taken over: begin at ``source.frames(first=sink.resumed)``.
+
+    Args:
+        path: the file to write; its name says which container: mp4, m4v, mov, mkv or webm.
+        like: the source's info; change it with :func:`dataclasses.replace` where frames are written in another size.
+        codec: libav's name of an encoder, or a short one such as "hevc"; by default the container's most widely played.
+        crf: constant quality, smaller is better; by default hardly to be told from the original.
+        preset: the encoder's speed against size.
+        pix_fmt: libav's name of a pixel format; by default the most widely played.
+        options: further options for the encoder.
+        audio: whether to keep sound.
+        resume: identifies the input and all that was done to the frames; None if nothing is to be taken over or left.
+        segment_frames: frames a piece.
+
+    Attributes:
+        frames: how many have been written, those of an interrupted run included.
+        resumed: how many of them an interrupted run had written.
+        streams: what becomes of every stream of the input.
+        encoding: encoder and settings as chosen.
+
+    Raises:
+        UsageError: the name, the codec or a setting cannot be used; said before any work.
+        MediaError: the file cannot be written.
+    """
+
+    frames: int
+    resumed: int
+    streams: tuple[StreamReport, ...]
+    encoding: Encoding
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        like: VideoInfo,
+        codec: str | None = None,
+        crf: float | None = None,
+        preset: str | None = None,
+        pix_fmt: str | None = None,
+        options: Mapping[str, str] | None = None,
+        audio: bool = True,
+        resume: str | None = None,
+        segment_frames: int = SEGMENT_FRAMES,
+    ) -> None:
+        self._path = Path(path)
+        self._info = like
+        self._container = container_of(self._path)
+        self._keep = resume is not None
+        self._segment_frames = segment_frames
+        self._last_pts: int | None = None
+        self.encoding = Encoding.choose(
+            like, self._container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
+        )
+        self._others = OtherStreams(like, self._container, audio=audio)
+        self.streams = self._others.report
+        if self._path.is_dir():
+            raise MediaError(f"{self._path}: cannot be written: there is a folder of this name")
+        self._folder = SegmentFolder(self._path, _key(resume, like, self.encoding, segment_frames))
+        self.frames = self.resumed = self._folder.frames
+        self._writer: SegmentWriter | None = None
+        try:
+            self._writer = self._open_segment()
+        except BaseException:
+            self.abort()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.abort()
+
+    def write(self, frame: Frame) -> None:
+        """Adds a frame, whose origin carries its time.
+
+        Raises:
+            MediaError: the file cannot be written.
+            ValueError: the frame has another size than the info said.
+        """
+        writer = self._writer or self._open_segment()
+        self._writer = writer
+        pts = round((frame.origin.time - self._info.start) / self._info.time_base)
+        if self._last_pts is not None:
+            pts = max(pts, self._last_pts + 1)
+        writer.write(frame.pixels, pts, frame.origin.duration)
+        self._last_pts = pts
+        self.frames += 1
+        if writer.frames == self._segment_frames:
+            self._close_segment()
+
+    def finish(self) -> None:
+        """Joins the pieces, and gives the file its name.
+
+        Raises:
+            MediaError: the file cannot be written, or no frame was.
+        """
+        try:
+            self._close_segment()
+            if not self._folder.segments:
+                raise MediaError(f"{self._path}: not written: there were no frames")
+            joined = self._folder.path / f"joined{self._path.suffix}"
+            join_segments(self._folder.segments, joined, self._info, self._container, self._others)
+            with writing(str(self._path)):
+                os.replace(joined, self._path)
+        except BaseException:
+            self.abort()
+            raise
+        self._folder.remove()
+
+    def abort(self) -> None:
+        """Stops without a result; whole pieces are left for a later run if the sink was told to resume."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+        if self._keep and self._folder.segments:
+            self._folder.release()
+        else:
+            self._folder.remove()
+
+    def _open_segment(self) -> SegmentWriter:
+        return SegmentWriter(self._folder.next(), self._info, self.encoding)
+
+    def _close_segment(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        if writer.frames:
+            self._folder.segments.append(writer.finish())
+        else:
+            writer.abort()
+
+
+def _key(resume: str | None, info: VideoInfo, encoding: Encoding, segment_frames: int) -> str:
+    """Names a run; the random one of a run that is not to be resumed is never met again."""
+    told = resume if resume is not None else os.urandom(16).hex()
+    settings = (told, replace(info, frames=None), encoding, segment_frames)
+    return hashlib.sha256(repr(settings).encode()).hexdigest()

