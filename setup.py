@@ -16,11 +16,11 @@ REQUIREMENTS = [
     "torch>=2.6",
     "torchvision>=0.21",
     "numpy>=1.26",
-    "opencv-python-headless>=4.10",  # the full build needs libGL, which servers lack
-    "av>=14.0",
+    "opencv-python-headless>=4.13",  # the full build needs libGL, which servers lack
+    "av>=18.0",
     "click>=8.2",
     "tqdm>=4.66",
-    "Pillow>=11.0",
+    "Pillow>=11.2.1",
     "safetensors>=0.4.5",
     "platformdirs>=4.0",
 ]

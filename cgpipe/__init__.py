@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cgpipe.engine.translator import Translator
     from cgpipe.errors import (
         CgpipeError,
+        CgpipeWarning,
         DataError,
         MediaError,
         MissingDependencyError,
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     )
     from cgpipe.jobs.folder import translate_folder
     from cgpipe.jobs.report import FileResult, FolderReport
-    from cgpipe.media.frames import Batch, Frame
+    from cgpipe.jobs.video import VideoReport, translate_video
+    from cgpipe.media.frames import Batch, Frame, Unreadable
+    from cgpipe.media.video import VideoSink, VideoSource
     from cgpipe.models import Model, ModelCard, find_model, list_models, load_any, load_model, save_model
 
 __version__ = "0.1.0"
@@ -31,6 +34,7 @@ _HOMES = {
     "engine.translator": ("Translator",),
     "errors": (
         "CgpipeError",
+        "CgpipeWarning",
         "DataError",
         "MediaError",
         "MissingDependencyError",
@@ -41,13 +45,16 @@ _HOMES = {
     ),
     "jobs.folder": ("translate_folder",),
     "jobs.report": ("FileResult", "FolderReport"),
-    "media.frames": ("Batch", "Frame"),
+    "jobs.video": ("VideoReport", "translate_video"),
+    "media.frames": ("Batch", "Frame", "Unreadable"),
+    "media.video": ("VideoSink", "VideoSource"),
     "models": ("Model", "ModelCard", "find_model", "list_models", "load_any", "load_model", "save_model"),
 }
 
 __all__ = [
     "Batch",
     "CgpipeError",
+    "CgpipeWarning",
     "DataError",
     "FileResult",
     "FolderReport",
@@ -60,7 +67,11 @@ __all__ = [
     "ModelNotFoundError",
     "TrainingError",
     "Translator",
+    "Unreadable",
     "UsageError",
+    "VideoReport",
+    "VideoSink",
+    "VideoSource",
     "__version__",
     "find_model",
     "list_models",
@@ -68,6 +79,7 @@ __all__ = [
     "load_model",
     "save_model",
     "translate_folder",
+    "translate_video",
 ]
 
 

@@ -41,3 +41,7 @@ class DataError(CgpipeError):
 
 class TrainingError(CgpipeError):
     """A training run cannot start, cannot resume, or has gone wrong."""
+
+
+class CgpipeWarning(UserWarning):
+    """Something that does not stop the work but that the user should know."""

@@ -140,6 +140,8 @@ def _sound_packets(stream: Any, sound: Sound) -> list[Any]:
         wave = 0.4 * np.sin(2 * np.pi * sound.pitch * np.arange(count) / 48000)
         samples = np.repeat(wave[None].astype(np.float32), sound.channels, 0)
         kind = "fltp"
+        if sound.codec == "flac":
+            samples, kind = np.repeat((wave[None] * 32767).astype(np.int16), sound.channels, 0), "s16p"
     packets = []
     for first in range(0, count, 1024):
         piece = np.ascontiguousarray(samples[:, first : first + 1024])
@@ -193,7 +195,9 @@ def _chapter(index: int, title: str) -> dict[str, Any]:
 def times_of(path: Path) -> list[Fraction]:
     """When each frame shows, in seconds, read with nothing of cgpipe."""
     with av.open(str(path)) as container:
-        stream = next(video for video in container.streams.video if not video.disposition & av.stream.Disposition.attached_pic)
+        stream = next(
+            video for video in container.streams.video if not video.disposition & av.stream.Disposition.attached_pic
+        )
         return [frame.pts * stream.time_base for frame in container.decode(stream)]
 
 
@@ -202,7 +206,7 @@ def packets_of(path: Path, kind: str) -> list[list[bytes]]:
     with av.open(str(path)) as container:
         streams = [stream for stream in container.streams if stream.type == kind]
         found: dict[int, list[bytes]] = {stream.index: [] for stream in streams}
-        for packet in container.demux(streams):
+        for packet in container.demux(streams) if streams else ():
             if packet.size:
                 found[packet.stream.index].append(bytes(packet))
     return list(found.values())

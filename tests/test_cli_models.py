@@ -178,10 +178,10 @@ def test_options_come_from_variables_named_after_what_is_typed() -> None:
     assert given["batch_size"] == 2, "the command line goes before the environment"
 
 
-def test_help_names_the_variables() -> None:
-    text = run("translate", "--help", group=sample_group()).output
-    for variable in ("CGPIPE_TRANSLATE_TO", "CGPIPE_TRANSLATE_FROM", "CGPIPE_TRANSLATE_BATCH_SIZE"):
-        assert variable in text
+def test_help_says_once_how_variables_are_named() -> None:
+    text = " ".join(run("translate", "--help", group=sample_group()).output.split())
+    assert text.count("CGPIPE_TRANSLATE_") == 1
+    assert "such as --to by CGPIPE_TRANSLATE_TO." in text
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])

@@ -8,7 +8,6 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
-
 from clips import picture
 
 from cgpipe.media.colour import BT709, BT2020, HLG, PQ, RGB, SMPTE170M, Colour, FromRgb, ToRgb
@@ -53,7 +52,7 @@ def test_code_values_become_the_rgb_of_the_standard(matrix: int, full_range: boo
         pixels = ToRgb(Colour.of(frame), 48, 32)(frame)
         scale = 1 if depth == 8 else 257
         assert pixels.dtype == (np.uint8 if depth == 8 else np.uint16)
-        assert np.abs(pixels / scale - rgb).max() <= 1.5
+        assert np.abs(pixels / scale - rgb).max() <= 1
 
 
 @pytest.mark.parametrize(("matrix", "full_range"), SPACES)

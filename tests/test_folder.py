@@ -89,6 +89,19 @@ def test_workers_and_batches_change_nothing(photos: Path, tmp_path: Path, worker
         assert np.abs(one - two).max() <= 1
 
 
+def test_workers_start_where_opencv_runs_threads_already(photos: Path) -> None:
+    """A forked worker has none of them, and must not wait for them."""
+    code = f"""
+import cv2, numpy, cgpipe
+cv2.setNumThreads(2)
+for _ in range(5):
+    cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.uint8), (31, 31), 0)
+print(cgpipe.translate_folder({str(photos)!r}, to="zebra", workers=1).translated)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["5"], result.stderr
+
+
 def test_a_second_run_skips_what_is_current_and_redoes_what_is_not(photos: Path, model: Path) -> None:
     assert translate_folder(photos, to="zebra").translated == 5
     again = translate_folder(photos, to="zebra")

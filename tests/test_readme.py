@@ -15,12 +15,10 @@ PLACE = re.compile(r"<!-- help: (\w+) -->\n(.*?)<!-- /help -->", re.DOTALL)
 
 
 def help_of(command: str) -> str:
-    """What the program prints, without the environment's variables, as it stands in the README."""
+    """What the program prints, as it stands in the README."""
     result = CliRunner().invoke(cli, [command, "--help"], prog_name="cgpipe", terminal_width=118, max_content_width=118)
     assert result.exit_code == 0, result.output
-    text = re.sub(r"\s*\[env var: \w+(; )?", lambda match: "  [" if match[1] else "", result.output)
-    text = re.sub(r"  \[?\]", "", text)
-    lines = "\n".join(f"    {line}".rstrip() for line in text.strip().splitlines())
+    lines = "\n".join(f"    {line}".rstrip() for line in result.output.strip().splitlines())
     return f"\n{lines}\n\n"
 
 

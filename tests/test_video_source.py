@@ -57,7 +57,9 @@ def test_every_frame_with_its_pixels_and_time(tmp_path: Path, name: str, codec: 
 
 
 def test_gif(tmp_path: Path) -> None:
-    frames = read(make_clip(tmp_path / "clip.gif", codec="gif", pix_fmt="rgb8", time_base=Fraction(1, 100), pts=[0, 4, 9]))
+    frames = read(
+        make_clip(tmp_path / "clip.gif", codec="gif", pix_fmt="rgb8", time_base=Fraction(1, 100), pts=[0, 4, 9])
+    )
     assert [frame.origin.time for frame in frames] == [0, Fraction(4, 100), Fraction(9, 100)]
     assert error(frames[2].pixels, picture(2)) < 30
 
@@ -103,7 +105,12 @@ def test_the_picture_is_found_behind_sound_and_cover(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_pictures_come_upright(tmp_path: Path, rotation: int, quarters: int, mirrored: bool) -> None:
     path = make_clip(
-        tmp_path / "clip.mp4", rotation=rotation, mirrored=mirrored, count=2, options={"crf": "4"}, aspect=Fraction(4, 3)
+        tmp_path / "clip.mp4",
+        rotation=rotation,
+        mirrored=mirrored,
+        count=2,
+        options={"crf": "4"},
+        aspect=Fraction(4, 3),
     )
     source = VideoSource(path)
     frame = next(iter(source))
@@ -124,7 +131,12 @@ def test_odd_sides(tmp_path: Path, size: tuple[int, int]) -> None:
 def test_ten_bits_come_as_sixteen(tmp_path: Path) -> None:
     ramp = np.repeat(np.tile(np.linspace(0, 65535, 1024).astype(np.uint16), (32, 1))[..., None], 3, -1)
     path = make_clip(
-        tmp_path / "clip.mp4", pix_fmt="yuv420p10le", pictures=[ramp] * 2, count=2, size=(1024, 32), options={"crf": "0"}
+        tmp_path / "clip.mp4",
+        pix_fmt="yuv420p10le",
+        pictures=[ramp] * 2,
+        count=2,
+        size=(1024, 32),
+        options={"crf": "0"},
     )
     source = VideoSource(path)
     frame = next(iter(source))
@@ -136,7 +148,9 @@ def test_ten_bits_come_as_sixteen(tmp_path: Path) -> None:
 
 def test_gray(tmp_path: Path) -> None:
     gray = [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 2
-    frame = read(make_clip(tmp_path / "clip.mkv", codec="ffv1", pix_fmt="gray", pictures=gray, count=2, full_range=True))[0]
+    frame = read(
+        make_clip(tmp_path / "clip.mkv", codec="ffv1", pix_fmt="gray", pictures=gray, count=2, full_range=True)
+    )[0]
     assert error(frame.pixels, gray[0]) < 2
 
 

@@ -11,6 +11,7 @@ PREFIX = "CGPIPE"
 
 COMMANDS = {
     "translate": ("cgpipe.cli.translate", "Translate folders of pictures."),
+    "video": ("cgpipe.cli.video", "Translate videos, keeping sound, timing and colour."),
     "train": ("cgpipe.cli.train", "Train a pair of models from two folders of unpaired pictures."),
     "test": ("cgpipe.cli.test", "Show what a pair of models does: grids of the test pictures, and figures."),
     "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),

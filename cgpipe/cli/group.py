@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 import click
 
-from cgpipe.errors import CgpipeError
+from cgpipe.errors import CgpipeError, CgpipeWarning
 
 INTERRUPTED = 130
 """The exit code of a program that was stopped by Ctrl-C, as shells have it."""
@@ -56,7 +57,9 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except CgpipeError as error:
             raise ShownError(error) from error
         except KeyboardInterrupt:
@@ -64,10 +67,17 @@ class CommandGroup(click.Group):
             ctx.exit(INTERRUPTED)
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    if issubclass(category, CgpipeWarning):
+        click.echo(f"Warning: {message}", err=True)
+
+
 def _name_variables(command: click.Command, prefix: str) -> None:
     for option in command.params:
         if isinstance(option, click.Option) and option.envvar is None and option.allow_from_autoenv:
-            typed = max(option.opts, key=len).lstrip("-")
-            option.envvar = f"{prefix}_{typed}".replace("-", "_").upper()
+            typed = max(option.opts, key=len)
+            option.envvar = f"{prefix}_{typed.lstrip('-')}".replace("-", "_").upper()
             option.allow_from_autoenv = False
-            option.show_envvar = True
+            # Once in words, not once an option, which would hide what the options say.
+            example = f"{typed} by {option.envvar}"
+            command.epilog = command.epilog or f"Options can also be set by environment variables, such as {example}."

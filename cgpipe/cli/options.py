@@ -92,8 +92,12 @@ speed_options = together(
     click.option(
         "--batch-size", type=click.IntRange(min=1), help="Pictures translated at a time.  [default: 1, on a GPU 8]"
     ),
-    click.option("--workers", type=click.IntRange(min=0), default=1, help="Processes that decode."),
-    click.option("--prefetch", type=click.IntRange(min=1), default=2, help="Batches each of them decodes ahead."),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        help="Processes that decode pictures, or threads that decode a video.  [default: 1, for a video up to 4]",
+    ),
+    click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches that are decoded ahead."),
     click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run."),
     click.option(
         "--precision",

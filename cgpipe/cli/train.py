@@ -27,7 +27,7 @@ def _setting_options(command: Any) -> Any:
         elif setting.name.endswith("_dir"):
             kind = click.Path(file_okay=False, path_type=Path)
         names = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-        text = f"{setting.metadata['help']}  [recipe, else: {setting.default}]"
+        text = f"{setting.metadata['help']}  [{setting.default}]"
         command = click.option(names, setting.name, type=kind, default=None, help=text)(command)
     return command
 
@@ -40,7 +40,8 @@ def command(recipe: Path | None, resume: bool, **settings: Any) -> None:
     """Train a pair of models from two folders of unpaired pictures.
 
     Without options: the recipe of the shipped horse and zebra models, on datasets/horse2zebra. A dataset has the
-    folders trainA and trainB, and optionally testA and testB for the sample grids.
+    folders trainA and trainB, and optionally testA and testB for the sample grids. What stands in square brackets is
+    taken where neither the command line nor the recipe says anything.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     config = load_config(recipe, given)

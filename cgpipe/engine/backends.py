@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from cgpipe.errors import CgpipeWarning
 from cgpipe.networks import Generator
 
 Engine = Literal["eager", "compile", "torchscript"]
@@ -20,9 +21,18 @@ def _eager(generator: Generator) -> Run:
     return generator
 
 
+def can_compile(device: torch.device) -> bool:
+    """Whether ``torch.compile`` can work: on a CPU it needs a C++ compiler. Warns where there is none."""
+    found = device.type != "cpu" or bool(shutil.which("c++") or shutil.which("g++"))
+    if not found:
+        warnings.warn(
+            "Compiling needs a C++ compiler, and there is none: going on without.", CgpipeWarning, stacklevel=2
+        )
+    return found
+
+
 def _compile(generator: Generator) -> Run:
-    if next(generator.parameters()).device.type == "cpu" and not (shutil.which("c++") or shutil.which("g++")):
-        warnings.warn("--compile needs a C++ compiler on a CPU and found none: going on without it.", stacklevel=2)
+    if not can_compile(next(generator.parameters()).device):
         return generator
     compiled: Run = torch.compile(generator, dynamic=None)
     return compiled

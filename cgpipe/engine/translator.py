@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from cgpipe.engine.backends import Engine, prepare
 from cgpipe.engine.precision import Precision, choose_dtype
 from cgpipe.engine.scale import Size, add_change, highest, resize, to_integer, working_size
-from cgpipe.errors import CgpipeError, UsageError
+from cgpipe.errors import CgpipeError, CgpipeWarning, ModelError, UsageError
 from cgpipe.media.frames import Batch, Pixels
 from cgpipe.models import Model, find_model, load_any
 from cgpipe.models.foreign import Direction
@@ -56,6 +56,7 @@ class Translator:
 
     Raises:
         UsageError: an option has a value that cannot be used here, such as a GPU that is not there.
+        ModelError: the model takes or gives other than three channels.
     """
 
     def __init__(
@@ -72,6 +73,10 @@ class Translator:
             raise UsageError(f"The size must be at least 1 pixel, not {size}.")
         if not 0 <= strength <= 2:
             raise UsageError(f"The strength must be between 0 and 2, not {strength}.")
+        if {model.card.settings.get(name, 3) for name in ("in_channels", "out_channels")} != {3}:
+            raise ModelError(
+                "This model does not translate colour pictures: it has other channels than red, green, blue."
+            )
         self.model = model
         self.device = choose_device(device)
         self.size = size
@@ -182,7 +187,7 @@ class Translator:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._largest = half
-        warnings.warn(f"The GPU is out of memory: going on with batches of {half}.", stacklevel=2)
+        warnings.warn(f"The GPU is out of memory: going on with batches of {half}.", CgpipeWarning, stacklevel=2)
         return torch.cat([self._within_memory(part) for part in pixels.split(half)])
 
     def _translate_on_device(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -18,15 +18,15 @@ import cv2
 
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
-from cgpipe.engine.translator import Translator, TranslatorOptions
+from cgpipe.engine.translator import TranslatorOptions
 from cgpipe.errors import MediaError
+from cgpipe.jobs.common import domain_of, load_translator, settings_of
 from cgpipe.jobs.freshness import Freshness
 from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.media.files import Plan, plan_files
 from cgpipe.media.frames import Batch, Frame, Unreadable
 from cgpipe.media.images import PictureExtras, read_picture, write_picture
-from cgpipe.models import find_model, load_any
-from cgpipe.models.card import UNKNOWN
+from cgpipe.models import find_model
 from cgpipe.models.foreign import Direction
 
 PathLike = str | os.PathLike[str]
@@ -66,8 +66,8 @@ def translate_folder(
     overwrite: bool = False,
     recursive: bool = True,
     batch_size: int | None = None,
-    workers: int = 1,
-    prefetch: int = 2,
+    workers: int | None = None,
+    ahead: int = 2,
     on_start: Callable[[str, int], None] | None = None,
     on_result: Callable[[FileResult], None] | None = None,
     **options: Unpack[TranslatorOptions],
@@ -86,8 +86,8 @@ def translate_folder(
         overwrite: translate again what is done.
         recursive: go into sub-folders.
         batch_size: pictures of one size translated together; by default 1 on a CPU and 8 on a GPU.
-        workers: processes that decode.
-        prefetch: batches that each of them decodes ahead.
+        workers: processes that decode, by default 1; 0 decodes in this process.
+        ahead: batches that each of them decodes ahead.
         on_start: told the model in words and the number of pictures, when the work begins.
         on_result: told what became of each file.
         options: of :class:`cgpipe.Translator`.
@@ -97,39 +97,30 @@ def translate_folder(
         ModelError: the model cannot be found or read.
     """
     started = time.perf_counter()
-    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     found = find_model(to, source=source, file=model)
-    domain = to or (found.card.target if found.card and found.card.target != UNKNOWN else "translated")
-    plan = plan_files(given, domain=domain, output=output, format=format, recursive=recursive)
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    plan = plan_files(given, domain=domain_of(found, to), output=output, format=format, recursive=recursive)
     plan.remove_stale()
-    loaded = load_any(found, source=source, target=to, direction=direction, batch_statistics=batch_statistics)
-    translator = Translator(loaded, **options)
-    size = batch_size or (8 if translator.device.type == "cuda" else 1)
-    settings = {
-        "size": translator.size,
-        "strength": translator.strength,
-        "device": str(translator.device),
-        "precision": translator.precision,
-        "engine": translator.engine,
-        "batch_size": size,
-        "workers": workers,
-    }
+    translator = load_translator(
+        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, **options
+    )
+    on_gpu = translator.device.type == "cuda"
+    batch_size = batch_size or (8 if on_gpu else 1)
+    workers = min(1 if workers is None else workers, plan.count)
+    settings = settings_of(translator) | {"batch_size": batch_size, "workers": workers}
     report = FolderReport(model=str(found), outputs=plan.roots, settings=settings, ignored=plan.ignored)
     freshness = Freshness(plan.roots, [found.path, format, quality, translator.size, translator.strength])
     if on_start:
         on_start(report.model, plan.count)
-    on_device = translator.device.type == "cuda"
-    items = load(
+    batches = load(
         partial(_read_share, plan, None if overwrite else freshness),
-        batch_size=size,
-        workers=min(workers, plan.count),
-        ahead=prefetch,
-        pin_memory=on_device,
+        batch_size=batch_size,
+        workers=workers,
+        ahead=ahead,
+        pin_memory=on_gpu,
     )
-    with (
-        closing(_prefetched(translator.stream(items), prefetch)) as translated,
-        PictureWriter(format, quality) as writer,
-    ):
+    translated = prefetch(translator.stream(batches), ahead)
+    with closing(translated), PictureWriter(format, quality) as writer:
         for result in writer.write(translated):
             report.add(result)
             if on_result:
@@ -138,14 +129,11 @@ def translate_folder(
     return report
 
 
-_prefetched = prefetch  # The parameter of the same name is a number.
-
-
 def _read_share(
     plan: Plan, freshness: Freshness | None, worker: int, workers: int
 ) -> Iterator[Frame | Unreadable | Done]:
     """One worker's share of the pictures; the folders are walked anew, so that no list is handed over."""
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # 1 would wait for threads that a forked worker has not got
     for pair in plan.pairs(worker, workers):
         origin = PictureOrigin(input=pair.input, output=pair.output)
         if freshness and freshness.is_current(pair.input, pair.output):

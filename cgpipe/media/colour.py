@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+from PIL import Image
 
 from cgpipe.media.frames import Pixels
 
@@ -34,6 +35,8 @@ _SCALER_MATRIX = {
 _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _TO_DEEP_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _FROM_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+# In 16 bits, libswscale takes 255 * 256 for the white of YUV, not 65535.
+_SCALER_WHITE = np.uint16(65280)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,7 @@ class Colour:
         """
         layout = av.VideoFormat(pix_fmt)
         depth = max(component.bits for component in layout.components)
-        if layout.is_rgb:
+        if layout.is_rgb or layout.has_palette:
             return replace(self, matrix=RGB, full_range=True, depth=depth)
         if self.is_hdr:
             colour = replace(Colour.guess(720), full_range=self.full_range)
@@ -142,6 +145,7 @@ class ToRgb:
     def __init__(self, colour: Colour, width: int, height: int) -> None:
         self._scaler = VideoReformatter()
         deep = colour.depth > 8 or colour.is_hdr
+        self._white_is_low = deep and not (colour.is_hdr or colour.full_range)
         self._settings: dict[str, Any] = {
             "width": width,
             "height": height,
@@ -157,6 +161,9 @@ class ToRgb:
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         """RGB of shape (height, width, 3): uint8, or uint16 over its whole range when the stream has over 8 bits."""
         pixels: Any = self._scaler.reformat(frame, **self._settings).to_ndarray()
+        if self._white_is_low:
+            pixels = np.minimum(pixels, _SCALER_WHITE)
+            pixels += pixels >> 8
         return np.ascontiguousarray(pixels)  # where lines are padded, the array has holes
 
 
@@ -166,21 +173,52 @@ class FromRgb:
     Args:
         colour: what the frames are to be tagged with.
         pix_fmt: libav's name of the pixel format.
+        width: of the frames, if it is to be another than that of the arrays, which are scaled then.
     """
 
-    def __init__(self, colour: Colour, pix_fmt: str) -> None:
-        self._scaler = VideoReformatter()
-        self._settings: dict[str, Any] = {
-            "format": pix_fmt,
-            "dst_colorspace": _SCALER_MATRIX.get(colour.matrix),
-            "src_color_range": ColorRange.JPEG,
-            "dst_color_range": ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
-            "interpolation": _FROM_RGB,
-        }
+    def __init__(self, colour: Colour, pix_fmt: str, *, width: int | None = None) -> None:
+        self._to_yuv = colour.matrix != RGB
+        matrix = _SCALER_MATRIX.get(colour.matrix)
+        full = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
+        steps = [pix_fmt]
+        if colour.full_range and pix_fmt in ("yuv420p", "yuv422p", "yuv444p"):
+            # Straight to 8 bits of full range, libswscale rounds chroma down: blue is 0.9 of 255 too dark.
+            steps.insert(0, f"{pix_fmt}14le")
+        self._steps: list[tuple[VideoReformatter, dict[str, Any]]] = []
+        source_range, source_matrix = ColorRange.JPEG, None
+        for step in steps:
+            settings = {
+                "format": step,
+                "width": width,
+                "src_colorspace": source_matrix,
+                "dst_colorspace": matrix,
+                "src_color_range": source_range,
+                "dst_color_range": full,
+                "interpolation": _FROM_RGB,
+            }
+            self._steps.append((VideoReformatter(), settings))
+            source_range, source_matrix = full, matrix
+
+    def __call__(self, pixels: Pixels) -> av.VideoFrame:
+        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16 over its whole range."""
+        whole: Any = np.ascontiguousarray(pixels)
+        if whole.dtype == np.uint16 and self._to_yuv:
+            whole = whole - (whole >> 8)
+        frame = av.VideoFrame.from_numpy_buffer(whole, "rgb24" if whole.dtype == np.uint8 else "rgb48le")
+        for scaler, settings in self._steps:
+            frame = scaler.reformat(frame, **settings)
+        return frame
+
+
+class ToPalette:
+    """Turns RGB arrays into frames of 256 colours, each with a palette of its own, for GIF."""
 
     def __call__(self, pixels: Pixels) -> av.VideoFrame:
         """A frame of the same size; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16."""
-        layout = "rgb24" if pixels.dtype == np.uint8 else "rgb48le"
-        whole: Any = np.ascontiguousarray(pixels)
-        frame = av.VideoFrame.from_numpy_buffer(whole, layout)
-        return self._scaler.reformat(frame, **self._settings)
+        shallow = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+        image = Image.fromarray(shallow).quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+        colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+        palette = np.full((256, 4), 255, np.uint8)
+        palette[: len(colours), 1:] = colours
+        both: Any = (np.asarray(image), palette)
+        return av.VideoFrame.from_ndarray(both, format="pal8")

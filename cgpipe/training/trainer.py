@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from cgpipe.engine.backends import can_compile
 from cgpipe.errors import MissingDependencyError, TrainingError
 from cgpipe.media.folders import find_pictures
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
@@ -113,7 +114,7 @@ class Trainer:
         self.step = 0
         self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
-        if config.compile:
+        if config.compile and can_compile(self.arithmetic.device):
             self.networks.compile_networks()
 
     def _adam(self, networks: nn.Module) -> torch.optim.Adam:
@@ -260,7 +261,9 @@ class Trainer:
 
     def save(self) -> None:
         """The state, and the two model files, which ``--to`` finds."""
-        self._require_finite(all(bool(weight.isfinite().all()) for weight in self.networks.parameters()))
+        # Model files hold half precision: what overflows there has exploded already.
+        weights = (*self.networks.parameters(), *self.averages.parameters())
+        self._require_finite(all(bool(weight.half().isfinite().all()) for weight in weights))
         save_state(self.config.checkpoint_dir / STATE_NAME, self.state_dict())
         folders = [self.config.checkpoint_dir]
         if self.config.publish:

@@ -113,6 +113,30 @@ class VideoInfo:
         return (self.colour.notice,) if self.colour.notice else ()
 
 
+class Timeline:
+    """Where frames lie in the output: their own times, counted from the clip's start, never standing still.
+
+    Args:
+        info: the clip; times are in units of its time base.
+    """
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._info = info
+        self._last: int | None = None
+
+    def place(self, origin: VideoOrigin) -> int:
+        """The time of a frame in the output."""
+        pts = round((origin.time - self._info.start) / self._info.time_base)
+        self._last = pts if self._last is None else max(pts, self._last + 1)
+        return self._last
+
+    def length(self, origin: VideoOrigin) -> int | None:
+        """How long the frame shows, or None where its source does not say."""
+        if origin.duration is None:
+            return None
+        return max(1, round(origin.duration * origin.time_base / self._info.time_base))
+
+
 @dataclass(slots=True)
 class Damage:
     """What was wrong with a clip, counted while it is read.

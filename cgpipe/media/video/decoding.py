@@ -199,6 +199,8 @@ class Reader:
             if pts is None:
                 pts = 0 if last is None else last + self.step
             if last is not None and pts <= last:
+                if self.damage.bad_packets:
+                    continue  # a damaged decoder gives frames late; this one's place has been filled
                 pts = last + 1
             yield Shot(frame=frame, pts=pts, duration=frame.duration or None, key=frame.key_frame)
             last = pts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import av.error
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.colour import Colour, FromRgb
+from cgpipe.media.colour import Colour, FromRgb, ToPalette
 from cgpipe.media.frames import Pixels
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.libav import writing
@@ -31,18 +31,24 @@ class Container:
         subtitle: codec to which text subtitles are turned that it does not take as they are; None if it takes none.
         edit_lists: whether it can say that playing begins within a packet.
         options: for the muxer.
+        tick: the only time base that it has; None if it takes any, or one as good.
+        shortest: ticks that a frame must show at least.
     """
 
     format: str
     codecs: tuple[str, ...]
-    audio: str
+    audio: str | None = None
     subtitle: str | None = None
     edit_lists: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    tick: Fraction | None = None
+    shortest: int = 1
 
 
 _H26X = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
 _FREE = ("libsvtav1", "av1_nvenc")
+# Their streams do not carry the shape of a pixel, and PyAV cannot have Matroska write it.
+_WITHOUT_ASPECT = (*_FREE, "libvpx-vp9", "ffv1")
 # The index goes to the front, so that playing can begin before a download ends.
 _MP4 = {"movflags": "+faststart"}
 CONTAINERS: Mapping[str, Container] = {
@@ -61,6 +67,10 @@ CONTAINERS: Mapping[str, Container] = {
         format="matroska", codecs=(*_H26X, *_FREE, "libvpx-vp9", "ffv1", "prores_ks"), audio="aac", subtitle="subrip"
     ),
     ".webm": Container(format="webm", codecs=("libvpx-vp9", *_FREE), audio="libopus", subtitle="webvtt"),
+}
+ANIMATIONS: Mapping[str, Container] = {
+    ".gif": Container(format="gif", codecs=("gif",), tick=Fraction(1, 100), shortest=2),
+    ".webp": Container(format="webp", codecs=("libwebp_anim",), tick=Fraction(1, 1000), options={"loop": "0"}),
 }
 
 
@@ -90,7 +100,12 @@ class _Encoder:
 # in VLC, mpv, Chrome and whatever decodes in software. VP9 and AV1 take odd sides as they are.
 _NVENC = _Encoder(crf=("cq", "20"), preset=("preset", "p5"), options={"rc": "vbr"})
 _ENCODERS: Mapping[str, _Encoder] = {
-    "libx264": _Encoder(crf=("crf", "18"), preset=("preset", "medium")),
+    "libx264": _Encoder(
+        crf=("crf", "18"),
+        preset=("preset", "medium"),
+        # Otherwise one clip gives other bytes in every run; what is resumed must equal what never stopped.
+        options={"x264-params": "cpu-independent=1"},
+    ),
     "libx265": _Encoder(crf=("crf", "20"), preset=("preset", "medium"), options={"x265-params": "log-level=none"}),
     "libsvtav1": _Encoder(crf=("crf", "26"), preset=("preset", "8"), odd="yuv420p"),
     "libvpx-vp9": _Encoder(
@@ -101,6 +116,8 @@ _ENCODERS: Mapping[str, _Encoder] = {
     "h264_nvenc": _NVENC,
     "hevc_nvenc": _NVENC,
     "av1_nvenc": _NVENC,
+    "gif": _Encoder(pix_fmt="pal8", odd="pal8"),
+    "libwebp_anim": _Encoder(odd="yuv420p", options={"quality": "90"}),
 }
 _SHORT_NAMES = {
     "h264": "libx264",
@@ -124,11 +141,13 @@ class Encoding:
         codec: libav's name of the encoder.
         pix_fmt: libav's name of the pixel format that it is given.
         options: everything that it is told, as text.
+        square: whether pixels must be made square, because neither stream nor container can say that they are not.
     """
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str] = field(default_factory=dict)
+    square: bool = False
 
     @classmethod
     def choose(
@@ -156,9 +175,24 @@ class Encoding:
         chosen |= _setting(name, "crf", rules.crf, None if crf is None else f"{crf:g}")
         chosen |= _setting(name, "preset", rules.preset, preset)
         for option, value in (options or {}).items():
-            both = option == "x265-params" and option in chosen
+            both = option in ("x264-params", "x265-params") and option in chosen
             chosen[option] = f"{chosen[option]}:{value}" if both else str(value)
-        return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, pix_fmt), options=chosen)
+        wordless = name in _WITHOUT_ASPECT and container.format in ("matroska", "webm")
+        square = wordless and info.sample_aspect_ratio != 1
+        return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, pix_fmt), options=chosen, square=square)
+
+    def notices(self, info: VideoInfo) -> tuple[str, ...]:
+        """What the user must be told about how ``info`` is written."""
+        told = []
+        if self.square:
+            told.append(f"{self.codec} in Matroska cannot hold pixels that are not square; the picture is stretched")
+        odd = info.width % 2 or info.height % 2
+        if odd and "444" in self.pix_fmt and self.codec in _H26X:
+            told.append(
+                f"a side of {info.width}x{info.height} is odd, which {self.codec} can hold in 4:4:4 only; not every "
+                "player shows that (VP9 and AV1 have no such limit)"
+            )
+        return tuple(told)
 
     @property
     def segment_format(self) -> str:
@@ -169,7 +203,7 @@ class Encoding:
 def _codec_name(codec: str | None, container: Container) -> str:
     name = container.codecs[0] if codec is None else _SHORT_NAMES.get(codec, codec)
     if name not in _ENCODERS:
-        raise UsageError(f"codec {codec!r} is not known; take one of {', '.join(_ENCODERS)}")
+        raise UsageError(f"codec {codec!r} is not known; take one of {', '.join(container.codecs)}")
     if name not in container.codecs:
         fitting = ", ".join(container.codecs)
         raise UsageError(
@@ -233,9 +267,15 @@ class VideoEncoder:
         self._name = name
         self._encoding = encoding
         self._info = info
+        self._shape = (info.height, info.width, 3)
         colour = info.colour.written_as(encoding.pix_fmt, info.height)
-        self._to_frame = FromRgb(colour, encoding.pix_fmt)
+        if encoding.square:
+            width = 2 * round(info.width * info.sample_aspect_ratio / 2)
+            self._info = replace(info, width=width, sample_aspect_ratio=Fraction(1))
+        palette = encoding.pix_fmt == "pal8"
+        self._to_frame = ToPalette() if palette else FromRgb(colour, encoding.pix_fmt, width=self._info.width)
         self._durations: dict[int, int] = {}
+        self._count = 0
         self.stream = self._add_stream(colour)
 
     def _add_stream(self, colour: Colour) -> VideoStream:
@@ -278,9 +318,9 @@ class VideoEncoder:
 
     def encode(self, pixels: Pixels, pts: int, duration: int | None) -> Iterator[av.Packet[VideoStream]]:
         """Packets that are ready once this picture is in; ``pts`` and ``duration`` in units of the info's time base."""
-        shape = (self._info.height, self._info.width, 3)
-        if pixels.shape != shape:
-            raise ValueError(f"{self._name} takes frames of shape {shape}, not {pixels.shape}")
+        if pixels.shape != self._shape:
+            raise ValueError(f"{self._name} takes frames of shape {self._shape}, not {pixels.shape}")
+        self._count += 1
         frame = self._to_frame(pixels)
         frame.pts, frame.time_base = pts, self._info.time_base
         if duration:
@@ -298,18 +338,26 @@ class VideoEncoder:
     def _finished(self, packets: list[av.Packet[VideoStream]]) -> Iterator[av.Packet[VideoStream]]:
         for packet in packets:
             duration = self._durations.pop(packet.pts or 0, None)
+            if self._count <= 2:
+                # x265 does not fill this in when it has fewer frames than it looks ahead for B-frames.
+                packet.dts = packet.pts
             if duration is not None and packet.time_base == self._info.time_base:
                 packet.duration = duration
             yield packet
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix by which a kind of file is known here."""
+    return ".mp4" if path.suffix.lower() == ".m4v" else path.suffix.lower()
+
+
 def container_of(path: Path) -> Container:
-    """The kind of file that a name asks for.
+    """The kind of video file that a name asks for.
 
     Raises:
         UsageError: no video file is called so.
     """
     try:
-        return CONTAINERS[".mp4" if path.suffix.lower() == ".m4v" else path.suffix.lower()]
+        return CONTAINERS[suffix_of(path)]
     except KeyError:
         raise UsageError(f"{path.name}: not the name of a video file; let it end in {', '.join(CONTAINERS)}") from None

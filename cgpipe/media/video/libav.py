@@ -6,6 +6,8 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -62,3 +64,9 @@ def writing(name: str) -> Iterator[None]:
 def explain(error: BaseException) -> str:
     """The shortest true sentence that an error carries."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def packet_time(packet: av.Packet[Any]) -> Fraction:
+    """When a packet is due, in seconds: by this, streams are interleaved."""
+    time = packet.dts if packet.dts is not None else packet.pts
+    return Fraction(0) if time is None else time * packet.time_base

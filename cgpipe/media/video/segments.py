@@ -11,7 +11,6 @@ import heapq
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +21,7 @@ from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.encoding import Container, Encoding, VideoEncoder
-from cgpipe.media.video.libav import writing
+from cgpipe.media.video.libav import packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
 
 _KEY_FILE = "job"
@@ -168,7 +167,7 @@ def join_segments(
             _set_timescale(output, info)
             output.start_encoding()
             picture = _segment_packets(segments, joined[0])
-            for packet in heapq.merge(picture, others.packets(), key=_time):
+            for packet in heapq.merge(picture, others.packets(), key=packet_time):
                 output.mux(packet)
 
 
@@ -206,11 +205,6 @@ def _segment_packets(segments: Sequence[Path], stream: av.video.stream.VideoStre
                 last = packet.dts
                 packet.stream = stream
                 yield packet
-
-
-def _time(packet: av.Packet[Any]) -> Fraction:
-    time = packet.dts if packet.dts is not None else packet.pts
-    return Fraction(0) if time is None else time * packet.time_base
 
 
 def _whole_frames(path: Path) -> int:

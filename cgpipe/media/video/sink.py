@@ -12,7 +12,7 @@ from typing import Self
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Frame
-from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.clip import Timeline, VideoInfo
 from cgpipe.media.video.encoding import Encoding, container_of
 from cgpipe.media.video.libav import writing
 from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments
@@ -53,6 +53,7 @@ class VideoSink:
         resumed: how many of them an interrupted run had written.
         streams: what becomes of every stream of the input.
         encoding: encoder and settings as chosen.
+        notices: what the user must be told about how the clip is written.
 
     Raises:
         UsageError: the name, the codec or a setting cannot be used; said before any work.
@@ -63,6 +64,7 @@ class VideoSink:
     resumed: int
     streams: tuple[StreamReport, ...]
     encoding: Encoding
+    notices: tuple[str, ...]
 
     def __init__(
         self,
@@ -83,10 +85,11 @@ class VideoSink:
         self._container = container_of(self._path)
         self._keep = resume is not None
         self._segment_frames = segment_frames
-        self._last_pts: int | None = None
+        self._timeline = Timeline(like)
         self.encoding = Encoding.choose(
             like, self._container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
         )
+        self.notices = self.encoding.notices(like)
         self._others = OtherStreams(like, self._container, audio=audio)
         self.streams = self._others.report
         if self._path.is_dir():
@@ -120,11 +123,7 @@ class VideoSink:
         """
         writer = self._writer or self._open_segment()
         self._writer = writer
-        pts = round((frame.origin.time - self._info.start) / self._info.time_base)
-        if self._last_pts is not None:
-            pts = max(pts, self._last_pts + 1)
-        writer.write(frame.pixels, pts, frame.origin.duration)
-        self._last_pts = pts
+        writer.write(frame.pixels, self._timeline.place(frame.origin), self._timeline.length(frame.origin))
         self.frames += 1
         if writer.frames == self._segment_frames:
             self._close_segment()

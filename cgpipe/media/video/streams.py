@@ -126,7 +126,7 @@ class OtherStreams:
             return None, "timecodes and sensor data are not brought over (chapters are)"
         if _takes(container, stream) or (about.kind == "cover" and container.format == "matroska"):
             return "copied", ""
-        if about.kind == "audio" and about.codec:
+        if about.kind == "audio" and about.codec and container.audio is not None:
             return f"encoded as {container.audio}", ""
         if about.kind == "subtitle" and container.subtitle is not None and about.codec in TEXT_OF:
             return f"turned into {container.subtitle}", ""
@@ -156,7 +156,7 @@ class OtherStreams:
 
     def _carrier(self, stream: Any, output: av.container.OutputContainer) -> Carrier:
         how = self._plan[stream.index]
-        if how.startswith("encoded"):
+        if how.startswith("encoded") and self._container.audio is not None:
             return Encoded(stream, output, self._container.audio, self._span)
         if how.startswith("turned") and self._container.subtitle is not None:
             return Reworded(stream, output, self._container.subtitle, self._span)

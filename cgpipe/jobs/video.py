@@ -1,0 +1,309 @@
+"""Translates videos: the same flow as for folders, with a video at both ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from cgpipe.engine.loader import load
+from cgpipe.engine.prefetch import prefetch
+from cgpipe.engine.translator import Translator, TranslatorOptions
+from cgpipe.errors import CgpipeWarning
+from cgpipe.jobs.common import load_translator, settings_of
+from cgpipe.jobs.freshness import Freshness
+from cgpipe.media.frames import Frame, Pixels, Unreadable
+from cgpipe.media.video import Sink, Source, StreamReport, VideoInfo, open_sink, open_source
+from cgpipe.models import Found, find_model
+from cgpipe.models.foreign import Direction
+
+PathLike = str | os.PathLike[str]
+OnStart = Callable[[str, int | None], None]
+OnFrames = Callable[[int], None]
+
+
+class VideoOptions(TypedDict, total=False):
+    """What can be asked of a video job; all have a default.
+
+    ``codec``, ``crf``, ``preset``, ``pix_fmt``: of the encoder (see :class:`cgpipe.VideoSink`). ``start``, ``end``:
+    seconds. ``fps``: a constant rate in place of the input's own times. ``duration``: seconds after which a camera or
+    a stream ends. ``audio``: keep sound. ``hwaccel``: a device that decodes,
+    ``threads``: of the decoder. ``side_by_side``: original and
+    translation in one picture. ``overwrite``: translate again what is done. ``batch_size``: frames translated
+    together, by default 1 on a CPU and 8 on a GPU. ``ahead``: batches that each stage works ahead.
+    """
+
+    codec: str | None
+    crf: float | None
+    preset: str | None
+    pix_fmt: str | None
+    start: float | None
+    end: float | None
+    fps: float | None
+    duration: float | None
+    audio: bool
+    hwaccel: str | None
+    side_by_side: bool
+    overwrite: bool
+    threads: int | None
+    batch_size: int | None
+    ahead: int
+
+
+@dataclass(kw_only=True)
+class VideoReport:
+    """What :func:`cgpipe.translate_video` did.
+
+    Args:
+        input, output: as they were named.
+        model: one line: which model, and where it came from.
+        settings: what was chosen for the network and the encoder.
+        skipped: the output was there and current, so nothing was done.
+        frames: written.
+        resumed: how many of them an interrupted run had written before.
+        filled: frames that stand for lost ones, as repeats of their neighbours.
+        bad_packets: packets that could not be decoded.
+        missing: frames that the input promised after the place where it ends.
+        streams: what became of every stream of the input.
+        notices: what else should be known.
+        seconds: times by stage; ``total`` is by the clock, the others overlap.
+    """
+
+    input: str
+    output: str
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+    frames: int = 0
+    resumed: int = 0
+    filled: int = 0
+    bad_packets: int = 0
+    missing: int = 0
+    streams: tuple[StreamReport, ...] = ()
+    notices: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something of the input could not be read."""
+        return bool(self.filled or self.bad_packets or self.missing)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is well, 3 when the input was damaged and what could be read of it was translated."""
+        return 3 if self.damaged else 0
+
+    def summary(self) -> str:
+        """One line for a person."""
+        if self.skipped:
+            return f"Already done: {self.output} (--overwrite translates it again)"
+        total = self.seconds.get("total", 0.0)
+        rate = (self.frames - self.resumed) / total if total else 0.0
+        parts = [f"{self.frames} frames in {total:.1f} s ({rate:.1f} a second)"]
+        counts = [(self.resumed, "from an interrupted run"), (self.filled, "filled"), (self.missing, "missing")]
+        parts += [f"{count} {what}" for count, what in counts if count]
+        return f"{', '.join(parts)}: {self.output}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["streams"] = [asdict(stream) for stream in self.streams]
+        values["seconds"] = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+        return values
+
+
+def translate_video(
+    input: PathLike,
+    output: PathLike,
+    *,
+    to: str | None = None,
+    source: str | None = None,
+    model: PathLike | None = None,
+    direction: Direction | None = None,
+    batch_statistics: bool = False,
+    video: VideoOptions | None = None,
+    on_start: OnStart | None = None,
+    on_frames: OnFrames | None = None,
+    **options: Unpack[TranslatorOptions],
+) -> VideoReport:
+    """Translates a video; only the look of its pictures changes.
+
+    Every frame keeps its time. Sound, subtitles, chapters, metadata, colour, size and orientation are kept. The output
+    appears when it is whole; an interrupted job goes on where it was when it is started again.
+
+    Args:
+        input: a file, a folder or numbered pattern of pictures, ``camera:0``, the address of a stream, or ``-``.
+        output: a file (mp4, mov, mkv, webm, gif, webp), a folder or pattern of pictures, or ``-``.
+        to, source, model, direction, batch_statistics: which model, as in :meth:`cgpipe.Translator.find`.
+        video: see :class:`VideoOptions`.
+        on_start: told the model in words and the number of frames, or None where the input does not say.
+        on_frames: told how many frames were written, after each batch.
+        options: of :class:`cgpipe.Translator`.
+
+    Raises:
+        UsageError: an option cannot be used, such as a codec that the container does not take.
+        MediaError: the input cannot be read at all, or the output cannot be written.
+        ModelError: the model cannot be found or read.
+    """
+    found = find_model(to, source=source, file=model)
+    translator = load_translator(
+        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, **options
+    )
+    job = VideoJob(found, translator, video or {}, on_start, on_frames)
+    return job.run(os.fspath(input), os.fspath(output))
+
+
+class VideoJob:
+    """A translator and options, ready for one video after another."""
+
+    def __init__(
+        self,
+        found: Found,
+        translator: Translator,
+        video: VideoOptions,
+        on_start: OnStart | None = None,
+        on_frames: OnFrames | None = None,
+    ) -> None:
+        self.found = found
+        self.translator = translator
+        self.video = video
+        self.on_start = on_start
+        self.on_frames = on_frames
+        self.batch_size = video.get("batch_size") or (8 if translator.device.type == "cuda" else 1)
+        self.ahead = video.get("ahead", 2)
+
+    def run(self, input: str, output: str) -> VideoReport:
+        """Translates one video; see :func:`translate_video`."""
+        started = time.perf_counter()
+        report = VideoReport(input=input, output=output, model=str(self.found))
+        settings = self._deciding_settings(input)
+        if self._is_done(input, output, settings):
+            report.skipped = True
+            return report
+        with open_source(input, **self._of_source()) as source:
+            report.notices += source.info.notices
+            for notice in report.notices:
+                warnings.warn(notice, CgpipeWarning, stacklevel=2)
+            with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
+                if self.on_start:
+                    self.on_start(report.model, source.info.frames)
+                self._translate(source, sink, report)
+            damage = source.damage
+            report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
+            report.filled, report.bad_packets = damage.filled, damage.bad_packets
+            report.missing = damage.missing
+            report.settings = settings_of(self.translator) | {"batch_size": self.batch_size} | sink.settings
+        report.seconds |= {"inference": self.translator.busy_seconds, "total": time.perf_counter() - started}
+        return report
+
+    def _translate(self, source: Source, sink: Sink, report: VideoReport) -> None:
+        decoded = Timed(source.frames(first=sink.resumed))
+        batches = load(
+            lambda worker, workers: self._originals(decoded),
+            batch_size=self.batch_size,
+            workers=0,
+            ahead=self.ahead,
+            pin_memory=self.translator.device.type == "cuda",
+        )
+        encode_seconds = 0.0
+        if self.on_frames and sink.resumed:
+            self.on_frames(sink.resumed)
+        with closing(prefetch(self.translator.stream(batches), self.ahead)) as translated:
+            for item in translated:
+                if isinstance(item, Unreadable):
+                    report.notices.append(item.reason)
+                    warnings.warn(item.reason, CgpipeWarning, stacklevel=2)
+                    continue
+                began = time.perf_counter()
+                for frame in item.frames():
+                    sink.write(beside_original(frame))
+                encode_seconds += time.perf_counter() - began
+                if self.on_frames:
+                    self.on_frames(len(item))
+        report.seconds |= {"decode": decoded.seconds, "encode": encode_seconds}
+
+    def _originals(self, frames: Iterable[Frame | Unreadable]) -> Iterator[Frame | Unreadable]:
+        """The frames, each with its own pixels in its luggage where they are to be shown beside the translation."""
+        for frame in frames:
+            if self.video.get("side_by_side") and isinstance(frame, Frame):
+                yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels))
+            else:
+                yield frame
+
+    def _seen(self, info: VideoInfo) -> VideoInfo:
+        return replace(info, width=2 * info.width) if self.video.get("side_by_side") else info
+
+    def _of_source(self) -> dict[str, Any]:
+        return {name: self.video.get(name) for name in ("start", "end", "fps", "duration", "hwaccel", "threads")}
+
+    def _of_sink(self) -> dict[str, Any]:
+        chosen = {name: self.video.get(name) for name in ("codec", "crf", "preset", "pix_fmt")}
+        return chosen | {"audio": self.video.get("audio", True)}
+
+    def _deciding_settings(self, input: str) -> str:
+        """All that decides what the output will be, as text."""
+        work = ("batch_size", "ahead", "overwrite", "hwaccel", "threads")
+        return json.dumps(
+            {
+                "input": stamp(input),
+                "model": stamp(str(self.found.path)),
+                "translator": settings_of(self.translator),
+                "video": {name: value for name, value in sorted(self.video.items()) if name not in work},
+            },
+            sort_keys=True,
+        )
+
+    def _is_done(self, input: str, output: str, settings: str) -> bool:
+        if not (os.path.isfile(input) and os.path.isfile(output)) or self.video.get("overwrite"):
+            return False
+        return Freshness([Path(output)], [settings]).is_current(Path(input), Path(output))
+
+
+@dataclass(frozen=True, slots=True)
+class WithOriginal:
+    """A frame's origin together with the pixels from before its translation."""
+
+    origin: Any
+    pixels: Pixels
+
+
+def beside_original(frame: Frame) -> Frame:
+    """The translation, to the right of its original where that came along."""
+    if not isinstance(frame.origin, WithOriginal):
+        return frame
+    return Frame(pixels=np.concatenate([frame.origin.pixels, frame.pixels], axis=1), origin=frame.origin.origin)
+
+
+class Timed:
+    """Passes things on and counts the seconds that it took to get them."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = items
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = iter(self.items)
+        while True:
+            began = time.perf_counter()
+            item = next(iterator, None)
+            self.seconds += time.perf_counter() - began
+            if item is None:
+                return
+            yield item
+
+
+def stamp(path: str) -> list[Any]:
+    """What tells a file from another of the same name: its absolute path, size and time; its name for all else."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return [path]
+    return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,175 @@
+"""Writing frames straight into one container: standard output, an animated GIF or WebP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import av
+import av.container
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.frames import Frame
+from cgpipe.media.video.clip import Timeline, VideoInfo
+from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, Encoding, VideoEncoder, suffix_of
+from cgpipe.media.video.libav import packet_time, writing
+from cgpipe.media.video.streams import OtherStreams, StreamReport
+
+
+class StreamSink:
+    """Writes frames as they come, without the pieces that let :class:`~cgpipe.media.video.VideoSink` go on later.
+
+    Into a file object (standard output, a socket) goes Matroska, with sound and subtitles, which can be played while
+    it is being written. A path must end in ``.gif`` or ``.webp``; the file appears when it is whole.
+
+    Args:
+        target: a binary file object, or a path.
+        like: the source's info.
+        codec: as for :class:`~cgpipe.media.video.VideoSink`, and so for ``crf``, ``preset``, ``pix_fmt``, ``options``
+            and ``audio``.
+
+    Attributes:
+        frames, resumed, streams, encoding, notices: as those of :class:`~cgpipe.media.video.VideoSink`;
+            ``resumed`` is always 0.
+
+    Raises:
+        UsageError: the name, the codec or a setting cannot be used.
+        MediaError: the target cannot be written.
+    """
+
+    frames: int = 0
+    resumed: int = 0
+    streams: tuple[StreamReport, ...]
+    encoding: Encoding
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        like: VideoInfo,
+        codec: str | None = None,
+        crf: float | None = None,
+        preset: str | None = None,
+        pix_fmt: str | None = None,
+        options: Mapping[str, str] | None = None,
+        audio: bool = True,
+    ) -> None:
+        self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
+        self._name = str(self._path or getattr(target, "name", "standard output"))
+        container = CONTAINERS[".mkv"] if self._path is None else _animation(self._path)
+        self._shortest = container.shortest
+        info = like if container.tick is None else replace(like, time_base=container.tick)
+        self.encoding = Encoding.choose(
+            info, container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
+        )
+        self._others = OtherStreams(info, container, audio=audio)
+        self.streams = self._others.report
+        self._info = info
+        self._timeline = Timeline(info)
+        self._last: int | None = None
+        self._dropped = 0
+        self._part = None if self._path is None else self._path.with_name(f".{self._path.name}.cgpipe-part")
+        self._open(container, self._part or target)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user must be told about how the clip is written."""
+        dropped = (f"GIF shows at most 50 frames a second: {self._dropped} are left out",) if self._dropped else ()
+        return self.encoding.notices(self._info) + dropped
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.abort()
+
+    def _open(self, container: Container, target: Any) -> None:
+        with writing(self._name):
+            file = str(target) if isinstance(target, Path) else target
+            self._output = av.open(file, "w", format=container.format, options=dict(container.options))
+        try:
+            self._others.__enter__()
+            self._others.add_to(self._output, self._add_video)
+            self._encoder.open()
+        except BaseException:
+            self.abort()
+            raise
+        self._waiting = self._others.packets()
+        self._next: av.Packet[Any] | None = next(self._waiting, None)
+
+    def _add_video(self) -> None:
+        self._encoder = VideoEncoder(self._output, self._info, self.encoding, self._name)
+
+    def write(self, frame: Frame) -> None:
+        """Adds a frame, whose origin carries its time.
+
+        Raises:
+            MediaError: the target cannot be written.
+            ValueError: the frame has another size than the info said.
+        """
+        pts = self._timeline.place(frame.origin)
+        self.frames += 1
+        if self._last is not None and pts - self._last < self._shortest:
+            self._dropped += 1
+            return
+        self._last = pts
+        self._mux(self._encoder.encode(frame.pixels, pts, self._timeline.length(frame.origin)))
+
+    def finish(self) -> None:
+        """Writes what is left; a file gets its name.
+
+        Raises:
+            MediaError: the target cannot be written, or there was no frame.
+        """
+        try:
+            if not self.frames:
+                raise MediaError(f"{self._name}: not written: there were no frames")
+            self._mux(self._encoder.flush())
+            self._mux_others(None)
+            with writing(self._name):
+                self._output.close()
+                if self._part is not None and self._path is not None:
+                    os.replace(self._part, self._path)
+        except BaseException:
+            self.abort()
+            raise
+        self._others.__exit__(None, None, None)
+
+    def abort(self) -> None:
+        """Stops; a file that is not whole is removed."""
+        with contextlib.suppress(Exception):
+            self._output.close()
+        self._others.__exit__(None, None, None)
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+
+    def _mux(self, packets: Iterator[av.Packet[Any]]) -> None:
+        for packet in packets:
+            self._mux_others(packet_time(packet))
+            with writing(self._name):
+                self._output.mux(packet)
+
+    def _mux_others(self, until: Fraction | None) -> None:
+        """Sound and subtitles up to a time, or all that is left."""
+        with writing(self._name):
+            while self._next is not None and (until is None or packet_time(self._next) <= until):
+                self._output.mux(self._next)
+                self._next = next(self._waiting, None)
+
+
+def _animation(path: Path) -> Container:
+    try:
+        return ANIMATIONS[suffix_of(path)]
+    except KeyError:
+        raise UsageError(f"{path.name}: an animation is called .gif or .webp") from None

@@ -1,0 +1,247 @@
+"""Videos translated end to end, with a real model and real clips."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from clips import Sound, damaged, make_clip, packets_of, picture, times_of
+
+import cgpipe
+from cgpipe.cli import cli
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.jobs.videos import plan_videos, translate_videos
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def model(models_folder: Path, file_model: Any) -> Path:
+    path: Path = file_model(models_folder, "horse", "zebra")
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return make_clip(tmp_path / "ein Pferd in Ägypten 馬.mp4", count=20, sounds=[Sound(seconds=0.8)])
+
+
+def pictures_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(int)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["video", *map(str, arguments)])
+
+
+def test_only_the_look_changes(clip: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    report = cgpipe.translate_video(clip, output, to="zebra")
+    assert (report.frames, report.resumed, report.exit_code) == (20, 0, 0)
+    assert times_of(output) == times_of(clip)
+    assert packets_of(output, "audio") == packets_of(clip, "audio")
+    before, after = pictures_of(clip), pictures_of(output)
+    assert before.shape == after.shape
+    assert np.abs(before - after).mean() > 5
+
+
+def test_frames_are_those_that_the_translator_makes(clip: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.mkv"
+    cgpipe.translate_video(clip, output, to="zebra", video={"codec": "ffv1"})
+    translate = cgpipe.Translator.find("zebra")
+    expected = np.stack([translate(frame.pixels) for frame in cgpipe.VideoSource(clip)]).astype(int)
+    # Lossless but for the way to YUV with half the colour resolution, or not, and back.
+    assert np.abs(pictures_of(output) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_batches_change_nothing(clip: Path, tmp_path: Path, batch_size: int) -> None:
+    one, many = tmp_path / "one.mp4", tmp_path / "many.mp4"
+    cgpipe.translate_video(clip, one, to="zebra", precision="fp32")
+    cgpipe.translate_video(clip, many, to="zebra", precision="fp32", video={"batch_size": batch_size})
+    assert times_of(one) == times_of(many)
+    assert np.abs(pictures_of(one) - pictures_of(many)).mean() < 0.2
+
+
+def test_original_and_translation_side_by_side(clip: Path, tmp_path: Path) -> None:
+    output = tmp_path / "both.mp4"
+    cgpipe.translate_video(clip, output, to="zebra", video={"side_by_side": True, "crf": 1})
+    both, original = pictures_of(output), pictures_of(clip)
+    width = original.shape[2]
+    assert both.shape == (20, original.shape[1], 2 * width, 3)
+    assert np.abs(both[:, :, :width] - original).mean() < 2
+    assert np.abs(both[:, :, width:] - original).mean() > 5
+
+
+def test_a_part_at_another_rate(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=50, sounds=[Sound(seconds=2)])
+    result = run(clip, tmp_path / "out.mp4", "--to", "zebra", "--start", "0:00:00.4", "--end", "1.2", "--fps", "50")
+    assert result.exit_code == 0, result.output
+    times = times_of(tmp_path / "out.mp4")
+    assert times == [Fraction(index, 50) for index in range(40)]
+
+
+def test_a_second_run_skips_what_is_current(clip: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert not cgpipe.translate_video(clip, output, to="zebra").skipped
+    assert cgpipe.translate_video(clip, output, to="zebra").skipped
+    assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5).skipped
+    assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5, video={"overwrite": True}).skipped
+    os.utime(clip)
+    assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5).skipped
+
+
+def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mkv", count=60, options={"g": "10"})
+    bad = damaged(clip, 0.5, 0.6, 1)
+    result = run(bad, tmp_path / "out.mp4", "--to", "zebra", "--json", tmp_path / "report.json")
+    assert result.exit_code == 3, result.output
+    video = json.loads((tmp_path / "report.json").read_text())["videos"][0]
+    assert video["bad_packets"] + video["filled"] + video["missing"] > 0
+    assert video["frames"] == len(times_of(tmp_path / "out.mp4")) >= 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{tmp}/missing.mp4", "{tmp}/out.mp4"], 1, "missing.mp4"),
+        (["{tmp}/text.mp4", "{tmp}/out.mp4"], 1, "text.mp4"),
+        (["{clip}", "{tmp}/out.xyz"], 2, "xyz"),
+        (["{clip}", "{tmp}/out.webm", "--codec", "libx264"], 2, "webm"),
+        (["{clip}", "{tmp}/out.mp4", "--codec", "nonsense"], 2, "nonsense"),
+        (["{clip}", "{tmp}/out.mp4", "--start", "soon"], 2, "no time"),
+        (["{clip}", "{tmp}/out.mp4", "--start", "5"], 1, "no frame"),
+        (["{clip}", "{clip}"], 2, "over itself"),
+        (["{clip}", "{clip}", "{clip}"], 2, "-o"),
+        (["{clip}", "{tmp}/nowhere/out.mp4", "--to", "zebar"], 1, "zebra"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_leaves_nothing(
+    clip: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "text.mp4").write_text("I am no video")
+    before = sorted(tmp_path.iterdir())
+    result = run("--to", "zebra", *(argument.format(tmp=tmp_path, clip=clip) for argument in arguments))
+    assert (result.exit_code, message in result.output) == (code, True), result.output
+    assert [p for p in sorted(tmp_path.iterdir()) if p.name != "cache"] == [p for p in before if p.name != "cache"]
+
+
+def test_several_videos_go_into_a_folder_and_one_that_fails_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    make_clip(tmp_path / "in" / "a.mp4", count=3)
+    make_clip(tmp_path / "in" / "sub" / "b.mkv", count=3)
+    (tmp_path / "in" / "c.mp4").write_text("I am no video")
+    result = run(tmp_path / "in", "-o", tmp_path / "out", "--to", "zebra", "--json", tmp_path / "r.json")
+    assert result.exit_code == 3
+    made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert made == ["a.mp4", "sub/b.mkv"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [Path(failure["input"]).name for failure in report["failures"]] == ["c.mp4"]
+
+
+def test_plans(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.avi", "sub/a.mp4"):
+        make = tmp_path / name
+        make.parent.mkdir(exist_ok=True)
+        make.touch()
+    a, b, other = (str(tmp_path / name) for name in ("a.mp4", "b.avi", "sub/a.mp4"))
+    assert plan_videos([a], None, "zebra") == [(a, str(tmp_path / "a-zebra.mp4"))]
+    assert plan_videos([b], None, "zebra") == [(b, str(tmp_path / "b-zebra.mp4"))]
+    assert plan_videos([a, b], "out", "zebra") == [(a, "out/a.mp4"), (b, "out/b.mp4")]
+    assert plan_videos([a], "-", "zebra") == [(a, "-")]
+    with pytest.raises(UsageError, match="both be written"):
+        plan_videos([a, other], "out", "zebra")
+    with pytest.raises(UsageError, match="does not exist"):
+        plan_videos(["nothing*.mp4"], "out", "zebra")
+
+
+def test_a_single_failure_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("I am no video")
+    with pytest.raises(MediaError):
+        translate_videos([tmp_path / "text.mp4"], tmp_path / "out", to="zebra")
+
+
+def test_nothing_is_left_running_or_open(clip: Path, tmp_path: Path) -> None:
+    def open_files() -> set[str]:
+        return {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.exists()}
+
+    cgpipe.translate_video(clip, tmp_path / "out.mp4", to="zebra")
+    (tmp_path / "text.mp4").write_text("I am no video")
+    with pytest.raises(MediaError):
+        cgpipe.translate_video(tmp_path / "text.mp4", tmp_path / "out.mp4", to="zebra")
+    assert [t.name for t in threading.enumerate() if t.name.startswith("cgpipe")] == []
+    if sys.platform == "linux":
+        assert [name for name in open_files() if name.startswith(str(tmp_path))] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on_and_ends_like_one_that_was_not(tmp_path: Path, stop: signal.Signals) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=600, sounds=[Sound(seconds=24)])
+    whole, output = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    cgpipe.translate_video(clip, whole, to="zebra")
+    command = [sys.executable, "-m", "cgpipe", "video", str(clip), str(output), "--to", "zebra"]
+    command += ["--json", str(tmp_path / "report.json")]
+    chance = random.Random(int(stop))
+    for attempt in range(2):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            wait_for_segments(process, tmp_path / ".out.mp4.cgpipe", attempt + 1)
+            time.sleep(chance.random() * 0.1)
+            process.send_signal(stop)
+        assert process.returncode in (-stop, 130), "it was to be stopped before it was done"
+        assert not output.exists()
+    assert subprocess.run(command, capture_output=True, check=True).returncode == 0
+    video = json.loads((tmp_path / "report.json").read_text())["videos"][0]
+    assert video["resumed"] >= 240
+    assert times_of(output) == times_of(whole)
+    assert packets_of(output, "audio") == packets_of(whole, "audio")
+    assert packets_of(output, "video") == packets_of(whole, "video")
+    assert not (tmp_path / ".out.mp4.cgpipe").exists()
+
+
+def wait_for_segments(process: subprocess.Popen[bytes], folder: Path, count: int) -> None:
+    while process.poll() is None and len(list(folder.glob("*.mp4"))) < count:
+        time.sleep(0.005)
+
+
+def test_pictures_of_a_clip_match_its_source() -> None:
+    """The clip helper's pictures are what the tests above compare with: not black, and changing."""
+    assert np.abs(picture(0).astype(int) - picture(5)).mean() > 5
+
+
+MEASURE = """
+import resource, sys, cgpipe
+report = cgpipe.translate_video(sys.argv[1], sys.argv[2], to="zebra", device="cpu", video={"preset": "ultrafast"})
+print(report.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere")
+def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
+    """The full-sized measurement, 500 against 10,000 frames, is in the benchmark."""
+    peaks = []
+    for count in (200, 1000):
+        clip = make_clip(tmp_path / f"{count}.mp4", count=count)
+        command = [sys.executable, "-c", MEASURE, str(clip), str(tmp_path / f"out {count}.mp4")]
+        frames, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert int(frames) == count
+        peaks.append(int(peak))
+    assert peaks[1] < 1.05 * peaks[0]
