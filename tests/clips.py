@@ -20,9 +20,9 @@ SCALER = {1: 1, 5: 5, 6: 5, 9: 9}
 
 
 def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Smooth colours that change with ``index``: RGB, uint8. The upper left is dark, the right red, the bottom green."""
+    """Smooth colours that change with ``index``: RGB, uint8. Red grows to the right, green to the bottom."""
     y, x = np.mgrid[0:height, 0:width]
-    blue = 128 + 90 * np.sin((x + y) / 24 + index / 4)
+    blue = 128 + 90 * np.sin(4 * (x / width + y / height / 1.5) + index / 4)
     return np.stack([20 + x * 200 / width, 20 + y * 200 / height, blue], -1).astype(np.uint8)
 
 

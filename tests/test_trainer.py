@@ -204,7 +204,8 @@ def test_without_a_dataset_the_error_says_what_is_missing(tmp_path: Path, monkey
         train(TrainConfig())
     result = CliRunner().invoke(cli, ["train"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: ")
+    assert result.output.startswith("Error: There is no dataset datasets/horse2zebra.")
+    assert "horse2zebra.zip" in result.output
 
 
 def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_path: Path) -> None:

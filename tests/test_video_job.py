@@ -109,7 +109,7 @@ def test_a_second_run_skips_what_is_current(clip: Path, tmp_path: Path) -> None:
 
 
 def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "in.mkv", count=60, options={"g": "10"})
+    clip = make_clip(tmp_path / "in.mp4", count=60, options={"g": "10"})
     bad = damaged(clip, 0.5, 0.6, 1)
     result = run(bad, tmp_path / "out.mp4", "--to", "zebra", "--json", tmp_path / "report.json")
     assert result.exit_code == 3, result.output

@@ -167,7 +167,7 @@ def test_tags_and_colours(tmp_path: Path, matrix: int | None, full_range: bool) 
 def test_hdr_is_noticed(tmp_path: Path) -> None:
     options = {"x265-params": "log-level=none"}
     path = make_clip(
-        tmp_path / "clip.mp4", codec="libx265", pix_fmt="yuv420p10le", matrix=9, transfer=16, count=2, options=options
+        tmp_path / "clip.mp4", codec="libx265", pix_fmt="yuv420p10le", matrix=9, transfer=16, count=5, options=options
     )
     assert any("HDR (PQ)" in notice for notice in VideoSource(path).info.notices)
 

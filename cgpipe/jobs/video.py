@@ -21,7 +21,9 @@ from cgpipe.errors import CgpipeWarning
 from cgpipe.jobs.common import load_translator, settings_of
 from cgpipe.jobs.freshness import Freshness
 from cgpipe.media.frames import Frame, Pixels, Unreadable
-from cgpipe.media.video import Sink, Source, StreamReport, VideoInfo, open_sink, open_source
+from cgpipe.media.video import StreamReport, VideoInfo
+from cgpipe.media.video.interfaces import Sink, Source
+from cgpipe.media.video.opening import open_sink, open_source
 from cgpipe.models import Found, find_model
 from cgpipe.models.foreign import Direction
 
@@ -189,18 +191,17 @@ class VideoJob:
             report.skipped = True
             return report
         with open_source(input, **self._of_source()) as source:
-            report.notices += source.info.notices
-            for notice in report.notices:
-                warnings.warn(notice, CgpipeWarning, stacklevel=2)
+            self._tell(report, source.info.notices)
             with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
                 if self.on_start:
                     self.on_start(report.model, source.info.frames)
                 self._translate(source, sink, report)
+            self._tell(report, sink.notices)
             damage = source.damage
             report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
             report.filled, report.bad_packets = damage.filled, damage.bad_packets
             report.missing = damage.missing
-            report.settings = settings_of(self.translator) | {"batch_size": self.batch_size} | sink.settings
+            report.settings = settings_of(self.translator) | {"batch_size": self.batch_size} | dict(sink.settings)
         report.seconds |= {"inference": self.translator.busy_seconds, "total": time.perf_counter() - started}
         return report
 
@@ -219,8 +220,7 @@ class VideoJob:
         with closing(prefetch(self.translator.stream(batches), self.ahead)) as translated:
             for item in translated:
                 if isinstance(item, Unreadable):
-                    report.notices.append(item.reason)
-                    warnings.warn(item.reason, CgpipeWarning, stacklevel=2)
+                    self._tell(report, [item.reason])
                     continue
                 began = time.perf_counter()
                 for frame in item.frames():
@@ -229,6 +229,11 @@ class VideoJob:
                 if self.on_frames:
                     self.on_frames(len(item))
         report.seconds |= {"decode": decoded.seconds, "encode": encode_seconds}
+
+    def _tell(self, report: VideoReport, notices: Iterable[str]) -> None:
+        for notice in notices:
+            report.notices.append(notice)
+            warnings.warn(notice, CgpipeWarning, stacklevel=3)
 
     def _originals(self, frames: Iterable[Frame | Unreadable]) -> Iterator[Frame | Unreadable]:
         """The frames, each with its own pixels in its luggage where they are to be shown beside the translation."""
@@ -246,7 +251,7 @@ class VideoJob:
 
     def _of_sink(self) -> dict[str, Any]:
         chosen = {name: self.video.get(name) for name in ("codec", "crf", "preset", "pix_fmt")}
-        return chosen | {"audio": self.video.get("audio", True)}
+        return chosen | {"audio": self.video.get("audio", True), "overwrite": self.video.get("overwrite", False)}
 
     def _deciding_settings(self, input: str) -> str:
         """All that decides what the output will be, as text."""

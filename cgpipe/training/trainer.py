@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from cgpipe.engine.backends import can_compile
-from cgpipe.errors import MissingDependencyError, TrainingError
+from cgpipe.errors import DataError, MissingDependencyError, TrainingError
 from cgpipe.media.folders import find_pictures
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.networks import Generator, all_settings
@@ -37,6 +37,8 @@ from cgpipe.training.state import load_state, save_state
 STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"
 SAMPLES = 6
+DATASETS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
+"""Where the authors of CycleGAN keep theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
-        root = config.dataset_dir
-        self.dataset = UnpairedPictures(find_pictures(root / "trainA"), find_pictures(root / "trainB"), config)
+        self.dataset = UnpairedPictures(*find_dataset(config.dataset_dir), config)
         try:
             self.networks = CycleGAN(config).to_device(self.arithmetic.device)
         except MissingDependencyError as error:
@@ -370,6 +371,20 @@ class MetricsLog:
             file.write(json.dumps(line) + "\n")
         self._sums.clear()
         self._count = 0
+
+
+def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:
+    """The training pictures of both domains.
+
+    Raises:
+        DataError: the dataset is missing or empty; the message says how to get the one of the shipped models.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
+            f"the shipped models is horse2zebra.zip, from {DATASETS} : unpack it into datasets/."
+        )
+    return find_pictures(root / "trainA"), find_pictures(root / "trainB")
 
 
 def plain_settings(config: TrainConfig) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Reader:
         self._name = name
         self.damage = Damage()
         self._closed = False
+        self.shots: Iterator[Shot] = iter(())
         self._expected: list[tuple[int, int]] = []
         self.container = _open(file, name, hwaccel)
         self._demuxed: Any = self.container.demux()
@@ -100,7 +101,7 @@ class Reader:
         self._packets = 0
         self._end = Fraction(0)
         self._sought = self._seek(start)
-        self.shots: Iterator[Shot] = self._with_lost_filled(self._with_times(self._decoded()))
+        self.shots = self._with_lost_filled(self._with_times(self._decoded()))
 
     def _first_time(self) -> Fraction:
         if self.container.start_time is not None:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Timeline, VideoInfo
 from cgpipe.media.video.encoding import Encoding, container_of
+from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import writing
 from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments
-from cgpipe.media.video.streams import OtherStreams, StreamReport
+from cgpipe.media.video.streams import OtherStreams
 
 # At most so much work is lost when a run is killed. A keyframe every 120 frames is also what players like to seek by.
 SEGMENT_FRAMES = 120
 
 
-class VideoSink:
+class VideoSink(Sink):
     """Writes frames, with their own times, into a video file, and all else of the input with them.
 
     ::
@@ -49,22 +49,14 @@ class VideoSink:
         segment_frames: frames a piece.
 
     Attributes:
-        frames: how many have been written, those of an interrupted run included.
-        resumed: how many of them an interrupted run had written.
-        streams: what becomes of every stream of the input.
         encoding: encoder and settings as chosen.
-        notices: what the user must be told about how the clip is written.
 
     Raises:
         UsageError: the name, the codec or a setting cannot be used; said before any work.
         MediaError: the file cannot be written.
     """
 
-    frames: int
-    resumed: int
-    streams: tuple[StreamReport, ...]
     encoding: Encoding
-    notices: tuple[str, ...]
 
     def __init__(
         self,
@@ -89,7 +81,6 @@ class VideoSink:
         self.encoding = Encoding.choose(
             like, self._container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
         )
-        self.notices = self.encoding.notices(like)
         self._others = OtherStreams(like, self._container, audio=audio)
         self.streams = self._others.report
         if self._path.is_dir():
@@ -103,24 +94,15 @@ class VideoSink:
             self.abort()
             raise
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self.encoding.notices(self._info)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.finish()
-        else:
-            self.abort()
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return asdict(self.encoding)
 
     def write(self, frame: Frame) -> None:
-        """Adds a frame, whose origin carries its time.
-
-        Raises:
-            MediaError: the file cannot be written.
-            ValueError: the frame has another size than the info said.
-        """
         writer = self._writer or self._open_segment()
         self._writer = writer
         writer.write(frame.pixels, self._timeline.place(frame.origin), self._timeline.length(frame.origin))
@@ -129,11 +111,6 @@ class VideoSink:
             self._close_segment()
 
     def finish(self) -> None:
-        """Joins the pieces, and gives the file its name.
-
-        Raises:
-            MediaError: the file cannot be written, or no frame was.
-        """
         try:
             self._close_segment()
             if not self._folder.segments:

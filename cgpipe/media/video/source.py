@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
-import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av.error
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import ToRgb
 from cgpipe.media.frames import Frame, Pixels, Unreadable
-from cgpipe.media.video.clip import Damage, Orientation, VideoInfo, VideoOrigin
+from cgpipe.media.video.clip import Orientation, VideoInfo, VideoOrigin
 from cgpipe.media.video.decoding import Reader, Shot
+from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.libav import explain, reading
 
 Seconds = int | float | Fraction
 
 
-class VideoSource:
+class VideoSource(Source):
     """The frames of a video in the order in which they show.
 
     Every frame is RGB, upright (a rotation that the file asks for is applied to the pixels), uint8 or, where the
@@ -53,9 +52,6 @@ class VideoSource:
         UsageError: ``start``, ``end``, ``fps`` or ``hwaccel`` cannot be used.
     """
 
-    info: VideoInfo
-    damage: Damage
-
     def __init__(
         self,
         path: Any,
@@ -66,6 +62,7 @@ class VideoSource:
         hwaccel: str | None = None,
         threads: int | None = None,
     ) -> None:
+        super().__init__()
         self._file = path
         self._name = _name(path)
         self._start = Fraction(start or 0)
@@ -74,7 +71,6 @@ class VideoSource:
         _check(self._start, self._end, self._fps)
         self._hwaccel = hwaccel
         self._threads = threads or min(4, os.cpu_count() or 1)
-        self._passes: weakref.WeakSet[Generator[Frame | Unreadable, None, None]] = weakref.WeakSet()
         self._once = not isinstance(path, (str, os.PathLike)) or "://" in self._name
         first = self._open()
         try:
@@ -88,31 +84,12 @@ class VideoSource:
         if not self._once:
             first.close()
 
-    def __iter__(self) -> Generator[Frame | Unreadable, None, None]:
-        return self.frames()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Ends the passes that are not finished, and closes what they have open."""
-        for unfinished in list(self._passes):
-            unfinished.close()
+        super().close()
         if self._waiting is not None:
             self._waiting.close()
 
-    def frames(self, first: int = 0) -> Generator[Frame | Unreadable, None, None]:
-        """One pass from the frame of index ``first`` on; those before it are decoded but not given out."""
-        one_pass = self._read(first)
-        self._passes.add(one_pass)
-        return one_pass
-
-    def _read(self, first: int) -> Generator[Frame | Unreadable, None, None]:
+    def _read(self, first: int) -> Pass:
         reader = self._take_reader()
         self.damage = reader.damage
         to_pixels = _Pixels(self.info)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import av
 import av.container
@@ -18,11 +17,12 @@ from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Timeline, VideoInfo
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, Encoding, VideoEncoder, suffix_of
+from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import packet_time, writing
-from cgpipe.media.video.streams import OtherStreams, StreamReport
+from cgpipe.media.video.streams import OtherStreams
 
 
-class StreamSink:
+class StreamSink(Sink):
     """Writes frames as they come, without the pieces that let :class:`~cgpipe.media.video.VideoSink` go on later.
 
     Into a file object (standard output, a socket) goes Matroska, with sound and subtitles, which can be played while
@@ -35,17 +35,13 @@ class StreamSink:
             and ``audio``.
 
     Attributes:
-        frames, resumed, streams, encoding, notices: as those of :class:`~cgpipe.media.video.VideoSink`;
-            ``resumed`` is always 0.
+        encoding: encoder and settings as chosen.
 
     Raises:
         UsageError: the name, the codec or a setting cannot be used.
         MediaError: the target cannot be written.
     """
 
-    frames: int = 0
-    resumed: int = 0
-    streams: tuple[StreamReport, ...]
     encoding: Encoding
 
     def __init__(
@@ -61,7 +57,7 @@ class StreamSink:
         audio: bool = True,
     ) -> None:
         self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
-        self._name = str(self._path or getattr(target, "name", "standard output"))
+        self._name = "standard output" if self._path is None else str(self._path)
         container = CONTAINERS[".mkv"] if self._path is None else _animation(self._path)
         self._shortest = container.shortest
         info = like if container.tick is None else replace(like, time_base=container.tick)
@@ -79,20 +75,12 @@ class StreamSink:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user must be told about how the clip is written."""
         dropped = (f"GIF shows at most 50 frames a second: {self._dropped} are left out",) if self._dropped else ()
         return self.encoding.notices(self._info) + dropped
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.finish()
-        else:
-            self.abort()
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return asdict(self.encoding)
 
     def _open(self, container: Container, target: Any) -> None:
         with writing(self._name):
@@ -112,12 +100,6 @@ class StreamSink:
         self._encoder = VideoEncoder(self._output, self._info, self.encoding, self._name)
 
     def write(self, frame: Frame) -> None:
-        """Adds a frame, whose origin carries its time.
-
-        Raises:
-            MediaError: the target cannot be written.
-            ValueError: the frame has another size than the info said.
-        """
         pts = self._timeline.place(frame.origin)
         self.frames += 1
         if self._last is not None and pts - self._last < self._shortest:
@@ -127,11 +109,6 @@ class StreamSink:
         self._mux(self._encoder.encode(frame.pixels, pts, self._timeline.length(frame.origin)))
 
     def finish(self) -> None:
-        """Writes what is left; a file gets its name.
-
-        Raises:
-            MediaError: the target cannot be written, or there was no frame.
-        """
         try:
             if not self.frames:
                 raise MediaError(f"{self._name}: not written: there were no frames")

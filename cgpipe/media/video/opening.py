@@ -1,0 +1,116 @@
+"""The right source for an input, and the right sink for an output, by their names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+from cgpipe.errors import UsageError
+from cgpipe.media.video.camera import PREFIX, CameraSource
+from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.encoding import ANIMATIONS, suffix_of
+from cgpipe.media.video.interfaces import Sink, Source
+from cgpipe.media.video.sequences import SequenceSink, SequenceSource, is_sequence
+from cgpipe.media.video.sink import VideoSink
+from cgpipe.media.video.source import Seconds, VideoSource
+from cgpipe.media.video.stream_sink import StreamSink
+from cgpipe.media.video.webp import WebpSource, is_animated_webp
+
+PathLike = str | os.PathLike[str]
+STANDARD = "-"
+
+
+def open_source(
+    spec: PathLike,
+    *,
+    start: Seconds | None = None,
+    end: Seconds | None = None,
+    duration: Seconds | None = None,
+    fps: Seconds | None = None,
+    hwaccel: str | None = None,
+    threads: int | None = None,
+) -> Source:
+    """Opens what gives frames.
+
+    Args:
+        spec: a video file, ``-`` for standard input, the address of a stream (``rtsp://``, ``http://``), ``camera:0``,
+            a numbered pattern of pictures (``frames/%05d.png``), or a folder of pictures.
+        start: seconds into the clip.
+        end: seconds into the clip.
+        duration: seconds from the start on; another way of saying ``end``.
+        fps: a constant rate; pictures need one.
+        hwaccel: a device that decodes.
+        threads: decoding threads.
+
+    Raises:
+        MediaError: the input cannot be read.
+        UsageError: an option cannot be used.
+    """
+    name = os.fspath(spec)
+    if duration is not None:
+        stop = Fraction(start or 0) + Fraction(duration)
+        end = stop if end is None else min(Fraction(end), stop)
+    if name.startswith(PREFIX):
+        if start:
+            raise UsageError(f"{name}: a camera has no start to count from; leave --start away")
+        return CameraSource(name, fps=fps, end=end)
+    if "://" not in name and is_sequence(name):
+        return SequenceSource(name, fps=fps, start=start, end=end)
+    if is_animated_webp(name):
+        return WebpSource(name, start=start, end=end, fps=fps)
+    file = sys.stdin.buffer if name == STANDARD else name
+    return VideoSource(file, start=start, end=end, fps=fps, hwaccel=hwaccel, threads=threads)
+
+
+def open_sink(
+    spec: PathLike,
+    *,
+    like: VideoInfo,
+    codec: str | None = None,
+    crf: float | None = None,
+    preset: str | None = None,
+    pix_fmt: str | None = None,
+    options: Mapping[str, str] | None = None,
+    audio: bool = True,
+    resume: str | None = None,
+    overwrite: bool = False,
+) -> Sink:
+    """Opens what takes frames.
+
+    Args:
+        spec: a video file (mp4, m4v, mov, mkv, webm), an animation (gif, webp), ``-`` for standard output, a numbered
+            pattern of pictures (``frames/%05d.png``), or a folder for such.
+        like: the source's info.
+        codec: as for :class:`~cgpipe.media.video.VideoSink`, and so the rest.
+        overwrite: whether a sequence of pictures that is there already may be replaced; files are always.
+
+    Raises:
+        MediaError: the output cannot be written.
+        UsageError: the name or an option cannot be used.
+    """
+    name = os.fspath(spec)
+    if name != STANDARD and is_sequence(name):
+        given = {"codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt}
+        meaningless = [option for option, value in given.items() if value is not None]
+        if meaningless:
+            raise UsageError(f"{name}: --{meaningless[0].replace('_', '-')} has no meaning for pictures")
+        return SequenceSink(name, like=like, resume=resume, overwrite=overwrite)
+    if name == STANDARD or suffix_of(Path(name)) in ANIMATIONS:
+        target = sys.stdout.buffer if name == STANDARD else name
+        return StreamSink(
+            target, like=like, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options, audio=audio
+        )
+    return VideoSink(
+        name,
+        like=like,
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        pix_fmt=pix_fmt,
+        options=options,
+        audio=audio,
+        resume=resume,
+    )

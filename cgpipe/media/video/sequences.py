@@ -1,0 +1,239 @@
+"""Pictures as frames: a numbered sequence such as ``frames/%05d.png``, or a folder of pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.colour import RGB, Colour
+from cgpipe.media.files import picture_format
+from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.images import read_picture, write_picture
+from cgpipe.media.video.clip import VideoInfo, VideoOrigin
+from cgpipe.media.video.interfaces import Pass, Sink, Source
+from cgpipe.media.video.libav import writing
+
+Seconds = int | float | Fraction
+
+_NUMBER = re.compile(r"%(0\d+)?d")
+_WRITERS = 2
+_KEY_FILE = ".cgpipe-job"
+
+
+def is_sequence(spec: str | os.PathLike[str]) -> bool:
+    """Whether a name means a sequence of pictures: a numbered pattern, a folder, or what ends like one."""
+    text = os.fspath(spec)
+    return bool(_NUMBER.search(Path(text).name)) or os.path.isdir(text) or text.endswith(("/", os.sep))
+
+
+class SequenceSource(Source):
+    """The pictures of a sequence as frames of a constant rate.
+
+    All frames have the size and depth of the first picture; others are scaled to it. A picture that cannot be read, or
+    whose number is missing, is replaced by a repeat of its neighbour, marked ``filled`` and counted.
+
+    Args:
+        spec: a pattern with a number (``frames/%05d.png``), or a folder, whose pictures are taken in natural order.
+        fps: frames a second, which pictures do not say.
+        start: seconds into the sequence.
+        end: seconds into the sequence.
+
+    Raises:
+        MediaError: there are no pictures, or none can be read.
+        UsageError: ``fps`` is missing or cannot be used.
+    """
+
+    def __init__(
+        self,
+        spec: str | os.PathLike[str],
+        *,
+        fps: Seconds | None,
+        start: Seconds | None = None,
+        end: Seconds | None = None,
+    ) -> None:
+        super().__init__()
+        if fps is None or fps <= 0:
+            raise UsageError(f"{spec}: pictures have no rate of their own; give one with fps, for example 25")
+        rate = Fraction(fps).limit_denominator(1001)
+        self._paths = _listing(os.fspath(spec))
+        self._first = math.ceil(Fraction(start or 0) * rate)
+        self._end = len(self._paths) if end is None else min(len(self._paths), math.ceil(Fraction(end) * rate))
+        self.info = self._describe(os.fspath(spec), rate)
+
+    def _describe(self, spec: str, rate: Fraction) -> VideoInfo:
+        example = self._nearest(self._first)
+        if self._first >= self._end or example is None:
+            raise MediaError(f"{spec}: there is no picture that can be read in the part asked for")
+        height, width = example.shape[:2]
+        return VideoInfo(
+            width=width,
+            height=height,
+            colour=Colour(matrix=RGB, full_range=True, depth=8 * example.itemsize),
+            time_base=1 / rate,
+            rate=rate,
+            frames=self._end - self._first,
+            start=self._first / rate,
+            end=self._end / rate,
+            trimmed=self._first > 0,
+            codec="pictures",
+            pix_fmt="rgb24" if example.itemsize == 1 else "rgb48le",
+        )
+
+    def _read(self, first: int) -> Pass:
+        self.damage = type(self.damage)()
+        for number in range(self._first + first, self._end):
+            pixels = self._picture(number)
+            filled = pixels is None
+            self.damage.bad_packets += filled and self._paths[number] is not None
+            self.damage.filled += filled
+            found = self._nearest(number) if pixels is None else pixels
+            if found is not None:
+                yield Frame(pixels=self._uniform(found), origin=self._origin(number, filled))
+
+    def _origin(self, number: int, filled: bool) -> VideoOrigin:
+        return VideoOrigin(
+            index=number - self._first, pts=number, time_base=self.info.time_base, duration=1, key=True, filled=filled
+        )
+
+    def _picture(self, number: int) -> Pixels | None:
+        path = self._paths[number]
+        try:
+            return None if path is None else read_picture(path).pixels
+        except MediaError:
+            return None
+
+    def _nearest(self, number: int) -> Pixels | None:
+        """The last picture that can be read up to this number, or the first after it."""
+        around = [*range(min(number, len(self._paths) - 1), -1, -1), *range(number + 1, len(self._paths))]
+        return next((found for near in around if (found := self._picture(near)) is not None), None)
+
+    def _uniform(self, pixels: Pixels) -> Pixels:
+        depth = self.info.colour.depth
+        whole: Any = pixels
+        if whole.itemsize * 8 != depth:
+            whole = whole.astype(np.uint16) * 257 if depth == 16 else (whole >> 8).astype(np.uint8)
+        if whole.shape[:2] != (self.info.height, self.info.width):
+            whole = cv2.resize(whole, (self.info.width, self.info.height), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(whole)
+
+
+class SequenceSink(Sink):
+    """Writes every frame as a picture of its own, numbered from 1.
+
+    Each picture is whole or not there. Pictures of an interrupted run with the same ``resume`` are taken over.
+
+    Args:
+        spec: a pattern with a number (``frames/%05d.png``), or a folder, for ``%06d.png`` in it; folders are made.
+        like: the source's info.
+        resume: identifies the input and all that was done to the frames.
+        overwrite: remove a sequence that is there already.
+
+    Raises:
+        UsageError: the pattern does not name a kind of picture.
+        MediaError: there is such a sequence already, or the folder cannot be written.
+    """
+
+    def __init__(
+        self, spec: str | os.PathLike[str], *, like: VideoInfo, resume: str | None = None, overwrite: bool = False
+    ) -> None:
+        self._folder, self._pattern = _split(os.fspath(spec))
+        if picture_format(self._pattern) is None:
+            raise UsageError(f"{spec}: not the name of a picture; let it end in .png, .jpg, .webp or .tif")
+        self._shape = (like.height, like.width, 3)
+        self._jobs: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(_WRITERS)
+        self._key = repr((resume, self._shape, like.time_base, like.start))
+        self._job = self._folder / _KEY_FILE
+        with writing(str(self._folder)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._take_over(resume is not None, overwrite)
+            self._job.write_text(self._key)
+
+    def _take_over(self, keep: bool, overwrite: bool) -> None:
+        present = _numbered(self._folder, self._pattern)
+        if keep and self._job.exists() and self._job.read_text() == self._key:
+            while self._path(self.resumed).name in present:
+                self.resumed += 1
+            self.frames = self.resumed
+            return
+        if present and not overwrite and not self._job.exists():
+            raise MediaError(f"{self._folder}: there are pictures called {self._pattern} already; take an empty folder")
+        for name in present:
+            (self._folder / name).unlink()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"codec": picture_format(self._pattern), "pattern": self._pattern}
+
+    def write(self, frame: Frame) -> None:
+        if frame.pixels.shape != self._shape:
+            raise ValueError(f"{self._folder} takes frames of shape {self._shape}, not {frame.pixels.shape}")
+        self._jobs.append(self._pool.submit(write_picture, self._path(self.frames), frame.pixels))
+        self.frames += 1
+        if len(self._jobs) > 2 * _WRITERS:
+            self._jobs.popleft().result()
+
+    def finish(self) -> None:
+        try:
+            while self._jobs:
+                self._jobs.popleft().result()
+            if not self.frames:
+                raise MediaError(f"{self._folder}: not written: there were no frames")
+        finally:
+            self.abort()
+        self._job.unlink(missing_ok=True)
+
+    def abort(self) -> None:
+        """Stops. The pictures so far are left: each is whole, and the next run goes on after them, or anew."""
+        self._pool.shutdown(cancel_futures=True)
+        self._jobs.clear()
+
+    def _path(self, index: int) -> Path:
+        return self._folder / _NUMBER.sub(lambda _: self._pattern % (index + 1), self._pattern)
+
+
+def _split(spec: str) -> tuple[Path, str]:
+    path = Path(spec)
+    return (path.parent, path.name) if _NUMBER.search(path.name) else (path, "%06d.png")
+
+
+def _numbered(folder: Path, pattern: str) -> dict[str, int]:
+    """The files that a pattern means, with their numbers."""
+    match = _NUMBER.search(pattern)
+    assert match is not None
+    before, after = re.escape(pattern[: match.start()]), re.escape(pattern[match.end() :])
+    expression = re.compile(f"{before}(\\d+){after}")
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {name: int(found[1]) for name in names if (found := expression.fullmatch(name))}
+
+
+def _listing(spec: str) -> list[Path | None]:
+    """The pictures of a sequence in order, None where a number is missing."""
+    folder, pattern = _split(spec)
+    if not folder.is_dir():
+        raise MediaError(f"{spec}: there is no folder {folder}")
+    if _NUMBER.search(Path(spec).name):
+        by_number = {number: folder / name for name, number in _numbered(folder, pattern).items()}
+        paths = [by_number.get(number) for number in range(min(by_number), max(by_number) + 1)] if by_number else []
+    else:
+        names = [name for name in os.listdir(folder) if picture_format(name) and not name.startswith(".")]
+        paths = [folder / name for name in sorted(names, key=_natural)]
+    if not paths:
+        raise MediaError(f"{spec}: there are no pictures of this name")
+    return paths
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts ``9.png`` before ``10.png``."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

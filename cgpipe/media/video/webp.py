@@ -1,0 +1,95 @@
+"""Animated WebP as a source: libav writes it, but does not read it, so Pillow does."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.colour import RGB, Colour
+from cgpipe.media.frames import Frame
+from cgpipe.media.video.clip import VideoInfo, VideoOrigin
+from cgpipe.media.video.interfaces import Pass, Source
+
+Seconds = int | float | Fraction
+
+
+def is_animated_webp(name: str) -> bool:
+    """Whether a file is WebP by its first bytes."""
+    path = Path(name)
+    if path.suffix.lower() != ".webp" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+
+
+class WebpSource(Source):
+    """The frames of an animated WebP, each with its own time; what is transparent shows the colour beneath.
+
+    Args:
+        path: the file.
+        start: seconds into the animation.
+        end: seconds into the animation.
+        fps: not to be given: an animation keeps its times.
+
+    Raises:
+        MediaError: the file cannot be read.
+        UsageError: ``fps`` is given.
+    """
+
+    def __init__(
+        self, path: str, *, start: Seconds | None = None, end: Seconds | None = None, fps: Seconds | None = None
+    ) -> None:
+        super().__init__()
+        if fps is not None:
+            raise UsageError(f"{path}: the rate of an animated WebP cannot be changed; leave --fps away")
+        self._path = path
+        try:
+            with Image.open(path) as image:
+                size, durations = image.size, [_duration(image, number) for number in range(_count(image))]
+        except (OSError, UnidentifiedImageError, EOFError) as error:
+            raise MediaError(f"{path}: cannot be read: {error}") from error
+        times = [0, *itertools.accumulate(durations)]
+        begin, finish = Fraction(start or 0) * 1000, None if end is None else Fraction(end) * 1000
+        self._frames = [
+            (number, time, duration)
+            for number, (time, duration) in enumerate(zip(times, durations, strict=False))
+            if time >= begin and (finish is None or time < finish)
+        ]
+        if not self._frames:
+            raise MediaError(f"{path}: there is no frame in the part asked for; check start and end")
+        length = sum(duration for _, _, duration in self._frames)
+        self.info = VideoInfo(
+            width=size[0],
+            height=size[1],
+            colour=Colour(matrix=RGB, full_range=True),
+            time_base=Fraction(1, 1000),
+            rate=Fraction(1000 * len(self._frames), length).limit_denominator(1001) if length else None,
+            frames=len(self._frames),
+            start=Fraction(self._frames[0][1], 1000) if start else Fraction(0),
+            codec="webp",
+            pix_fmt="rgb24",
+        )
+
+    def _read(self, first: int) -> Pass:
+        with Image.open(self._path) as image:
+            for index, (number, time, duration) in enumerate(self._frames[first:], first):
+                image.seek(number)
+                pixels = np.asarray(image.convert("RGB"))
+                origin = VideoOrigin(index=index, pts=time, time_base=self.info.time_base, duration=duration or None)
+                yield Frame(pixels=pixels, origin=origin)
+
+
+def _count(image: Image.Image) -> int:
+    return int(getattr(image, "n_frames", 1))
+
+
+def _duration(image: Image.Image, number: int) -> int:
+    image.seek(number)
+    image.load()
+    return int(image.info.get("duration", 0))

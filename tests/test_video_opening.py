@@ -1,0 +1,244 @@
+"""Other things than video files as sources and sinks, and the choice among them by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from clips import HEIGHT, WIDTH, Sound, make_clip, packets_of, picture, times_of
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.frames import Frame
+from cgpipe.media.video import Sink, VideoSink, VideoSource, open_sink, open_source
+
+VARIED = [0, 40, 100, 110, 300]
+
+
+def copy(source: Path | str, target: Path | str, *, resume: str | None = None, **options: Any) -> Sink:
+    with open_source(source, **options) as clip, open_sink(target, like=clip.info, resume=resume) as sink:
+        for frame in clip.frames(first=sink.resumed):
+            assert isinstance(frame, Frame)
+            sink.write(frame)
+    return sink
+
+
+def write_pictures(folder: Path, numbers: range, pattern: str = "%04d.png") -> Path:
+    folder.mkdir()
+    for number in numbers:
+        cv2.imwrite(str(folder / (pattern % number)), picture(number)[..., ::-1])
+    return folder
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("pattern", ["", "%04d.png", "%d.jpg"])
+def test_pictures_to_a_video_and_back(tmp_path: Path, pattern: str) -> None:
+    folder = write_pictures(tmp_path / "in", range(8, 13), pattern or "%04d.png")
+    copy(folder / pattern, tmp_path / "out.mp4", fps=10)
+    assert times_of(tmp_path / "out.mp4") == [Fraction(index, 10) for index in range(5)]
+    copy(tmp_path / "out.mp4", tmp_path / "frames/%03d.png")
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == ["001.png", "002.png", "003.png", "004.png", "005.png"]
+    back = cv2.imread(str(tmp_path / "frames/003.png"))[..., ::-1]
+    assert np.abs(back.astype(int) - picture(10)).mean() < 3
+
+
+def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in", range(8, 12), "frame %d.png")
+    frames = list(open_source(folder, fps=5))
+    assert all((frame.pixels == picture(8 + index)).all() for index, frame in enumerate(frames))
+    assert [frame.origin.index for frame in open_source(folder, fps=5, start=0.4)] == [0, 1]
+
+
+def test_missing_and_broken_pictures_are_filled(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in", range(6))
+    (folder / "0000.png").write_bytes(b"nothing")
+    (folder / "0003.png").unlink()
+    source = open_source(folder / "%04d.png", fps=5)
+    frames = list(source)
+    assert [frame.origin.filled for frame in frames] == [True, False, False, True, False, False]
+    assert (frames[0].pixels == picture(1)).all()
+    assert (frames[3].pixels == picture(2)).all()
+    assert (source.damage.bad_packets, source.damage.filled) == (1, 2)
+
+
+def test_pictures_of_other_sizes_and_depths_are_made_alike(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in", range(2))
+    cv2.imwrite(str(folder / "0002.png"), np.full((20, 30, 3), 300, np.uint16))
+    frames = list(open_source(folder, fps=5))
+    assert {(frame.pixels.shape, frame.pixels.dtype.name) for frame in frames} == {((HEIGHT, WIDTH, 3), "uint8")}
+
+
+def test_pictures_need_a_rate(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="fps"):
+        open_source(write_pictures(tmp_path / "in", range(2)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"), [("none/%d.png", "no folder"), ("in/%d.jpg", "no pictures"), ("in", "no pict")]
+)
+def test_no_pictures(tmp_path: Path, spec: str, reason: str) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(MediaError, match=reason):
+        open_source(tmp_path / spec, fps=5)
+
+
+def test_a_sequence_goes_on_after_an_interrupt(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=9)
+    out = tmp_path / "frames"
+    with VideoSource(clip) as source:
+        with pytest.raises(KeyError), open_sink(f"{out}/", like=source.info, resume="a") as sink:
+            for frame in list(source)[:4]:
+                sink.write(frame)
+            raise KeyError
+        before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+    assert copy(clip, f"{out}/", resume="a").frames == 9
+    assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
+    assert sorted(path.name for path in out.iterdir()) == [f"{number:06d}.png" for number in range(1, 10)]
+
+
+def test_a_sequence_does_not_mix_with_another(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=3)
+    folder = write_pictures(tmp_path / "frames", range(1, 9), "%06d.png")
+    with pytest.raises(MediaError, match="already"):
+        copy(clip, folder)
+    with VideoSource(clip) as source, open_sink(folder, like=source.info, overwrite=True) as sink:
+        for frame in source:
+            sink.write(frame)
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_ten_bits_become_sixteen_in_png(tmp_path: Path) -> None:
+    copy(make_clip(tmp_path / "in.mp4", pix_fmt="yuv420p10le", count=2), tmp_path / "frames/")
+    assert cv2.imread(str(tmp_path / "frames/000001.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+
+
+# Animations
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out.webp"])
+def test_animations_there_and_back(tmp_path: Path, name: str) -> None:
+    clip = make_clip(
+        tmp_path / "in.mp4", pts=VARIED, time_base=Fraction(1, 1000), sounds=[Sound()], size=(97, 65), pix_fmt="yuv444p"
+    )
+    sink = copy(clip, tmp_path / name)
+    assert [stream.kept for stream in sink.streams] == [True, False]
+    frames = list(open_source(tmp_path / name))
+    assert [frame.origin.time for frame in frames] == [Fraction(pts, 1000) for pts in VARIED]
+    assert frames[2].pixels.shape == (65, 97, 3)
+    assert np.abs(frames[2].pixels.astype(int) - picture(2, 97, 65)).mean() < 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", name]
+
+
+def test_gif_leaves_out_what_is_too_fast_for_it(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", pts=range(0, 200, 10), time_base=Fraction(1, 1000))
+    sink = copy(clip, tmp_path / "out.gif")
+    assert times_of(tmp_path / "out.gif") == [Fraction(index, 50) for index in range(10)]
+    assert "10 are left out" in sink.notices[0]
+
+
+def test_a_part_of_an_animated_webp(tmp_path: Path) -> None:
+    copy(make_clip(tmp_path / "in.mp4", pts=VARIED, time_base=Fraction(1, 1000)), tmp_path / "out.webp")
+    cut = list(open_source(tmp_path / "out.webp", start=0.05, end=0.2))
+    assert [frame.origin.pts for frame in cut] == [100, 110]
+    with pytest.raises(UsageError, match="--fps"):
+        open_source(tmp_path / "out.webp", fps=5)
+
+
+def test_an_animation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with VideoSource(make_clip(tmp_path / "in.mp4", count=3)) as source:
+        for name in ("out.gif", "out.webp"):
+            with pytest.raises(KeyError), open_sink(tmp_path / name, like=source.info) as sink:
+                sink.write(next(iter(source)))
+                raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+# Standard input and output
+
+PIPED = """
+import sys
+from cgpipe.media.video import open_sink, open_source
+with open_source(sys.argv[1]) as source, open_sink(sys.argv[2], like=source.info) as sink:
+    for frame in source:
+        sink.write(frame)
+"""
+
+
+def test_a_file_to_standard_output_with_its_sound(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mkv", sounds=[Sound(), Sound(language="deu")], subtitles={"subrip": ["one", "two"]})
+    piped = subprocess.run([sys.executable, "-c", PIPED, str(clip), "-"], stdout=subprocess.PIPE, check=True)
+    (tmp_path / "out.mkv").write_bytes(piped.stdout)
+    assert times_of(tmp_path / "out.mkv") == times_of(clip)
+    assert packets_of(tmp_path / "out.mkv", "audio") == packets_of(clip, "audio")
+    assert packets_of(tmp_path / "out.mkv", "subtitle") == packets_of(clip, "subtitle")
+
+
+def test_standard_input_to_a_file(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.ts", codec="mpeg4", time_base=Fraction(1, 90000), pts=range(0, 90000, 3600))
+    command = [sys.executable, "-c", PIPED, "-", str(tmp_path / "out.mp4")]
+    with subprocess.Popen(["cat", str(clip)], stdout=subprocess.PIPE) as feeder:
+        subprocess.run(command, stdin=feeder.stdout, check=True)
+    assert times_of(tmp_path / "out.mp4") == [Fraction(index, 25) for index in range(25)]
+
+
+def test_a_reader_that_goes_away_is_an_error(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (
+        VideoSource(make_clip(tmp_path / "in.mp4", count=5)) as source,
+        os.fdopen(writer, "wb", buffering=0) as gone,
+        pytest.raises(MediaError, match="reader at the other end"),
+    ):
+        from cgpipe.media.video.stream_sink import StreamSink
+
+        with StreamSink(gone, like=source.info) as sink:
+            for frame in source:
+                sink.write(frame)
+
+
+# The rest
+
+
+def test_a_camera(tmp_path: Path) -> None:
+    """OpenCV opens a file as it opens a device."""
+    clip = make_clip(tmp_path / "in.mp4", count=5)
+    with open_source(f"camera:{clip}") as source:
+        frames = list(source)
+    times = [frame.origin.pts for frame in frames]
+    assert times == sorted(set(times))
+    assert (source.info.width, source.info.height) == (WIDTH, HEIGHT)
+    assert np.abs(frames[0].pixels.astype(int) - picture(1)).mean() < 4
+    with pytest.raises(MediaError, match="no such camera"):
+        open_source("camera:/none")
+
+
+def test_duration_is_counted_from_the_start(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=50)
+    assert len(list(open_source(clip, start=0.4, duration=0.4))) == 10
+    assert len(list(open_source(clip, end=1, duration=0.2))) == 5
+
+
+def test_an_address_that_does_not_answer() -> None:
+    with pytest.raises(MediaError, match="cannot be read"):
+        open_source("http://127.0.0.1:1/clip.mp4")
+
+
+def test_names_choose_the_sink(tmp_path: Path) -> None:
+    with VideoSource(make_clip(tmp_path / "in.mp4", count=2)) as source:
+        sink = open_sink(tmp_path / "out.mp4", like=source.info)
+        assert isinstance(sink, VideoSink)
+        sink.abort()
+        for name in ("out.txt", "frames/%d.txt"):
+            with pytest.raises(UsageError, match="not the name"):
+                open_sink(tmp_path / name, like=source.info)
+        with pytest.raises(UsageError, match="no meaning"):
+            open_sink(tmp_path / "%d.png", like=source.info, crf=10)
