@@ -15,7 +15,7 @@ assert VERSION is not None
 REQUIREMENTS = [
     "torch>=2.6",
     "torchvision>=0.21",
-    "numpy>=1.26",
+    "numpy>=2.0",
     "opencv-python-headless>=4.13",  # the full build needs libGL, which servers lack
     "av>=18.0",
     "click>=8.2",

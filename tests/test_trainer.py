@@ -20,7 +20,7 @@ import torch
 from click.testing import CliRunner
 
 from cgpipe.cli import cli
-from cgpipe.errors import DataError, TrainingError
+from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.models import find_model, load_model
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.state import load_state
@@ -187,6 +187,23 @@ def test_nothing_to_resume_and_networks_that_do_not_fit_are_errors(recipe: Path,
     train(config_of(recipe, tmp_path / "run", epochs=1))
     with pytest.raises(TrainingError, match="does not fit"):
         train(config_of(recipe, tmp_path / "run", gen_settings={"channels": 32, "blocks": 2}), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gen_net": "resnet"}, "no setting|unexpected keyword"),
+        ({"gen_net": "nonsense", "gen_settings": {}}, "unknown architecture 'nonsense'"),
+        ({"dis_net": "nonsense"}, "unknown discriminator 'nonsense'"),
+        ({"norm": "nonsense"}, "unknown norm 'nonsense'"),
+        ({"gen_net": "unet_128", "gen_settings": {}}, "multiples of 128"),
+    ],
+)
+def test_networks_that_cannot_be_built_are_wrong_usage(
+    recipe: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(config_of(recipe, tmp_path / "run", **settings))
 
 
 def test_losses_that_are_not_finite_stop_the_run_and_keep_the_state(recipe: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_batches_change_nothing(clip: Path, tmp_path: Path, batch_size: int) -> 
     cgpipe.translate_video(clip, one, to="zebra", precision="fp32")
     cgpipe.translate_video(clip, many, to="zebra", precision="fp32", video={"batch_size": batch_size})
     assert times_of(one) == times_of(many)
-    assert np.abs(pictures_of(one) - pictures_of(many)).mean() < 0.2
+    assert np.abs(pictures_of(one) - pictures_of(many)).mean() < 1
 
 
 def test_original_and_translation_side_by_side(clip: Path, tmp_path: Path) -> None:

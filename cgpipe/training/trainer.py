@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from cgpipe.engine.backends import can_compile
-from cgpipe.errors import DataError, MissingDependencyError, TrainingError
+from cgpipe.errors import DataError, MissingDependencyError, TrainingError, UsageError
 from cgpipe.media.folders import find_pictures
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.networks import Generator, all_settings
@@ -99,10 +99,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
         self.dataset = UnpairedPictures(*find_dataset(config.dataset_dir), config)
-        try:
-            self.networks = CycleGAN(config).to_device(self.arithmetic.device)
-        except MissingDependencyError as error:
-            raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
+        self.networks = build_networks(config).to_device(self.arithmetic.device)
         self.averages = copy.deepcopy(nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a]))
         self.averages.requires_grad_(False).eval()
         self.generators = nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a])
@@ -371,6 +368,29 @@ class MetricsLog:
             file.write(json.dumps(line) + "\n")
         self._sums.clear()
         self._count = 0
+
+
+def build_networks(config: TrainConfig) -> CycleGAN:
+    """The networks of a run with fresh weights.
+
+    Raises:
+        UsageError: an architecture or a setting of it is unknown, or it does not take crops of this size.
+        MissingDependencyError: the recipe needs pretrained features that are not installed.
+    """
+    try:
+        networks = CycleGAN(config)
+    except ValueError as error:
+        raise UsageError(f"The networks cannot be built: {error}") from error
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
+    multiple = networks.a_to_b.multiple
+    for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
+        if stage.crop_height % multiple or stage.crop_width % multiple:
+            raise UsageError(
+                f"{config.gen_net} takes sides that are multiples of {multiple}, not a crop of "
+                f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height."
+            )
+    return networks
 
 
 def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:

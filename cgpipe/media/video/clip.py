@@ -13,6 +13,13 @@ import numpy as np
 from cgpipe.media.colour import Colour
 from cgpipe.media.frames import Pixels
 
+Seconds = int | float | Fraction
+
+
+def seconds(value: Seconds) -> Fraction:
+    """An exact time: 0.4, which no float is, becomes two fifths."""
+    return Fraction(value).limit_denominator(1_000_000)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOrigin:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -88,7 +88,7 @@ class Sink(ABC):
 
     @property
     @abstractmethod
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What was chosen, for a report."""
 
     @abstractmethod

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 
 from cgpipe.errors import UsageError
 from cgpipe.media.video.camera import PREFIX, CameraSource
-from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.clip import Seconds, VideoInfo, seconds
 from cgpipe.media.video.encoding import ANIMATIONS, suffix_of
 from cgpipe.media.video.interfaces import Sink, Source
-from cgpipe.media.video.sequences import SequenceSink, SequenceSource, is_sequence
+from cgpipe.media.video.sequences import SequenceSink, SequenceSource, is_sequence, names_sequence
 from cgpipe.media.video.sink import VideoSink
-from cgpipe.media.video.source import Seconds, VideoSource
+from cgpipe.media.video.source import VideoSource
 from cgpipe.media.video.stream_sink import StreamSink
 from cgpipe.media.video.webp import WebpSource, is_animated_webp
 
@@ -51,8 +50,8 @@ def open_source(
     """
     name = os.fspath(spec)
     if duration is not None:
-        stop = Fraction(start or 0) + Fraction(duration)
-        end = stop if end is None else min(Fraction(end), stop)
+        stop = seconds(start or 0) + seconds(duration)
+        end = stop if end is None else min(seconds(end), stop)
     if name.startswith(PREFIX):
         if start:
             raise UsageError(f"{name}: a camera has no start to count from; leave --start away")
@@ -92,7 +91,7 @@ def open_sink(
         UsageError: the name or an option cannot be used.
     """
     name = os.fspath(spec)
-    if name != STANDARD and is_sequence(name):
+    if name != STANDARD and names_sequence(name):
         given = {"codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt}
         meaningless = [option for option, value in given.items() if value is not None]
         if meaningless:

@@ -101,7 +101,7 @@ class SegmentFolder:
     def __init__(self, target: Path, key: str) -> None:
         self.path = target.with_name(f".{target.name}.cgpipe")
         with writing(str(target)):
-            self.path.mkdir(exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path / "lock", target)
         self.segments: list[Path] = []
         self.frames = 0

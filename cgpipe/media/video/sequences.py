@@ -6,7 +6,6 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -20,21 +19,23 @@ from cgpipe.media.colour import RGB, Colour
 from cgpipe.media.files import picture_format
 from cgpipe.media.frames import Frame, Pixels
 from cgpipe.media.images import read_picture, write_picture
-from cgpipe.media.video.clip import VideoInfo, VideoOrigin
+from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Sink, Source
 from cgpipe.media.video.libav import writing
-
-Seconds = int | float | Fraction
 
 _NUMBER = re.compile(r"%(0\d+)?d")
 _WRITERS = 2
 _KEY_FILE = ".cgpipe-job"
 
 
-def is_sequence(spec: str | os.PathLike[str]) -> bool:
-    """Whether a name means a sequence of pictures: a numbered pattern, a folder, or what ends like one."""
-    text = os.fspath(spec)
-    return bool(_NUMBER.search(Path(text).name)) or os.path.isdir(text) or text.endswith(("/", os.sep))
+def is_sequence(name: str) -> bool:
+    """Whether a name means pictures that are there: a numbered pattern, or a folder."""
+    return bool(_NUMBER.search(Path(name).name)) or os.path.isdir(name)
+
+
+def names_sequence(name: str) -> bool:
+    """Whether a name means pictures that are to be written: a numbered pattern, or what can only be a folder."""
+    return is_sequence(name) or not Path(name).suffix
 
 
 class SequenceSource(Source):
@@ -67,8 +68,8 @@ class SequenceSource(Source):
             raise UsageError(f"{spec}: pictures have no rate of their own; give one with fps, for example 25")
         rate = Fraction(fps).limit_denominator(1001)
         self._paths = _listing(os.fspath(spec))
-        self._first = math.ceil(Fraction(start or 0) * rate)
-        self._end = len(self._paths) if end is None else min(len(self._paths), math.ceil(Fraction(end) * rate))
+        self._first = math.ceil(seconds(start or 0) * rate)
+        self._end = len(self._paths) if end is None else min(len(self._paths), math.ceil(seconds(end) * rate))
         self.info = self._describe(os.fspath(spec), rate)
 
     def _describe(self, spec: str, rate: Fraction) -> VideoInfo:
@@ -173,7 +174,7 @@ class SequenceSink(Sink):
             (self._folder / name).unlink()
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, Any]:
         return {"codec": picture_format(self._pattern), "pattern": self._pattern}
 
     def write(self, frame: Frame) -> None:
@@ -200,7 +201,7 @@ class SequenceSink(Sink):
         self._jobs.clear()
 
     def _path(self, index: int) -> Path:
-        return self._folder / _NUMBER.sub(lambda _: self._pattern % (index + 1), self._pattern)
+        return self._folder / _NUMBER.sub(lambda number: number[0] % (index + 1), self._pattern)
 
 
 def _split(spec: str) -> tuple[Path, str]:

@@ -99,7 +99,7 @@ class VideoSink(Sink):
         return self.encoding.notices(self._info)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, Any]:
         return asdict(self.encoding)
 
     def write(self, frame: Frame) -> None:

@@ -15,12 +15,10 @@ import av.error
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import ToRgb
 from cgpipe.media.frames import Frame, Pixels, Unreadable
-from cgpipe.media.video.clip import Orientation, VideoInfo, VideoOrigin
+from cgpipe.media.video.clip import Orientation, Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.decoding import Reader, Shot
 from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.libav import explain, reading
-
-Seconds = int | float | Fraction
 
 
 class VideoSource(Source):
@@ -65,8 +63,8 @@ class VideoSource(Source):
         super().__init__()
         self._file = path
         self._name = _name(path)
-        self._start = Fraction(start or 0)
-        self._end = None if end is None else Fraction(end)
+        self._start = seconds(start or 0)
+        self._end = None if end is None else seconds(end)
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         _check(self._start, self._end, self._fps)
         self._hwaccel = hwaccel

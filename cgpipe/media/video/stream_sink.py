@@ -79,7 +79,7 @@ class StreamSink(Sink):
         return self.encoding.notices(self._info) + dropped
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, Any]:
         return asdict(self.encoding)
 
     def _open(self, container: Container, target: Any) -> None:

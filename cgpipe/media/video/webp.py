@@ -12,10 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import RGB, Colour
 from cgpipe.media.frames import Frame
-from cgpipe.media.video.clip import VideoInfo, VideoOrigin
+from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Source
-
-Seconds = int | float | Fraction
 
 
 def is_animated_webp(name: str) -> bool:
@@ -55,7 +53,7 @@ class WebpSource(Source):
         except (OSError, UnidentifiedImageError, EOFError) as error:
             raise MediaError(f"{path}: cannot be read: {error}") from error
         times = [0, *itertools.accumulate(durations)]
-        begin, finish = Fraction(start or 0) * 1000, None if end is None else Fraction(end) * 1000
+        begin, finish = 1000 * seconds(start or 0), None if end is None else 1000 * seconds(end)
         self._frames = [
             (number, time, duration)
             for number, (time, duration) in enumerate(zip(times, durations, strict=False))
