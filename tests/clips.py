@@ -28,7 +28,7 @@ def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sound:
-    """A track of sound: ``seconds`` of a tone of ``pitch`` Hz."""
+    """A track of sound: ``seconds`` of a tone of ``pitch`` Hz, without the packets that begin in ``gap``."""
 
     codec: str = "aac"
     pitch: float = 440
@@ -37,6 +37,7 @@ class Sound:
     title: str = ""
     channels: int = 1
     disposition: int = 0
+    gap: tuple[float, float] = (0, 0)
 
 
 def make_clip(
@@ -148,7 +149,8 @@ def _sound_packets(stream: Any, sound: Sound) -> list[Any]:
         frame = av.AudioFrame.from_ndarray(piece, format=kind, layout="stereo" if sound.channels == 2 else "mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, first, Fraction(1, 48000)
         packets += stream.encode(frame)
-    return packets + stream.encode(None)
+    packets += stream.encode(None)
+    return [packet for packet in packets if not sound.gap[0] <= packet.pts * packet.time_base < sound.gap[1]]
 
 
 def _add_subtitles(container: Any, kind: str, lines: Sequence[str]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -69,9 +70,32 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "nothing.toml", {})
 
 
+def test_the_recipe_of_the_shipped_models_is_the_default() -> None:
+    recipe = load_config(Path(__file__).parent.parent / "train" / "horse2zebra.toml", {})
+    assert replace(recipe, licence="unknown") == TrainConfig()
+
+
 def test_stages_take_over_at_their_epoch_and_stay() -> None:
-    config = TrainConfig(stages=(Stage(from_epoch=5, crop_height=96), Stage(from_epoch=2, lamda=5.0)))
+    config = TrainConfig(lamda=10.0, stages=(Stage(from_epoch=5, crop_height=96), Stage(from_epoch=2, lamda=5.0)))
     assert [(c.lamda, c.crop_height) for c in map(config.at_epoch, (0, 2, 5))] == [(10, 128), (5, 128), (5, 96)]
+
+
+def test_what_the_command_line_says_holds_for_the_whole_run(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[[stages]]\nfrom_epoch = 3\nlamda = 1.0\nidt_coef = 0.1\n")
+    config = load_config(recipe, {"lamda": 7.0}).at_epoch(3)
+    assert (config.lamda, config.idt_coef) == (7.0, 0.1)
+    assert load_config(None, {"lamda": 7.0}).at_epoch(3).lamda == 7.0
+    recipe.write_text("lamda = 4.0")
+    assert load_config(recipe, {}).at_epoch(3).lamda == 4.0
+
+
+@pytest.mark.parametrize(
+    ("epochs", "decay", "words"),
+    [(40, 100, "40 epochs at"), (5, 5, "5 epochs at"), (200, 100, "from epoch 100")],
+)
+def test_the_schedule_is_said_in_words(epochs: int, decay: int, words: str) -> None:
+    assert words in TrainConfig(epochs=epochs, decay_epoch=decay).schedule()
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

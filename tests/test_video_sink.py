@@ -120,6 +120,9 @@ def test_encoders_and_containers(tmp_path: Path, name: str, codec: str | None, l
     clip = make_clip(tmp_path / "in.mp4", size=(192, 128), count=10)
     copy(clip, tmp_path / name, codec=codec, segment_frames=4)
     assert errors(clip, tmp_path / name).max() <= limit
+    if codec == "hevc":
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams.video[0].codec_context.codec_tag == "hvc1"
 
 
 @pytest.mark.parametrize(("name", "codec"), [("out.mp4", "libx264"), ("out.mp4", "libx265"), ("out.webm", "vp9")])
@@ -298,6 +301,16 @@ def test_an_encoded_cut_is_exact_to_the_sample(tmp_path: Path) -> None:
     assert np.abs(samples[4000:12000] - expected).max() < 0.03
 
 
+def test_encoded_sound_stays_in_step_over_a_gap(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mkv", count=25, sounds=[Sound("flac", 443, seconds=1, gap=(0.3, 0.5))])
+    copy(clip, tmp_path / "out.webm")
+    samples, begin = decoded_sound(tmp_path / "out.webm")
+    wave = 0.4 * np.sin(2 * np.pi * 443 * np.arange(48000) / 48000)
+    assert abs(begin) < 0.001
+    assert np.abs(samples[30000:44000] - wave[30000:44000]).max() < 0.03
+    assert np.abs(samples[19500:22500]).max() < 0.03
+
+
 def test_sound_can_be_left_out(tmp_path: Path) -> None:
     sink = copy(rich_clip(tmp_path / "in.mkv"), tmp_path / "out.mkv", audio=False)
     assert packets_of(tmp_path / "out.mkv", "audio") == []
@@ -342,7 +355,7 @@ def test_settings_that_cannot_be_used(tmp_path: Path, name: str, options: dict[s
 def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
     info = VideoSource(make_clip(tmp_path / "in.mp4", count=2)).info
     (tmp_path / "folder.mp4").mkdir()
-    for target, reason in [("no such/out.mp4", "folder does not exist"), ("folder.mp4", "there is a folder")]:
+    for target, reason in [("in.mp4/out.mp4", "a file, not a folder"), ("folder.mp4", "there is a folder")]:
         with pytest.raises(MediaError, match=reason):
             VideoSink(tmp_path / target, like=info)
 

@@ -47,6 +47,7 @@ def command(recipe: Path | None, resume: bool, **settings: Any) -> None:
     config = load_config(recipe, given)
     from cgpipe.training.trainer import train
 
+    click.echo(f"{config.source} and {config.target}, {config.schedule()}", err=True)
     with TrainingBar() as bar:
         report = train(config, resume=resume, on_progress=bar.update)
     done = "Finished" if report.finished else "Stopped; go on with --resume"

@@ -62,7 +62,8 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     """
     from cgpipe.jobs.videos import translate_videos
 
-    model: dict[str, Any] = {name: options.pop(name) for name in ("to", "source", "model", "direction", "batch_statistics")}
+    which = ("to", "source", "model", "direction", "batch_statistics")
+    model: dict[str, Any] = {name: options.pop(name) for name in which}
     translator: dict[str, Any] = {name: options.pop(name) for name in ("size", "strength", "device", "precision")}
     translator["engine"] = engine_of(options.pop("compile"), options.pop("torchscript"))
     options["threads"] = options.pop("workers")  # One clip is one stream: threads of its decoder do the work.

@@ -56,12 +56,12 @@ class TrainConfig:
 
     licence: str = _setting("unknown", "Licence of the models, as an SPDX identifier, for their headers.")
 
-    epochs: int = _setting(40, "Passes over the larger of the two sets.")
-    decay_epoch: int = _setting(20, "Epoch from which the learning rate falls linearly to 0.")
+    epochs: int = _setting(18, "Passes over the larger of the two sets.")
+    decay_epoch: int = _setting(9, "Epoch from which the learning rate falls linearly to 0.")
     batch_size: int = _setting(2, "Pictures of each domain a step.")
     lr: float = _setting(2e-4, "Learning rate of Adam (betas 0.5, 0.999).")
     lamda: float = _setting(10.0, "Weight of the cycle loss.")
-    idt_coef: float = _setting(0.0, "Weight of the identity loss, as a share of the cycle loss's; 0 leaves it out.")
+    idt_coef: float = _setting(0.5, "Weight of the identity loss, as a share of the cycle loss's; 0 leaves it out.")
 
     load_height: int = _setting(280, "Height to which pictures are resized before the crop.")
     load_width: int = _setting(280, "Width to which pictures are resized before the crop.")
@@ -85,14 +85,16 @@ class TrainConfig:
 
     gpu_ids: str = _setting("auto", "GPUs to use, such as 0 or 0,1; -1 for the CPU.")
     precision: Precision = _setting("auto", "Arithmetic of the networks: auto, fp32 or bf16.")
-    compile: bool = _setting(False, "Compile the networks: slower to start, about twice as fast.")
+    compile: bool = _setting(True, "Compile the networks: slower to start, about twice as fast.")
     threads: int = _setting(0, "CPU threads; 0: as many as torch chooses.")
     workers: int = _setting(0, "Processes that prepare pictures; 0: none.")
     log_every: int = _setting(50, "Steps between lines of metrics.jsonl.")
     sample_every: int = _setting(1000, "Steps between sample grids.")
     save_every: int = _setting(500, "Steps between saves.")
     publish: bool = _setting(True, "Copy the model files to the user's model folder, where --to finds them.")
-    stages: tuple[Stage, ...] = _setting((), "Settings that change at an epoch (in a recipe only).")
+    stages: tuple[Stage, ...] = _setting(
+        (Stage(from_epoch=1, lamda=2.5),), "Settings that change at an epoch (in a recipe only)."
+    )
 
     def __post_init__(self) -> None:
         positive = (
@@ -141,6 +143,12 @@ class TrainConfig:
                 config = config._merged(stage)
         return config
 
+    def schedule(self) -> str:
+        """The learning rate over the run, in words."""
+        if self.decay_epoch >= self.epochs:
+            return f"{self.epochs} epochs at learning rate {self.lr:g}"
+        return f"{self.epochs} epochs: learning rate {self.lr:g}, from epoch {self.decay_epoch} on falling to 0"
+
     def model_path(self, source: str, target: str) -> Path:
         """Where the run keeps the model of one direction."""
         return self.checkpoint_dir / f"{source}2{target}.safetensors"
@@ -155,6 +163,8 @@ class TrainConfig:
 
 def load_config(recipe: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     """The defaults, then what the TOML file ``recipe`` says, then ``overrides``.
+
+    What ``overrides`` names holds for the whole run, whatever a stage says. A recipe without stages has none.
 
     Raises:
         UsageError: the recipe cannot be read, or a name in it is unknown.
@@ -171,8 +181,11 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any]) -> TrainConfi
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UsageError(f"{recipe}: unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
-    merged = {name: _coerce(known[name], value) for name, value in settings.items()} | dict(overrides)
-    return TrainConfig(**merged)
+    chosen = {name: _coerce(known[name], value) for name, value in settings.items()}
+    stages = chosen.get("stages", () if recipe else known["stages"].default)
+    fixed = {f.name: None for f in fields(Stage) if f.name in overrides}
+    chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
+    return TrainConfig(**chosen | dict(overrides))
 
 
 def _coerce(known: Field[Any], value: Any) -> Any:

@@ -29,6 +29,7 @@ _READ_REASONS = {
 }
 _WRITE_REASONS = {
     errno.ENOENT: "its folder does not exist; create it first",
+    errno.ENOTDIR: "what should be its folder is a file, not a folder",
     errno.EACCES: "the permissions of its folder do not allow writing",
     errno.EROFS: "the file system is read-only",
     errno.ENOSPC: "the disk is full; free some space and run the same command again",

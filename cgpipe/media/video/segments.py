@@ -65,10 +65,14 @@ class SegmentWriter:
 
     def finish(self) -> Path:
         """Writes what the encoder still holds, and gives the piece its name."""
-        self._mux(self._encoder.flush())
-        with writing(str(self._path)):
-            self._container.close()
-            self._part.rename(self._path)
+        try:
+            self._mux(self._encoder.flush())
+            with writing(str(self._path)):
+                self._container.close()
+                self._part.rename(self._path)
+        except BaseException:
+            self.abort()
+            raise
         return self._path
 
     def abort(self) -> None:
@@ -228,4 +232,6 @@ def _locked(path: Path, target: Path) -> IO[bytes]:
     except BlockingIOError:
         file.close()
         raise MediaError(f"{target}: another process is writing this file; wait for it, or take another name") from None
+    except OSError:  # a network folder without locks
+        pass
     return file

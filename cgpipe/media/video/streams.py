@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -21,7 +22,7 @@ import av.error
 from cgpipe.media.video.carriers import TEXT_OF, Carrier, Copied, Encoded, Reworded, Span
 from cgpipe.media.video.clip import StreamInfo, VideoInfo, describe, is_cover
 from cgpipe.media.video.encoding import Container
-from cgpipe.media.video.libav import reading
+from cgpipe.media.video.libav import packet_time, reading
 
 # Written by the muxer itself, or true of the old file only.
 _STALE_TAGS = re.compile(
@@ -170,21 +171,21 @@ class OtherStreams:
             return
         # Interleaving is not strict: a packet that is due may follow one that is not, though not by seconds.
         end = None if self._span.end is None else self._span.end + 5
-        packets: Any = self._source.demux()
-        try:
+        with closing(_demuxed(self._source)) as packets:
             for packet in packets:
-                time = packet.dts if packet.dts is not None else packet.pts
-                if end is not None and time is not None and time * packet.time_base > end:
+                if end is not None and packet_time(packet) > end:
                     break
-                if packet.size and packet.stream_index in self._carriers:
+                if packet.stream_index in self._carriers:
                     yield from self._carriers[packet.stream_index](packet)
-        except (OSError, av.error.FFmpegError):
-            # A damaged tail: the picture ends here too, and its source has said so.
-            pass
-        finally:
-            packets.close()
         for carrier in self._carriers.values():
             yield from carrier(av.Packet())
+
+
+def _demuxed(source: av.container.InputContainer) -> Generator[av.Packet[Any], None, None]:
+    """All packets that can be read: where the file is cut short the picture ends too, and its source says so."""
+    packets: Any = source.demux()
+    with closing(packets), suppress(OSError, av.error.FFmpegError):
+        yield from (packet for packet in packets if packet.size)
 
 
 def _takes(container: Container, stream: av.stream.Stream) -> bool:
