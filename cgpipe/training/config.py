@@ -56,8 +56,8 @@ class TrainConfig:
 
     licence: str = _setting("unknown", "Licence of the models, as an SPDX identifier, for their headers.")
 
-    epochs: int = _setting(18, "Passes over the larger of the two sets.")
-    decay_epoch: int = _setting(9, "Epoch from which the learning rate falls linearly to 0.")
+    epochs: int = _setting(16, "Passes over the larger of the two sets.")
+    decay_epoch: int = _setting(8, "Epoch from which the learning rate falls linearly to 0.")
     batch_size: int = _setting(2, "Pictures of each domain a step.")
     lr: float = _setting(2e-4, "Learning rate of Adam (betas 0.5, 0.999).")
     lamda: float = _setting(10.0, "Weight of the cycle loss.")
