@@ -24,6 +24,7 @@ from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.models import find_model, load_model
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.state import load_state
+from cgpipe.training.testing import record
 from cgpipe.training.testing import test as run_test
 from cgpipe.training.trainer import Trainer, train
 
@@ -235,3 +236,7 @@ def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_
     assert [path.name for path in report.grids] == ["red2blue-0001.jpg", "blue2red-0001.jpg"]
     assert all(cv2.imread(str(path)).shape == (3 * 64 + 16, 2 * 64 + 12, 3) for path in report.grids)
     assert [e.input_count for e in report.evaluations] == [2, 2]
+    assert record(config, report) == [run / "red2blue.safetensors", run / "blue2red.safetensors"]
+    quality = load_model(run / "red2blue.safetensors").card.quality["dataset/testA at 64"]
+    assert quality["pictures"] == 2
+    assert quality["mean_change_of_255"] == round(report.evaluations[0].mean_change, 2)
