@@ -193,6 +193,14 @@ def test_the_report_names_every_file(photos: Path, tmp_path: Path) -> None:
     assert (files["a.jpg"]["width"], files["a.jpg"]["height"]) == (41, 31)
 
 
+def test_a_report_that_cannot_be_written_is_wrong_usage(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run(photos, "--to", "zebra", "--json", tmp_path / "file" / "report.json")
+    assert result.exit_code == 2
+    assert "The report cannot be written" in result.output
+    assert not photos.with_name("photos-zebra").exists()
+
+
 def test_options_come_from_the_environment_too(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CGPIPE_TRANSLATE_TO", "zebra")
     monkeypatch.setenv("CGPIPE_TRANSLATE_FORMAT", "png")

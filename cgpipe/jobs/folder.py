@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections import deque
@@ -86,7 +87,8 @@ def translate_folder(
         overwrite: translate again what is done.
         recursive: go into sub-folders.
         batch_size: pictures of one size translated together; by default 1 on a CPU and 8 on a GPU.
-        workers: processes that decode, by default 1; 0 decodes in this process.
+        workers: processes that decode; 0 decodes in a thread of this one. By default 1 where processes fork, else 0:
+            elsewhere a script that does not guard its main module could not start them.
         ahead: batches that each of them decodes ahead.
         on_start: told the model in words and the number of pictures, when the work begins.
         on_result: told what became of each file.
@@ -106,7 +108,8 @@ def translate_folder(
     )
     on_gpu = translator.device.type == "cuda"
     batch_size = batch_size or (8 if on_gpu else 1)
-    workers = min(1 if workers is None else workers, plan.count)
+    default_workers = 1 if multiprocessing.get_start_method() == "fork" else 0
+    workers = min(default_workers if workers is None else workers, plan.count)
     settings = settings_of(translator) | {"batch_size": batch_size, "workers": workers}
     report = FolderReport(model=str(found), outputs=plan.roots, settings=settings, ignored=plan.ignored)
     freshness = Freshness(plan.roots, [found.path, format, quality, translator.size, translator.strength])

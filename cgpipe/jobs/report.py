@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
+from cgpipe.errors import UsageError
+
 Status = Literal["translated", "skipped", "failed"]
 
 
@@ -110,6 +112,9 @@ class ReportFile:
     """Writes a report as one JSON object while the job runs, so that no list of files has to be kept.
 
     The file appears when it is whole. Without a path, nothing is written.
+
+    Raises:
+        UsageError: the file cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -120,7 +125,11 @@ class ReportFile:
 
     def __enter__(self) -> ReportFile:
         if self._partial:
-            self._file = self._partial.open("w", encoding="utf-8")
+            try:
+                self._partial.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._partial.open("w", encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"The report cannot be written to {self.path}: {error.strerror}.") from error
             self._file.write('{"files": [')
         return self
 

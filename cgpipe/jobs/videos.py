@@ -51,13 +51,20 @@ class VideosReport:
         return max((video.exit_code for video in self.videos), default=0)
 
     def write(self, path: Path) -> None:
-        """The report as a JSON file."""
+        """The report as a JSON file.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
         report = {
             "videos": [video.to_json() for video in self.videos],
             "failures": [asdict(failure) for failure in self.failures],
         }
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+        try:
+            with atomic_write(path) as partial:
+                partial.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"The report cannot be written to {path}: {error.strerror}.") from error
 
 
 def translate_videos(
