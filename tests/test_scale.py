@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cgpipe.engine.scale import add_change, resampling_matrix, resize, to_integer, working_size
+from cgpipe.engine.scale import add_change, resampling, resize, to_integer, working_size
 
 
 @pytest.mark.parametrize(
@@ -28,19 +28,16 @@ def test_working_size(height: int, width: int, size: object, scales: tuple[int, 
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(5, 17), (64, 201), (64, 20), (7, 7)])
-def test_the_matrix_resamples_like_torch(inputs: int, outputs: int) -> None:
+def test_bands_resample_like_torch(inputs: int, outputs: int) -> None:
     line = torch.rand((1, 1, 1, inputs))
-    expected = F.interpolate(line, (1, outputs), mode="bicubic", antialias=outputs < inputs)
-    matrix = resampling_matrix(inputs, outputs, torch.device("cpu"))
-    torch.testing.assert_close(matrix @ line.flatten(), expected.flatten())
+    expected = F.interpolate(line, (1, outputs), mode="bicubic", antialias=outputs < inputs).flatten()
+    bands = resampling(inputs, outputs, torch.device("cpu"))
+    torch.testing.assert_close(torch.cat([band.weights @ line.flatten()[band.inputs] for band in bands]), expected)
+    assert [i for band in bands for i in range(outputs)[band.outputs]] == list(range(outputs))
 
 
-@pytest.mark.parametrize("band_pixels", [1 << 22, 300])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
-def test_a_change_is_added_as_if_it_were_enlarged_whole(
-    dtype: torch.dtype, band_pixels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cgpipe.engine.scale.BAND_PIXELS", band_pixels)
+def test_a_change_is_added_as_if_it_were_enlarged_whole(dtype: torch.dtype) -> None:
     top = 255 if dtype == torch.uint8 else 65535
     pixels = torch.randint(0, top, (2, 45, 67, 3), dtype=torch.int32).to(dtype)
     change = (torch.rand((2, 3, 12, 18)) - 0.5) * top
@@ -57,7 +54,9 @@ def test_no_change_leaves_every_bit(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
-def test_resizing_keeps_the_mean(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("band_pixels", [1 << 22, 300])
+def test_resizing_keeps_the_mean(dtype: torch.dtype, band_pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpipe.engine.scale.BAND_PIXELS", band_pixels)
     scale = 1 if dtype == torch.uint8 else 257
     rows = torch.linspace(0, 250, 400).int()[None, :, None, None].expand(1, 400, 300, 3) * scale
     small = resize(rows.to(dtype), (40, 30))

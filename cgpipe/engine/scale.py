@@ -7,6 +7,7 @@ added to the original, which so keeps its own detail.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -16,7 +17,9 @@ from torch.nn import functional as F
 Size = int | Literal["auto", "full"]
 
 BAND_PIXELS = 1 << 22
-"""Pixels that are worked on in floating point at a time: bounds the memory that a large picture takes."""
+"""Pixels of a large picture that are reduced at a time: bounds the memory that it takes."""
+BAND_LINES = 32
+"""Lines of a large picture to which the change is added at a time."""
 
 MOST_ENLARGED = 4
 """How many times a small picture is enlarged for the generator: a strip one pixel high must not become a mountain."""
@@ -70,31 +73,47 @@ def add_change(pixels: torch.Tensor, change: torch.Tensor, strength: float = 1.0
     Returns:
         The sum, rounded and limited to the range of the pixels' type, in their shape and type.
     """
-    count, height, width, _ = pixels.shape
-    down = resampling_matrix(change.shape[2], height, change.device)
-    across = resampling_matrix(change.shape[3], width, change.device)
-    # (N, 3, h, w) -> (N, h, W, 3): wide first, while there are few rows.
-    wide = torch.matmul(change.float() * strength, across.T).permute(0, 2, 3, 1).reshape(count, change.shape[2], -1)
+    height, width = pixels.shape[1:3]
+    # Wide first, while there are few rows: (N, 3, h, w) -> (N, h, W * 3).
+    wide = torch.cat(
+        [change[..., band.inputs] @ band.weights.T for band in resampling(change.shape[3], width, change.device)], 3
+    )
+    wide = wide.mul_(strength).permute(0, 2, 3, 1).flatten(2).contiguous()
     result = torch.empty_like(pixels)
-    rows = max(1, BAND_PIXELS // width)
-    for picture, original, target in zip(wide, pixels, result, strict=True):
-        for top in range(0, height, rows):
-            band = slice(top, top + rows)
-            total = torch.matmul(down[band], picture).view(-1, width, 3).add_(original[band])
-            target[band] = to_integer(total, pixels.dtype)
+    for band in resampling(change.shape[2], height, change.device):
+        for picture, original, target in zip(wide, pixels, result, strict=True):
+            rows = original[band.outputs].flatten(1).float()
+            total = torch.addmm(rows, band.weights, picture[band.inputs])
+            target[band.outputs] = to_integer(total, pixels.dtype).view(-1, width, 3)
     return result
 
 
-@lru_cache(maxsize=8)
-def resampling_matrix(inputs: int, outputs: int, device: torch.device) -> torch.Tensor:
-    """The matrix (outputs, inputs) that resamples a line bicubically.
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Some neighbouring lines of a resampled picture, the lines that they come from, and the weights."""
 
-    Resizing is separable and linear, so a band of any rows of the enlarged picture is a product with those rows of
-    the matrix, without the rest being there.
+    outputs: slice
+    inputs: slice
+    weights: torch.Tensor
+
+
+@lru_cache(maxsize=16)
+def resampling(inputs: int, outputs: int, device: torch.device) -> tuple[Band, ...]:
+    """Bicubic resampling of ``inputs`` lines to ``outputs``, as products with small matrices.
+
+    Resizing is separable and linear, and each line comes from a few near ones. So a band of lines can be made alone:
+    a large picture never has to be there as floating point numbers, and what is worked on stays in the cache.
     """
-    lines = torch.eye(inputs, device=device)[None, :, None, :]
-    matrix = F.interpolate(lines, (1, outputs), mode="bicubic", antialias=outputs < inputs, align_corners=False)
-    return matrix[0, :, 0, :].T.contiguous()
+    lines = torch.eye(inputs)[None, :, None, :]
+    matrix = F.interpolate(lines, (1, outputs), mode="bicubic", antialias=outputs < inputs)[0, :, 0, :].T
+    bands = []
+    for rows in torch.arange(outputs).split(BAND_LINES):
+        weights = matrix[rows]
+        used = weights.any(0).nonzero()
+        first, last = int(used.min()), int(used.max()) + 1
+        outlines = slice(int(rows[0]), int(rows[-1]) + 1)
+        bands.append(Band(outlines, slice(first, last), weights[:, first:last].to(device)))
+    return tuple(bands)
 
 
 def to_integer(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
