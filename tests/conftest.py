@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from cgpipe.networks import build_generator
 
 MakeModel = Callable[..., Model]
 FileModel = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in what the tests start, even where a shell that started the tests in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
