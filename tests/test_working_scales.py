@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cgpipe.errors import DataError
-from cgpipe.metrics.scales import share_by_side, working_scales
+from cgpipe.metrics.scales import share_by_side, translate_at, working_scales
 from cgpipe.networks import build_generator
 
 
@@ -40,6 +40,13 @@ def test_shares_are_of_what_comes_out_at_each_side_that_the_network_takes(tmp_pa
     shares = share_by_side(remember, tmp_path, "zebra", sides=(32, 40, 48), batch_size=2)
     assert shares == {32: 0.0, 48: 0.0}
     assert seen == [(2, 3, 32, 32), (1, 3, 32, 32), (2, 3, 48, 48), (1, 3, 48, 48)]
+
+
+@pytest.mark.parametrize("side", [64, 128, 200])
+def test_the_change_is_brought_back_to_the_pictures_own_size(side: int) -> None:
+    pictures = torch.rand((2, 3, 128, 128)) - 0.5
+    torch.testing.assert_close(translate_at(lambda x: x, pictures, side), pictures)
+    torch.testing.assert_close(translate_at(lambda x: x + 0.25, pictures, side), pictures + 0.25)
 
 
 def test_no_side_that_fits_is_an_error(tmp_path: Path) -> None:
