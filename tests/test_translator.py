@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
+from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator, choose_device, pad_to_multiple
 from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.media.frames import Batch, Unreadable
@@ -166,6 +168,59 @@ def test_no_room_for_one_picture_is_an_error_that_says_what_to_do() -> None:
 
     with pytest.raises(CgpipeError, match="--size"), pytest.warns(UserWarning, match="out of memory"):
         translator_of(Known(no_room))(pictures(3, 8, 8, 3))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_batches(count: int, side: int = 8) -> list[Batch]:
+    return [Batch(pixels=torch.full((1, side, side, 3), i, dtype=torch.uint8), origins=(i,)) for i in range(count)]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_small_batches_run_side_by_side_on_a_cpu_in_order_and_again() -> None:
+    meeting = threading.Barrier(2, timeout=20)
+
+    def meet(x: torch.Tensor) -> torch.Tensor:
+        assert torch.get_num_threads() == 1
+        meeting.wait()  # Only two at a time get past this.
+        return -x
+
+    translate = translator_of(Known(meet))
+    for _ in range(2):
+        given = list(prefetch(translate.stream(small_batches(8)), 2))
+        assert [batch.origins for batch in given if isinstance(batch, Batch)] == [(i,) for i in range(8)]
+        assert [int(batch.pixels[0, 0, 0, 0]) for batch in given if isinstance(batch, Batch)] == [
+            255 - i for i in range(8)
+        ]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_large_picture_runs_alone_on_all_threads() -> None:
+    at_work: list[int] = []
+
+    def alone(x: torch.Tensor) -> torch.Tensor:
+        at_work.append(torch.get_num_threads())
+        return x
+
+    list(translator_of(Known(alone)).stream(small_batches(2, side=1032)))
+    assert at_work == [2, 2]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_beside_others_is_raised_and_leaves_no_thread() -> None:
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        list(translator_of(Known(fail)).stream(small_batches(4)))
+    assert [t.name for t in threading.enumerate() if t.name.startswith("cgpipe")] == []
 
 
 @pytest.mark.parametrize("engine", ["eager", "torchscript"])

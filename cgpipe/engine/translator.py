@@ -7,7 +7,10 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from threading import Lock
 from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -26,6 +29,9 @@ T = TypeVar("T")
 
 IN_FLIGHT = 2
 """Batches given to a GPU before the first result is waited for."""
+
+LANE_PIXELS = 1 << 20
+"""Pixels up to which a batch is small: it then shares a CPU with others, one thread each."""
 
 
 class TranslatorOptions(TypedDict, total=False):
@@ -90,6 +96,8 @@ class Translator:
         self._multiple = generator.multiple
         self._run = prepare(generator, engine)
         self._largest: int | None = None
+        self._threads = torch.get_num_threads()
+        self._busy = Lock()
 
     @classmethod
     def find(
@@ -144,15 +152,38 @@ class Translator:
         """Translates the batches among ``items`` and passes everything else through, in order.
 
         On CUDA copies and computing overlap: up to :data:`IN_FLIGHT` batches are under way before a result is given.
+        On a CPU as many batches run side by side as torch has threads, one thread each, which is faster than all
+        threads on one: they never wait for one another. Only large pictures run alone, on all threads.
         """
-        depth = IN_FLIGHT if self.device.type == "cuda" else 0
+        # What a lane is told, torch tells every thread that comes later, the one of the next stream too.
+        torch.set_num_threads(self._threads)
+        # Compiled and traced networks are not made for lanes.
+        lanes = self._threads if self.device.type == "cpu" and self.engine == "eager" else 1
+        depth = IN_FLIGHT if self.device.type == "cuda" else lanes - 1
         under_way: deque[Callable[[], Batch | T]] = deque()
-        for item in items:
-            under_way.append(self._launch(item) if isinstance(item, Batch) else lambda item=item: item)  # type: ignore[misc]
-            if len(under_way) > depth:
+        pool = ThreadPoolExecutor(lanes, "cgpipe-translator", initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            for item in items:
+                if not isinstance(item, Batch):
+                    under_way.append(partial(_itself, item))
+                elif lanes > 1 and self._pixels(item) <= LANE_PIXELS:
+                    under_way.append(pool.submit(self.translate, item).result)
+                else:
+                    while under_way and lanes > 1:
+                        yield under_way.popleft()()
+                    under_way.append(self._launch(item))
+                while len(under_way) > depth:
+                    yield under_way.popleft()()
+            while under_way:
                 yield under_way.popleft()()
-        while under_way:
-            yield under_way.popleft()()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _pixels(self, batch: Batch) -> int:
+        """How many pixels of a batch the generator will see."""
+        height, width = batch.pixels.shape[1:3]
+        height, width = working_size(height, width, self.size, self.model.card.working_scales)
+        return len(batch) * height * width
 
     @torch.inference_mode()
     def _launch(self, batch: Batch) -> Callable[[], Batch]:
@@ -161,7 +192,7 @@ class Translator:
         parts = batch.pixels.split(self._largest or len(batch))
         translated = torch.cat([self._within_memory(part) for part in parts])
         if self.device.type != "cuda":
-            self.busy_seconds += time.perf_counter() - started
+            self._count_busy(started)
             return lambda: replace(batch, pixels=translated)
         result = torch.empty(translated.shape, dtype=translated.dtype, pin_memory=True)
         result.copy_(translated, non_blocking=True)
@@ -170,10 +201,14 @@ class Translator:
 
         def wait() -> Batch:
             arrived.synchronize()
-            self.busy_seconds += time.perf_counter() - started
+            self._count_busy(started)
             return replace(batch, pixels=result)
 
         return wait
+
+    def _count_busy(self, started: float) -> None:
+        with self._busy:
+            self.busy_seconds += time.perf_counter() - started
 
     def _within_memory(self, pixels: torch.Tensor) -> torch.Tensor:
         try:
@@ -207,6 +242,10 @@ class Translator:
         height, width = x.shape[2:]
         padded = pad_to_multiple(x.to(self.dtype), self._multiple).contiguous(memory_format=torch.channels_last)
         return self._run(padded)[:, :, :height, :width].float()
+
+
+def _itself(item: T) -> T:
+    return item
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:

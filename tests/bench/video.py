@@ -14,6 +14,7 @@ import numpy as np
 from memory import make_clip
 
 import cgpipe
+from cgpipe.media.frames import batched
 
 RUNS = 5
 
@@ -25,7 +26,7 @@ def measure_video(folder: Path, clip: Path | None) -> list[tuple[str, ...]]:
     translate = cgpipe.Translator.find("zebra")
     stages: dict[str, Callable[[], object]] = {
         "decode alone": lambda: list(cgpipe.VideoSource(clip)),
-        "generator alone": lambda: [translate(frame.pixels) for frame in frames],
+        "generator alone": lambda: list(translate.stream(batched(frames, 1))),
         "encode alone": lambda: encode(folder / "encoded.mp4", clip, frames),
     }
     rates: dict[str, list[float]] = {name: [] for name in [*stages, "whole job", "whole command"]}
