@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.discriminators import FeatureHeads, build_discriminator
@@ -69,3 +70,26 @@ class CycleGAN(nn.Module):
         """Compiles each network where it stands; the names in the state stay as they are."""
         for network in (self.a_to_b, self.b_to_a, self.judge_a, self.judge_b):
             network.compile(dynamic=False)
+
+
+def build_networks(config: TrainConfig) -> CycleGAN:
+    """The networks of a run with fresh weights.
+
+    Raises:
+        UsageError: an architecture or a setting of it is unknown, or it does not take crops of this size.
+        MissingDependencyError: the recipe needs pretrained features that are not installed.
+    """
+    try:
+        networks = CycleGAN(config)
+    except ValueError as error:
+        raise UsageError(f"The networks cannot be built: {error}") from error
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
+    multiple = networks.a_to_b.multiple
+    for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
+        if stage.crop_height % multiple or stage.crop_width % multiple:
+            raise UsageError(
+                f"{config.gen_net} takes sides that are multiples of {multiple}, not a crop of "
+                f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height."
+            )
+    return networks

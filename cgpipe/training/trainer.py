@@ -6,12 +6,8 @@ import copy
 import dataclasses
 import json
 import math
-import signal
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +16,7 @@ import torch
 from torch import nn
 
 from cgpipe.engine.backends import can_compile
-from cgpipe.errors import DataError, MissingDependencyError, TrainingError, UsageError
+from cgpipe.errors import DataError, TrainingError
 from cgpipe.media.folders import find_pictures
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.networks import Generator, all_settings
@@ -28,10 +24,12 @@ from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
 from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_loss
-from cgpipe.training.networks import CycleGAN
+from cgpipe.training.metrics_log import MetricsLog
+from cgpipe.training.networks import build_networks
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.samples import load_samples, sample_grid, save_grid
 from cgpipe.training.schedule import learning_rate_factor
+from cgpipe.training.signals import stop_on_signals
 from cgpipe.training.state import load_state, save_state
 
 STATE_NAME = "state.pt"
@@ -342,57 +340,6 @@ class Trainer:
         self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
 
 
-class MetricsLog:
-    """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        self.means: dict[str, float] = {}
-        self._sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
-        self._count = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
-
-    def add(self, losses: dict[str, torch.Tensor]) -> None:
-        """Takes in one step's losses without waiting for the device."""
-        for name, loss in losses.items():
-            self._sums[name] = self._sums[name].to(loss.device) + loss
-        self._count += 1
-
-    def write(self, step: int, epoch: int, learning_rate: float) -> None:
-        """Writes a line and begins new means."""
-        self.means = {name: float(total) / self._count for name, total in self._sums.items()}
-        line = {"step": step, "epoch": epoch, "learning_rate": learning_rate} | self.means
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self._sums.clear()
-        self._count = 0
-
-
-def build_networks(config: TrainConfig) -> CycleGAN:
-    """The networks of a run with fresh weights.
-
-    Raises:
-        UsageError: an architecture or a setting of it is unknown, or it does not take crops of this size.
-        MissingDependencyError: the recipe needs pretrained features that are not installed.
-    """
-    try:
-        networks = CycleGAN(config)
-    except ValueError as error:
-        raise UsageError(f"The networks cannot be built: {error}") from error
-    except MissingDependencyError as error:
-        raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
-    multiple = networks.a_to_b.multiple
-    for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
-        if stage.crop_height % multiple or stage.crop_width % multiple:
-            raise UsageError(
-                f"{config.gen_net} takes sides that are multiples of {multiple}, not a crop of "
-                f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height."
-            )
-    return networks
-
-
 def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:
     """The training pictures of both domains.
 
@@ -414,34 +361,7 @@ def plain_settings(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in local and not k.endswith("_every")}
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM has come; a second one interrupts at once."""
-    asked = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-
-
-def _complete_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,43 @@
+"""The losses of a run, as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+
+
+class MetricsLog:
+    """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.means: dict[str, float] = {}
+        self._sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._count = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+    def add(self, losses: dict[str, torch.Tensor]) -> None:
+        """Takes in one step's losses without waiting for the device."""
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name].to(loss.device) + loss
+        self._count += 1
+
+    def write(self, step: int, epoch: int, learning_rate: float) -> None:
+        """Writes a line and begins new means."""
+        self.means = {name: float(total) / self._count for name, total in self._sums.items()}
+        line = {"step": step, "epoch": epoch, "learning_rate": learning_rate} | self.means
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._sums.clear()
+        self._count = 0
+
+
+def _complete_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
