@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -178,6 +178,9 @@ class Translator:
                 yield under_way.popleft()()
         finally:
             pool.shutdown(cancel_futures=True)
+            # At once, and not when nothing refers to it any more: the stage before has a thread and an open file.
+            if isinstance(items, Generator):
+                items.close()
 
     def _pixels(self, batch: Batch) -> int:
         """How many pixels of a batch the generator will see."""
