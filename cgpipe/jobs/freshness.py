@@ -61,7 +61,13 @@ def _clock(path: Path) -> int:
 
 
 def _fingerprint(setting: Any) -> Any:
-    if isinstance(setting, Path):
-        stat = setting.stat()
-        return [os.fsencode(setting.absolute()).decode("utf-8", "backslashreplace"), stat.st_size, stat.st_mtime_ns]
-    return setting
+    return stamp(setting) if isinstance(setting, Path) else setting
+
+
+def stamp(path: Path) -> list[Any]:
+    """What tells a file from another of the same name: absolute path, size and time; for what is no file, its name."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return [str(path)]
+    return [os.fsencode(path.absolute()).decode("utf-8", "backslashreplace"), stat.st_size, stat.st_mtime_ns]

@@ -19,7 +19,7 @@ from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator, TranslatorOptions
 from cgpipe.errors import CgpipeWarning
 from cgpipe.jobs.common import load_translator, settings_of
-from cgpipe.jobs.freshness import Freshness
+from cgpipe.jobs.freshness import Freshness, stamp
 from cgpipe.media.frames import Frame, Pixels, Unreadable
 from cgpipe.media.video import StreamReport, VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
@@ -258,8 +258,8 @@ class VideoJob:
         work = ("batch_size", "ahead", "overwrite", "hwaccel", "threads")
         return json.dumps(
             {
-                "input": stamp(input),
-                "model": stamp(str(self.found.path)),
+                "input": stamp(Path(input)),
+                "model": stamp(self.found.path),
                 "translator": settings_of(self.translator),
                 "video": {name: value for name, value in sorted(self.video.items()) if name not in work},
             },
@@ -303,12 +303,3 @@ class Timed:
             if item is None:
                 return
             yield item
-
-
-def stamp(path: str) -> list[Any]:
-    """What tells a file from another of the same name: its absolute path, size and time; its name for all else."""
-    try:
-        stat = os.stat(path)
-    except (OSError, ValueError):
-        return [path]
-    return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
