@@ -240,3 +240,26 @@ def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_
     quality = load_model(run / "red2blue.safetensors").card.quality["dataset/testA at 64"]
     assert quality["pictures"] == 2
     assert quality["mean_change_of_255"] == round(report.evaluations[0].mean_change, 2)
+
+
+def test_a_run_can_start_with_models_that_are_there(recipe: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    train(config_of(recipe, first, epochs=1))
+    files = {"init_a_to_b": str(first / "red2blue.safetensors"), "init_b_to_a": str(first / "blue2red.safetensors")}
+    warm, cold = (Trainer(config_of(recipe, tmp_path / "run", **chosen)) for chosen in (files, {}))
+    taken = load_model(first / "red2blue.safetensors").generator.state_dict()
+    assert_equal_to_the_bit(dict(warm.networks.a_to_b.state_dict()), dict(taken))
+    assert not torch.equal(warm.networks.b_to_a.stem.weight, cold.networks.b_to_a.stem.weight)
+    with pytest.raises(TrainingError, match="architecture"):
+        Trainer(config_of(recipe, tmp_path / "run", **files, gen_settings={"channels": 32, "blocks": 2}))
+
+
+def test_discriminators_can_have_a_head_start(recipe: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config_of(recipe, tmp_path / "run", head_start=2))
+    batch = torch.rand((2, 3, 32, 32)) * 2 - 1
+    for step, moves in ((1, False), (2, False), (3, True)):
+        trainer.step = step
+        before = {part: next(getattr(trainer, part).parameters()).clone() for part in ("generators", "judges")}
+        trainer.train_step(batch, batch)
+        assert not torch.equal(next(trainer.judges.parameters()), before["judges"])
+        assert torch.equal(next(trainer.generators.parameters()), before["generators"]) != moves

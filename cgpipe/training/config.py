@@ -79,6 +79,9 @@ class TrainConfig:
     feature_weight: float = _setting(0.5, "Weight of each discriminator head on pretrained features; 0: none.")
     feature_taps: tuple[int, ...] = _setting((4, 10), "Blocks of EfficientNet-Lite0 that those heads look at.")
 
+    init_a_to_b: str = _setting("", "Model file, of any known project, or name of a model, to start A to B with.")
+    init_b_to_a: str = _setting("", "The same for B to A.")
+    head_start: int = _setting(0, "First steps in which only the discriminators learn: for generators that know much.")
     pool_size: int = _setting(50, "Translated pictures kept to train the discriminators on; 0: only the newest.")
     ema: float = _setting(0.999, "Share of the old in the running average of weights that is shipped; 0: no average.")
     seed: int = _setting(0, "Makes a run repeatable.")
@@ -111,7 +114,9 @@ class TrainConfig:
         for name in (*positive, "log_every", "sample_every", "save_every"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be greater than 0, not {getattr(self, name)}.")
-        for name in ("decay_epoch", "lamda", "idt_coef", "pool_size", "feature_weight", "workers", "threads"):
+        for name in (
+            *("decay_epoch", "lamda", "idt_coef", "pool_size", "feature_weight", "workers", "threads", "head_start"),
+        ):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, but is {getattr(self, name)}.")
         if not 0 <= self.ema < 1:

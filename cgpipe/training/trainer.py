@@ -18,7 +18,7 @@ from torch import nn
 from cgpipe.engine.backends import can_compile
 from cgpipe.errors import DataError, TrainingError
 from cgpipe.media.folders import find_pictures
-from cgpipe.models import Model, ModelCard, save_model, user_models_folder
+from cgpipe.models import Model, ModelCard, find_model, load_any, save_model, user_models_folder
 from cgpipe.networks import Generator, all_settings
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
@@ -97,7 +97,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
         self.dataset = UnpairedPictures(*find_dataset(config.dataset_dir), config)
-        self.networks = build_networks(config).to_device(self.arithmetic.device)
+        self.networks = build_networks(config)
+        self._warm_start()
+        self.networks.to_device(self.arithmetic.device)
         self.averages = copy.deepcopy(nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a]))
         self.averages.requires_grad_(False).eval()
         self.generators = nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a])
@@ -112,6 +114,14 @@ class Trainer:
         self.samples = {d: self._load_samples(d) for d in "ab"}
         if config.compile and can_compile(self.arithmetic.device):
             self.networks.compile_networks()
+
+    def _warm_start(self) -> None:
+        for generator, named in (
+            (self.networks.a_to_b, self.config.init_a_to_b),
+            (self.networks.b_to_a, self.config.init_b_to_a),
+        ):
+            if named:
+                warm_start(generator, named)
 
     def _adam(self, networks: nn.Module) -> torch.optim.Adam:
         parameters = [p for p in networks.parameters() if p.requires_grad]
@@ -189,9 +199,12 @@ class Trainer:
         for optimizer in (self.generator_optimizer, self.judge_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate()
+        generators_learn = self.step > self.config.head_start
         self.judges.requires_grad_(False)
-        losses, fake_a, fake_b = self._generator_losses(a, b)
-        _update(self.generator_optimizer, torch.stack(list(losses.values())).sum())
+        with torch.set_grad_enabled(generators_learn):
+            losses, fake_a, fake_b = self._generator_losses(a, b)
+        if generators_learn:
+            _update(self.generator_optimizer, torch.stack(list(losses.values())).sum())
         self.judges.requires_grad_(True)
         judge_losses = self._judge_losses(a, b, fake_a.detach(), fake_b.detach())
         _update(self.judge_optimizer, torch.stack(list(judge_losses.values())).sum())
@@ -338,6 +351,23 @@ class Trainer:
             pool.load_state_dict(state["pools"][domain])
         torch.set_rng_state(state["random"])
         self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
+
+
+def warm_start(generator: Generator, named: str) -> None:
+    """Gives ``generator`` the weights of a model: a file of any known project, or a name.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+        TrainingError: its architecture is another one.
+    """
+    model = load_any(find_model(file=named).path)
+    try:
+        generator.load_state_dict(model.generator.state_dict())
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which is not that of "
+            "the run: choose the same with --gen-net, --ngf and --norm."
+        ) from error
 
 
 def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:
