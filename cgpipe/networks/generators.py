@@ -14,7 +14,7 @@ from cgpipe.networks.unet import UNetGenerator
 GENERATORS: Mapping[str, Callable[..., Generator]] = {
     "compact": partial(CompactGenerator, channels=64, blocks=2, deep_channels=96, deep_blocks=4),
     "compact-flat": partial(CompactGenerator, channels=64, blocks=6),
-    "compact-xs": partial(CompactGenerator, channels=32, blocks=4),
+    "compact-xs": partial(CompactGenerator, channels=32, blocks=1, deep_channels=64, deep_blocks=3),
     "resnet": ResNetGenerator,
     "resnet_9blocks": partial(ResNetGenerator, blocks=9),
     "resnet_6blocks": partial(ResNetGenerator, blocks=6),
