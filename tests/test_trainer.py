@@ -225,7 +225,7 @@ def test_without_a_dataset_the_error_says_what_is_missing(tmp_path: Path, monkey
     result = CliRunner().invoke(cli, ["train"])
     assert result.exit_code == 1
     assert "\nError: There is no dataset datasets/horse2zebra." in result.output
-    assert "horse2zebra.zip" in result.output
+    assert "cgpipe data fetch horse2zebra" in result.output
 
 
 def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ COMMANDS = {
     "video": ("cgpipe.cli.video", "Translate videos, keeping sound, timing and colour."),
     "train": ("cgpipe.cli.train", "Train a pair of models from two folders of unpaired pictures."),
     "test": ("cgpipe.cli.test", "Show what a pair of models does: grids of the test pictures, and figures."),
+    "data": ("cgpipe.cli.data", "Fetch and list datasets to train on."),
     "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),
 }
 """Name, module and one line of help of every command. The module calls its command ``command``."""

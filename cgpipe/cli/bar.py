@@ -43,3 +43,28 @@ class CountingBar:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class ByteBar:
+    """Shows how far a download is; quiet where nobody watches.
+
+    Args:
+        name: of what is downloaded.
+    """
+
+    def __init__(self, name: str) -> None:
+        from tqdm import tqdm
+
+        quiet = not sys.stderr.isatty()
+        self._bar = tqdm(desc=name, unit="B", unit_scale=True, disable=quiet, dynamic_ncols=True)
+
+    def show(self, there: int, total: int | None) -> None:
+        """Shows that ``there`` bytes are there, of ``total`` where that is known."""
+        self._bar.total = total
+        self._bar.update(there - self._bar.n)
+
+    def __enter__(self) -> ByteBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()

@@ -35,8 +35,6 @@ from cgpipe.training.state import load_state, save_state
 STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"
 SAMPLES = 6
-DATASETS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
-"""Where the authors of CycleGAN keep theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,7 +377,7 @@ def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:
     if not root.is_dir():
         raise DataError(
             f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
-            f"the shipped models is horse2zebra.zip, from {DATASETS} : unpack it into datasets/."
+            "the shipped models comes with `cgpipe data fetch horse2zebra`."
         )
     return find_pictures(root / "trainA"), find_pictures(root / "trainB")
 

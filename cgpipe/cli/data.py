@@ -1,0 +1,54 @@
+"""``cgpipe data``: the datasets of the reference projects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cgpipe.cli.bar import ByteBar
+from cgpipe.cli.group import CommandGroup
+
+
+@click.group(cls=CommandGroup)
+def command() -> None:
+    """Fetch and list datasets to train on."""
+
+
+@command.command("list")
+def list_() -> None:
+    """List the datasets that can be fetched by name."""
+    from cgpipe.training.datasets import DATASETS
+
+    width = max(map(len, DATASETS))
+    for name, known in DATASETS.items():
+        click.echo(f"{name.ljust(width)}  {known.domains[0]} and {known.domains[1]}")
+
+
+@command.command("fetch")
+@click.argument("name")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("datasets"),
+    help="Folder in which datasets lie.",
+)
+@click.option("--url", help="A zip archive with trainA and trainB, in place of the one on the authors' server.")
+@click.option("--sha256", metavar="HEX", help="What the archive must have.")
+def fetch_(name: str, **options: Any) -> None:
+    """Download a dataset, check it, and unpack it. What broke off goes on where it was.
+
+    NAME is one of `cgpipe data list`, or with --url what to call the folder.
+    """
+    from cgpipe.training.datasets import fetch
+
+    with ByteBar(name) as bar:
+        report = fetch(name, on_bytes=bar.show, **options)
+    click.echo(f"{report.folder}{'' if report.downloaded else ' was there'}; sha256 of its list {report.digest}")
+    click.echo("The sums are right." if report.verified else "No sum is known to compare with.")
+    if report.domains:
+        source, target = report.domains
+        click.echo(f"Train on it: cgpipe train --dataset-dir {report.folder} --source {source} --target {target}")
