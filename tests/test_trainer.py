@@ -260,6 +260,6 @@ def test_discriminators_can_have_a_head_start(recipe: Path, tmp_path: Path) -> N
     for step, moves in ((1, False), (2, False), (3, True)):
         trainer.step = step
         before = {part: next(getattr(trainer, part).parameters()).clone() for part in ("generators", "judges")}
-        trainer.train_step(batch, batch)
+        trainer.train_step((batch, batch))
         assert not torch.equal(next(trainer.judges.parameters()), before["judges"])
         assert torch.equal(next(trainer.generators.parameters()), before["generators"]) != moves

@@ -12,7 +12,7 @@ import click
 from cgpipe.training.config import Precision, TrainConfig, load_config
 
 if TYPE_CHECKING:
-    from cgpipe.training.trainer import Progress
+    from cgpipe.training.run import Progress
 
 IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "stages")
 

@@ -47,7 +47,10 @@ def epoch_length(pictures_a: int, pictures_b: int, batch_size: int) -> int:
 
 
 class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
-    """Pairs of unrelated crops, addressed by their :class:`Place`; each (3, crop height, crop width) in [-1, 1]."""
+    """Pairs of unrelated crops, addressed by their :class:`Place`; each (3, crop height, crop width) in [-1, 1].
+
+    A domain without pictures is left out.
+    """
 
     def __init__(self, pictures_a: list[Path], pictures_b: list[Path], config: TrainConfig) -> None:
         self.pictures = {"a": pictures_a, "b": pictures_b}
@@ -56,7 +59,8 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def __getitem__(self, place: Place) -> dict[str, torch.Tensor]:
-        return {domain: to_network_range(self._crop(domain, place)) for domain in self.pictures}
+        domains = [domain for domain, pictures in self.pictures.items() if pictures]
+        return {domain: to_network_range(self._crop(domain, place)) for domain in domains}
 
     def __reduce__(self) -> tuple[type[UnpairedPictures], tuple[list[Path], list[Path], TrainConfig]]:
         """What worker processes are given; the caches stay behind."""

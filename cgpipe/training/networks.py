@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -30,12 +32,12 @@ class Judge(nn.Module):
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
         self._backbone = (backbone,)
 
-    def forward(self, pictures: torch.Tensor) -> WeightedLogits:
-        """Judges (N, 3, H, W) in [-1, 1]."""
+    def forward(self, pictures: torch.Tensor, features: Sequence[torch.Tensor] | None = None) -> WeightedLogits:
+        """Judges (N, 3, H, W) in [-1, 1]; ``features`` are the taps of these pictures, where they are known already."""
         judgement = [(1.0, self.pixels(pictures))]
         backbone = self._backbone[0]
         if self.heads is not None and backbone is not None:
-            features = backbone.taps(pictures, self.taps)
+            features = backbone.taps(pictures, self.taps) if features is None else features
             judgement += [(self.weight, logits) for logits in self.heads(features)]
         return judgement
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,48 +15,20 @@ from torch import nn
 from cgpipe.engine.backends import can_compile
 from cgpipe.errors import DataError, TrainingError
 from cgpipe.media.folders import find_pictures
-from cgpipe.models import Model, ModelCard, find_model, load_any, save_model, user_models_folder
+from cgpipe.models import Model, ModelCard, find_model, load_any
 from cgpipe.networks import Generator, all_settings
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
 from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_loss
-from cgpipe.training.metrics_log import MetricsLog
 from cgpipe.training.networks import build_networks
+from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.pool import ImagePool
+from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.samples import load_samples, sample_grid, save_grid
 from cgpipe.training.schedule import learning_rate_factor
-from cgpipe.training.signals import stop_on_signals
-from cgpipe.training.state import load_state, save_state
 
-STATE_NAME = "state.pt"
-METRICS_NAME = "metrics.jsonl"
 SAMPLES = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run stands, given to whoever watches it after every step.
-
-    ``losses`` are means since the last line of the metrics file; ``seconds_a_step`` is measured in this process.
-    """
-
-    epoch: int
-    step: int
-    total_steps: int
-    losses: dict[str, float]
-    learning_rate: float
-    seconds_a_step: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainReport:
-    """How a call of :func:`train` ended."""
-
-    finished: bool
-    step: int
-    model_files: tuple[Path, ...]
-    losses: dict[str, float]
 
 
 def train(
@@ -77,16 +46,13 @@ def train(
         TrainingError: there is nothing to resume, a run is in the way, or the losses are no longer finite.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
-    trainer = Trainer(config)
-    if resume:
-        trainer.resume()
-    else:
-        trainer.refuse_to_overwrite()
-    return trainer.run(on_progress or (lambda progress: None))
+    return Trainer(config).start(resume=resume, on_progress=on_progress)
 
 
-class Trainer:
+class Trainer(Run):
     """One run: networks, optimisers, data, and everything that must survive being killed."""
+
+    config: TrainConfig
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -102,12 +68,10 @@ class Trainer:
         self.averages.requires_grad_(False).eval()
         self.generators = nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a])
         self.judges = nn.ModuleList([self.networks.judge_a, self.networks.judge_b])
-        self.generator_optimizer = self._adam(self.generators)
-        self.judge_optimizer = self._adam(self.judges)
+        self.generator_optimizer = adam(self.generators, config.lr)
+        self.judge_optimizer = adam(self.judges, config.lr)
         self.pools = {d: ImagePool(config.pool_size, seed=config.seed + i) for i, d in enumerate("ab")}
-        self.epoch = 0
         self.step_in_epoch = 0
-        self.step = 0
         self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
         if config.compile and can_compile(self.arithmetic.device):
@@ -121,10 +85,6 @@ class Trainer:
             if named:
                 warm_start(generator, named)
 
-    def _adam(self, networks: nn.Module) -> torch.optim.Adam:
-        parameters = [p for p in networks.parameters() if p.requires_grad]
-        return torch.optim.Adam(parameters, lr=self.config.lr, betas=(0.5, 0.999), fused=True)
-
     def _load_samples(self, domain: str) -> torch.Tensor:
         folder = self.config.dataset_dir / f"test{domain.upper()}"
         pictures = find_pictures(folder) if folder.is_dir() else self.dataset.pictures[domain]
@@ -132,36 +92,8 @@ class Trainer:
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def run(self, on_progress: Callable[[Progress], None]) -> TrainReport:
-        """Steps until the end or a signal; see :func:`train`."""
-        config = self.config
-        log = MetricsLog(config.checkpoint_dir / METRICS_NAME, self.step)
-        started, first_step = time.monotonic(), self.step
-        finished = self.epoch >= config.epochs
-        with stop_on_signals() as stop_asked:
-            for a, b in self._batches():
-                losses = self.train_step(a, b)
-                log.add(losses)
-                if self.step % config.log_every == 0:
-                    log.write(self.step, self.epoch, self._learning_rate())
-                    self._require_finite(all(math.isfinite(loss) for loss in log.means.values()))
-                if self.step % config.sample_every == 0:
-                    self.write_samples()
-                finished = self.epoch >= config.epochs
-                if finished or stop_asked() or self.step % config.save_every == 0:
-                    self.save()
-                seconds = (time.monotonic() - started) / (self.step - first_step)
-                on_progress(self._progress(log.means, seconds))
-                if stop_asked():
-                    break
-        if finished:
-            self.write_samples()
-        return TrainReport(
-            finished=finished, step=self.step, model_files=tuple(self._model_paths().values()), losses=log.means
-        )
-
-    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The rest of the run's batches on the device; moves the epoch and the step on as each is done."""
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Pictures of both domains, (N, 3, H, W) in [-1, 1]."""
         while self.epoch < self.config.epochs:
             steps = self._steps_in(self.epoch)
             for batch in training_batches(self.dataset, self.epoch, self.step_in_epoch, steps):
@@ -175,38 +107,28 @@ class Trainer:
         pictures = self.dataset.pictures
         return epoch_length(len(pictures["a"]), len(pictures["b"]), self.config.at_epoch(epoch).batch_size)
 
-    def _progress(self, losses: dict[str, float], seconds: float) -> Progress:
-        return Progress(
-            epoch=self.epoch,
-            step=self.step,
-            total_steps=self.total_steps,
-            losses=losses,
-            learning_rate=self._learning_rate(),
-            seconds_a_step=seconds,
-        )
-
-    def _learning_rate(self) -> float:
+    def learning_rate(self) -> float:
         config = self.config
         progress = self.epoch + self.step_in_epoch / self._steps_in(min(self.epoch, config.epochs - 1))
         return config.lr * learning_rate_factor(progress, epochs=config.epochs, decay_epoch=config.decay_epoch)
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def train_step(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One update of the generators and one of the discriminators; the losses, still on the device."""
+    def train_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """One update of the generators and one of the discriminators."""
+        a, b = batch
         for optimizer in (self.generator_optimizer, self.judge_optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] = self._learning_rate()
+            set_learning_rate(optimizer, self.learning_rate())
         generators_learn = self.step > self.config.head_start
         self.judges.requires_grad_(False)
         with torch.set_grad_enabled(generators_learn):
             losses, fake_a, fake_b = self._generator_losses(a, b)
         if generators_learn:
-            _update(self.generator_optimizer, torch.stack(list(losses.values())).sum())
+            update(self.generator_optimizer, losses)
         self.judges.requires_grad_(True)
         judge_losses = self._judge_losses(a, b, fake_a.detach(), fake_b.detach())
-        _update(self.judge_optimizer, torch.stack(list(judge_losses.values())).sum())
-        self._average_weights()
+        update(self.judge_optimizer, judge_losses)
+        average_weights(self.averages, self.generators, decay=self.config.ema, step=self.step)
         return {name: loss.detach() for name, loss in (losses | judge_losses).items()}
 
     def _generator_losses(
@@ -239,23 +161,6 @@ class Trainer:
                 "judge_b": discriminator_loss(net.judge_b(b), net.judge_b(self.arithmetic.place(pooled_b))),
             }
 
-    @torch.no_grad()
-    def _average_weights(self) -> None:
-        # The first steps would otherwise be remembered for a thousand more.
-        decay = min(self.config.ema, self.step / (self.step + 10))
-        averages: list[torch.Tensor] = list(self.averages.parameters())
-        weights: list[torch.Tensor] = list(self.generators.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - decay)
-        for average, buffer in zip(self.averages.buffers(), self.generators.buffers(), strict=True):
-            average.copy_(buffer)
-
-    def _require_finite(self, finite: bool) -> None:
-        if not finite:
-            raise TrainingError(
-                f"The losses or weights are no longer finite at step {self.step}. The last good state is kept in "
-                f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
-            )
-
     # -- what is written ---------------------------------------------------------------------------------------------
 
     def write_samples(self) -> None:
@@ -266,24 +171,15 @@ class Trainer:
             name = self.config.source if domain == "a" else self.config.target
             save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
 
-    def save(self) -> None:
-        """The state, and the two model files, which ``--to`` finds."""
-        # Model files hold half precision: what overflows there has exploded already.
-        weights = (*self.networks.parameters(), *self.averages.parameters())
-        self._require_finite(all(bool(weight.half().isfinite().all()) for weight in weights))
-        save_state(self.config.checkpoint_dir / STATE_NAME, self.state_dict())
-        folders = [self.config.checkpoint_dir]
-        if self.config.publish:
-            folders.append(user_models_folder())
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            for (source, target), path in self._model_paths().items():
-                generator: Generator = self.averages[0 if source == self.config.source else 1]  # type: ignore[assignment]
-                save_model(folder / path.name, Model(card=self._card(source, target), generator=generator))
+    def weights(self) -> Iterator[torch.Tensor]:
+        yield from self.networks.parameters()
+        yield from self.averages.parameters()
 
-    def _model_paths(self) -> dict[tuple[str, str], Path]:
-        a, b = self.config.source, self.config.target
-        return {pair: self.config.model_path(*pair) for pair in ((a, b), (b, a))}
+    def models(self) -> Iterator[tuple[Path, Model]]:
+        pair = (self.config.source, self.config.target)
+        for generator, (source, target) in zip(self.averages, (pair, pair[::-1]), strict=True):
+            card = self._card(source, target)
+            yield self.config.model_path(source, target), Model(card, cast("Generator", generator))
 
     def _card(self, source: str, target: str) -> ModelCard:
         pictures = self.dataset.pictures
@@ -306,17 +202,7 @@ class Trainer:
 
     # -- state -------------------------------------------------------------------------------------------------------
 
-    def refuse_to_overwrite(self) -> None:
-        """Raises TrainingError when another run's state is in the way."""
-        path = self.config.checkpoint_dir / STATE_NAME
-        if path.exists():
-            raise TrainingError(
-                f"{self.config.checkpoint_dir} already holds a run: go on with --resume, choose another "
-                "--checkpoint-dir, or remove it."
-            )
-
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on."""
         return {
             "config": json.dumps(plain_settings(self.config)),
             "epoch": self.epoch,
@@ -330,21 +216,11 @@ class Trainer:
             "random": torch.get_rng_state(),
         }
 
-    def resume(self) -> None:
-        """Takes over the state in the checkpoint folder.
-
-        Raises:
-            TrainingError: there is none, or its networks are not those of the recipe.
-        """
-        path = self.config.checkpoint_dir / STATE_NAME
-        state = load_state(path)
-        try:
-            self.networks.load_state_dict(state["networks"])
-            self.averages.load_state_dict(state["averages"])
-            self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-            self.judge_optimizer.load_state_dict(state["judge_optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"{path} does not fit this recipe's networks: {str(error).splitlines()[-1]}") from error
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.networks.load_state_dict(state["networks"])
+        self.averages.load_state_dict(state["averages"])
+        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+        self.judge_optimizer.load_state_dict(state["judge_optimizer"])
         for domain, pool in self.pools.items():
             pool.load_state_dict(state["pools"][domain])
         torch.set_rng_state(state["random"])
@@ -387,9 +263,3 @@ def plain_settings(config: TrainConfig) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     local = ("dataset_dir", "checkpoint_dir", "results_dir", "workers", "threads", "gpu_ids", "publish", "licence")
     return {k: v for k, v in settings.items() if k not in local and not k.endswith("_every")}
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()

@@ -1,0 +1,35 @@
+"""One step of learning, and the running average of what was learnt."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
+    """Adam with the betas of CycleGAN (arXiv 1703.10593), over what is not frozen."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.999), fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Takes effect from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def update(optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor]) -> None:
+    """One step down the gradient of the losses' sum."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(losses.values())).sum().backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def average_weights(averages: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
+    """Moves the running average on: ``decay`` of the old stays, less in the first steps."""
+    # The first steps would otherwise be remembered for a thousand more.
+    decay = min(decay, step / (step + 10))
+    torch._foreach_lerp_(list(averages.parameters()), list(network.parameters()), 1 - decay)
+    for average, buffer in zip(averages.buffers(), network.buffers(), strict=True):
+        average.copy_(buffer)

@@ -1,0 +1,187 @@
+"""What a training run does around its steps: it logs, shows, saves, and stops when it is asked to."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from cgpipe.errors import TrainingError
+from cgpipe.models import Model, save_model, user_models_folder
+from cgpipe.training.metrics_log import MetricsLog
+from cgpipe.training.signals import stop_on_signals
+from cgpipe.training.state import load_state, save_state
+
+STATE_NAME = "state.pt"
+METRICS_NAME = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands, given to whoever watches it after every step.
+
+    ``losses`` are means since the last line of the metrics file; ``seconds_a_step`` is measured in this process.
+    """
+
+    epoch: int
+    step: int
+    total_steps: int
+    losses: dict[str, float]
+    learning_rate: float
+    seconds_a_step: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """How a run, or the part of it that one call did, ended."""
+
+    finished: bool
+    step: int
+    model_files: tuple[Path, ...]
+    losses: dict[str, float]
+
+
+class RunConfig(Protocol):
+    """What every run is told; intervals are in steps."""
+
+    @property
+    def checkpoint_dir(self) -> Path: ...
+    @property
+    def publish(self) -> bool: ...
+    @property
+    def log_every(self) -> int: ...
+    @property
+    def sample_every(self) -> int: ...
+    @property
+    def save_every(self) -> int: ...
+
+
+class Run(ABC):
+    """A run that can be killed at any moment and taken up again.
+
+    A kind of run says what its batches, its step and its state are; ``step`` counts the steps done, ``epoch`` the
+    passes over the data.
+    """
+
+    config: RunConfig
+    total_steps: int
+    step: int = 0
+    epoch: int = 0
+
+    @abstractmethod
+    def batches(self) -> Iterator[Any]:
+        """The rest of the run's batches on the device; moves the step and the epoch on as each is done."""
+
+    @abstractmethod
+    def train_step(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Learns from a batch; the losses, still on the device."""
+
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """That of this step."""
+
+    @abstractmethod
+    def write_samples(self) -> None:
+        """Shows what the generators do."""
+
+    @abstractmethod
+    def models(self) -> Iterator[tuple[Path, Model]]:
+        """The generators as they would ship, each with its file in the run's folder."""
+
+    @abstractmethod
+    def weights(self) -> Iterable[torch.Tensor]:
+        """All that must stay finite."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` gave; RuntimeError or ValueError where it does not fit."""
+
+    def start(self, *, resume: bool, on_progress: Callable[[Progress], None] | None = None) -> TrainReport:
+        """Begins, or goes on exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
+
+        Raises:
+            TrainingError: there is nothing to resume or it does not fit, another run is in the way, or the losses are
+                no longer finite.
+        """
+        if resume:
+            self._resume()
+        else:
+            self._refuse_to_overwrite()
+        return self._steps(on_progress or (lambda progress: None))
+
+    def _steps(self, on_progress: Callable[[Progress], None]) -> TrainReport:
+        config = self.config
+        log = MetricsLog(config.checkpoint_dir / METRICS_NAME, self.step)
+        started, first_step = time.monotonic(), self.step
+        with stop_on_signals() as stop_asked:
+            for batch in self.batches():
+                log.add(self.train_step(batch))
+                if self.step % config.log_every == 0:
+                    log.write(self.step, self.epoch, self.learning_rate())
+                    self._require_finite(all(math.isfinite(loss) for loss in log.means.values()))
+                if self.finished or self.step % config.sample_every == 0:
+                    self.write_samples()
+                if self.finished or stop_asked() or self.step % config.save_every == 0:
+                    self.save()
+                on_progress(self._progress(log.means, (time.monotonic() - started) / (self.step - first_step)))
+                if stop_asked():
+                    break
+        files = tuple(path for path, _ in self.models())
+        return TrainReport(finished=self.finished, step=self.step, model_files=files, losses=log.means)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done."""
+        return self.step >= self.total_steps
+
+    def _progress(self, losses: dict[str, float], seconds: float) -> Progress:
+        return Progress(
+            epoch=self.epoch,
+            step=self.step,
+            total_steps=self.total_steps,
+            losses=losses,
+            learning_rate=self.learning_rate(),
+            seconds_a_step=seconds,
+        )
+
+    def _require_finite(self, finite: bool) -> None:
+        if not finite:
+            raise TrainingError(
+                f"The losses or weights are no longer finite at step {self.step}. The last good state is kept in "
+                f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
+            )
+
+    def save(self) -> None:
+        """The state, and the model files, which ``--to`` finds."""
+        # Model files hold half precision: what overflows there has exploded already.
+        self._require_finite(all(bool(weight.half().isfinite().all()) for weight in self.weights()))
+        save_state(self.config.checkpoint_dir / STATE_NAME, self.state_dict())
+        for path, model in self.models():
+            save_model(path, model)
+            if self.config.publish:
+                save_model(user_models_folder() / path.name, model)
+
+    def _refuse_to_overwrite(self) -> None:
+        if (self.config.checkpoint_dir / STATE_NAME).exists():
+            raise TrainingError(
+                f"{self.config.checkpoint_dir} already holds a run: go on with --resume, choose another "
+                "--checkpoint-dir, or remove it."
+            )
+
+    def _resume(self) -> None:
+        path = self.config.checkpoint_dir / STATE_NAME
+        state = load_state(path)
+        try:
+            self.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(f"{path} does not fit this recipe's networks: {str(error).splitlines()[-1]}") from error
