@@ -101,6 +101,8 @@ def test_a_part_at_another_rate(tmp_path: Path) -> None:
 def test_a_second_run_skips_what_is_current(clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     assert not cgpipe.translate_video(clip, output, to="zebra").skipped
+    assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.7).skipped
+    assert not cgpipe.translate_video(clip, output, to="zebra").skipped
     assert cgpipe.translate_video(clip, output, to="zebra").skipped
     assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5).skipped
     assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5, video={"overwrite": True}).skipped

@@ -90,6 +90,12 @@ speed_options = together(
         "--strength", type=click.FloatRange(0, 2), default=1.0, help="Multiplies the change; 0 leaves the picture."
     ),
     click.option(
+        "--mask",
+        type=click.Path(path_type=Path),
+        help="Grey pictures that confine the change: white translates, black keeps the original. A folder with one of "
+        "the same name for each picture, one picture for all, or for a video another video.",
+    ),
+    click.option(
         "--batch-size", type=click.IntRange(min=1), help="Pictures translated at a time.  [default: 1, on a GPU 8]"
     ),
     click.option(
@@ -108,8 +114,8 @@ speed_options = together(
     click.option("--compile", is_flag=True, help="Compile the network with torch.compile: slow to start, then faster."),
     click.option("--torchscript", is_flag=True, help="Run the network as frozen TorchScript."),
 )
-"""``size`` and ``strength``; ``batch_size``, ``workers`` and ``prefetch``; ``device``, ``precision``, ``compile`` and
-``torchscript``."""
+"""``size``, ``strength`` and ``mask``; ``batch_size``, ``workers`` and ``prefetch``; ``device``, ``precision``,
+``compile`` and ``torchscript``."""
 
 report_option = click.option(
     "--json", "report_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file."

@@ -62,13 +62,16 @@ def _bands(planes: torch.Tensor, multiple: int) -> tuple[torch.Tensor, ...]:
     return bands
 
 
-def add_change(pixels: torch.Tensor, change: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+def add_change(
+    pixels: torch.Tensor, change: torch.Tensor, strength: float = 1.0, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """Adds a change seen at the working size to the picture at its own.
 
     Args:
         pixels: the original, (N, H, W, 3), uint8 or uint16.
         change: (N, 3, h, w), float, in the units of the pixels.
         strength: multiplies the change.
+        mask: (N, H, W), of the pixels' type: how much of the change is let through, up to white for all of it.
 
     Returns:
         The sum, rounded and limited to the range of the pixels' type, in their shape and type.
@@ -79,12 +82,16 @@ def add_change(pixels: torch.Tensor, change: torch.Tensor, strength: float = 1.0
         [change[..., band.inputs] @ band.weights.T for band in resampling(change.shape[3], width, change.device)], 3
     )
     wide = wide.mul_(strength).permute(0, 2, 3, 1).flatten(2).contiguous()
-    result = torch.empty_like(pixels)
+    result = torch.empty(pixels.shape, dtype=pixels.dtype, device=pixels.device)
     for band in resampling(change.shape[2], height, change.device):
-        for picture, original, target in zip(wide, pixels, result, strict=True):
+        for index, original in enumerate(pixels):
             rows = original[band.outputs].flatten(1).float()
-            total = torch.addmm(rows, band.weights, picture[band.inputs])
-            target[band.outputs] = to_integer(total, pixels.dtype).view(-1, width, 3)
+            if mask is None:
+                total = torch.addmm(rows, band.weights, wide[index, band.inputs])
+            else:
+                share = mask[index, band.outputs].float().div_(highest(pixels.dtype)).repeat_interleave(3, 1)
+                total = rows.addcmul_(band.weights @ wide[index, band.inputs], share)
+            result[index, band.outputs] = to_integer(total, pixels.dtype).view(-1, width, 3)
     return result
 
 

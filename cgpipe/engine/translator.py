@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from cgpipe.engine.precision import Precision, choose_dtype
 from cgpipe.engine.scale import Size, add_change, highest, resize, to_integer, working_size
 from cgpipe.errors import CgpipeError, CgpipeWarning, ModelError, UsageError
 from cgpipe.media.frames import Batch, Pixels
+from cgpipe.media.masks import Mask, fit, with_mask
 from cgpipe.models import Model, find_model, load_any
 from cgpipe.models.foreign import Direction
 
@@ -133,13 +134,23 @@ class Translator:
         """What the network is computed in: fp32, fp16 or bf16."""
         return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.dtype]
 
-    def __call__(self, pixels: Pixels) -> Pixels:
+    def __call__(self, pixels: Pixels, mask: Mask | None = None) -> Pixels:
         """Translates one picture (height, width, 3) or a stack (count, height, width, 3), uint8 or uint16 RGB.
 
+        Args:
+            mask: confines the change, softly: (height, width), uint8, of the pictures' size or another of the same
+                ratio of sides; 255 translates, 0 keeps the original to the bit.
+
         Raises:
-            TypeError, ValueError: the array is of another type or shape.
+            TypeError, ValueError: an array is of another type or shape.
+            MediaError: the mask has another ratio of sides than the picture.
         """
-        stack = torch.from_numpy(np.ascontiguousarray(pixels if pixels.ndim == 4 else pixels[None]))
+        if pixels.shape[-1] != 3:
+            raise ValueError(f"pixels must have shape (height, width, 3), not {pixels.shape}")
+        whole: Any = pixels if pixels.ndim == 4 else pixels[None]
+        if mask is not None:
+            whole = np.stack([with_mask(picture, fit(mask, *picture.shape[:2])) for picture in whole])
+        stack = torch.from_numpy(np.ascontiguousarray(whole))
         result = self.translate(Batch(pixels=stack, origins=(None,) * len(stack)))
         translated: Pixels = result.pixels.numpy()
         return translated if pixels.ndim == 4 else translated[0]
@@ -229,16 +240,17 @@ class Translator:
         return torch.cat([self._within_memory(part) for part in pixels.split(half)])
 
     def _translate_on_device(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, 3) integers in and out, on the device."""
+        """(N, H, W, 3) integers in and out, on the device; going in they may have a mask as fourth channel."""
+        pixels, mask = pixels[..., :3], pixels[..., 3] if pixels.shape[3] > 3 else None
         height, width = pixels.shape[1:3]
         size = working_size(height, width, self.size, self.model.card.working_scales)
         # A view: rows of interleaved RGB are what torch calls channels_last.
         seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
         half_range = highest(pixels.dtype) / 2
         result = self._generate(seen / half_range - 1).add_(1).mul_(half_range)
-        if size == (height, width) and self.strength == 1:
+        if size == (height, width) and self.strength == 1 and mask is None:
             return to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous()
-        return add_change(pixels, result - seen, self.strength)
+        return add_change(pixels, result - seen, self.strength, mask)
 
     def _generate(self, x: torch.Tensor) -> torch.Tensor:
         """Runs the network on (N, 3, H, W) in [-1, 1] of any size; float32 in and out."""

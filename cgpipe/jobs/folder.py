@@ -27,6 +27,7 @@ from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.media.files import Plan, plan_files
 from cgpipe.media.frames import Batch, Frame, Unreadable
 from cgpipe.media.images import PictureExtras, read_picture, write_picture
+from cgpipe.media.masks import PictureMasks
 from cgpipe.models import find_model
 from cgpipe.models.foreign import Direction
 
@@ -62,6 +63,7 @@ def translate_folder(
     model: PathLike | None = None,
     direction: Direction | None = None,
     batch_statistics: bool = False,
+    mask: PathLike | None = None,
     format: str | None = None,
     quality: int | None = None,
     overwrite: bool = False,
@@ -82,6 +84,8 @@ def translate_folder(
         inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, or several of them.
         output: the folder to write; by default ``<folder>-<domain>`` beside the input.
         to, source, model, direction, batch_statistics: which model, as in :meth:`cgpipe.Translator.find`.
+        mask: confines the change: a folder with a grey picture of the same name for each, in any picture format, or
+            one picture for all. White translates, black keeps the original. A picture without a mask fails.
         format: ``jpg``, ``png``, ``webp``, ``tiff`` or ``bmp``; by default each picture's own.
         quality: of JPEG and WebP, 1 to 100.
         overwrite: translate again what is done.
@@ -95,13 +99,15 @@ def translate_folder(
         options: of :class:`cgpipe.Translator`.
 
     Raises:
-        UsageError: an input is missing, or two inputs would write the same file; nothing has been written.
+        UsageError: an input or the mask is missing, or two inputs would write the same file; nothing has been written.
+        MediaError: the one mask for all cannot be read.
         ModelError: the model cannot be found or read.
     """
     started = time.perf_counter()
     found = find_model(to, source=source, file=model)
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     plan = plan_files(given, domain=domain_of(found, to), output=output, format=format, recursive=recursive)
+    masks = None if mask is None else PictureMasks(mask)
     plan.remove_stale()
     translator = load_translator(
         found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, **options
@@ -111,12 +117,14 @@ def translate_folder(
     default_workers = 1 if multiprocessing.get_start_method() == "fork" else 0
     workers = min(default_workers if workers is None else workers, plan.count)
     settings = settings_of(translator) | {"batch_size": batch_size, "workers": workers}
+    settings["mask"] = None if mask is None else os.fspath(mask)
     report = FolderReport(model=str(found), outputs=plan.roots, settings=settings, ignored=plan.ignored)
-    freshness = Freshness(plan.roots, [found.path, format, quality, translator.size, translator.strength])
+    deciding = [found.path, format, quality, translator.size, translator.strength, settings["mask"]]
+    freshness = Freshness(plan.roots, deciding)
     if on_start:
         on_start(report.model, plan.count)
     batches = load(
-        partial(_read_share, plan, None if overwrite else freshness),
+        partial(_read_share, plan, None if overwrite else freshness, masks),
         batch_size=batch_size,
         workers=workers,
         ahead=ahead,
@@ -133,22 +141,25 @@ def translate_folder(
 
 
 def _read_share(
-    plan: Plan, freshness: Freshness | None, worker: int, workers: int
+    plan: Plan, freshness: Freshness | None, masks: PictureMasks | None, worker: int, workers: int
 ) -> Iterator[Frame | Unreadable | Done]:
     """One worker's share of the pictures; the folders are walked anew, so that no list is handed over."""
     cv2.setNumThreads(0)  # 1 would wait for threads that a forked worker has not got
     for pair in plan.pairs(worker, workers):
         origin = PictureOrigin(input=pair.input, output=pair.output)
-        if freshness and freshness.is_current(pair.input, pair.output):
+        made_with_mask = masks is None or masks.is_older(pair.place, pair.output)
+        if freshness and made_with_mask and freshness.is_current(pair.input, pair.output):
             yield Done(origin=origin)
         else:
-            yield _read(origin)
+            yield _read(origin, masks, pair.place)
 
 
-def _read(origin: PictureOrigin) -> Frame | Unreadable:
+def _read(origin: PictureOrigin, masks: PictureMasks | None, place: Path) -> Frame | Unreadable:
     started = time.perf_counter()
     try:
         frame = read_picture(origin.input)
+        if masks:
+            frame = masks.confine(frame, place)
     except (MediaError, OSError, MemoryError) as error:
         return Unreadable(origin=origin, reason=_reason(error))
     seconds = time.perf_counter() - started

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -23,7 +23,8 @@ from cgpipe.jobs.freshness import Freshness, stamp
 from cgpipe.media.frames import Frame, Pixels, Unreadable
 from cgpipe.media.video import StreamReport, VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
-from cgpipe.media.video.opening import open_sink, open_source
+from cgpipe.media.video.masks import VideoMask
+from cgpipe.media.video.opening import STANDARD, open_sink, open_source
 from cgpipe.models import Found, find_model
 from cgpipe.models.foreign import Direction
 
@@ -37,10 +38,11 @@ class VideoOptions(TypedDict, total=False):
 
     ``codec``, ``crf``, ``preset``, ``pix_fmt``: of the encoder (see :class:`cgpipe.VideoSink`). ``start``, ``end``:
     seconds. ``fps``: a constant rate in place of the input's own times. ``duration``: seconds after which a camera or
-    a stream ends. ``audio``: keep sound. ``hwaccel``: a device that decodes,
-    ``threads``: of the decoder. ``side_by_side``: original and
-    translation in one picture. ``overwrite``: translate again what is done. ``batch_size``: frames translated
-    together, by default 1 on a CPU and 8 on a GPU. ``ahead``: batches that each stage works ahead.
+    a stream ends. ``audio``: keep sound. ``mask``: confines the change: a grey video (or pictures, as an input may be),
+    frame by frame, or one picture for all. ``hwaccel``: a device that decodes, ``threads``: of the decoder.
+    ``side_by_side``: original and translation in one picture. ``overwrite``: translate again what is done.
+    ``batch_size``: frames translated together, by default 1 on a CPU and 8 on a GPU. ``ahead``: batches that each stage
+    works ahead.
     """
 
     codec: str | None
@@ -52,6 +54,7 @@ class VideoOptions(TypedDict, total=False):
     fps: float | None
     duration: float | None
     audio: bool
+    mask: PathLike | None
     hwaccel: str | None
     side_by_side: bool
     overwrite: bool
@@ -152,7 +155,7 @@ def translate_video(
 
     Raises:
         UsageError: an option cannot be used, such as a codec that the container does not take.
-        MediaError: the input cannot be read at all, or the output cannot be written.
+        MediaError: the input or the mask cannot be read at all, the mask does not fit, or the output cannot be written.
         ModelError: the model cannot be found or read.
     """
     found = find_model(to, source=source, file=model)
@@ -190,23 +193,29 @@ class VideoJob:
         if self._is_done(input, output, settings):
             report.skipped = True
             return report
-        with open_source(input, **self._of_source()) as source:
+        with open_source(input, **self._of_source()) as source, self._open_mask(source.info) as mask:
             self._tell(report, source.info.notices)
             with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
                 if self.on_start:
                     self.on_start(report.model, source.info.frames)
-                self._translate(source, sink, report)
+                self._translate(source, mask, sink, report)
             self._tell(report, sink.notices)
             damage = source.damage
             report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
             report.filled, report.bad_packets = damage.filled, damage.bad_packets
             report.missing = damage.missing
-            report.settings = settings_of(self.translator) | {"batch_size": self.batch_size} | dict(sink.settings)
+            report.settings = settings_of(self.translator) | self._work() | dict(sink.settings)
         report.seconds |= {"inference": self.translator.busy_seconds, "total": time.perf_counter() - started}
         return report
 
-    def _translate(self, source: Source, sink: Sink, report: VideoReport) -> None:
-        decoded = Timed(source.frames(first=sink.resumed))
+    def _open_mask(self, info: VideoInfo) -> AbstractContextManager[VideoMask | None]:
+        path = self.video.get("mask")
+        cut = {name: self.video.get(name) for name in ("start", "end", "fps", "duration")}
+        return nullcontext() if path is None else VideoMask(path, info, **cut)
+
+    def _translate(self, source: Source, mask: VideoMask | None, sink: Sink, report: VideoReport) -> None:
+        frames: Iterable[Frame | Unreadable] = source.frames(first=sink.resumed)
+        decoded = Timed(mask.confine(frames, first=sink.resumed) if mask else frames)
         batches = load(
             lambda worker, workers: self._originals(decoded),
             batch_size=self.batch_size,
@@ -239,12 +248,16 @@ class VideoJob:
         """The frames, each with its own pixels in its luggage where they are to be shown beside the translation."""
         for frame in frames:
             if self.video.get("side_by_side") and isinstance(frame, Frame):
-                yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels))
+                yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels[..., :3]))
             else:
                 yield frame
 
     def _seen(self, info: VideoInfo) -> VideoInfo:
         return replace(info, width=2 * info.width) if self.video.get("side_by_side") else info
+
+    def _work(self) -> dict[str, Any]:
+        mask = self.video.get("mask")
+        return {"batch_size": self.batch_size, "mask": None if mask is None else os.fspath(mask)}
 
     def _of_source(self) -> dict[str, Any]:
         return {name: self.video.get(name) for name in ("start", "end", "fps", "duration", "hwaccel", "threads")}
@@ -255,11 +268,13 @@ class VideoJob:
 
     def _deciding_settings(self, input: str) -> str:
         """All that decides what the output will be, as text."""
-        work = ("batch_size", "ahead", "overwrite", "hwaccel", "threads")
+        work = ("batch_size", "ahead", "overwrite", "hwaccel", "threads", "mask")
+        mask = self.video.get("mask")
         return json.dumps(
             {
                 "input": stamp(Path(input)),
                 "model": stamp(self.found.path),
+                "mask": None if mask is None else stamp(Path(mask)),
                 "translator": settings_of(self.translator),
                 "video": {name: value for name, value in sorted(self.video.items()) if name not in work},
             },
@@ -267,9 +282,10 @@ class VideoJob:
         )
 
     def _is_done(self, input: str, output: str, settings: str) -> bool:
-        if not (os.path.isfile(input) and os.path.isfile(output)) or self.video.get("overwrite"):
+        if not os.path.isfile(input) or output == STANDARD:
             return False
-        return Freshness([Path(output)], [settings]).is_current(Path(input), Path(output))
+        freshness = Freshness([Path(output)], [settings])  # which also remembers them for the next run
+        return not self.video.get("overwrite") and freshness.is_current(Path(input), Path(output))
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,10 +57,14 @@ def named_format(name: str) -> str:
 
 
 class FilePair(NamedTuple):
-    """An input and the file that it becomes."""
+    """An input, the file that it becomes, and its place below the input that was named.
+
+    Of several inputs each folder counts as a part of the place, as it does in an output folder.
+    """
 
     input: Path
     output: Path
+    place: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class _Tree:
     base: Path
     pattern: tuple[str, ...]
     target: Path | None  # the folder that mirrors the base; None: each output lies beside its input
+    place: Path  # that of the base among the inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +140,9 @@ class Plan:
             if listed and picture_format(relative) is None:
                 yield None
             elif tree.target is not None:
-                yield FilePair(path, tree.target / with_format(relative, self.format))
+                yield FilePair(path, tree.target / with_format(relative, self.format), tree.place / relative)
             elif not _is_output_of(path, self.domain, lambda other: _caught(other, tree.pattern[-1])):
-                yield FilePair(path, beside(path, self.domain, self.format))
+                yield FilePair(path, beside(path, self.domain, self.format), tree.place / relative)
 
 
 def plan_files(
@@ -186,7 +191,8 @@ def _source(
 ) -> _Tree | FilePair | None:
     alone = len(paths) == 1
     if path.is_dir():
-        return _Tree(path, ("**", "*") if recursive else ("*",), _mirror(path, alone, domain, out))
+        place = Path() if alone else Path(Path(os.path.abspath(path)).name)
+        return _Tree(path, ("**", "*") if recursive else ("*",), _mirror(path, alone, domain, out), place)
     if os.path.lexists(path):
         return _single_file(path, paths, domain, out, chosen)
     if not any(map(_is_magic, path.parts)):
@@ -195,7 +201,7 @@ def _source(
     base, pattern = _split_pattern(path)
     if not base.is_dir():
         raise UsageError(f"no pictures in {path}: there is no folder {base}")
-    return _Tree(base, pattern, out)
+    return _Tree(base, pattern, out, Path())
 
 
 def _mirror(folder: Path, alone: bool, domain: str, out: Path | None) -> Path:
@@ -215,16 +221,17 @@ def _mirror(folder: Path, alone: bool, domain: str, out: Path | None) -> Path:
 def _single_file(
     path: Path, paths: Sequence[Path], domain: str, out: Path | None, chosen: str | None
 ) -> FilePair | None:
+    place = Path(path.name)
     if out is None:
         if _is_output_of(path, domain, lambda other: other in paths):
             return None
-        return FilePair(path, beside(path, domain, chosen))
+        return FilePair(path, beside(path, domain, chosen), place)
     if len(paths) == 1 and picture_format(out) and not out.is_dir():
         if chosen not in (None, picture_format(out)):
             raise UsageError(f"the name {out} and the format {chosen} contradict each other; leave one of them out")
-        return FilePair(path, out)
+        return FilePair(path, out, place)
     _require_folder(out)
-    return FilePair(path, out / with_format(path.name, chosen))
+    return FilePair(path, out / with_format(path.name, chosen), place)
 
 
 def _require_folder(out: Path | None) -> None:

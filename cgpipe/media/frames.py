@@ -22,7 +22,8 @@ class Frame:
     """One decoded picture.
 
     Args:
-        pixels: RGB, shape (height, width, 3), uint8, or uint16 where the source holds more than 8 bits.
+        pixels: RGB, shape (height, width, 3), uint8, or uint16 where the source holds more than 8 bits; with a mask
+            (see :mod:`cgpipe.media.masks`) as fourth channel, where one confines the change.
         origin: who the frame is and what must be given back with it; opaque to everything but its source and sink.
     """
 
@@ -32,8 +33,8 @@ class Frame:
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
             raise TypeError(f"pixels must be uint8 or uint16, not {self.pixels.dtype}")
-        if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or 0 in self.pixels.shape:
-            raise ValueError(f"pixels must have shape (height, width, 3), not {self.pixels.shape}")
+        if self.pixels.ndim != 3 or self.pixels.shape[2] not in (3, 4) or 0 in self.pixels.shape:
+            raise ValueError(f"pixels must have shape (height, width, 3 or 4), not {self.pixels.shape}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class Batch:
     """Frames of one size and type, stacked.
 
     Args:
-        pixels: shape (count, height, width, 3), uint8 or uint16, RGB.
+        pixels: shape (count, height, width, 3), uint8 or uint16, RGB, or 4 with masks.
         origins: one a frame, in the same order.
     """
 
@@ -51,8 +52,8 @@ class Batch:
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (torch.uint8, torch.uint16):
             raise TypeError(f"pixels must be uint8 or uint16, not {self.pixels.dtype}")
-        if self.pixels.ndim != 4 or self.pixels.shape[3] != 3:
-            raise ValueError(f"pixels must have shape (count, height, width, 3), not {tuple(self.pixels.shape)}")
+        if self.pixels.ndim != 4 or self.pixels.shape[3] not in (3, 4):
+            raise ValueError(f"pixels must have shape (count, height, width, 3 or 4), not {tuple(self.pixels.shape)}")
         if len(self.origins) != len(self.pixels):
             raise ValueError(f"{len(self.pixels)} frames but {len(self.origins)} origins")
 

@@ -1,0 +1,148 @@
+"""Masks: grey pictures that confine a change. White lets it through, black keeps the original to the bit."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.files import PICTURE_SUFFIXES, is_current, picture_format
+from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.images import read_picture
+
+Mask = npt.NDArray[np.uint8]
+"""Shape (height, width); 255 lets the whole change through, 0 nothing of it."""
+
+SOFT_EDGE = 0.01
+"""Width of the soft edge inside a white area, as a share of the picture's short side."""
+
+NEARLY = 4
+"""Levels from black and from white that count as these: lossy formats seldom hit them."""
+
+ASPECT_TOLERANCE = 0.02
+"""How much a mask's ratio of width to height may differ from its picture's, as a share."""
+
+
+def fit(mask: Mask, height: int, width: int) -> Mask:
+    """The mask at a picture's size, its edges soft.
+
+    The soft edge lies inside the white area: black stays black, and white more than the edge's width away from black
+    stays white. Grey areas keep their level, and edges that are wide already move inwards by half that width.
+
+    Raises:
+        TypeError, ValueError: the mask is of another type, or has other than two dimensions.
+        MediaError: the mask has not the picture's ratio of sides.
+    """
+    if mask.dtype != np.uint8:
+        raise TypeError(f"a mask must be uint8, not {mask.dtype}")
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f"a mask must have shape (height, width), not {mask.shape}")
+    if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) > ASPECT_TOLERANCE + 1 / min(height, width):
+        raise MediaError(
+            f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels and the picture {width}x{height}: it must have the "
+            "same ratio of sides"
+        )
+    reduces = mask.shape[0] > height
+    resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA if reduces else cv2.INTER_LINEAR)
+    levels = np.clip((np.arange(256) - NEARLY) * 255 / (255 - 2 * NEARLY), 0, 255).round().astype(np.uint8)
+    clear = cv2.LUT(resized, levels)
+    reach = max(1, round(SOFT_EDGE / 2 * min(height, width)))
+    window = (2 * reach + 1, 2 * reach + 1)
+    # The mean of the least values around is never above what was there.
+    least = cv2.erode(clear, np.ones(window, np.uint8))
+    soft: Any = cv2.blur(least, window, borderType=cv2.BORDER_REPLICATE)
+    return soft  # type: ignore[no-any-return]
+
+
+def confined(frame: Frame, mask: Mask) -> Frame:
+    """The frame with a mask of any size as its fourth channel.
+
+    Raises:
+        MediaError: the mask has not the frame's shape.
+    """
+    return replace(frame, pixels=with_mask(frame.pixels, fit(mask, *frame.pixels.shape[:2])))
+
+
+def with_mask(pixels: Pixels, mask: Mask) -> Pixels:
+    """RGB (height, width, 3) and a mask of its size as (height, width, 4), in the type of the pixels."""
+    deep: Any = mask if pixels.dtype == np.uint8 else mask.astype(np.uint16) * np.uint16(257)
+    merged: Any = cv2.merge([pixels, deep])
+    return merged  # type: ignore[no-any-return]
+
+
+def read_mask(path: Path) -> Mask:
+    """The lightness of a picture, upright; what is transparent counts as black.
+
+    Raises:
+        MediaError: the picture cannot be read.
+    """
+    try:
+        frame = read_picture(path)
+    except MediaError as error:
+        raise MediaError(f"the mask {path} cannot be used: {error}") from error
+    lightness = lightness_of(frame.pixels)
+    if frame.origin.alpha is None:
+        return lightness
+    opacity = _eight_bits(frame.origin.alpha)
+    return np.rint(lightness * (opacity / np.float32(255))).astype(np.uint8)
+
+
+def lightness_of(pixels: Pixels) -> Mask:
+    """RGB as a mask."""
+    grey: Any = cv2.cvtColor(_eight_bits(pixels), cv2.COLOR_RGB2GRAY)
+    return grey  # type: ignore[no-any-return]
+
+
+def _eight_bits(values: Pixels) -> Mask:
+    return (values >> 8).astype(np.uint8) if values.dtype == np.uint16 else values.astype(np.uint8, copy=False)
+
+
+class PictureMasks:
+    """The masks of pictures: a folder that has one of the same name for each, or one picture for all.
+
+    Args:
+        path: the folder or the picture.
+
+    Raises:
+        UsageError: there is nothing at this path.
+        MediaError: the one picture for all cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise UsageError(f"There is no mask {self.path}: check the spelling.")
+        self._one = None if self.path.is_dir() else read_mask(self.path)
+
+    def confine(self, frame: Frame, place: Path) -> Frame:
+        """The picture with its mask as fourth channel; ``place`` is its path below the folder that it comes from.
+
+        Raises:
+            MediaError: there is no mask for it, or one that cannot be read or has another shape.
+        """
+        return confined(frame, read_mask(self._of(place)) if self._one is None else self._one)
+
+    def is_older(self, place: Path, output: Path) -> bool:
+        """Whether the picture's mask is there and no newer than ``output``."""
+        try:
+            return is_current(self._of(place), output)
+        except MediaError:
+            return False
+
+    def _of(self, place: Path) -> Path:
+        """The mask of the picture's own name, or else of its name with the suffix of another picture format."""
+        if self._one is not None:
+            return self.path
+        named = self.path / place
+        stem = named.with_suffix("") if picture_format(named) else named
+        suffixes = [case for suffix in PICTURE_SUFFIXES for case in (suffix, suffix.upper())]
+        for path in (named, *(stem.with_name(stem.name + suffix) for suffix in suffixes)):
+            if path.is_file():
+                return path
+        raise MediaError(f"there is no mask {stem}.png for it, nor one in another picture format")

@@ -1,0 +1,102 @@
+"""Masks of videos: one picture for all frames, or another video, frame by frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.files import picture_format
+from cgpipe.media.frames import Frame, Unreadable
+from cgpipe.media.masks import Mask, confined, fit, lightness_of, read_mask, with_mask
+from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.opening import open_source
+from cgpipe.media.video.sequences import is_sequence
+from cgpipe.media.video.webp import is_animated_webp
+
+SPARE_FRAMES = 2
+"""By how many frames the length that a container states may be wrong."""
+
+
+class VideoMask:
+    """The masks of a video's frames: one picture for all, or a video or sequence of pictures, frame by frame.
+
+    A context manager, which closes the video.
+
+    Args:
+        path: the picture, the video, or the folder or numbered pattern of pictures.
+        info: of the video that is to be translated.
+        cut: ``start``, ``end``, ``duration`` and ``fps``, as that video was opened with.
+
+    Raises:
+        UsageError: there is nothing at this path.
+        MediaError: it cannot be read, has another shape than the video, or plainly fewer frames.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo, **cut: Any) -> None:
+        self.name = os.fspath(path)
+        sequence = is_sequence(self.name)
+        if not (sequence or os.path.exists(self.name)):
+            raise UsageError(f"There is no mask {self.name}: check the spelling.")
+        self._source = None
+        self._one = None
+        if picture_format(self.name) and not sequence and not is_animated_webp(self.name):
+            self._one = fit(read_mask(Path(self.name)), info.height, info.width)
+            return
+        if sequence:
+            cut["fps"] = cut.get("fps") or info.rate
+        self._source = open_source(self.name, **cut)
+        try:
+            self._check(info, self._source.info)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._source is not None:
+            self._source.close()
+
+    def confine(self, frames: Iterable[Frame | Unreadable], first: int = 0) -> Iterator[Frame | Unreadable]:
+        """The frames, of which the first has the index ``first``, each with its mask as fourth channel.
+
+        Raises:
+            MediaError: the mask ends before the frames do.
+        """
+        if self._source is None:
+            assert self._one is not None
+            for item in frames:
+                yield replace(item, pixels=with_mask(item.pixels, self._one)) if isinstance(item, Frame) else item
+            return
+        with closing(self._source.frames(first)) as masks:
+            for item in frames:
+                yield confined(item, self._next(masks)) if isinstance(item, Frame) else item
+
+    def _next(self, masks: Iterator[Frame | Unreadable]) -> Mask:
+        mask = next(masks, None)
+        if isinstance(mask, Frame):
+            return lightness_of(mask.pixels)
+        reason = f" ({mask.reason})" if mask else ""
+        raise MediaError(
+            f"The mask {self.name} ends before the video does{reason}: make it as long, or give one picture for all "
+            "frames."
+        )
+
+    def _check(self, video: VideoInfo, mask: VideoInfo) -> None:
+        fit(np.zeros((mask.height, mask.width), np.uint8), video.height, video.width)
+        if video.frames and mask.frames and mask.frames < video.frames - SPARE_FRAMES:
+            raise MediaError(
+                f"The mask {self.name} has {mask.frames} frames and the video {video.frames}: make it as long, or give "
+                "one picture for all frames."
+            )
