@@ -101,7 +101,8 @@ speed_options = together(
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that decode pictures, or threads that decode a video.  [default: 1, for a video up to 4]",
+        help="Processes that decode pictures, or threads that decode a video.  [default: one for every four processors,"
+        " for a video up to 4]",
     ),
     click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches that are decoded ahead."),
     click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run."),
