@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("cgpipe.cli.train", "Train a pair of models from two folders of unpaired pictures."),
     "test": ("cgpipe.cli.test", "Show what a pair of models does: grids of the test pictures, and figures."),
     "data": ("cgpipe.cli.data", "Fetch and list datasets to train on."),
+    "distill": ("cgpipe.cli.distill", "Make a model smaller: train a small generator to do what it does."),
     "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),
 }
 """Name, module and one line of help of every command. The module calls its command ``command``."""
