@@ -1,35 +1,87 @@
-"""Benchmarks, each printed as a Markdown table; ``bin/bench`` runs them."""
+"""Benchmarks: how fast cgpipe is here, beside other ways to do the same and beside the machine's limits."""
 
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).parent.parent))  # the plainly written networks of the tests
+
 import torch
-from memory import measure_memory
-from video import measure_video
+from machine import describe_machine
+from measure import tell
+from results import REPORT, write_results
+from settings import CannotMeasureError, Settings
+from tables import TABLES, chosen
 
 
 def main() -> None:
-    """Runs what is asked for, beginning with a line about the machine."""
+    """Makes the tables that are asked for, prints them as Markdown and writes them to a folder."""
     parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
-    parser.add_argument("what", choices=["memory", "video"])
-    parser.add_argument("clip", nargs="?", type=Path, help="of your own, for `video`; by default one that is made")
+    parser.add_argument("table", nargs="?", help="one table, or the first word of several; by default all")
+    parser.add_argument("clip", nargs="?", type=Path, help="a video of your own, in place of one that is made")
+    parser.add_argument("--clip", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument("--dataset", type=Path, metavar="FOLDER", help="pictures of your own, likewise")
+    parser.add_argument("--runs", type=int, metavar="N", help="runs of each way; by default each table's own number")
+    parser.add_argument("--cuda", action="store_true", help="on the GPU")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that it works; the figures say nothing"
+    )
+    parser.add_argument("--list", action="store_true", help="name the tables")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("bench-results"), metavar="FOLDER", help="[default: bench-results]"
+    )
     asked = parser.parse_args()
-    threads = torch.get_num_threads()
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, {threads} threads, ", end="")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}\n")
-    with tempfile.TemporaryDirectory() as folder:
-        rows = measure_memory(Path(folder)) if asked.what == "memory" else measure_video(Path(folder), asked.clip)
-    print(f"| {' | '.join(rows[0])} |")
-    print("|---" * len(rows[0]) + "|")
-    for row in rows[1:]:
-        print(f"| {' | '.join(row)} |")
+    if asked.list:
+        print("\n".join(TABLES))
+        return
+    names = chosen(asked.table)
+    if not names:
+        parser.error(f"there is no table {asked.table!r}: choose one of {', '.join(TABLES)}")
+    if asked.cuda and not torch.cuda.is_available():
+        parser.error("--cuda: torch finds no GPU here")
+    for path in (asked.clip, asked.dataset):
+        if path and not path.exists():
+            parser.error(f"{path} does not exist")
+    device = torch.device("cuda" if asked.cuda else "cpu")
+    machine = describe_machine(device)
+    print("; ".join(machine.values()), end="\n\n")
+    failed = []
+    for name in names:
+        tell(f"{name}:")
+        with tempfile.TemporaryDirectory(prefix="cgpipe-bench-") as folder:
+            settings = Settings(
+                folder=Path(folder),
+                device=device,
+                runs=asked.runs,
+                quick=asked.quick,
+                dataset=asked.dataset,
+                clip=asked.clip,
+            )
+            try:
+                tables = TABLES[name](settings)
+            except CannotMeasureError as error:
+                tell(f"{name} cannot be measured: {error}")
+                failed.append(name)
+                continue
+        for table in tables:
+            print(table.markdown())
+        write_results(asked.output, f"{name}-cuda" if asked.cuda else name, tables, machine, _command(name, asked))
+    tell(f"Written to {asked.output / REPORT}")
+    sys.exit(1 if failed else 0)
+
+
+def _command(name: str, asked: argparse.Namespace) -> str:
+    """What repeats one table; files and folders by name only."""
+    given = {"--clip": asked.clip and asked.clip.name, "--dataset": asked.dataset and asked.dataset.name}
+    given |= {"--runs": asked.runs, "--cuda": asked.cuda, "--quick": asked.quick}
+    words = ["bin/bench", name]
+    for option, value in given.items():
+        words += [option] * bool(value) + [str(value)] * (bool(value) and value is not True)
+    return " ".join(words)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,71 +1,96 @@
-"""Peak memory on short and on long jobs."""
+"""Long jobs: whether memory grows, and whether the last pictures come as fast as the first."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
+import commands
+from material import make_clip, make_pictures
+from measure import tell
+from results import Aim, Row, Table
+from settings import CannotMeasureError, Settings
 
-FOLDER = """
-import resource, sys, cgpipe
-report = cgpipe.translate_folder(sys.argv[1], sys.argv[2], to="zebra", device="cpu")
-assert not report.failures, report.failures[0]
-print(report.translated, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+TOLD = 1000
+"""Pictures over which the rate is taken, at the beginning and at the end."""
+
+JOB = """
+import resource, sys, time, cgpipe
+kind, source, target, device, told = *sys.argv[1:5], int(sys.argv[5])
+times = []
+if kind == "pictures":
+    report = cgpipe.translate_folder(
+        source, target, to="zebra", device=device, on_result=lambda result: times.append(time.perf_counter())
+    )
+    assert not report.failures, report.failures[0]
+else:
+    cgpipe.translate_video(
+        source, target, to="zebra", device=device, video={"preset": "ultrafast"},
+        on_frames=lambda count: times.extend([time.perf_counter()] * count),
+    )
+first, last = (told / (times[end] - times[end - told]) for end in (told, -1))
+print(len(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, first, last)
 """
 
-VIDEO = """
-import resource, sys, cgpipe
-report = cgpipe.translate_video(sys.argv[1], sys.argv[2], to="zebra", device="cpu", video={"preset": "ultrafast"})
-print(report.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
+COLUMNS = {
+    "job": "",
+    "short": ",d",
+    "peak MiB": ".0f",
+    "long": ",d",
+    "peak MiB of it": ".0f",
+    "growth": "+.1%",
+    "first 1,000, a second": ".1f",
+    "last 1,000, a second": ".1f",
+    "last to first": ".3f",
+}
 
 
-def measure_memory(folder: Path) -> list[tuple[str, ...]]:
-    """A header, and a row for each kind of job, with the growth from the short one to the long one."""
-    rows: list[tuple[str, ...]] = [("job", "short", "peak MiB", "long", "peak MiB", "growth")]
-    for name, script, make, counts in (
-        ("pictures 16x16", FOLDER, make_pictures, (2_000, 20_000)),
-        ("frames 96x64", VIDEO, make_clip, (500, 10_000)),
-    ):
-        peaks = []
-        for count in counts:
-            source = make(folder / f"{name} {count}", count)
-            target = source.with_name(f"out {source.name}")
-            ran = subprocess.run([sys.executable, "-c", script, source, target], capture_output=True, text=True)
-            assert ran.returncode == 0, ran.stderr
-            done, peak = ran.stdout.split()
-            assert int(done) == count
-            peaks.append(int(peak) / 1024)
-        growth = f"{peaks[1] / peaks[0] - 1:+.1%}"
-        rows.append((name, f"{counts[0]:,}", f"{peaks[0]:.0f}", f"{counts[1]:,}", f"{peaks[1]:.0f}", growth))
-    return rows
+def measure_memory(settings: Settings) -> list[Table]:
+    """A row for each kind of job."""
+    counts = (12, 24) if settings.quick else (2_000, 10_000)
+    told = 5 if settings.quick else TOLD
+    rows = [_row(kind, counts, told, settings) for kind in ("pictures", "frames")]
+    table = Table(
+        title="Long jobs: memory and rate",
+        columns=COLUMNS,
+        rows=rows,
+        notes=[
+            "Pictures and frames of 64x64, shipped model; peak memory of the main process, as the system counts it."
+        ],
+    )
+    if not settings.quick:
+        for row in rows:
+            kind, ratio, growth = row["job"], row["last to first"], row["growth"]
+            table.aims.append(Aim(f"{kind}: rate of the last {TOLD:,}, of the first", ratio, 0.97, ".3f"))
+            table.aims.append(Aim(f"{kind}: memory of the short job, of the long one", 1 / (1 + growth), 0.98, ".3f"))
+    return [table]
 
 
-def make_pictures(folder: Path, count: int) -> Path:
-    """A folder of ``count`` small pictures."""
-    folder.mkdir()
-    for index in range(count):
-        cv2.imwrite(str(folder / f"{index}.bmp"), np.full((16, 16, 3), index % 256, np.uint8))
-    return folder
+def _row(kind: str, counts: tuple[int, int], told: int, settings: Settings) -> Row:
+    peaks: list[float] = []
+    ratios: list[tuple[float, float]] = []
+    for count in counts:
+        tell(f"  {count:,} {kind}")
+        place = settings.folder / f"{count} {kind}"
+        source = make_pictures(place, count, 64) if kind == "pictures" else make_clip(_mp4(place), count, 64, 64)
+        target = source.with_name(f"out {source.name}")
+        done, peak, first, last = commands.run("-c", JOB, kind, source, target, settings.device, told).split()
+        if int(done) != count:
+            raise CannotMeasureError(f"{done} of {count} {kind} were translated")
+        peaks.append(int(peak) / 1024)
+        ratios.append((float(first), float(last)))
+    first_rate, last_rate = ratios[-1]
+    return {
+        "job": kind,
+        "short": counts[0],
+        "peak MiB": peaks[0],
+        "long": counts[1],
+        "peak MiB of it": peaks[1],
+        "growth": peaks[1] / peaks[0] - 1,
+        "first 1,000, a second": first_rate,
+        "last 1,000, a second": last_rate,
+        "last to first": last_rate / first_rate,
+    }
 
 
-def make_clip(path: Path, count: int, width: int = 96, height: int = 64) -> Path:
-    """A clip of ``count`` frames in slowly changing colours."""
-    path = path.with_suffix(".mp4")
-    y, x = np.mgrid[0:height, 0:width]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 25)
-        for index in range(count):
-            pixels = np.stack([(x + index) % 256, (y + index) % 256, (x + y) % 256], -1).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+def _mp4(path: Path) -> Path:
+    return path.with_suffix(".mp4")

@@ -1,0 +1,85 @@
+"""Tables of figures, as Markdown for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+"""Values by column; what has no column of its name is only in the JSON."""
+
+REPORT = "speed.md"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Something that is to be reached: ``value`` at least ``least``, both printed by ``form``."""
+
+    what: str
+    value: float
+    least: float
+    form: str = ".2f"
+
+    def __str__(self) -> str:
+        verdict = "reached" if self.value >= self.least else "missed"
+        return f"{self.what}: {self.value:{self.form}}, to be at least {self.least:{self.form}}: {verdict}."
+
+
+@dataclass(kw_only=True)
+class Table:
+    """One table.
+
+    Args:
+        title: what is measured, in a few words.
+        columns: how the values of each are printed, as a format specification.
+        rows: what was measured.
+        notes: sentences below it: how it was measured, what was left out and why.
+        aims: what was to be reached.
+    """
+
+    title: str
+    columns: Mapping[str, str]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    aims: list[Aim] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """Heading, table, aims and notes."""
+        lines = [f"### {self.title}", "", _line(self.columns), "|---" * len(self.columns) + "|"]
+        lines += [_line(_cell(row.get(name), form) for name, form in self.columns.items()) for row in self.rows]
+        lines += ["", *(f"- {note}" for note in [*self.aims, *self.notes])]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def write_results(folder: Path, name: str, tables: list[Table], machine: Mapping[str, str], command: str) -> None:
+    """Writes ``<name>.json``, and from all such files in the folder :data:`REPORT` anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "command": command,
+        "machine": machine,
+        "tables": [asdict(table) | {"markdown": table.markdown()} for table in tables],
+    }
+    (folder / f"{name}.json").write_text(json.dumps(contents, indent=1), encoding="utf-8")
+    (folder / REPORT).write_text(report(sorted(folder.glob("*.json"))), encoding="utf-8")
+
+
+def report(files: Iterable[Path]) -> str:
+    """One Markdown page of several results, each with its machine and the command that repeats it."""
+    parts = ["# Speed\n", "Made by `bin/bench`; every figure is the median of runs that were made in turn.\n"]
+    for path in files:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        parts.append(f"## {path.stem}\n")
+        parts.append(f"`{contents['command']}`: {'; '.join(contents['machine'].values())}.\n")
+        parts += [table["markdown"] for table in contents["tables"]]
+    return "\n".join(parts)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object, form: str) -> str:
+    return "" if value is None else format(value, "" if isinstance(value, str) else form)

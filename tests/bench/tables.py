@@ -1,0 +1,29 @@
+"""The tables that ``bin/bench`` makes, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from folder import measure_folder
+from generator import measure_generator
+from memory import measure_memory
+from results import Table
+from settings import Settings
+from video import measure_video
+
+TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
+    "generator-resnet": partial(measure_generator, "resnet"),
+    "generator-shipped": partial(measure_generator, "shipped"),
+    "generator-fast": partial(measure_generator, "fast"),
+    "folder": measure_folder,
+    "video-256": partial(measure_video, "256"),
+    "video-480p": partial(measure_video, "480p"),
+    "video-1080p": partial(measure_video, "1080p"),
+    "memory": measure_memory,
+}
+
+
+def chosen(name: str | None) -> list[str]:
+    """The tables called ``name``, or beginning with it (``generator`` stands for all three); without one, all."""
+    return [table for table in TABLES if name is None or table == name or table.startswith(f"{name}-")]

@@ -1,0 +1,56 @@
+"""The benchmarks make figures, compare outputs and write results. What the figures are, is no test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCH = Path(__file__).parent / "bench"
+
+
+def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that wait for one another are slow on a busy machine
+    return subprocess.run([sys.executable, BENCH, *arguments], capture_output=True, text=True, env=one_thread)
+
+
+def test_the_generators_table(tmp_path: Path) -> None:
+    ran = bench("generator-fast", "--quick", "-o", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    results = json.loads((tmp_path / "generator-fast.json").read_text())
+    assert results["command"] == "bin/bench generator-fast --quick"
+    assert {"date", "processor", "memory", "libraries"} <= set(results["machine"])
+    (table,) = results["tables"]
+    rows = {row["way"]: row for row in table["rows"]}
+    reference, ours = rows["reference: eager, fp32, batch 1"], rows["cgpipe"]
+    assert reference["mean difference"] == 0
+    assert 0 < ours["mean difference"] < 2  # rounding, and perhaps bf16
+    for row in (reference, ours):
+        assert 0 < row["lowest"] <= row["frames a second"] <= row["highest"]
+        assert row["of the limit"] > 0
+    report = (tmp_path / "speed.md").read_text()
+    assert table["markdown"] in report and table["markdown"] in ran.stdout
+    assert "`bin/bench generator-fast --quick`" in report
+
+
+def test_the_tables_are_listed() -> None:
+    assert {"folder", "generator-resnet", "memory", "video-256"} <= set(bench("--list").stdout.split())
+
+
+def test_an_unknown_table_is_named_with_those_there_are() -> None:
+    ran = bench("nothing")
+    assert ran.returncode == 2
+    assert "'nothing'" in ran.stderr and "generator-resnet" in ran.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_that_is_said(tmp_path: Path) -> None:
+    ran = bench("--cuda", "-o", tmp_path)
+    assert ran.returncode == 2
+    assert "finds no GPU" in ran.stderr
+    assert not list(tmp_path.iterdir())
