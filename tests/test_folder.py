@@ -186,6 +186,9 @@ def test_the_report_names_every_file(photos: Path, tmp_path: Path) -> None:
     assert (report["translated"], report["failed"], report["skipped"]) == (5, 1, 0)
     assert report["settings"]["batch_size"] == 2
     assert set(report["seconds"]) >= {"decode", "inference", "encode", "total"}
+    steps = report["first"]
+    assert list(steps) == ["imports", "find", "load", "prepare", "decode", "inference", "encode", "total"]
+    assert steps.pop("total") == pytest.approx(sum(steps.values()), abs=0.01)
     files = {Path(file["input"]).name: file for file in report["files"]}
     assert len(files) == 6
     assert files["empty.jpg"]["status"] == "failed"

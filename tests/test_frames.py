@@ -39,6 +39,13 @@ def test_frames_of_one_size_are_stacked_in_order() -> None:
     assert [list(batch.pixels.shape) for batch in batches] == [[2, 4, 6, 3], [2, 4, 6, 3], [1, 4, 6, 3]]
 
 
+def test_a_frame_alone_is_not_copied() -> None:
+    single = frame("a")
+    (batch,) = batched([single], 1)
+    assert isinstance(batch, Batch)
+    assert np.shares_memory(batch.pixels.numpy(), single.pixels)
+
+
 def test_other_sizes_wait_in_groups_of_their_own() -> None:
     frames = [frame("a"), frame("b", 6, 4), frame("c"), frame("d", 6, 4)]
     assert [batch.origins for batch in batched(frames, 2)] == [("a", "c"), ("b", "d")]

@@ -157,6 +157,9 @@ def test_several_videos_go_into_a_folder_and_one_that_fails_stops_nothing(tmp_pa
     assert made == ["a.mp4", "sub/b.mkv"]
     report = json.loads((tmp_path / "r.json").read_text())
     assert [Path(failure["input"]).name for failure in report["failures"]] == ["c.mp4"]
+    steps = [list(video["first"]) for video in report["videos"]]
+    of_each = ["decode", "inference", "encode", "total"]
+    assert steps == [["imports", "find", "load", "prepare", *of_each], of_each]
 
 
 def test_plans(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""The progress bar of a job."""
+"""The line that shows how far a job or a run is."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cgpipe.training.run import Progress
 
 
 class CountingBar:
@@ -68,3 +71,26 @@ class ByteBar:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
+
+
+class TrainingBar:
+    """The line that shows how a run goes; silent where nobody watches."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+    def __enter__(self) -> TrainingBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def update(self, progress: Progress) -> None:
+        """Shows a step."""
+        if self._bar.total is None:
+            self._bar.total, self._bar.initial, self._bar.n = progress.total_steps, progress.step - 1, progress.step - 1
+        self._bar.update(1)
+        if progress.losses:
+            self._bar.set_postfix({name: f"{loss:.3f}" for name, loss in progress.losses.items()}, refresh=False)

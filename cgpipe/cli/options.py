@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
@@ -101,7 +102,8 @@ speed_options = together(
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that decode pictures, or threads that decode a video.  [default: 1, for a video up to 4]",
+        help="Processes that decode pictures, or threads that decode a video.  [default: one for every four processors,"
+        " for a video up to 4]",
     ),
     click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches that are decoded ahead."),
     click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run."),
@@ -124,3 +126,24 @@ report_option = click.option(
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs to read.")
 """``as_json``: a listing in a form for programs."""
+
+
+def setting_options(config: type, *, leave_out: Collection[str] = ()) -> Callable[[Command], Command]:
+    """One option for each setting of a run, but those in ``leave_out``.
+
+    None has a default here, so that a recipe is not overridden by it: what is taken otherwise stands in the help.
+    """
+    hints = get_type_hints(config)
+    return together(*(_setting_option(f, hints[f.name]) for f in fields(config) if f.name not in leave_out))
+
+
+def _setting_option(setting: Field[Any], hint: Any) -> Callable[[Command], Command]:
+    flag = setting.metadata.get("flag", setting.name).replace("_", "-")
+    kind: Any = hint
+    if get_origin(hint) is Literal:
+        kind = click.Choice(get_args(hint), case_sensitive=False)
+    elif Path in (hint, *get_args(hint)):
+        kind = click.Path(file_okay=False, path_type=Path)
+    names = f"--{flag}/--no-{flag}" if hint is bool else f"--{flag}"
+    taken = "" if setting.default in (None, "") else f"  [{setting.default}]"
+    return click.option(names, setting.name, type=kind, default=None, help=f"{setting.metadata['help']}{taken}")

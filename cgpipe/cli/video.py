@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar
 from cgpipe.cli.options import engine_of, model_options, report_option, speed_options
 
@@ -62,6 +64,8 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     """
     from cgpipe.jobs.videos import translate_videos
 
+    imports = time.perf_counter() - BEGAN
+
     which = ("to", "source", "model", "direction", "batch_statistics")
     model: dict[str, Any] = {name: options.pop(name) for name in which}
     translator: dict[str, Any] = {name: options.pop(name) for name in ("size", "strength", "device", "precision")}
@@ -70,6 +74,8 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     with CountingBar("frame") as bar:
         told: dict[str, Any] = {"on_start": bar.start, "on_frames": bar.advance, "on_failure": bar.write}
         reports = translate_videos(inputs, output, video=cast("VideoOptions", options), **told, **model, **translator)
+    if reports.videos:
+        reports.videos[0].first = {"imports": imports} | reports.videos[0].first
     for report in reports.videos:
         click.echo(report.summary(), err=report.output == "-")
     if report_file:

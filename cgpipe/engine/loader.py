@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class _Batches(IterableDataset[Any]):
 
 def load(
     open_share: OpenShare, *, batch_size: int, workers: int, ahead: int, pin_memory: bool = False
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Batches of a source's frames, prefetched; what is not a frame passes through.
 
     Args:
@@ -55,7 +55,7 @@ def load(
     return _guarded(loader) if workers else prefetch(loader, ahead)
 
 
-def _guarded(loader: DataLoader[Any]) -> Iterator[Any]:
+def _guarded(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     try:
         yield from loader
     except RuntimeError as error:

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -159,7 +159,7 @@ class Translator:
         """Translates a batch; the result is of the same size and type, on the CPU."""
         return self._launch(batch)()
 
-    def stream(self, items: Iterable[Batch | T]) -> Iterator[Batch | T]:
+    def stream(self, items: Iterable[Batch | T]) -> Generator[Batch | T, None, None]:
         """Translates the batches among ``items`` and passes everything else through, in order.
 
         On CUDA copies and computing overlap: up to :data:`IN_FLIGHT` batches are under way before a result is given.
@@ -204,7 +204,7 @@ class Translator:
         """Starts on a batch and gives a function that waits for its result."""
         started = time.perf_counter()
         parts = batch.pixels.split(self._largest or len(batch))
-        translated = torch.cat([self._within_memory(part) for part in parts])
+        translated = joined([self._within_memory(part) for part in parts])
         if self.device.type != "cuda":
             self._count_busy(started)
             return lambda: replace(batch, pixels=translated)
@@ -237,7 +237,7 @@ class Translator:
             torch.cuda.empty_cache()
         self._largest = half
         warnings.warn(f"The GPU is out of memory: going on with batches of {half}.", CgpipeWarning, stacklevel=2)
-        return torch.cat([self._within_memory(part) for part in pixels.split(half)])
+        return joined([self._within_memory(part) for part in pixels.split(half)])
 
     def _translate_on_device(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, H, W, 3) integers in and out, on the device; going in they may have a mask as fourth channel."""
@@ -261,6 +261,11 @@ class Translator:
 
 def _itself(item: T) -> T:
     return item
+
+
+def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The parts as one; a single one as it is, for ``torch.cat`` would copy it."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:

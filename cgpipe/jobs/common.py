@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from cgpipe.engine.translator import Translator, TranslatorOptions
 from cgpipe.errors import CgpipeWarning
+from cgpipe.jobs.startup import StartUp
 from cgpipe.models import Found, load_any
 from cgpipe.models.card import UNKNOWN
 from cgpipe.models.foreign import Direction
@@ -26,13 +27,18 @@ def load_translator(
     source: str | None,
     direction: Direction | None,
     batch_statistics: bool,
+    start: StartUp,
     **options: Unpack[TranslatorOptions],
 ) -> Translator:
     """The translator of a model that was found; passes on what the zoo had to warn of."""
+    start.reached("find")
     for warning in found.warnings:
         warnings.warn(warning, CgpipeWarning, stacklevel=3)
     model = load_any(found, source=source, target=to, direction=direction, batch_statistics=batch_statistics)
-    return Translator(model, **options)
+    start.reached("load")
+    translator = Translator(model, **options)
+    start.reached("prepare")
+    return translator
 
 
 def settings_of(translator: Translator) -> dict[str, Any]:

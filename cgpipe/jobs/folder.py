@@ -24,6 +24,7 @@ from cgpipe.errors import MediaError
 from cgpipe.jobs.common import domain_of, load_translator, settings_of
 from cgpipe.jobs.freshness import Freshness
 from cgpipe.jobs.report import FileResult, FolderReport
+from cgpipe.jobs.startup import StartUp
 from cgpipe.media.files import Plan, plan_files
 from cgpipe.media.frames import Batch, Frame, Unreadable
 from cgpipe.media.images import PictureExtras, read_picture, write_picture
@@ -91,8 +92,8 @@ def translate_folder(
         overwrite: translate again what is done.
         recursive: go into sub-folders.
         batch_size: pictures of one size translated together; by default 1 on a CPU and 8 on a GPU.
-        workers: processes that decode; 0 decodes in a thread of this one. By default 1 where processes fork, else 0:
-            elsewhere a script that does not guard its main module could not start them.
+        workers: processes that decode; 0 decodes in a thread of this one. By default one for every four processors
+            where processes fork, else 0: elsewhere a script that does not guard its main module could not start them.
         ahead: batches that each of them decodes ahead.
         on_start: told the model in words and the number of pictures, when the work begins.
         on_result: told what became of each file.
@@ -103,18 +104,18 @@ def translate_folder(
         MediaError: the one mask for all cannot be read.
         ModelError: the model cannot be found or read.
     """
-    started = time.perf_counter()
+    started, start = time.perf_counter(), StartUp()
     found = find_model(to, source=source, file=model)
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     plan = plan_files(given, domain=domain_of(found, to), output=output, format=format, recursive=recursive)
     masks = None if mask is None else PictureMasks(mask)
     plan.remove_stale()
     translator = load_translator(
-        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, **options
+        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, start=start, **options
     )
     on_gpu = translator.device.type == "cuda"
     batch_size = batch_size or (8 if on_gpu else 1)
-    default_workers = 1 if multiprocessing.get_start_method() == "fork" else 0
+    default_workers = (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
     workers = min(default_workers if workers is None else workers, plan.count)
     settings = settings_of(translator) | {"batch_size": batch_size, "workers": workers}
     settings["mask"] = None if mask is None else os.fspath(mask)
@@ -130,12 +131,15 @@ def translate_folder(
         ahead=ahead,
         pin_memory=on_gpu,
     )
-    translated = prefetch(translator.stream(batches), ahead)
+    translated = prefetch(start.at_first("inference", translator.stream(start.at_first("decode", batches))), ahead)
     with closing(translated), PictureWriter(format, quality) as writer:
         for result in writer.write(translated):
+            if result.status == "translated":
+                start.reached("encode")
             report.add(result)
             if on_result:
                 on_result(result)
+    report.first = start.seconds
     report.seconds |= {"inference": translator.busy_seconds, "total": time.perf_counter() - started}
     return report
 

@@ -57,6 +57,7 @@ class FolderReport:
         outputs: the folders that were written to.
         settings: what was chosen: device, precision, engine, batch size and so on.
         seconds: times by stage; ``total`` is by the clock, the others are summed over workers.
+        first: seconds to the first picture written, step by step; see :class:`~cgpipe.jobs.startup.StartUp`.
     """
 
     model: str
@@ -67,6 +68,7 @@ class FolderReport:
     ignored: int = 0
     failures: list[FileResult] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
 
     def add(self, result: FileResult) -> None:
         """Counts one file's result."""
@@ -104,8 +106,14 @@ class FolderReport:
             "skipped": self.skipped,
             "failed": len(self.failures),
             "ignored": self.ignored,
-            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "seconds": rounded(self.seconds),
+            "first": rounded(self.first | {"total": sum(self.first.values())}),
         }
+
+
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Times as a report shows them: to the millisecond."""
+    return {stage: round(value, 3) for stage, value in seconds.items()}
 
 
 class ReportFile:

@@ -20,6 +20,8 @@ from cgpipe.engine.translator import Translator, TranslatorOptions
 from cgpipe.errors import CgpipeWarning
 from cgpipe.jobs.common import load_translator, settings_of
 from cgpipe.jobs.freshness import Freshness, stamp
+from cgpipe.jobs.report import rounded
+from cgpipe.jobs.startup import StartUp
 from cgpipe.media.frames import Frame, Pixels, Unreadable
 from cgpipe.media.video import StreamReport, VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
@@ -80,6 +82,7 @@ class VideoReport:
         streams: what became of every stream of the input.
         notices: what else should be known.
         seconds: times by stage; ``total`` is by the clock, the others overlap.
+        first: seconds to the first frame written, step by step; see :class:`~cgpipe.jobs.startup.StartUp`.
     """
 
     input: str
@@ -95,6 +98,7 @@ class VideoReport:
     streams: tuple[StreamReport, ...] = ()
     notices: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
 
     @property
     def damaged(self) -> bool:
@@ -121,7 +125,8 @@ class VideoReport:
         """The report as JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values["streams"] = [asdict(stream) for stream in self.streams]
-        values["seconds"] = {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
+        values["seconds"] = rounded(self.seconds)
+        values["first"] = rounded(self.first | {"total": sum(self.first.values())})
         return values
 
 
@@ -158,11 +163,12 @@ def translate_video(
         MediaError: the input or the mask cannot be read at all, the mask does not fit, or the output cannot be written.
         ModelError: the model cannot be found or read.
     """
+    start = StartUp()
     found = find_model(to, source=source, file=model)
     translator = load_translator(
-        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, **options
+        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, start=start, **options
     )
-    job = VideoJob(found, translator, video or {}, on_start, on_frames)
+    job = VideoJob(found, translator, video or {}, start, on_start, on_frames)
     return job.run(os.fspath(input), os.fspath(output))
 
 
@@ -174,12 +180,14 @@ class VideoJob:
         found: Found,
         translator: Translator,
         video: VideoOptions,
+        start: StartUp,
         on_start: OnStart | None = None,
         on_frames: OnFrames | None = None,
     ) -> None:
         self.found = found
         self.translator = translator
         self.video = video
+        self._start: StartUp | None = start  # of the first video alone
         self.on_start = on_start
         self.on_frames = on_frames
         self.batch_size = video.get("batch_size") or (8 if translator.device.type == "cuda" else 1)
@@ -187,8 +195,9 @@ class VideoJob:
 
     def run(self, input: str, output: str) -> VideoReport:
         """Translates one video; see :func:`translate_video`."""
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), self.translator.busy_seconds
         report = VideoReport(input=input, output=output, model=str(self.found))
+        start, self._start = self._start or StartUp(), None
         settings = self._deciding_settings(input)
         if self._is_done(input, output, settings):
             report.skipped = True
@@ -198,14 +207,16 @@ class VideoJob:
             with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
                 if self.on_start:
                     self.on_start(report.model, source.info.frames)
-                self._translate(source, mask, sink, report)
+                self._translate(source, mask, sink, report, start)
             self._tell(report, sink.notices)
             damage = source.damage
             report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
             report.filled, report.bad_packets = damage.filled, damage.bad_packets
             report.missing = damage.missing
             report.settings = settings_of(self.translator) | self._work() | dict(sink.settings)
-        report.seconds |= {"inference": self.translator.busy_seconds, "total": time.perf_counter() - started}
+        report.first = start.seconds
+        busy = self.translator.busy_seconds - busy
+        report.seconds |= {"inference": busy, "total": time.perf_counter() - started}
         return report
 
     def _open_mask(self, info: VideoInfo) -> AbstractContextManager[VideoMask | None]:
@@ -213,7 +224,9 @@ class VideoJob:
         cut = {name: self.video.get(name) for name in ("start", "end", "fps", "duration")}
         return nullcontext() if path is None else VideoMask(path, info, **cut)
 
-    def _translate(self, source: Source, mask: VideoMask | None, sink: Sink, report: VideoReport) -> None:
+    def _translate(
+        self, source: Source, mask: VideoMask | None, sink: Sink, report: VideoReport, start: StartUp
+    ) -> None:
         frames: Iterable[Frame | Unreadable] = source.frames(first=sink.resumed)
         decoded = Timed(mask.confine(frames, first=sink.resumed) if mask else frames)
         batches = load(
@@ -226,7 +239,8 @@ class VideoJob:
         encode_seconds = 0.0
         if self.on_frames and sink.resumed:
             self.on_frames(sink.resumed)
-        with closing(prefetch(self.translator.stream(batches), self.ahead)) as translated:
+        stream = start.at_first("inference", self.translator.stream(start.at_first("decode", batches)))
+        with closing(prefetch(stream, self.ahead)) as translated:
             for item in translated:
                 if isinstance(item, Unreadable):
                     self._tell(report, [item.reason])
@@ -234,6 +248,7 @@ class VideoJob:
                 began = time.perf_counter()
                 for frame in item.frames():
                     sink.write(beside_original(frame))
+                start.reached("encode")
                 encode_seconds += time.perf_counter() - began
                 if self.on_frames:
                     self.on_frames(len(item))

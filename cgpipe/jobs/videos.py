@@ -13,6 +13,7 @@ from typing import Unpack
 from cgpipe.engine.translator import TranslatorOptions
 from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.jobs.common import domain_of, load_translator
+from cgpipe.jobs.startup import StartUp
 from cgpipe.jobs.video import OnFrames, OnStart, PathLike, VideoJob, VideoOptions, VideoReport
 from cgpipe.media.files import atomic_write
 from cgpipe.models import find_model
@@ -98,12 +99,13 @@ def translate_videos(
         ModelError: the model cannot be found or read.
         CgpipeError: there is one input alone, and it failed.
     """
+    start = StartUp()
     found = find_model(to, source=source, file=model)
     pairs = plan_videos([os.fspath(path) for path in inputs], output, domain_of(found, to))
     translator = load_translator(
-        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, **options
+        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, start=start, **options
     )
-    job = VideoJob(found, translator, video or {}, on_start, on_frames)
+    job = VideoJob(found, translator, video or {}, start, on_start, on_frames)
     report = VideosReport()
     for one, target in pairs:
         try:

@@ -47,7 +47,7 @@ def _encoded_jpeg(pixels: Pixels, tags: Tags, quality: int) -> bytes:
 
 
 def _encoded_png(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
-    # OpenCV's own settings, one filter and run lengths: any level given takes twice the time and saves a tenth.
+    # OpenCV's own settings, one filter and run lengths: any level given takes twice the time and saves 6%.
     return into_png(_encoded_by_opencv(".png", pixels), tags)
 
 
@@ -70,7 +70,8 @@ def _encoded_webp(pixels: Pixels, tags: Tags, quality: int) -> bytes:
         "WEBP",
         quality=quality,
         lossless=quality == 100,
-        method=0,
+        # The highest that costs no time; where nothing may be lost, 2 would take four times as long.
+        method=0 if quality == 100 else 2,
         icc_profile=tags.icc or b"",
         exif=tags.exif or b"",
         xmp=tags.xmp or b"",

@@ -110,5 +110,7 @@ def _bytes(groups: Mapping[Any, list[Frame]]) -> int:
 
 
 def _stack(frames: list[Frame]) -> Batch:
-    pixels = torch.from_numpy(np.stack([frame.pixels for frame in frames]))
-    return Batch(pixels=pixels, origins=tuple(frame.origin for frame in frames))
+    # One alone is not copied, nor are pixels that nobody may write to, which torch would warn of.
+    alone = len(frames) == 1 and frames[0].pixels.flags.writeable
+    pixels = frames[0].pixels[None] if alone else np.stack([frame.pixels for frame in frames])
+    return Batch(pixels=torch.from_numpy(pixels), origins=tuple(frame.origin for frame in frames))

@@ -6,21 +6,16 @@ have one.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cgpipe.errors import UsageError
+from cgpipe.training.recipe import read_recipe
+from cgpipe.training.recipe import setting as _setting
 
 Precision = Literal["auto", "fp32", "bf16"]
-
-
-def _setting(default: Any, help: str) -> Any:
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,36 +169,13 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any]) -> TrainConfi
     Raises:
         UsageError: the recipe cannot be read, or a name in it is unknown.
     """
-    settings: dict[str, Any] = {}
-    if recipe is not None:
-        try:
-            settings = tomllib.loads(recipe.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"Cannot read the recipe {recipe}: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{recipe} is not a TOML recipe: {error}.") from error
-    known = {f.name: f for f in fields(TrainConfig)}
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise UsageError(f"{recipe}: unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
-    chosen = {name: _coerce(known[name], value) for name, value in settings.items()}
-    stages = chosen.get("stages", () if recipe else known["stages"].default)
-    fixed = {f.name: None for f in fields(Stage) if f.name in overrides}
+    chosen = read_recipe(recipe, TrainConfig)
+    try:
+        stages = tuple(Stage(**stage) for stage in chosen.get("stages", ()))
+    except TypeError as error:
+        raise UsageError(f"stages: {error}.") from error
+    if recipe is None:
+        stages = TrainConfig.stages
+    fixed: dict[str, Any] = {f.name: None for f in fields(Stage) if f.name in overrides}
     chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
     return TrainConfig(**chosen | dict(overrides))
-
-
-def _coerce(known: Field[Any], value: Any) -> Any:
-    if known.name == "stages":
-        try:
-            return tuple(Stage(**stage) for stage in value)
-        except TypeError as error:
-            raise UsageError(f"stages: {error}.") from error
-    if known.name.endswith("_dir"):
-        return Path(value)
-    if known.name == "feature_taps":
-        return tuple(value)
-    wanted = type(known.default)
-    if wanted in (int, float, str, bool) and type(value) is not wanted and not (wanted is float and type(value) is int):
-        raise UsageError(f"{known.name} must be of type {wanted.__name__}, not {value!r}.")
-    return value

@@ -38,9 +38,13 @@ def load_square(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[n
 def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator) -> torch.Tensor:
     """Three rows (real, generated, reconstructed) for (N, 3, H, W) in [-1, 1], as one picture (3, H', W')."""
     generated = forward(real)
-    reconstructed = backward(generated)
-    rows = torch.cat([real, generated.float(), reconstructed.float()])
-    grid: torch.Tensor = make_grid(rows.cpu(), nrow=len(real), padding=4, pad_value=1.0)
+    return grid_of([real, generated, backward(generated)])
+
+
+def grid_of(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Rows of pictures, each (N, 3, H, W) in [-1, 1], one below the other as one picture (3, H', W')."""
+    pictures = torch.cat([row.float().cpu() for row in rows])
+    grid: torch.Tensor = make_grid(pictures, nrow=len(rows[0]), padding=4, pad_value=1.0)
     return grid
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_l
 from cgpipe.training.networks import build_networks
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.pool import ImagePool
+from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.samples import load_samples, sample_grid, save_grid
 from cgpipe.training.schedule import learning_rate_factor
@@ -256,10 +256,3 @@ def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:
             "the shipped models comes with `cgpipe data fetch horse2zebra`."
         )
     return find_pictures(root / "trainA"), find_pictures(root / "trainB")
-
-
-def plain_settings(config: TrainConfig) -> dict[str, Any]:
-    """The recipe as JSON values, without what belongs to one machine or one run's folders."""
-    settings = dataclasses.asdict(config)
-    local = ("dataset_dir", "checkpoint_dir", "results_dir", "workers", "threads", "gpu_ids", "publish", "licence")
-    return {k: v for k, v in settings.items() if k not in local and not k.endswith("_every")}

@@ -1,0 +1,302 @@
+"""A student learns from a teacher: small runs, but real ones."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from reference_networks import junyanz_resnet, randomise
+
+from cgpipe.cli import cli
+from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
+from cgpipe.models import Model, ModelCard, find_model, load_model, save_model
+from cgpipe.networks import Generator, build_generator
+from cgpipe.training.data import load_rgb, to_network_range
+from cgpipe.training.distill import Distiller, distill, feature_distance, find_sides, load_teacher
+from cgpipe.training.distill_config import DistillConfig, load_distill_config
+from cgpipe.training.state import load_state
+
+SMALL = {
+    "student": "compact-flat",
+    "student_settings": {"channels": 16, "blocks": 1},
+    "batch_size": 2,
+    "crop": 32,
+    "load_min": 32,
+    "load_max": 40,
+    "ndf": 8,
+    "perceptual_weight": 0.0,
+    "feature_weight": 0.0,
+    "precision": "fp32",
+    "compile": False,
+    "threads": 1,
+    "log_every": 1,
+    "save_every": 5,
+    "sample_every": 1000,
+}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Reddish and bluish noise: 9 and 7 pictures, and two of each to test on."""
+    root = tmp_path / "red2blue"
+    noise = np.random.default_rng(0)
+    for name, count, channel in (("trainA", 9, 2), ("trainB", 7, 0), ("testA", 2, 2), ("testB", 2, 0)):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            coarse = noise.integers(0, 90, (10, 10, 3), np.uint8)
+            coarse[..., channel] += 150
+            cv2.imwrite(str(root / name / f"{index}.png"), coarse.repeat(4, 0).repeat(4, 1))
+    return root
+
+
+class Swap(Generator):
+    """Gives red for blue; no network is needed to be somebody's teacher."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flip(1)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """A model file whose generator turns reddish pictures into bluish ones, as far as so small a one can."""
+    torch.manual_seed(1)
+    generator = build_generator("compact-flat", channels=16, blocks=1)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=2e-3)
+    for _ in range(60):
+        x = torch.rand((4, 3, 8, 8)).repeat_interleave(4, 2).repeat_interleave(4, 3) * 2 - 1
+        loss = (generator(x) - Swap()(x)).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    card = ModelCard(
+        architecture="compact-flat",
+        settings={"channels": 16, "blocks": 1},
+        source="red",
+        target="blue",
+        training_size=32,
+        made_by={"recipe": "a test"},
+        quality={},
+        licence="CC0-1.0",
+    )
+    save_model(tmp_path / "teacher.safetensors", Model(card, generator))
+    return tmp_path / "teacher.safetensors"
+
+
+def config_of(teacher: Path | str, dataset: Path, run: Path, **settings: Any) -> DistillConfig:
+    folders = {"checkpoint_dir": run, "results_dir": run / "results"}
+    return DistillConfig(**{"teacher": str(teacher), "dataset_dir": dataset, **folders, **SMALL, **settings})
+
+
+def distance(one: Generator, other: Generator, folder: Path) -> float:
+    """Mean absolute difference of what two generators make of a folder."""
+    pictures = torch.stack([to_network_range(load_rgb(path)) for path in sorted(folder.iterdir())])
+    with torch.inference_mode():
+        return float((one(pictures) - other(pictures)).abs().mean())
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    state = load_state(run / "state.pt")
+    return {f"{part}.{k}": v for part in ("learners", "average") for k, v in state[part].items()}
+
+
+def assert_equal_to_the_bit(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_student_comes_closer_to_its_teacher(teacher: Path, dataset: Path, tmp_path: Path) -> None:
+    config = config_of(teacher, dataset, tmp_path / "run", steps=60, lr=4e-3, ema=0.5, adversarial_weight=0.1)
+    fresh = Distiller(config).student.eval()
+    report = distill(config)
+    assert report.finished
+    assert report.model_files == (tmp_path / "run" / "red2blue-fast.safetensors",)
+    student, wanted = load_model(report.model_files[0]), load_model(teacher).generator
+    assert distance(student.generator, wanted, dataset / "testA") < 0.6 * distance(fresh, wanted, dataset / "testA")
+    assert (student.card.source, student.card.target, student.card.licence) == ("red", "blue", "CC0-1.0")
+    assert student.card.made_by["steps"] == 60
+    assert student.card.made_by["teacher"]["made_by"] == {"recipe": "a test"}
+    assert student.card.made_by["recipe"]["teacher"] == "teacher.safetensors"
+    assert student.card.quality == {}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 61))
+    assert {"pixels", "adversarial", "judge"} <= set(lines[0])
+    assert lines[-1]["learning_rate"] < lines[20]["learning_rate"] == 4e-3
+    assert cv2.imread(str(tmp_path / "run" / "results" / "red2blue-fast-0000060.jpg")).shape[0] == 3 * 256 + 4 * 4
+
+
+def test_features_and_heads_take_part(teacher: Path, dataset: Path, tmp_path: Path) -> None:
+    config = config_of(teacher, dataset, tmp_path / "run", steps=2, perceptual_weight=1.0, feature_weight=0.5)
+    distiller = Distiller(config)
+    before = {name: value.clone() for name, value in distiller.learners.state_dict().items()}
+    assert {"pixels", "perceptual", "adversarial", "judge"} == set(distiller.start(resume=False).losses)
+    after = distiller.learners.state_dict()
+    moved = {name.rsplit(".", 3)[0] for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("judge.heads") for name in moved)
+    assert any(name.startswith("student") for name in moved)
+
+
+def test_feature_distance_is_a_share_of_what_is_wanted() -> None:
+    wanted = [torch.full((1, 2, 4, 4), 2.0), torch.full((1, 3, 2, 2), -10.0)]
+    made = [torch.full((1, 2, 4, 4), 3.0), torch.full((1, 3, 2, 2), -10.0)]
+    assert feature_distance(made, wanted).item() == pytest.approx(0.25)
+
+
+def test_a_distillation_killed_again_and_again_ends_like_one_that_was_not(
+    teacher: Path, dataset: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    distill(config_of(teacher, dataset, whole, steps=40))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(as_toml(SMALL))
+    command = [sys.executable, "-m", "cgpipe", "distill", str(teacher), str(dataset), "--config", str(recipe)]
+    command += ["--steps", "40", "--checkpoint-dir", str(killed), "--results-dir", str(killed / "results")]
+    chance = random.Random(0)
+    for attempt in range(2):
+        workers = ["--workers", str(attempt % 2)]
+        with subprocess.Popen([*command, *workers, *(["--resume"] if attempt else [])]) as process:
+            wait_for_a_save(process, killed)
+            time.sleep(chance.random() * 0.1)
+            process.send_signal(signal.SIGKILL)
+    assert subprocess.run([*command, "--resume"]).returncode == 0
+    assert_equal_to_the_bit(weights_of(whole), weights_of(killed))
+    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 41))
+
+
+def as_toml(settings: dict[str, Any]) -> str:
+    tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if name not in tables]
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines)
+
+
+def wait_for_a_save(process: subprocess.Popen[bytes], run: Path) -> None:
+    """Until the state is written once more than it was, or the run is done."""
+    path = run / "state.pt"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+        time.sleep(0.01)
+
+
+def test_another_projects_resnet_can_be_the_teacher(dataset: Path, tmp_path: Path) -> None:
+    resnet = randomise(junyanz_resnet(ngf=4, blocks=6), seed=1)
+    path = tmp_path / "latest_net_G_A.pth"
+    torch.save(resnet.state_dict(), path)
+    config = config_of(path, dataset, tmp_path / "run", steps=2, source="red", target="blue")
+    pictures = torch.rand((1, 3, 32, 32))
+    torch.testing.assert_close(load_teacher(config).generator(pictures), resnet.eval()(pictures), rtol=0, atol=1e-4)
+    card = load_model(distill(config).model_files[0]).card
+    assert card.name == "red2blue"
+    assert card.made_by["teacher"]["architecture"].startswith("resnet")
+    with pytest.raises(UsageError, match="--from and --to"):
+        distill(config_of(path, dataset, tmp_path / "other", steps=2))
+
+
+def test_which_folder_goes_in(teacher: Path, dataset: Path, tmp_path: Path) -> None:
+    def sides(**settings: Any) -> tuple[str, str]:
+        config = config_of(teacher, **{"dataset": dataset, "run": tmp_path / "run", **settings})
+        inputs, reals = find_sides(config, cards[settings.get("source", "red")])
+        return inputs[0].parent.name, reals[0].parent.name if reals else ""
+
+    card = load_teacher(config_of(teacher, dataset, tmp_path / "run")).card
+    cards = {"red": card, "blue": replace(card, source="blue", target="red")}
+    assert sides() == ("trainA", "trainB")
+    assert sides(source="blue") == ("trainB", "trainA")
+    assert sides(direction="BtoA") == ("trainB", "trainA")
+    assert sides(adversarial_weight=0.0) == ("trainA", "")
+    assert sides(dataset=dataset / "testB") == ("testB", "")
+    assert sides(dataset=dataset / "testB", reals=dataset / "testA") == ("testB", "testA")
+    assert sides(inputs=dataset / "testA") == ("testA", "")
+    anywhere = dataset.rename(dataset.with_name("pictures"))
+    assert sides(dataset=anywhere, source="blue") == ("trainA", "trainB")
+    trained = {"recipe": {"source": "red", "target": "blue"}}
+    cards["blue"] = replace(cards["blue"], made_by=trained)
+    assert sides(dataset=anywhere, source="blue") == ("trainB", "trainA")
+
+
+def test_a_folder_of_pictures_is_enough(teacher: Path, dataset: Path, tmp_path: Path) -> None:
+    report = distill(config_of(teacher, dataset / "trainA", tmp_path / "run", steps=2))
+    assert set(report.losses) == {"pixels"}
+    with pytest.raises(TrainingError, match="does not fit"):
+        distill(config_of(teacher, dataset, tmp_path / "run", steps=4), resume=True)
+
+
+def test_the_model_is_published_on_request_only(
+    teacher: Path, dataset: Path, tmp_path: Path, models_folder: Path
+) -> None:
+    distill(config_of(teacher, dataset, tmp_path / "one", steps=1))
+    assert not list(models_folder.iterdir())
+    distill(config_of(teacher, dataset, tmp_path / "<name>", steps=1, name="small", publish=True))
+    assert find_model(file="small").path == models_folder / "small.safetensors"
+    assert (tmp_path / "small" / "small.safetensors").is_file()
+
+
+def test_a_student_can_start_with_a_model(teacher: Path, dataset: Path, tmp_path: Path) -> None:
+    student = Distiller(config_of(teacher, dataset, tmp_path / "run", init=str(teacher))).student
+    assert_equal_to_the_bit(dict(student.state_dict()), dict(load_model(teacher).generator.state_dict()))
+    with pytest.raises(TrainingError, match="architecture"):
+        Distiller(
+            config_of(teacher, dataset, tmp_path / "run", init=str(teacher), student="compact-xs", student_settings={})
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": ""}, "No teacher"),
+        ({"student": "nonsense", "student_settings": {}}, "unknown architecture 'nonsense'"),
+        ({"student_settings": {"width": 3}}, "student cannot be built"),
+        ({"student": "unet_128", "student_settings": {"ngf": 1}}, "multiples of 128"),
+        ({"crop": 34, "load_min": 36}, "multiples of 4"),
+        ({"crop": 64}, "at most load_min"),
+        ({"steps": 0}, "steps must be greater than 0"),
+        ({"decay": 2.0}, "decay"),
+        ({"pixel_weight": 0.0}, "nothing would be learnt"),
+        ({"direction": "CtoD"}, "direction must be one of"),
+        ({"target": "green"}, "not to green"),
+    ],
+)
+def test_what_cannot_be_is_wrong_usage(
+    teacher: Path, dataset: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        distill(replace(config_of(teacher, dataset, tmp_path / "run"), **settings))
+
+
+def test_what_is_missing_is_named(teacher: Path, dataset: Path, tmp_path: Path, models_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"nobody"):
+        distill(config_of("nobody", dataset, tmp_path / "run"))
+    with pytest.raises(DataError, match="nowhere"):
+        distill(config_of(teacher, tmp_path / "nowhere", tmp_path / "run"))
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        distill(config_of(teacher, dataset, tmp_path / "run"), resume=True)
+    distill(config_of(teacher, dataset, tmp_path / "run", steps=1))
+    with pytest.raises(TrainingError, match="already holds a run"):
+        distill(config_of(teacher, dataset, tmp_path / "run", steps=1))
+    result = CliRunner().invoke(cli, ["distill", "nobody", str(dataset)])
+    assert result.exit_code == 1
+    assert "Error: " in result.output
+
+
+def test_a_recipe_and_the_command_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('steps = 7\nlr = 1\nstudent = "compact"\ninputs = "here"\nfeature_taps = [4]\n')
+    config = load_distill_config(recipe, {"student": "compact-xs"})
+    assert (config.steps, config.lr, config.student) == (7, 1, "compact-xs")
+    assert (config.inputs, config.feature_taps) == (Path("here"), (4,))
+    recipe.write_text('steps = "7"\n')
+    with pytest.raises(UsageError, match="steps must be of type int"):
+        load_distill_config(recipe, {})
