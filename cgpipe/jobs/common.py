@@ -47,7 +47,7 @@ def settings_of(translator: Translator) -> dict[str, Any]:
         "size": translator.size,
         "scales": translator.model.card.working_scales,
         "strength": translator.strength,
-        "device": str(translator.device),
+        "device": translator.devices,
         "precision": translator.precision,
         "engine": translator.engine,
     }
