@@ -188,14 +188,14 @@ class Translator:
 
         On CUDA copies and computing overlap (see :class:`cgpipe.engine.cuda.Conveyor`): up to :data:`IN_FLIGHT` batches
         are under way on each GPU before a result is given.
-        On a CPU as many batches run side by side as torch has threads, one thread each, which is faster than all
-        threads on one: they never wait for one another. Only large pictures run alone, on all threads.
+        On a CPU as many batches run side by side as torch has threads, one thread each: for small networks and large
+        that is faster than all threads on one, since they never wait for one another. Only large pictures run alone.
         """
         # What a lane is told, torch tells every thread that comes later, the one of the next stream too.
         torch.set_num_threads(self._threads)
-        # Compiled and traced networks are not made for lanes.
+        # What is compiled is so for a number of threads.
         on_devices = self._conveyor is not None or len(self._team) > 1
-        lanes = self._threads if not on_devices and self.engine == "eager" else 1
+        lanes = 1 if on_devices or self.engine == "compile" else self._threads
         depth = IN_FLIGHT * len(self._team) if on_devices else lanes - 1
         turns = cycle(self._team)
         before = torch.Size((0,))
