@@ -45,6 +45,8 @@ setup(
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
     extras_require={
+        "onnx": ["onnxruntime>=1.32", "onnxscript>=0.7"],
+        "openvino": ["openvino>=2026.4"],
         "metrics": METRICS,
         "test": TEST,
     },

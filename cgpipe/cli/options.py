@@ -14,9 +14,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def device(value: str) -> str:
-    """``auto``, ``cpu``, ``cuda``, or GPUs such as ``cuda:0,cuda:1``; whether they are there is found out on use."""
-    if not re.fullmatch(r"auto|cpu|cuda|cuda:\d+(,cuda:\d+)*", value):
-        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N and cuda:N,cuda:M.")
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether there is such a device is found out on use."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda and cuda:N.")
     return value
 
 
@@ -71,11 +71,12 @@ model_options = together(
 """``to``, ``source``, ``model``, ``direction`` and ``batch_statistics``: which model is used."""
 
 
-def engine_of(compile: bool, torchscript: bool) -> str:
-    """What runs the network, by the two flags."""
-    if compile and torchscript:
-        raise click.UsageError("--compile and --torchscript exclude one another.")
-    return "compile" if compile else "torchscript" if torchscript else "eager"
+def engine_of(engine: str | None, compile: bool, torchscript: bool) -> str:
+    """What runs the network, by the option and its two short forms."""
+    named = [name for name, given in (("compile", compile), ("torchscript", torchscript)) if given]
+    if len({*named, *([engine] if engine else [])}) > 1:
+        raise click.UsageError("--engine, --compile and --torchscript exclude one another.")
+    return engine or (named[0] if named else "auto")
 
 
 speed_options = together(
@@ -106,24 +107,24 @@ speed_options = together(
         " for a video up to 4]",
     ),
     click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches that are decoded ahead."),
-    click.option(
-        "--device",
-        type=device,
-        default="auto",
-        metavar="auto|cpu|cuda[:N,...]",
-        help="Where to run; several GPUs, as cuda:0,cuda:1, share the work.",
-    ),
+    click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run."),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
         default="auto",
-        help="Arithmetic of the network.",
+        help="Arithmetic of the network. auto: the faster one whose error is small, tried on the first picture.",
     ),
-    click.option("--compile", is_flag=True, help="Compile the network with torch.compile: slow to start, then faster."),
-    click.option("--torchscript", is_flag=True, help="Run the network as frozen TorchScript."),
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino"]),
+        help="What runs the network. auto: eager, and in a long job another one that is installed and whose start "
+        "pays. onnx and openvino are extras: pip install 'cgpipe[openvino]'.  [default: auto]",
+    ),
+    click.option("--compile", is_flag=True, help="The same as --engine compile: slow to start."),
+    click.option("--torchscript", is_flag=True, help="The same as --engine torchscript."),
 )
-"""``size``, ``strength`` and ``mask``; ``batch_size``, ``workers`` and ``prefetch``; ``device``, ``precision``,
-``compile`` and ``torchscript``."""
+"""``size``, ``strength`` and ``mask``; ``batch_size``, ``workers`` and ``prefetch``; ``device``, ``precision``; and
+``engine``, ``compile`` and ``torchscript`` for :func:`engine_of`."""
 
 report_option = click.option(
     "--json", "report_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file."

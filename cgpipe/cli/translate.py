@@ -39,7 +39,7 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
     from cgpipe.jobs.folder import translate_folder
     from cgpipe.jobs.report import FileResult, ReportFile
 
-    options["engine"] = engine_of(options.pop("compile"), options.pop("torchscript"))
+    options["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
     imports = time.perf_counter() - BEGAN
     with ReportFile(report_file) as written, CountingBar("picture") as bar:
 

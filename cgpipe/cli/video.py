@@ -69,7 +69,7 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     which = ("to", "source", "model", "direction", "batch_statistics")
     model: dict[str, Any] = {name: options.pop(name) for name in which}
     translator: dict[str, Any] = {name: options.pop(name) for name in ("size", "strength", "device", "precision")}
-    translator["engine"] = engine_of(options.pop("compile"), options.pop("torchscript"))
+    translator["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
     options["threads"] = options.pop("workers")  # One clip is one stream: threads of its decoder do the work.
     with CountingBar("frame") as bar:
         told: dict[str, Any] = {"on_start": bar.start, "on_frames": bar.advance, "on_failure": bar.write}

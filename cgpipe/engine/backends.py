@@ -1,20 +1,28 @@
-"""Ways to run a generator: as it stands, compiled, or as TorchScript."""
+"""Ways to run a generator, behind one small interface: a function from tensor to tensor."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import torch
+from platformdirs import user_cache_path
 
-from cgpipe.errors import CgpipeWarning
+from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
+from cgpipe.engine.precision import cast, timed
+from cgpipe.errors import CgpipeWarning, UsageError
 from cgpipe.networks import Generator
 
-Engine = Literal["eager", "compile", "torchscript"]
+Engine = Literal["auto", "eager", "compile", "torchscript", "onnx", "openvino"]
 Run = Callable[[torch.Tensor], torch.Tensor]
-"""Takes and gives (N, 3, H, W) in the generator's own type."""
+"""Takes (N, 3, H, W) in the generator's own type and channels_last, and gives the same shape. Several threads may call
+it at once; one call uses as many threads as torch had in the thread that prepared it."""
 
 
 def _eager(generator: Generator) -> Run:
@@ -23,7 +31,7 @@ def _eager(generator: Generator) -> Run:
 
 def can_compile(device: torch.device) -> bool:
     """Whether ``torch.compile`` can work: on a CPU it needs a C++ compiler. Warns where there is none."""
-    found = device.type != "cpu" or bool(shutil.which("c++") or shutil.which("g++"))
+    found = device.type != "cpu" or _has_compiler()
     if not found:
         warnings.warn(
             "Compiling needs a C++ compiler, and there is none: going on without.", CgpipeWarning, stacklevel=2
@@ -31,31 +39,156 @@ def can_compile(device: torch.device) -> bool:
     return found
 
 
+def _has_compiler() -> bool:
+    return bool(shutil.which("c++") or shutil.which("g++"))
+
+
 def _compile(generator: Generator) -> Run:
-    if not can_compile(next(generator.parameters()).device):
+    device = _device_of(generator)
+    if not can_compile(device):
         return generator
-    compiled: Run = torch.compile(generator, dynamic=None)
+    # Torch's own place is a temporary folder: what was compiled would be gone when the machine starts anew.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("cgpipe") / "compiled"))
+    if device.type == "cuda":
+        return _CompiledForShapes(generator)
+    # The compiled code has the number of threads written into it, so what is kept must be kept for that number.
+    options: dict[str, Any] = {"freezing": True, "cpp.threads": torch.get_num_threads()}
+    compiled: Run = torch.compile(generator, options=options)
     return compiled
 
 
+class _CompiledForShapes:
+    """On CUDA: with CUDA graphs, which spare the launches, where that is faster at the shape at hand.
+
+    It can be far slower for convolutional networks (pytorch #171672), so it is timed once a shape.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        self.plain: Run = torch.compile(generator)
+        self.graphs: Run = torch.compile(generator, mode="reduce-overhead", dynamic=False)
+        self._chosen: dict[tuple[int, ...], Run] = {}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        shape = tuple(x.shape)
+        if shape not in self._chosen:
+            self._chosen[shape] = self._faster(x)
+        return self._chosen[shape](x)
+
+    def _faster(self, x: torch.Tensor) -> Run:
+        self.plain(x)
+        try:
+            for _ in range(3):  # It warms up, records, and replays.
+                self.graphs(x)
+            seconds = timed(lambda: self.graphs(x), x.device)
+        except RuntimeError:
+            return self.plain
+        return self.graphs if seconds < timed(lambda: self.plain(x), x.device) else self.plain
+
+
 def _torchscript(generator: Generator) -> Run:
-    first = next(generator.parameters())
-    side = 4 * generator.multiple
-    example = torch.zeros((1, 3, side, side), device=first.device, dtype=first.dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated at every step.
-        traced = torch.jit.trace(generator, example.to(memory_format=torch.channels_last))
-        frozen: Run = torch.jit.freeze(traced)
+    frozen: Run = to_torchscript(generator)
     return frozen
+
+
+def _onnx(generator: Generator) -> Run:
+    onnxruntime = extra("onnxruntime", "onnx")
+    if _dtype_of(generator) != torch.float32:
+        raise UsageError("ONNX Runtime runs these networks in fp32 alone: use --precision fp32 or auto.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    written = to_onnx(generator).SerializeToString()
+    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        (result,) = session.run(None, {INPUT: x.contiguous().numpy()})
+        return torch.from_numpy(result)
+
+    return run
+
+
+def _openvino(generator: Generator) -> Run:
+    openvino = extra("openvino", "openvino")
+    dtype = _dtype_of(generator)
+    model = to_openvino(cast(generator, torch.float32))
+    threads = torch.get_num_threads()
+    lanes = max(1, (os.cpu_count() or 1) // threads)
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+        "INFERENCE_NUM_THREADS": threads * lanes,
+        "NUM_STREAMS": lanes,
+    }
+    core = openvino.Core()
+    compiling = threading.Lock()
+
+    @lru_cache(maxsize=8)
+    def compiled(shape: tuple[int, ...]) -> Any:
+        fixed = model.clone()
+        # A fixed shape runs faster; but in fp32 OpenVINO 2026.4 then ends the process while it compiles.
+        if dtype == torch.bfloat16:
+            fixed.reshape(list(shape))
+        return core.compile_model(fixed, "CPU", settings)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        with compiling:
+            request = compiled(tuple(x.shape)).create_infer_request()
+        (result,) = request.infer([x.float().contiguous().numpy()]).values()
+        return torch.from_numpy(result.copy())
+
+    return run
 
 
 ENGINES: Mapping[Engine, Callable[[Generator], Run]] = {
     "eager": _eager,
     "compile": _compile,
     "torchscript": _torchscript,
+    "onnx": _onnx,
+    "openvino": _openvino,
 }
+
+CPU_ONLY: Sequence[Engine] = ("onnx", "openvino")
+PACKAGES: Mapping[Engine, tuple[str, ...]] = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
+"""What a back end needs beside torch."""
 
 
 def prepare(generator: Generator, engine: Engine) -> Run:
-    """``generator``, which is in its final type and on its device, ready to run by ``engine``."""
+    """``generator``, which is in its final type and on its device, ready to run by ``engine``.
+
+    Raises:
+        MissingDependencyError: a package that the back end needs is not installed.
+        UsageError: the back end cannot run this type.
+    """
     return ENGINES[engine](generator)
+
+
+def check_engine(engine: Engine, device: torch.device) -> None:
+    """Raises what would go wrong with ``engine`` on ``device``, before anything else is done.
+
+    Raises:
+        MissingDependencyError: a package that the back end needs is not installed; says how to get it.
+        UsageError: the back end is unknown, or runs on a CPU alone.
+    """
+    if engine != "auto" and engine not in ENGINES:
+        raise UsageError(f"Unknown engine {engine!r}: choose one of auto, {', '.join(ENGINES)}.")
+    for package in PACKAGES.get(engine, ()):
+        extra(package, engine)
+    if engine in CPU_ONLY and device.type != "cpu":
+        raise UsageError(f"--engine {engine} runs on a CPU alone: use --device cpu, or another engine.")
+
+
+def others_here(device: torch.device) -> list[Engine]:
+    """The back ends that may be faster than eager on this machine."""
+    if device.type != "cpu":
+        return ["compile"]
+    installed: list[Engine] = [
+        engine for engine, packages in PACKAGES.items() if all(find_spec(package) for package in packages)
+    ]
+    return [*installed, *(["compile"] if _has_compiler() else [])]  # type: ignore[list-item]
+
+
+def _device_of(generator: Generator) -> torch.device:
+    return next(generator.parameters()).device
+
+
+def _dtype_of(generator: Generator) -> torch.dtype:
+    return next(generator.parameters()).dtype

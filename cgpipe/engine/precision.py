@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
-from platformdirs import user_cache_path
 
+from cgpipe.engine.remembered import recall, remember, trial_key
 from cgpipe.errors import UsageError
-from cgpipe.media.files import atomic_write
 from cgpipe.networks import Generator
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 TOLERANCE = 2.0 / 255
-"""Mean error against fp32, in units of the whole range of values, up to which a faster type is taken."""
+"""Mean error against fp32, in units of white, up to which a faster type is taken."""
+LEAST_GAIN = 1.1
+"""How many times as fast as fp32 another type must be."""
 
-PROBE_SIDE = 256
-PROBE_RUNS = 3
+PROBE_PIXELS = 1 << 20
+"""Of a larger picture only so many pixels are tried: speed and error are the same for the rest."""
+TIMED_RUNS = 3
+TIMED_SECONDS = 0.5
+"""A run is timed until either is reached; one that takes longer is timed once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,71 +38,86 @@ class Trial:
 
     @property
     def pays(self) -> bool:
-        return self.speed > 1.1 and self.error <= TOLERANCE
+        return self.speed > LEAST_GAIN and self.error <= TOLERANCE
+
+    def __str__(self) -> str:
+        return f"{self.speed:.2f} times as fast as fp32, mean error {100 * self.error:.2f}% of white"
 
 
-def choose_dtype(generator: Generator, precision: Precision, device: torch.device, key: str = "") -> torch.dtype:
-    """The type to run ``generator`` in.
-
-    ``auto`` takes fp16 on CUDA (bf16 where fp16 overflows) and on a CPU whichever of fp32 and bf16 is faster, as long
-    as its error is small: not every CPU multiplies bf16, and not every network bears it. The outcome of the trial is
-    kept for ``key`` on this machine.
-
-    Raises:
-        UsageError: fp16 is asked for on a CPU, which has no arithmetic for it.
-    """
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Raises UsageError where ``device`` has no arithmetic of this kind."""
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("A CPU has no fp16 arithmetic: use --precision bf16, fp32 or auto.")
-    if precision != "auto":
-        return DTYPES[precision]
-    if device.type == "cuda":
-        return torch.float16 if compare(generator, torch.float16, device).error <= TOLERANCE else torch.bfloat16
-    trial = _remembered_trial(generator, device, key)
-    return torch.bfloat16 if trial.pays else torch.float32
+
+
+def choose_precision(generator: Generator, picture: torch.Tensor) -> tuple[Precision, str]:
+    """The type to run ``generator`` in, and why.
+
+    Half precision is taken where it is faster and its error small, both measured on the network and the picture at
+    hand: fp16 on CUDA, and bf16 where fp16 overflows; bf16 alone on a CPU, since not every CPU multiplies it, and not
+    every network bears it. What was measured is kept for this machine, model and size.
+
+    Args:
+        generator: in fp32, on the device where it will run.
+        picture: (N, 3, H, W) in [-1, 1], of the size at which it will run, on that device.
+    """
+    tried = []
+    candidates: list[Precision] = ["fp16", "bf16"] if picture.device.type == "cuda" else ["bf16"]
+    for precision in candidates:
+        trial = _remembered_trial(generator, precision, picture)
+        tried.append(f"{precision} is {trial}")
+        if trial.pays:
+            return precision, "; ".join(tried)
+    return "fp32", "; ".join(tried)
+
+
+def _remembered_trial(generator: Generator, precision: Precision, picture: torch.Tensor) -> Trial:
+    key = f"{precision}: {trial_key(generator, picture.device, picture.shape)}"
+    match recall(key):
+        case [speed, error]:
+            return Trial(speed=speed, error=error)
+    trial = compare(generator, DTYPES[precision], picture)
+    remember(key, [trial.speed, trial.error])
+    return trial
 
 
 @torch.inference_mode()
-def compare(generator: Generator, dtype: torch.dtype, device: torch.device) -> Trial:
-    """Runs ``generator`` on the same noise in fp32 and in ``dtype``; infinite or undefined values count as error 1."""
-    side = -(-PROBE_SIDE // generator.multiple) * generator.multiple
-    noise = torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1)
+def compare(generator: Generator, dtype: torch.dtype, picture: torch.Tensor) -> Trial:
+    """Runs ``generator`` on ``picture`` in fp32 and in ``dtype``; infinite or undefined values count as error 1."""
+    seen = _middle(picture[:1], generator.multiple)
     outputs, seconds = [], []
     for kind in (torch.float32, dtype):
-        network = copy.deepcopy(generator).to(device=device, dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        picture = noise.to(device=device, dtype=kind, memory_format=torch.channels_last)
-        outputs.append(network(picture).float())
-        times = []
-        for _ in range(PROBE_RUNS):
-            started = time.perf_counter()
-            network(picture)
-            times.append(time.perf_counter() - started)
-        seconds.append(min(times))
+        network = cast(generator, kind)
+        x = seen.to(dtype=kind, memory_format=torch.channels_last)
+        outputs.append(network(x).float())
+        seconds.append(timed(lambda network=network, x=x: network(x), x.device))  # type: ignore[misc]
     error = float((outputs[0] - outputs[1]).abs().mean()) / 2
     return Trial(speed=seconds[0] / seconds[1], error=error if error == error else 1.0)
 
 
-def _remembered_trial(generator: Generator, device: torch.device, key: str) -> Trial:
-    path = user_cache_path("cgpipe") / "precision.json"
-    cpu = torch.cpu.get_capabilities().get("cpu_name", "") if hasattr(torch.cpu, "get_capabilities") else ""
-    name = f"{key} torch-{torch.__version__} {cpu} threads-{torch.get_num_threads()}"
-    trials = _read(path)
-    if not key or name not in trials:
-        trial = compare(generator, torch.bfloat16, device)
-        if key:
-            _write(path, _read(path) | {name: [trial.speed, trial.error]})
-        return trial
-    speed, error = trials[name]
-    return Trial(speed=speed, error=error)
+def cast(generator: Generator, dtype: torch.dtype) -> Generator:
+    """``generator`` in ``dtype`` and laid out as channels_last: itself where it is of that type, else a copy."""
+    if any(weights.dtype != dtype for weights in generator.parameters()):
+        generator = copy.deepcopy(generator)
+    return generator.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _read(path: Path) -> dict[str, list[float]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that ``run``, which has run before, takes: the shortest of a few times."""
+    times: list[float] = []
+    while len(times) < TIMED_RUNS and sum(times) < TIMED_SECONDS:
+        started = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
-def _write(path: Path, trials: dict[str, list[float]]) -> None:
-    # Only a memory: where it cannot be written, the next run tries again.
-    with suppress(OSError), atomic_write(path) as partial:
-        partial.write_text(json.dumps(trials, indent=1), encoding="utf-8")
+def _middle(picture: torch.Tensor, multiple: int) -> torch.Tensor:
+    """The middle of a picture of more than :data:`PROBE_PIXELS`, in sides that the network takes."""
+    height, width = picture.shape[2:]
+    share = min(1.0, (PROBE_PIXELS / (height * width)) ** 0.5)
+    rows, columns = (max(multiple, int(side * share) // multiple * multiple) for side in (height, width))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return picture[:, :, top : top + rows, left : left + columns]

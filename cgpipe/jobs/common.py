@@ -41,13 +41,15 @@ def load_translator(
     return translator
 
 
-def settings_of(translator: Translator) -> dict[str, Any]:
-    """What was chosen, for a report."""
+def deciding_settings(translator: Translator) -> dict[str, Any]:
+    """What decides how a translation looks."""
     return {
         "size": translator.size,
         "scales": translator.model.card.working_scales,
         "strength": translator.strength,
-        "device": translator.devices,
-        "precision": translator.precision,
-        "engine": translator.engine,
     }
+
+
+def settings_of(translator: Translator) -> dict[str, Any]:
+    """What was asked for and what was chosen, for a report; complete once a picture was translated."""
+    return deciding_settings(translator) | {"device": str(translator.device)} | translator.network.describe()

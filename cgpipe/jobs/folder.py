@@ -117,10 +117,9 @@ def translate_folder(
     batch_size = batch_size or (8 if on_gpu else 1)
     default_workers = (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
     workers = min(default_workers if workers is None else workers, plan.count)
-    settings = settings_of(translator) | {"batch_size": batch_size, "workers": workers}
-    settings["mask"] = None if mask is None else os.fspath(mask)
-    report = FolderReport(model=str(found), outputs=plan.roots, settings=settings, ignored=plan.ignored)
-    deciding = [found.path, format, quality, translator.size, translator.strength, settings["mask"]]
+    work = {"batch_size": batch_size, "workers": workers, "mask": None if mask is None else os.fspath(mask)}
+    report = FolderReport(model=str(found), outputs=plan.roots, settings=work, ignored=plan.ignored)
+    deciding = [found.path, format, quality, translator.size, translator.strength, work["mask"]]
     freshness = Freshness(plan.roots, deciding)
     if on_start:
         on_start(report.model, plan.count)
@@ -129,16 +128,20 @@ def translate_folder(
         batch_size=batch_size,
         workers=workers,
         ahead=ahead,
+        pin_memory=on_gpu,
     )
     translated = prefetch(start.at_first("inference", translator.stream(start.at_first("decode", batches))), ahead)
     with closing(translated), PictureWriter(format, quality) as writer:
+        translator.network.left = plan.count
         for result in writer.write(translated):
+            translator.network.left -= 1
             if result.status == "translated":
                 start.reached("encode")
             report.add(result)
             if on_result:
                 on_result(result)
     report.first = start.seconds
+    report.settings = settings_of(translator) | work
     report.seconds |= {"inference": translator.busy_seconds, "total": time.perf_counter() - started}
     return report
 

@@ -18,7 +18,7 @@ from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator, TranslatorOptions
 from cgpipe.errors import CgpipeWarning
-from cgpipe.jobs.common import load_translator, settings_of
+from cgpipe.jobs.common import deciding_settings, load_translator, settings_of
 from cgpipe.jobs.freshness import Freshness, stamp
 from cgpipe.jobs.report import rounded
 from cgpipe.jobs.startup import StartUp
@@ -234,8 +234,10 @@ class VideoJob:
             batch_size=self.batch_size,
             workers=0,
             ahead=self.ahead,
+            pin_memory=self.translator.device.type == "cuda",
         )
         encode_seconds = 0.0
+        left = source.info.frames
         if self.on_frames and sink.resumed:
             self.on_frames(sink.resumed)
         stream = start.at_first("inference", self.translator.stream(start.at_first("decode", batches)))
@@ -249,6 +251,7 @@ class VideoJob:
                     sink.write(beside_original(frame))
                 start.reached("encode")
                 encode_seconds += time.perf_counter() - began
+                self.translator.network.left = None if left is None else max(0, left - sink.frames)
                 if self.on_frames:
                     self.on_frames(len(item))
         report.seconds |= {"decode": decoded.seconds, "encode": encode_seconds}
@@ -289,7 +292,7 @@ class VideoJob:
                 "input": stamp(Path(input)),
                 "model": stamp(self.found.path),
                 "mask": None if mask is None else stamp(Path(mask)),
-                "translator": settings_of(self.translator),
+                "translator": deciding_settings(self.translator),
                 "video": {name: value for name, value in sorted(self.video.items()) if name not in work},
             },
             sort_keys=True,

@@ -10,7 +10,6 @@ from generator import measure_generator
 from memory import measure_memory
 from results import Table
 from settings import Settings
-from start import measure_start
 from video import measure_video
 
 TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
@@ -21,7 +20,6 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "video-256": partial(measure_video, "256"),
     "video-480p": partial(measure_video, "480p"),
     "video-1080p": partial(measure_video, "1080p"),
-    "start": measure_start,
     "memory": measure_memory,
 }
 

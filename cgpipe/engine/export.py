@@ -1,0 +1,261 @@
+"""Generators as files that other programs load."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from cgpipe.errors import CgpipeError, MissingDependencyError, UsageError
+from cgpipe.media.files import atomic_write
+from cgpipe.models import Model
+from cgpipe.networks import Generator
+
+Format = Literal["onnx", "torchscript", "torch-export", "openvino"]
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+INPUT, OUTPUT = "picture", "translated"
+"""What the input and the output of an exported network are called."""
+
+TOLERANCE = 1e-3
+"""Largest error against eager, in units of white, of a network that was exported rightly."""
+
+
+class Normalised(nn.Module):
+    """A generator with the way from pixels and back inside: (N, H, W, 3) RGB uint8 in and out."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.generator(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What :func:`export_model` wrote: the file, and its largest error against eager, in units of white."""
+
+    path: Path
+    format: Format
+    multiple: int
+    error: float
+
+
+def to_torchscript(network: nn.Module, example: torch.Tensor | None = None) -> Any:
+    """``network`` traced and frozen, for any size."""
+    with _quiet():
+        traced = torch.jit.trace(network, _example(network) if example is None else example, check_trace=False)
+        return torch.jit.freeze(traced)
+
+
+def to_torch_export(network: nn.Module, example: torch.Tensor | None = None) -> Any:
+    """``network`` as a program of torch.export, for any number of pictures and all sides that it takes."""
+    example = _example(network, count=2) if example is None else example
+    first = 1 if example.shape[-1] == 3 else 2
+    sides = {first + i: _multiple(network) * torch.export.Dim(name) for i, name in enumerate(("rows", "columns"))}
+    with _quiet():
+        return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("pictures"), **sides},))
+
+
+def to_onnx(network: nn.Module) -> Any:
+    """``network`` as an ONNX model (a protobuf message), sizes as for :func:`to_torch_export`.
+
+    Raises:
+        MissingDependencyError: the packages of the extra ``onnx`` are not installed.
+    """
+    extra("onnxscript", "onnx")
+    with _quiet():
+        program = torch.onnx.export(
+            to_torch_export(network), (), dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT]
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def to_openvino(network: nn.Module) -> Any:
+    """``network`` as an OpenVINO model, for any size.
+
+    Raises:
+        MissingDependencyError: the package of the extra ``openvino`` is not installed.
+    """
+    openvino = extra("openvino", "openvino")
+    example = _example(network)
+    shape = [-1 if side != 3 else 3 for side in example.shape]
+    with _quiet():
+        model = openvino.convert_model(network, example_input=example, input=shape)
+    model.inputs[0].set_names({INPUT})
+    model.outputs[0].set_names({OUTPUT})
+    return model
+
+
+def extra(package: str, name: str) -> Any:
+    """The module of a package that comes with the extra ``name``."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"This needs the package {package}: install it with `pip install 'cgpipe[{name}]'`."
+        ) from error
+
+
+def export_model(
+    model: Model, path: str | os.PathLike[str], format: Format, *, with_normalisation: bool = False
+) -> Exported:
+    """Writes a model's generator as a file that other programs load: whole, and checked, or not at all.
+
+    The network takes any number of pictures of any size whose sides are multiples of :attr:`Exported.multiple`: as
+    (N, 3, H, W) float32 in [-1, 1], or with the normalisation inside as (N, H, W, 3) uint8; RGB, and the same comes
+    out. In ONNX and OpenVINO the input is called ``picture`` and the output ``translated``. Before the file gets its
+    name it is loaded by what will run it, and compared with the network itself at three sizes.
+
+    Args:
+        path: the file; OpenVINO writes the weights beside it, into ``<name>.bin``.
+        format: ``onnx``, ``torchscript``, ``torch-export`` or ``openvino``.
+        with_normalisation: put the way from pixels and back inside.
+
+    Raises:
+        MissingDependencyError: the packages of the extra ``onnx`` or ``openvino`` are not installed.
+        CgpipeError: the exported network computes something else than the network itself.
+        UsageError: the file cannot be written, or an OpenVINO file has another suffix than ``.xml``.
+    """
+    if format == "openvino" and Path(path).suffix != ".xml":
+        raise UsageError(f"OpenVINO's files end in .xml, and the weights lie beside them in .bin: rename {path}.")
+    generator = model.generator.eval().requires_grad_(False)
+    network = Normalised(generator).eval() if with_normalisation else generator
+    path = Path(path)
+    try:
+        with atomic_write(path) as partial, _beside(partial, path):
+            _WRITERS[format](network, partial)
+            error = _check(network, _LOADERS[format](partial))
+    except OSError as error_of_file:
+        raise UsageError(f"{path} cannot be written: {error_of_file.strerror}.") from error_of_file
+    return Exported(path=path, format=format, multiple=generator.multiple, error=error)
+
+
+@contextmanager
+def _beside(partial: Path, path: Path) -> Iterator[None]:
+    """Does for the weights that OpenVINO writes beside ``partial`` what is done for it."""
+    weights = partial.with_suffix(".bin")
+    try:
+        yield
+        if weights.exists():
+            weights.replace(path.with_suffix(".bin"))
+    finally:
+        weights.unlink(missing_ok=True)
+
+
+def _check(network: nn.Module, exported: Run) -> float:
+    """The largest error, in units of white, of ``exported`` against ``network`` at several sizes."""
+    white = 255 if isinstance(network, Normalised) else 2
+    # Where a value lies half-way between two, the last bit decides to which it is rounded.
+    tolerance = 1.01 / 255 if isinstance(network, Normalised) else TOLERANCE
+    largest = 0.0
+    for count, rows, columns in ((1, 2, 3), (2, 3, 2), (1, 4, 4)):
+        pictures = _example(network, count, rows, columns)
+        with torch.inference_mode():
+            expected = network(pictures)
+        result = exported(pictures)
+        if result.shape != expected.shape or result.dtype != expected.dtype:
+            raise CgpipeError(f"The exported network gives {tuple(result.shape)} for {tuple(expected.shape)}.")
+        largest = max(largest, float((result.float() - expected.float()).abs().max()) / white)
+    if not largest <= tolerance:
+        raise CgpipeError(f"The exported network is off by {100 * largest:.2g}% of white: it has not been written.")
+    return largest
+
+
+def _example(network: nn.Module, count: int = 1, rows: int = 3, columns: int = 4) -> torch.Tensor:
+    """Noise that ``network`` takes, ``rows`` and ``columns`` times as many pixels as its sides must be multiples of."""
+    step = _multiple(network)
+    shape = (count, 3, rows * step, columns * step)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1)
+    if isinstance(network, Normalised):
+        return ((noise + 1) * 127.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    first = next(network.parameters())
+    return noise.to(device=first.device, dtype=first.dtype, memory_format=torch.channels_last)
+
+
+def _multiple(network: nn.Module) -> int:
+    generator = network.generator if isinstance(network, Normalised) else network
+    return max(2, cast("Generator", generator).multiple)
+
+
+def _write_onnx(network: nn.Module, path: Path) -> None:
+    path.write_bytes(to_onnx(network).SerializeToString())
+
+
+def _load_onnx(path: Path) -> Run:
+    onnxruntime = extra("onnxruntime", "onnx")
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {INPUT: x.contiguous().numpy()})[0])
+
+
+def _write_torchscript(network: nn.Module, path: Path) -> None:
+    torch.jit.save(to_torchscript(network), str(path))
+
+
+def _load_torchscript(path: Path) -> Run:
+    loaded: Run = torch.jit.load(str(path))
+    return loaded
+
+
+def _write_torch_export(network: nn.Module, path: Path) -> None:
+    with path.open("wb") as file:
+        torch.export.save(to_torch_export(network), file)
+
+
+def _load_torch_export(path: Path) -> Run:
+    with path.open("rb") as file:
+        loaded: Run = torch.export.load(file).module()
+    return loaded
+
+
+def _write_openvino(network: nn.Module, path: Path) -> None:
+    extra("openvino", "openvino").save_model(to_openvino(network), path, compress_to_fp16=False)
+
+
+def _load_openvino(path: Path) -> Run:
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = extra("openvino", "openvino").compile_model(path, "CPU", settings)
+    return lambda x: torch.from_numpy(compiled([x.contiguous().numpy()])[0].copy())
+
+
+_WRITERS: Mapping[Format, Callable[[nn.Module, Path], None]] = {
+    "onnx": _write_onnx,
+    "torchscript": _write_torchscript,
+    "torch-export": _write_torch_export,
+    "openvino": _write_openvino,
+}
+_LOADERS: Mapping[Format, Callable[[Path], Run]] = {
+    "onnx": _load_onnx,
+    "torchscript": _load_torchscript,
+    "torch-export": _load_torch_export,
+    "openvino": _load_openvino,
+}
+SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-export": ".pt2", "openvino": ".xml"}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torch from calling TorchScript deprecated, and its exporters from telling of each step."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

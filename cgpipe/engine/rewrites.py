@@ -1,0 +1,140 @@
+"""The same function in operations that run faster. What is here was measured; what did not pay is not here.
+
+Two cores of a Zen 4, bf16 channels_last and fp32, 2026-11-24: see the figures at each rewrite.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cgpipe.networks import Generator
+
+FEW_CHANNELS = 4
+"""Up to so many output channels a convolution leaves most of a vector unit idle."""
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+
+
+def rewrite(generator: Generator, device: torch.device) -> Generator:
+    """A generator that gives the same result to rounding and runs faster on ``device``; it takes even sides.
+
+    Where there is nothing to rewrite this is ``generator`` itself, else a copy.
+
+    Args:
+        generator: in eval mode.
+    """
+    foldings = list(_foldings(generator))
+    narrow = list(_narrow_convolutions(generator)) if device.type == "cpu" and generator.multiple % 2 == 0 else []
+    if not foldings and not narrow:
+        return generator
+    faster = copy.deepcopy(generator)
+    for conv, norm in foldings:
+        _fold(faster, conv, norm)
+    for name in narrow:
+        faster.set_submodule(name, _by_shuffling(faster.get_submodule(name)))
+    return faster.requires_grad_(False)
+
+
+def _foldings(generator: Generator) -> Iterator[tuple[str, str]]:
+    """The names of convolutions and of the frozen batch norms right behind them.
+
+    A norm stands behind its convolution in every network here, as in the order of its parts.
+    """
+    for path, parent in generator.named_modules():
+        children = list(parent.named_children())
+        for (first, conv), (second, norm) in pairwise(children):
+            if isinstance(conv, Convolution) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+                prefix = f"{path}." if path else ""
+                yield prefix + first, prefix + second
+
+
+def _fold(generator: Generator, conv_name: str, norm_name: str) -> None:
+    """64 channels, 256x256: 0.9 ms less in bf16."""
+    conv, norm = generator.get_submodule(conv_name), generator.get_submodule(norm_name)
+    assert isinstance(conv, Convolution) and isinstance(norm, nn.BatchNorm2d)
+    generator.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm, isinstance(conv, nn.ConvTranspose2d)))
+    generator.set_submodule(norm_name, nn.Identity())
+
+
+def _narrow_convolutions(generator: Generator) -> Iterator[str]:
+    for name, module in generator.named_modules():
+        if not isinstance(module, Convolution) or module.out_channels > FEW_CHANNELS or module.groups != 1:
+            continue
+        side = module.kernel_size[0]
+        geometry = (module.kernel_size, module.stride, module.padding, module.dilation)
+        if isinstance(module, nn.Conv2d):
+            fits = side > 1 and geometry == ((side, side), (1, 1), (side // 2, side // 2), (1, 1))
+        else:
+            fits = geometry == ((4, 4), (2, 2), (1, 1), (1, 1)) and module.output_padding == (0, 0)
+        if fits:
+            yield name
+
+
+def _by_shuffling(conv: nn.Module) -> nn.Module:
+    if isinstance(conv, nn.Conv2d):
+        return _four_pixels_at_once(conv)
+    assert isinstance(conv, nn.ConvTranspose2d)
+    return _transposed_by_shuffling(conv)
+
+
+def _four_pixels_at_once(conv: nn.Conv2d) -> nn.Module:
+    """A k x k convolution as one of k + 1 and stride 2 that makes a square of four pixels from four times the channels.
+
+    Convolutions work on 16 output channels at a time: 3 use 3 of them, 12 use 12. 64 to 3 channels, 7x7, 256x256:
+    15.1 to 5.1 ms in bf16.
+    """
+    channels, side = conv.out_channels, conv.kernel_size[0]
+    wide = nn.Conv2d(
+        conv.in_channels,
+        4 * channels,
+        side + 1,
+        stride=2,
+        padding=conv.padding,  # type: ignore[arg-type]
+        padding_mode=conv.padding_mode,
+        bias=conv.bias is not None,
+    )
+    weight = conv.weight.new_zeros((channels, 2, 2, conv.in_channels, side + 1, side + 1))
+    for row in (0, 1):
+        for column in (0, 1):
+            weight[:, row, column, :, row : row + side, column : column + side] = conv.weight
+    return nn.Sequential(_with(wide, weight, conv.bias), nn.PixelShuffle(2))
+
+
+class _Crop(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, 1:-1, 1:-1]
+
+
+def _transposed_by_shuffling(conv: nn.ConvTranspose2d) -> nn.Module:
+    """A transposed 4 x 4 convolution of stride 2 as a 2 x 2 convolution that makes four pixels at once.
+
+    Output pixels of even and of odd places come from neighbouring 2 x 2 squares of the input, each by four of the
+    sixteen weights. 128 to 3 channels, 256x256: 2.6 to 0.9 ms in bf16. With many channels it gains nothing, nor does
+    the 3 x 3 convolution of the ResNet, of whose sixteen weights seven would be 0 (5.9 to 10.4 ms).
+    """
+    channels = conv.out_channels
+    small = nn.Conv2d(conv.in_channels, 4 * channels, 2, padding=1, bias=conv.bias is not None)
+    weight = conv.weight.new_zeros((channels, 2, 2, conv.in_channels, 2, 2))
+    for row in (0, 1):
+        for column in (0, 1):
+            # The first weight of a square meets its first pixel: numbers 3 and 1 of a kernel for even places, 2 and 0
+            # for odd ones; the crop takes the places in the order odd, even.
+            taps = conv.weight[:, :, [3 - row, 1 - row]][..., [3 - column, 1 - column]]
+            weight[:, 1 - row, 1 - column] = taps.transpose(0, 1)
+    return nn.Sequential(_with(small, weight, conv.bias), nn.PixelShuffle(2), _Crop())
+
+
+def _with(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Conv2d:
+    """``conv`` with a weight for each of four sub-pixels (channels, 2, 2, ...) and one bias for all four."""
+    conv = conv.to(weight)
+    with torch.no_grad():
+        conv.weight.copy_(weight.flatten(0, 2))
+        if bias is not None and conv.bias is not None:
+            conv.bias.copy_(bias.repeat_interleave(4))
+    return conv

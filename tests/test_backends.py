@@ -1,0 +1,113 @@
+"""Every back end gives what eager gives, and says what it lacks."""
+
+from __future__ import annotations
+
+import importlib
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cgpipe.engine import backends
+from cgpipe.engine.backends import ENGINES, check_engine, others_here, prepare
+from cgpipe.engine.rewrites import rewrite
+from cgpipe.errors import MissingDependencyError, UsageError
+from cgpipe.networks import Generator, build_generator
+
+CPU = torch.device("cpu")
+NEEDS = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "compact": {"channels": 16, "blocks": 2, "deep_channels": 16, "deep_blocks": 1},
+    "resnet_6blocks": {"ngf": 4},
+    "unet_128": {"ngf": 4},
+}
+
+
+def generator_of(name: str = "compact") -> Generator:
+    torch.manual_seed(0)
+    return rewrite(build_generator(name, **NETWORKS[name]).eval().requires_grad_(False), CPU)
+
+
+def picture(generator: Generator, rows: int, columns: int, count: int = 1) -> torch.Tensor:
+    step = generator.multiple
+    x = torch.rand((count, 3, rows * step, columns * step), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def skip_without(engine: str) -> None:
+    for package in NEEDS.get(engine, ()):
+        pytest.importorskip(package, reason=f"the extra {engine} is not installed")
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [*product(["torchscript", "openvino"], NETWORKS), ("onnx", "compact"), ("onnx", "unet_128")],
+)
+def test_engines_agree_at_every_size(engine: Any, name: str) -> None:
+    skip_without(engine)
+    generator = generator_of(name)
+    with torch.inference_mode():
+        run = prepare(generator, engine)
+        for x in (picture(generator, 2, 3), picture(generator, 3, 2, count=2)):
+            torch.testing.assert_close(run(x), generator(x), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("engine", ["torchscript", "openvino"])
+def test_engines_agree_in_bf16(engine: Any) -> None:
+    skip_without(engine)
+    generator = generator_of()
+    x = picture(generator, 3, 3)
+    with torch.inference_mode():
+        expected = generator(x)
+        result = prepare(generator.to(torch.bfloat16), engine)(x.to(torch.bfloat16))
+    assert (result.float() - expected).abs().mean() < 0.02
+
+
+def test_compiling_agrees_and_is_kept_between_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not others_here(CPU):
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(backends, "user_cache_path", lambda name: tmp_path / name)
+    generator = build_generator("compact-flat", channels=16, blocks=0).eval().requires_grad_(False)
+    x = picture(generator, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(prepare(generator, "compile")(x), generator(x), atol=1e-4, rtol=0)
+    assert any(path.is_file() for path in (tmp_path / "cgpipe" / "compiled").rglob("*"))
+
+
+def test_without_a_compiler_it_says_so_and_goes_on_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    generator = generator_of()
+    with pytest.warns(UserWarning, match=r"needs a C\+\+ compiler"):
+        assert prepare(generator, "compile") is generator
+    assert "compile" not in others_here(CPU)
+
+
+@pytest.mark.parametrize("engine", NEEDS)
+def test_a_missing_extra_is_an_error_that_says_what_to_install(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr("cgpipe.engine.export.import_module", missing)
+    with pytest.raises(MissingDependencyError, match=rf"pip install 'cgpipe\[{engine}\]'"):
+        check_engine(engine, CPU)
+
+
+@pytest.mark.parametrize("engine", NEEDS)
+def test_what_runs_on_a_cpu_alone_is_refused_on_a_gpu(engine: Any) -> None:
+    skip_without(engine)
+    with pytest.raises(UsageError, match="CPU alone"):
+        check_engine(engine, torch.device("cuda"))
+
+
+def test_onnx_in_bf16_is_refused() -> None:
+    skip_without("onnx")
+    with pytest.raises(UsageError, match="fp32"):
+        prepare(generator_of().to(torch.bfloat16), "onnx")
+
+
+def test_every_engine_is_known() -> None:
+    assert list(ENGINES) == ["eager", "compile", "torchscript", "onnx", "openvino"]
+    assert importlib.import_module("cgpipe.cli.options").engine_of(None, False, False) == "auto"
