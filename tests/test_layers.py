@@ -16,7 +16,7 @@ BELOW: dict[str, set[str]] = {
     "media": {"errors"},
     "models": {"errors", "networks", "media"},
     "engine": {"errors", "networks", "media", "models"},
-    "metrics": {"errors", "networks", "media", "models"},
+    "metrics": {"errors", "networks", "media", "models", "engine"},
     "jobs": {"errors", "networks", "media", "models", "engine"},
     "training": {"errors", "networks", "media", "models", "engine", "metrics"},
     "cli": {"errors", "networks", "media", "models", "engine", "metrics", "jobs", "training"},

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cgpipe.engine.scale import add_change, resampling, resize, to_integer, working_size
+from cgpipe.engine.scale import FAINT, add_change, detail_lost, resampling, resize, to_integer, working_size
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,57 @@ def test_bands_resample_like_torch(inputs: int, outputs: int) -> None:
 def test_a_change_is_added_as_if_it_were_enlarged_whole(dtype: torch.dtype) -> None:
     top = 255 if dtype == torch.uint8 else 65535
     pixels = torch.randint(0, top, (2, 45, 67, 3), dtype=torch.int32).to(dtype)
-    change = (torch.rand((2, 3, 12, 18)) - 0.5) * top
-    enlarged = F.interpolate(change, (45, 67), mode="bicubic")
-    expected = to_integer(pixels.float() + 0.5 * enlarged.permute(0, 2, 3, 1), dtype)
-    difference = add_change(pixels, change, 0.5).int() - expected.int()
+    seen, translated = top * torch.rand((2, 2, 3, 12, 18))
+    change = 0.5 * (translated - seen)
+    lost = 0.5 * detail_lost(seen / top, translated / top)
+    assert 0.1 < lost.mean() < 0.5
+    planes = pixels.permute(0, 3, 1, 2).float()
+    enlarged, faded = (F.interpolate(layer, (45, 67), mode="bicubic") for layer in (change + lost * seen, lost))
+    expected = to_integer((planes + enlarged - faded * planes).permute(0, 2, 3, 1), dtype)
+    difference = add_change(pixels, seen, translated, 0.5).int() - expected.int()
     assert difference.abs().max() <= 1  # The two orders of summing may round a half differently.
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
 def test_no_change_leaves_every_bit(dtype: torch.dtype) -> None:
     pixels = torch.randint(0, 256, (1, 33, 47, 3), dtype=torch.int32).to(dtype)
-    assert torch.equal(add_change(pixels, torch.zeros((1, 3, 8, 12))).int(), pixels.int())
+    seen = torch.rand((1, 3, 8, 12)) * 255
+    assert torch.equal(add_change(pixels, seen, seen).int(), pixels.int())
+
+
+def striped(height: int, width: int, period: int, low: float, high: float) -> torch.Tensor:
+    """Grey columns that alternate, (1, 3, height, width)."""
+    columns = torch.where(torch.arange(width) % period < period // 2, low, high)
+    return columns.expand(1, 3, height, width).contiguous()
+
+
+def test_stripes_that_the_generator_took_away_do_not_come_back_with_the_detail() -> None:
+    original = striped(240, 320, 16, 40.0, 210.0).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
+    seen = resize(original, (60, 80))
+    plain = torch.full_like(seen, 125.0)
+    result = add_change(original, seen, plain).float()
+    assert (result - 125).std() < 0.1 * (original.float() - 125).std()
+
+
+def test_detail_stays_where_the_generator_changed_colour_or_added_stripes() -> None:
+    torch.manual_seed(0)
+    original = (120 + 20 * torch.randn((1, 240, 320, 3))).clamp(60, 180).to(torch.uint8)
+    seen = resize(original, (60, 80))
+    for change in (torch.full_like(seen, 30.0), striped(60, 80, 8, -40.0, 40.0)):
+        added = add_change(original, seen, seen + change).float() - original
+        detail = added - F.avg_pool2d(added.permute(0, 3, 1, 2), 3, 1, 1).permute(0, 2, 3, 1)
+        assert detail[:, 4:-4, 4:-4].std() < 3, "a fifth of the original's own, all of it from the stripes' edges"
+
+
+def test_detail_is_lost_as_far_as_the_generator_took_it_away() -> None:
+    seen = torch.rand((1, 3, 40, 40))
+    around = F.avg_pool2d(F.pad(seen, (1,) * 4, mode="replicate"), 3, 1)
+    half, softer = (around + share * (seen - around) for share in (0.5, 0.9))
+    assert 0.3 < detail_lost(seen, half).mean() < 0.5
+    for kept in (seen, softer, seen * 0.9 + 0.1, seen + torch.rand_like(seen) * FAINT):
+        assert detail_lost(seen, kept).max() == 0
+    assert detail_lost(seen * FAINT, torch.zeros_like(seen)).max() == 0
+    assert detail_lost(seen, 1 - seen).min() == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])

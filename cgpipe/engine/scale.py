@@ -2,7 +2,7 @@
 
 A generator knows its subject at the size of its training pictures. A picture beyond that is reduced for the
 generator; the *change* (translated less original, at the working size) is brought up to the picture's own size and
-added to the original, which so keeps its own detail.
+added to the original, which so keeps its own detail, but for detail that the generator took away.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ BAND_PIXELS = 1 << 22
 """Pixels of a large picture that are reduced at a time: bounds the memory that it takes."""
 BAND_LINES = 32
 """Lines of a large picture to which the change is added at a time."""
+
+DETAIL_REACH = 3
+"""Pixels to each side, at the working size, over which detail before and after is compared."""
+FAINT = 6 / 255
+"""Detail, as a share of white, whose loss does not count: the noise and grain that every generator smooths."""
+SOFTENED = 0.2
+"""Share of stronger detail whose loss does not count: the softness that every generator has."""
 
 MOST_ENLARGED = 4
 """How many times a small picture is enlarged for the generator: a strip one pixel high must not become a mountain."""
@@ -63,13 +70,21 @@ def _bands(planes: torch.Tensor, multiple: int) -> tuple[torch.Tensor, ...]:
 
 
 def add_change(
-    pixels: torch.Tensor, change: torch.Tensor, strength: float = 1.0, mask: torch.Tensor | None = None
+    pixels: torch.Tensor,
+    seen: torch.Tensor,
+    translated: torch.Tensor,
+    strength: float = 1.0,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Adds a change seen at the working size to the picture at its own.
+    """Adds a change seen at the working size to the picture at its own, and takes away the detail that went with it.
+
+    The result is ``pixels + change - lost * (pixels - seen)``, with all but the pixels brought up by bicubic
+    resampling. What the generator left as it was keeps its own detail whole.
 
     Args:
         pixels: the original, (N, H, W, 3), uint8 or uint16.
-        change: (N, 3, h, w), float, in the units of the pixels.
+        seen: what the generator saw, (N, 3, h, w), float, in the units of the pixels.
+        translated: what it made of that, likewise.
         strength: multiplies the change.
         mask: (N, H, W), of the pixels' type: how much of the change is let through, up to white for all of it.
 
@@ -77,22 +92,48 @@ def add_change(
         The sum, rounded and limited to the range of the pixels' type, in their shape and type.
     """
     height, width = pixels.shape[1:3]
-    # Wide first, while there are few rows: (N, 3, h, w) -> (N, h, W * 3).
+    white = highest(pixels.dtype)
+    lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1).expand_as(seen)
+    layers = torch.cat([(translated - seen) * strength + lost * seen, lost], 1)
+    # Wide first, while there are few rows: (N, 6, h, w) -> (N, h, 2 * W * 3).
     wide = torch.cat(
-        [change[..., band.inputs] @ band.weights.T for band in resampling(change.shape[3], width, change.device)], 3
+        [layers[..., band.inputs] @ band.weights.T for band in resampling(layers.shape[3], width, layers.device)], 3
     )
-    wide = wide.mul_(strength).permute(0, 2, 3, 1).flatten(2).contiguous()
+    wide = wide.unflatten(1, (2, 3)).permute(0, 3, 1, 4, 2).flatten(2).contiguous()
     result = torch.empty(pixels.shape, dtype=pixels.dtype, device=pixels.device)
-    for band in resampling(change.shape[2], height, change.device):
+    for band in resampling(layers.shape[2], height, layers.device):
         for index, original in enumerate(pixels):
             rows = original[band.outputs].flatten(1).float()
-            if mask is None:
-                total = torch.addmm(rows, band.weights, wide[index, band.inputs])
-            else:
-                share = mask[index, band.outputs].float().div_(highest(pixels.dtype)).repeat_interleave(3, 1)
-                total = rows.addcmul_(band.weights @ wide[index, band.inputs], share)
-            result[index, band.outputs] = to_integer(total, pixels.dtype).view(-1, width, 3)
+            added, share = (band.weights @ wide[index, band.inputs]).chunk(2, 1)
+            added.addcmul_(rows, share, value=-1)
+            if mask is not None:
+                added.mul_(mask[index, band.outputs].float().div_(white).repeat_interleave(3, 1))
+            result[index, band.outputs] = to_integer(rows.add_(added), pixels.dtype).view(-1, width, 3)
     return result
+
+
+def detail_lost(seen: torch.Tensor, translated: torch.Tensor) -> torch.Tensor:
+    """The share, 0 to 1, of the original's finest detail that is not in the translation any more; (N, 1, h, w).
+
+    Stripes that the generator took away are in the original's own detail too, which must not bring them back. How much
+    of the (grey) detail at the working size was kept is the slope of the translated detail on the seen one around each
+    pixel: the local linear model of the guided filter (arXiv 1505.00996), here for what lies above the working size.
+    It is taken generously, so that detail stays whole where the generator has but softened it.
+
+    Args:
+        seen, translated: (N, 3, h, w), float, 1 for white.
+    """
+    grey = torch.stack([seen.mean(1), translated.mean(1)], 1)
+    before, after = (grey - mean_around(grey, 1)).split(1, 1)
+    common, own = mean_around(torch.cat([before * after, before * before], 1), DETAIL_REACH).split(1, 1)
+    return 1 - ((common + FAINT**2) / ((1 - SOFTENED) * own)).clamp_(0, 1)
+
+
+def mean_around(planes: torch.Tensor, reach: int) -> torch.Tensor:
+    """The mean over ``reach`` pixels to each side, borders repeated."""
+    side = 2 * reach + 1
+    padded = F.pad(planes, (reach,) * 4, mode="replicate")
+    return padded.unfold(2, side, 1).mean(-1).unfold(3, side, 1).mean(-1)
 
 
 @dataclass(frozen=True, slots=True)

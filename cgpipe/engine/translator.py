@@ -252,7 +252,7 @@ class Translator:
         result = self._generate(seen / half_range - 1).add_(1).mul_(half_range)
         if size == (height, width) and self.strength == 1 and mask is None:
             return to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous()
-        return add_change(pixels, result - seen, self.strength, mask)
+        return add_change(pixels, seen, result, self.strength, mask)
 
     def _generate(self, x: torch.Tensor) -> torch.Tensor:
         """Runs the network on (N, 3, H, W) in [-1, 1] of any size; float32 in and out."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
+from cgpipe.engine.scale import add_change, resize, to_integer
 from cgpipe.errors import DataError
 from cgpipe.media.folders import find_pictures
 from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
@@ -60,13 +60,11 @@ def share_by_side(
 
 
 def translate_at(generator: Translation, pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Translates (N, 3, H, W) in [-1, 1] with the generator working at ``side`` x ``side``."""
-    seen = _resized(pictures, (side, side)).clamp(-1, 1)
-    return (pictures + _resized(generator(seen) - seen, pictures.shape[2:])).clamp(-1, 1)
-
-
-def _resized(pictures: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    return F.interpolate(pictures, tuple(size), mode="bicubic", antialias=size[0] < pictures.shape[2])
+    """Translates (N, 3, H, W) in [-1, 1] with the generator working at ``side`` x ``side``, in steps of 8 bits."""
+    pixels = to_integer((pictures + 1) * 127.5, torch.uint8).permute(0, 2, 3, 1).contiguous()
+    seen = resize(pixels, (side, side))
+    translated = (generator(seen / 127.5 - 1) + 1) * 127.5
+    return add_change(pixels, seen, translated).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def working_scales(success: Mapping[int, float], tolerance: float = TOLERANCE) -> tuple[int, int]:

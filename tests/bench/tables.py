@@ -9,6 +9,7 @@ from folder import measure_folder
 from generator import measure_generator
 from memory import measure_memory
 from results import Table
+from scale import measure_scale
 from settings import Settings
 from video import measure_video
 
@@ -21,6 +22,7 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "video-480p": partial(measure_video, "480p"),
     "video-1080p": partial(measure_video, "1080p"),
     "memory": measure_memory,
+    "scale": measure_scale,
 }
 
 
