@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cgpipe.engine.cuda import CudaGpu
 from cgpipe.engine.translator import Translator
 from cgpipe.media.frames import Batch, Unreadable, batched
 from cgpipe.media.frames import Frame as PictureFrame
@@ -39,7 +40,7 @@ def test_a_stream_keeps_its_order_and_passes_all_else_through(make_model: Any) -
     translator = Translator(make_model(), device="cuda", precision="fp32")
     frames = [PictureFrame(pixels=picture, origin=index) for index, picture in enumerate(pictures(10))]
     word = Unreadable(origin="x", reason="broken")
-    items: list[Any] = [batch.pin_memory() for batch in batched(frames, 3) if isinstance(batch, Batch)]
+    items: list[Any] = list(batched(frames, 3))
     items.insert(2, word)
     given = list(translator.stream(items))
     assert given[2] is word
@@ -50,10 +51,45 @@ def test_a_stream_keeps_its_order_and_passes_all_else_through(make_model: Any) -
     assert np.abs(together - alone).max() <= 1
 
 
-def test_results_come_back_in_page_locked_memory(make_model: Any) -> None:
-    batch = Batch(pixels=torch.from_numpy(pictures(2)), origins=(0, 1)).pin_memory()
-    assert batch.pixels.is_pinned()
-    (result,) = Translator(make_model(), device="cuda").stream([batch])
-    assert isinstance(result, Batch)
-    assert result.pixels.is_pinned()
-    assert result.pixels.device.type == "cpu"
+def test_results_are_the_readers_own(make_model: Any) -> None:
+    batches = [Batch(pixels=torch.from_numpy(pictures(2) + shift), origins=(0, 1)) for shift in range(8)]
+    translator = Translator(make_model(), device="cuda", precision="fp32")
+    given = [batch for batch in translator.stream(batches) if isinstance(batch, Batch)]
+    assert {batch.pixels.device.type for batch in given} == {"cpu"}
+    for sent, result in zip(batches, given, strict=True):  # no place on the way was used again too early
+        assert (translator.translate(sent).pixels.int() - result.pixels.int()).abs().max() <= 1
+
+
+def test_the_real_streams_go_side_by_side_in_page_locked_memory() -> None:
+    gpu = CudaGpu(torch.device("cuda"))
+    staged, there = gpu.host_memory(1 << 24), gpu.device_memory(1 << 24)
+    assert staged.is_pinned()
+    assert there.is_cuda
+    busy, copying = gpu.stream(), gpu.stream()
+    gpu.run(busy, lambda: torch.cuda._sleep(1 << 30))
+    gpu.run(copying, lambda: there.copy_(staged, non_blocking=True))
+    gpu.finish(gpu.mark(copying))
+    assert not busy.query()  # still asleep when the copy was there
+    gpu.wait(copying, gpu.mark(busy))
+    gpu.finish(gpu.mark(copying))
+    assert busy.query()
+
+
+def test_the_memory_of_a_stream_does_not_grow(make_model: Any) -> None:
+    translator = Translator(make_model(), device="cuda")
+    batch = Batch(pixels=torch.from_numpy(pictures(4)), origins=(0, 1, 2, 3))
+    list(translator.stream([batch] * 5))
+    before = torch.cuda.memory_reserved()
+    list(translator.stream([batch] * 50))
+    assert torch.cuda.memory_reserved() == before
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_give_what_one_gives_in_order(make_model: Any) -> None:
+    model = make_model()
+    expected = Translator(model, device="cpu", precision="fp32")(pictures(10)).astype(int)
+    frames = [PictureFrame(pixels=picture, origin=index) for index, picture in enumerate(pictures(10))]
+    translator = Translator(model, device="cuda:0,cuda:1", precision="fp32")
+    given = [batch for batch in translator.stream(batched(frames, 2)) if isinstance(batch, Batch)]
+    assert [origin for batch in given for origin in batch.origins] == list(range(10))
+    assert np.abs(np.concatenate([batch.pixels.numpy() for batch in given]).astype(int) - expected).max() <= 2

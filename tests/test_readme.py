@@ -30,7 +30,7 @@ def test_help_in_the_readme_is_what_the_program_prints(command: str) -> None:
 
 def test_the_main_commands_are_shown() -> None:
     shown = {match[1] for match in PLACE.finditer(README.read_text(encoding="utf-8"))}
-    assert {"translate", "video", "train", "distill"} <= shown
+    assert {"translate", "video", "train", "evaluate", "distill"} <= shown
 
 
 if __name__ == "__main__":

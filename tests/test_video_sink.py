@@ -134,6 +134,11 @@ def test_odd_sides_are_kept(tmp_path: Path, name: str, codec: str, size: tuple[i
     assert errors(clip, tmp_path / name).max() <= 3
 
 
+def test_h264_is_encoded_by_whole_frames(tmp_path: Path) -> None:
+    copy(make_clip(tmp_path / "in.mp4", count=3), tmp_path / "out.mp4")
+    assert b" sliced_threads=0 " in (tmp_path / "out.mp4").read_bytes()  # x264 writes its settings into the stream
+
+
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mov"])
 def test_rotation_is_done_and_pixels_stay_anamorphic(tmp_path: Path, name: str) -> None:
     clip = make_clip(tmp_path / "in.mp4", rotation=90, aspect=Fraction(4, 3), count=4)

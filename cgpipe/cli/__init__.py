@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("cgpipe.cli.train", "Train a pair of models from two folders of unpaired pictures."),
     "test": ("cgpipe.cli.test", "Show what a pair of models does: grids of the test pictures, and figures."),
     "data": ("cgpipe.cli.data", "Fetch and list datasets to train on."),
+    "evaluate": ("cgpipe.cli.evaluate", "Measure a model: KID, FID, share of a class, cycle error."),
     "distill": ("cgpipe.cli.distill", "Make a model smaller: train a small generator to do what it does."),
     "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),
 }

@@ -14,9 +14,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def device(value: str) -> str:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether there is such a device is found out on use."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda and cuda:N.")
+    """``auto``, ``cpu``, ``cuda``, or GPUs such as ``cuda:0,cuda:1``; whether they are there is found out on use."""
+    if not re.fullmatch(r"auto|cpu|cuda|cuda:\d+(,cuda:\d+)*", value):
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N and cuda:N,cuda:M.")
     return value
 
 
@@ -107,7 +107,13 @@ speed_options = together(
         " for a video up to 4]",
     ),
     click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches that are decoded ahead."),
-    click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run."),
+    click.option(
+        "--device",
+        type=device,
+        default="auto",
+        metavar="auto|cpu|cuda[:N,...]",
+        help="Where to run; several GPUs, as cuda:0,cuda:1, share the work.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "fp16", "bf16"]),

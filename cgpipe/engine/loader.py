@@ -28,9 +28,7 @@ class _Batches(IterableDataset[Any]):
         yield from batched(self.open_share(number, count), self.batch_size)
 
 
-def load(
-    open_share: OpenShare, *, batch_size: int, workers: int, ahead: int, pin_memory: bool = False
-) -> Generator[Any, None, None]:
+def load(open_share: OpenShare, *, batch_size: int, workers: int, ahead: int) -> Generator[Any, None, None]:
     """Batches of a source's frames, prefetched; what is not a frame passes through.
 
     Args:
@@ -39,7 +37,6 @@ def load(
         workers: processes that decode; 0 decodes in a thread of this process, which is right for a video, whose
             frames come one after the other and cost more to hand over than to decode.
         ahead: batches that each worker works ahead.
-        pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
         CgpipeError: a worker died, most likely for want of memory.
@@ -49,7 +46,6 @@ def load(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=ahead if workers else None,
-        pin_memory=pin_memory,
         worker_init_fn=_start_worker,
     )
     return _guarded(loader) if workers else prefetch(loader, ahead)

@@ -126,7 +126,8 @@ def detail_lost(seen: torch.Tensor, translated: torch.Tensor) -> torch.Tensor:
     grey = torch.stack([seen.mean(1), translated.mean(1)], 1)
     before, after = (grey - mean_around(grey, 1)).split(1, 1)
     common, own = mean_around(torch.cat([before * after, before * before], 1), DETAIL_REACH).split(1, 1)
-    return 1 - ((common + FAINT**2) / ((1 - SOFTENED) * own)).clamp_(0, 1)
+    taken_away: torch.Tensor = 1 - ((common + FAINT**2) / ((1 - SOFTENED) * own)).clamp_(0, 1)
+    return taken_away
 
 
 def mean_around(planes: torch.Tensor, reach: int) -> torch.Tensor:

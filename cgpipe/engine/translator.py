@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 from threading import Lock
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -18,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.engine.backends import Engine
+from cgpipe.engine.cuda import Conveyor, CudaGpu
 from cgpipe.engine.network import Network
 from cgpipe.engine.precision import Precision
 from cgpipe.engine.scale import Size, add_change, highest, resize, to_integer, working_size
@@ -55,7 +58,8 @@ class Translator:
 
     Args:
         model: from :func:`cgpipe.load_model`; :meth:`find` looks one up by domain.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``; several with commas between them
+            take the batches of a stream in turn.
         precision: of the network: ``fp32``, ``fp16`` (CUDA only), ``bf16``, or ``auto``, which tries.
         size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for the
             nearest of the model's scales (full size where the model says nothing of scales).
@@ -88,15 +92,25 @@ class Translator:
                 "This model does not translate colour pictures: it has other channels than red, green, blue."
             )
         self.model = model
-        self.device = choose_device(device)
+        first, *others = device.split(",")
+        self.device = choose_device(first)
+        # One translator a device; this one shares out the batches among them.
+        self._team = [self]
+        for name in others:
+            alike = replace(model, generator=copy.deepcopy(model.generator))
+            self._team.append(
+                Translator(alike, device=name, precision=precision, size=size, strength=strength, engine=engine)
+            )
         self.size = size
         self.strength = strength
-        self.busy_seconds = 0.0
         self.network = Network(model.generator, self.device, precision=precision, engine=engine)
         self._multiple = model.generator.multiple
         self._largest: int | None = None
         self._threads = torch.get_num_threads()
         self._busy = Lock()
+        self._busy_seconds = 0.0
+        cuda = self.device.type == "cuda"
+        self._conveyor = Conveyor(CudaGpu(self.device), self._within_memory, IN_FLIGHT) if cuda else None
 
     @classmethod
     def find(
@@ -137,6 +151,16 @@ class Translator:
         """What runs the network; for ``auto``, what ran the last picture."""
         return self.network.engine
 
+    @property
+    def devices(self) -> str:
+        """Where it runs, in words."""
+        return ",".join(str(member.device) for member in self._team)
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that batches were under way, added up over all that ran side by side."""
+        return sum(member._busy_seconds for member in self._team)
+
     def __call__(self, pixels: Pixels, mask: Mask | None = None) -> Pixels:
         """Translates one picture (height, width, 3) or a stack (count, height, width, 3), uint8 or uint16 RGB.
 
@@ -165,14 +189,19 @@ class Translator:
     def stream(self, items: Iterable[Batch | T]) -> Generator[Batch | T, None, None]:
         """Translates the batches among ``items`` and passes everything else through, in order.
 
-        On CUDA copies and computing overlap: up to :data:`IN_FLIGHT` batches are under way before a result is given.
-        On a CPU as many batches run side by side as torch has threads, one thread each, which is faster than all
-        threads on one: they never wait for one another. Only large pictures run alone, on all threads.
+        On CUDA copies and computing overlap (see :class:`cgpipe.engine.cuda.Conveyor`): up to :data:`IN_FLIGHT` batches
+        are under way on each GPU before a result is given.
+        On a CPU as many batches run side by side as torch has threads, one thread each: for small networks and large
+        that is faster than all threads on one, since they never wait for one another. Only large pictures run alone.
         """
         # What a lane is told, torch tells every thread that comes later, the one of the next stream too.
         torch.set_num_threads(self._threads)
-        lanes = self._threads if self.device.type == "cpu" else 1
-        depth = IN_FLIGHT if self.device.type == "cuda" else lanes - 1
+        # What is compiled is so for a number of threads.
+        on_devices = self._conveyor is not None or len(self._team) > 1
+        lanes = 1 if on_devices or self.engine == "compile" else self._threads
+        depth = IN_FLIGHT * len(self._team) if on_devices else lanes - 1
+        turns = cycle(self._team)
+        before = torch.Size((0,))
         under_way: deque[Callable[[], Batch | T]] = deque()
         pool = ThreadPoolExecutor(lanes, "cgpipe-translator", initializer=torch.set_num_threads, initargs=(1,))
         try:
@@ -184,7 +213,11 @@ class Translator:
                 else:
                     while under_way and lanes > 1:
                         yield under_way.popleft()()
-                    under_way.append(self._launch(item))
+                    shape = item.pixels.shape
+                    # The last batch of a clip is filled up to the shape of the others.
+                    short = shape[1:] == before[1:] and len(item) < before[0]
+                    before = before if short else shape
+                    under_way.append(next(turns)._launch(item, before[0]))
                 while len(under_way) > depth:
                     yield under_way.popleft()()
             while under_way:
@@ -202,33 +235,32 @@ class Translator:
         return len(batch) * height * width
 
     @torch.inference_mode()
-    def _launch(self, batch: Batch) -> Callable[[], Batch]:
-        """Starts on a batch and gives a function that waits for its result."""
+    def _launch(self, batch: Batch, count: int = 0) -> Callable[[], Batch]:
+        """Starts on a batch, on a GPU as one of ``count``, and gives a function that waits for its result."""
         started = time.perf_counter()
-        parts = batch.pixels.split(self._largest or len(batch))
-        translated = joined([self._within_memory(part) for part in parts])
-        if self.device.type != "cuda":
+        if self._conveyor is None:
+            translated = self._within_memory(batch.pixels)
             self._count_busy(started)
             return lambda: replace(batch, pixels=translated)
-        result = torch.empty(translated.shape, dtype=translated.dtype, pin_memory=True)
-        result.copy_(translated, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
+        fetch = self._conveyor.send(batch.pixels, count)
 
         def wait() -> Batch:
-            arrived.synchronize()
+            pixels = fetch()
             self._count_busy(started)
-            return replace(batch, pixels=result)
+            return replace(batch, pixels=pixels)
 
         return wait
 
     def _count_busy(self, started: float) -> None:
         with self._busy:
-            self.busy_seconds += time.perf_counter() - started
+            self._busy_seconds += time.perf_counter() - started
 
     def _within_memory(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Translates a batch on the device in as many parts as its memory asks for."""
+        if self._largest and len(pixels) > self._largest:
+            return torch.cat([self._within_memory(part) for part in pixels.split(self._largest)])
         try:
-            return self._translate_on_device(pixels.to(self.device, non_blocking=True))
+            return self._translate_on_device(pixels)
         except torch.OutOfMemoryError as error:
             half = len(pixels) // 2
             if half == 0:
@@ -239,7 +271,7 @@ class Translator:
             torch.cuda.empty_cache()
         self._largest = half
         warnings.warn(f"The GPU is out of memory: going on with batches of {half}.", CgpipeWarning, stacklevel=2)
-        return joined([self._within_memory(part) for part in pixels.split(half)])
+        return self._within_memory(pixels)
 
     def _translate_on_device(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, H, W, 3) integers in and out, on the device; going in they may have a mask as fourth channel."""
@@ -262,11 +294,6 @@ class Translator:
 
 def _itself(item: T) -> T:
     return item
-
-
-def joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    """The parts as one; a single one as it is, for ``torch.cat`` would copy it."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:

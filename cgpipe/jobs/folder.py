@@ -128,7 +128,6 @@ def translate_folder(
         batch_size=batch_size,
         workers=workers,
         ahead=ahead,
-        pin_memory=on_gpu,
     )
     translated = prefetch(start.at_first("inference", translator.stream(start.at_first("decode", batches))), ahead)
     with closing(translated), PictureWriter(format, quality) as writer:

@@ -234,7 +234,6 @@ class VideoJob:
             batch_size=self.batch_size,
             workers=0,
             ahead=self.ahead,
-            pin_memory=self.translator.device.type == "cuda",
         )
         encode_seconds = 0.0
         left = source.info.frames

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,10 +59,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.origins)
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; the DataLoader calls this when a GPU waits at the other end."""
-        return replace(self, pixels=self.pixels.pin_memory())
 
     def frames(self) -> Iterator[Frame]:
         """The frames one by one, sharing memory with the batch, which must be on the CPU."""

@@ -126,7 +126,15 @@ class PictureMasks:
         Raises:
             MediaError: there is no mask for it, or one that cannot be read or has another shape.
         """
-        return confined(frame, read_mask(self._of(place)) if self._one is None else self._one)
+        return confined(frame, self.read(place))
+
+    def read(self, place: Path) -> Mask:
+        """The mask of the picture at ``place``, in its own size.
+
+        Raises:
+            MediaError: there is none, or it cannot be read.
+        """
+        return read_mask(self._of(place)) if self._one is None else self._one
 
     def is_older(self, place: Path, output: Path) -> bool:
         """Whether the picture's mask is there and no newer than ``output``."""

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,22 @@ from torch.nn import functional as F
 from cgpipe.errors import UsageError
 from cgpipe.media.folders import find_pictures
 from cgpipe.media.images import read_picture
-from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
+from cgpipe.media.masks import PictureMasks
+from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.metrics.inception import Inception, has_inception
 from cgpipe.metrics.scores import fid, kid, top1_share
 
 Translation = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [-1, 1] to the same; a generator, or any function."""
+
+JudgeName = Literal["lite0", "lite2", "inception"]
+Folders = Path | str | Sequence[Path | str]
+"""One folder of pictures, or several that count as one set."""
+
+
+def judges_at_hand() -> tuple[JudgeName, ...]:
+    """EfficientNet-Lite0 and Lite2, and Inception where torch-fidelity is installed."""
+    return ("lite0", "lite2", "inception") if has_inception() else ("lite0", "lite2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +74,7 @@ class Evaluation:
         figures: by variant of the classifier.
         mean_change: mean absolute difference between input and output, in levels of 255.
         cycle_error: the same between input and input translated there and back; None without a reverse generator.
+        background_change: the same as ``mean_change``, only outside the masks; None without masks.
     """
 
     inputs: str
@@ -73,6 +86,7 @@ class Evaluation:
     figures: Mapping[str, Figures]
     mean_change: float
     cycle_error: float | None
+    background_change: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and for a model's card."""
@@ -93,7 +107,8 @@ class Evaluation:
                 f"| {row.weights} at {row.resolution}x{row.resolution} | {share} | {row.kid:.1f} | {row.fid:.1f} |"
             )
         cycle = "" if self.cycle_error is None else f", cycle error {self.cycle_error:.1f} of 255"
-        lines += ["", f"Mean change {self.mean_change:.1f} of 255{cycle}."]
+        outside = "" if self.background_change is None else f", outside the masks {self.background_change:.1f}"
+        lines += ["", f"Mean change {self.mean_change:.1f} of 255{outside}{cycle}."]
         return "\n".join(lines)
 
 
@@ -104,37 +119,41 @@ class Evaluator:
     same folders, sizes and batches give the same figures.
 
     Args:
-        inputs: folder of pictures to translate.
-        reference: folder of real pictures of the target domain.
+        inputs: folder of pictures to translate, or several.
+        reference: folder of real pictures of the target domain, or several.
         class_name: an ImageNet class, such as ``zebra``, whose share among the results is counted.
         size: pictures of another size are resized (antialiased bicubic, to a square) to this side first.
-        networks: variants of EfficientNet-Lite that judge.
+        networks: what judges: variants of EfficientNet-Lite, and ``inception``.
+        masks: a folder with a mask for each input, or one picture for all; white is where a change belongs.
         batch_size: pictures translated and judged together.
         device: where everything runs, the generators included.
 
     Raises:
         DataError: a folder is missing or holds fewer than two pictures.
-        UsageError: there is no such class.
+        UsageError: there is no such class, or nothing at the path of the masks.
+        MediaError: an input has no mask, or one that cannot be read.
         MissingDependencyError: the classifiers' packages are missing.
     """
 
     def __init__(
         self,
-        inputs: Path | str,
-        reference: Path | str,
+        inputs: Folders,
+        reference: Folders,
         *,
         class_name: str | None = None,
         size: int = 256,
-        networks: Sequence[Variant] = ("lite0", "lite2"),
+        networks: Sequence[JudgeName] = ("lite0", "lite2"),
+        masks: Path | str | None = None,
         batch_size: int = 16,
         device: torch.device | str = "cpu",
     ) -> None:
         self.class_index = None if class_name is None else imagenet_class(class_name)
         self.class_name = class_name
-        self.inputs, self.reference = Path(inputs), Path(reference)
-        self.input_paths, reference_paths = find_pictures(self.inputs), find_pictures(self.reference)
+        self.inputs, self.reference = _folders(inputs), _folders(reference)
+        self.input_paths, reference_paths = pictures_of(self.inputs), pictures_of(self.reference)
+        self._masks = None if masks is None else PictureMasks(masks)
         self.size, self.batch_size, self.device = size, batch_size, torch.device(device)
-        self.networks = {variant: EfficientNetLite(variant).to(self.device) for variant in networks}
+        self.networks = {name: _judge(name).to(self.device) for name in networks}
         self._reference_count = len(reference_paths)
         with torch.inference_mode():
             judged = _Judged(self.networks)
@@ -154,34 +173,39 @@ class Evaluator:
             UsageError: ``size`` is not one that a generator accepts.
         """
         judged = _Judged(self.networks)
-        changed, cycled = 0.0, 0.0
+        changed, cycled, background = 0.0, 0.0, _Background()
         with ExitStack() as stack:
             for translation in (generator, reverse):
                 self._check_size(translation)
                 stack.enter_context(_evaluation_mode(translation))
-            for pictures in self._batches(self.input_paths):
+            for place, pictures in enumerate(self._batches(self.input_paths)):
                 translated = generator(pictures).clamp(-1, 1)
                 judged.add(translated)
                 changed += _levels(translated - pictures)
+                if self._masks is not None:
+                    background.add(translated - pictures, self._outside(place * self.batch_size, len(pictures)))
                 if reverse is not None:
                     cycled += _levels(reverse(translated).clamp(-1, 1) - pictures)
         count = len(self.input_paths)
         return Evaluation(
-            inputs=_split_name(self.inputs),
+            inputs=split_name(self.inputs),
             input_count=count,
-            reference=_split_name(self.reference),
+            reference=split_name(self.reference),
             reference_count=self._reference_count,
             size=self.size,
             class_name=self.class_name,
             figures={variant: self._figures(variant, judged) for variant in self.networks},
             mean_change=changed / count,
             cycle_error=None if reverse is None else cycled / count,
+            background_change=background.mean_change(),
         )
 
-    def _figures(self, variant: Variant, judged: _Judged) -> Figures:
+    def _figures(self, variant: JudgeName, judged: _Judged) -> Figures:
         network, features = self.networks[variant], judged.features()[variant]
         reference = self._reference_features[variant]
-        share = None if self.class_index is None else top1_share(judged.logits()[variant], self.class_index)
+        logits = judged.logits()[variant]
+        knows_classes = self.class_index is not None and logits.shape[1] > 0
+        share = top1_share(logits, self.class_index) if knows_classes and self.class_index is not None else None
         return Figures(
             weights=network.weights_name,
             resolution=network.size,
@@ -194,6 +218,17 @@ class Evaluator:
         multiple = getattr(translation, "multiple", 1)
         if self.size % multiple:
             raise UsageError(f"This generator takes sides that are multiples of {multiple}, not a size of {self.size}.")
+
+    def _outside(self, first: int, count: int) -> Tensor:
+        """How much each pixel of some inputs lies outside its mask, 0 to 1; (count, 1, size, size)."""
+        assert self._masks is not None
+        rows = []
+        for path in self.input_paths[first : first + count]:
+            root = next(folder for folder in self.inputs if path.is_relative_to(folder))
+            mask = self._masks.read(path.relative_to(root))
+            resized = cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA)
+            rows.append(torch.from_numpy(1 - resized.astype(np.float32) / 255)[None])
+        return torch.stack(rows).to(self.device)
 
     def _batches(self, paths: Sequence[Path]) -> Iterator[Tensor]:
         for start in range(0, len(paths), self.batch_size):
@@ -216,22 +251,41 @@ def imagenet_class(name: str) -> int:
     return names.index(name.lower())
 
 
+class _Background:
+    """The mean change outside masks, over pictures that pass in batches; those without any background count nothing."""
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+
+    def add(self, change: Tensor, outside: Tensor) -> None:
+        """``change`` (N, 3, H, W) in [-2, 2], ``outside`` (N, 1, H, W) in 0 to 1."""
+        weight = outside.double().sum(dim=(1, 2, 3))
+        change = (change.abs().mean(dim=1, keepdim=True) * outside).double().sum(dim=(1, 2, 3))
+        there = weight > 0
+        self._total += (change[there] / weight[there]).sum().item() * 127.5
+        self._count += int(there.sum())
+
+    def mean_change(self) -> float | None:
+        """In levels of 255; None where nothing came."""
+        return self._total / self._count if self._count else None
+
+
 class _Judged:
     """Features and logits of pictures that pass in batches."""
 
-    def __init__(self, networks: Mapping[Variant, EfficientNetLite]) -> None:
+    def __init__(self, networks: Mapping[JudgeName, EfficientNetLite | Inception]) -> None:
         self._networks = networks
-        self._outputs: dict[Variant, list[tuple[Tensor, Tensor]]] = {variant: [] for variant in networks}
+        self._outputs: dict[JudgeName, list[tuple[Tensor, Tensor]]] = {variant: [] for variant in networks}
 
     def add(self, pictures: Tensor) -> None:
         for variant, network in self._networks.items():
             features, logits = network(pictures)
             self._outputs[variant].append((features.cpu(), logits.cpu()))
 
-    def features(self) -> dict[Variant, Tensor]:
+    def features(self) -> dict[JudgeName, Tensor]:
         return {variant: torch.cat([features for features, _ in rows]) for variant, rows in self._outputs.items()}
 
-    def logits(self) -> dict[Variant, Tensor]:
+    def logits(self) -> dict[JudgeName, Tensor]:
         return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
 
 
@@ -250,8 +304,26 @@ def _levels(difference: Tensor) -> float:
     return difference.abs().mean(dim=(1, 2, 3)).double().sum().item() * 127.5
 
 
-def _split_name(folder: Path) -> str:
-    return "/".join(folder.resolve().parts[-2:])
+def _judge(name: JudgeName) -> EfficientNetLite | Inception:
+    return Inception() if name == "inception" else EfficientNetLite(name)
+
+
+def _folders(folders: Folders) -> tuple[Path, ...]:
+    return (Path(folders),) if isinstance(folders, Path | str) else tuple(Path(folder) for folder in folders)
+
+
+def pictures_of(folders: Folders) -> list[Path]:
+    """All pictures of some folders, in their order.
+
+    Raises:
+        DataError: one is missing or holds no picture.
+    """
+    return [path for folder in _folders(folders) for path in find_pictures(folder)]
+
+
+def split_name(folders: Folders) -> str:
+    """What a set is called beside its figures: its folders' names with their parents'."""
+    return " and ".join("/".join(folder.resolve().parts[-2:]) for folder in _folders(folders))
 
 
 @contextmanager

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
 from cgpipe.engine.scale import add_change, resize, to_integer
 from cgpipe.errors import DataError
-from cgpipe.media.folders import find_pictures
 from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
-from cgpipe.metrics.evaluate import Translation, imagenet_class, load_picture
-from cgpipe.metrics.scores import top1_share
+from cgpipe.metrics.evaluate import Folders, Translation, imagenet_class, load_picture, pictures_of
+from cgpipe.metrics.scores import kid, top1_share
+
+Score = TypeVar("Score")
 
 SIDES = (128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 """Sides, in pixels, at which a generator is tried."""
@@ -24,39 +25,70 @@ TOLERANCE = 0.03
 """How far, as a share of pictures, a side may stay behind the best one and still count as one that works well."""
 
 
-@torch.inference_mode()
+KID_TOLERANCE = 2.0
+"""The same for KID times 1000: about its standard error for a test set of some hundred pictures."""
+
+
 def share_by_side(
+    generator: Translation, inputs: Folders, class_name: str, *, sides: Sequence[int] = SIDES, batch_size: int = 8
+) -> dict[int, float]:
+    """The share, 0 to 1, of pictures seen as ``class_name`` by Lite2 when the generator works at each of some sides.
+
+    See :func:`by_side`.
+    """
+    index = imagenet_class(class_name)
+    return by_side(
+        generator, inputs, lambda features, logits: top1_share(logits, index), sides=sides, batch_size=batch_size
+    )
+
+
+def kid_by_side(
+    generator: Translation, inputs: Folders, reference: Folders, *, sides: Sequence[int] = SIDES, batch_size: int = 8
+) -> dict[int, float]:
+    """KID times 1000 against ``reference``, by Lite2's features, when the generator works at each of some sides.
+
+    See :func:`by_side`.
+    """
+    real = by_side(lambda x: x, reference, lambda features, logits: features, sides=[PICTURE_SIDE])[PICTURE_SIDE]
+    return by_side(
+        generator, inputs, lambda features, logits: 1000 * kid(features, real), sides=sides, batch_size=batch_size
+    )
+
+
+@torch.inference_mode()
+def by_side(
     generator: Translation,
-    inputs: Path | str,
-    class_name: str,
+    inputs: Folders,
+    score: Callable[[torch.Tensor, torch.Tensor], Score],
     *,
-    sides: Sequence[int] = SIDES,
+    sides: Sequence[int],
     network: Variant = "lite2",
     batch_size: int = 8,
-) -> dict[int, float]:
-    """The share, 0 to 1, of pictures seen as ``class_name`` when the generator works at each of some sides.
+) -> dict[int, Score]:
+    """What ``score`` makes of a classifier's features and logits when the generator works at each of some sides.
 
     As in use, a picture (``PICTURE_SIDE`` pixels) is resized for the generator, and the change is brought back to the
     picture's own size and added to it. So a side at which the subject's detail is lost does not count as a good one.
 
     Args:
         generator: takes and gives (N, 3, H, W) in [-1, 1]; sides that it cannot take are left out.
-        inputs: folder of pictures; they are made square.
+        inputs: folder of pictures, or several; they are made square.
 
     Raises:
-        DataError: the folder holds no picture, or the generator takes none of the sides.
+        DataError: a folder holds no picture, or the generator takes none of the sides.
     """
-    judge, index, paths = EfficientNetLite(network), imagenet_class(class_name), find_pictures(Path(inputs))
-    shares = {}
+    judge, paths = EfficientNetLite(network), pictures_of(inputs)
+    scores = {}
     for side in [side for side in sides if side % getattr(generator, "multiple", 1) == 0]:
-        logits = []
+        judged = []
         for start in range(0, len(paths), batch_size):
             pictures = torch.stack([load_picture(path, PICTURE_SIDE) for path in paths[start : start + batch_size]])
-            logits.append(judge(translate_at(generator, pictures, side))[1])
-        shares[side] = top1_share(torch.cat(logits), index)
-    if not shares:
+            judged.append(judge(translate_at(generator, pictures, side)))
+        features, logits = (torch.cat(rows) for rows in zip(*judged, strict=True))
+        scores[side] = score(features, logits)
+    if not scores:
         raise DataError(f"The generator takes none of the sides {', '.join(map(str, sides))}.")
-    return shares
+    return scores
 
 
 def translate_at(generator: Translation, pictures: torch.Tensor, side: int) -> torch.Tensor:

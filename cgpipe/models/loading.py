@@ -95,10 +95,11 @@ def import_model(
     filed = user_models_folder() / f"{name}.safetensors"
     if filed.exists() and not overwrite:
         raise UsageError(f"{filed} exists: choose another --name, or replace it with --overwrite")
-    save_model(filed, Model(card, model.generator), dtype=_narrowest(model.generator))
+    save_model(filed, Model(card, model.generator), dtype=narrowest(model.generator))
     return Entry(path=filed, place="user", card=card)
 
 
-def _narrowest(generator: Generator) -> torch.dtype:
+def narrowest(generator: Generator) -> torch.dtype:
+    """Half precision where that loses nothing of the weights, else float32."""
     exact = all(torch.equal(weight, weight.half().float()) for weight in generator.parameters())
     return torch.float16 if exact else torch.float32

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.media.folders import find_pictures
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.models import Model, ModelCard, find_model, load_any
-from cgpipe.models.card import UNKNOWN, plain_name
+from cgpipe.models.card import UNKNOWN
 from cgpipe.networks import Generator, all_settings, build_generator
 from cgpipe.networks.initialise import initialise
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
@@ -36,6 +36,7 @@ from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.samples import grid_of, load_samples, save_grid
 from cgpipe.training.schedule import learning_rate_factor
+from cgpipe.training.sides import sides_of
 from cgpipe.training.trainer import warm_start
 
 SAMPLES = 6
@@ -323,22 +324,12 @@ def find_sides(config: DistillConfig, teacher: ModelCard) -> tuple[list[Path], l
         DataError: a folder is missing or empty.
     """
     root = config.dataset_dir
-    inputs, reals = (root / f"train{side}" for side in ("BA" if _is_reversed(config, teacher) else "AB"))
+    inputs, reals = (root / f"train{side}" for side in sides_of(teacher, root, config.direction))
     plain = not inputs.is_dir() and not reals.is_dir()
     inputs = config.inputs or (root if plain else inputs)
     wanted = config.reals or (reals if reals.is_dir() and not config.inputs else None)
     judged = wanted is not None and config.adversarial_weight > 0
     return find_pictures(inputs), find_pictures(wanted) if wanted is not None and judged else []
-
-
-def _is_reversed(config: DistillConfig, teacher: ModelCard) -> bool:
-    """Whether the teacher goes from B to A: as asked for, as its own recipe says, or as the dataset's name says."""
-    if config.direction != "auto":
-        return config.direction == "BtoA"
-    recipe = teacher.made_by.get("recipe")
-    if isinstance(recipe, Mapping) and recipe.get("source") == teacher.target:
-        return True
-    return config.dataset_dir.name == plain_name(teacher.target, teacher.source)
 
 
 def build_student(config: DistillConfig) -> Generator:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from cgpipe.errors import UsageError
 from cgpipe.training.config import Precision, TrainConfig
 from cgpipe.training.recipe import read_recipe, require, setting
-
-Way = Literal["auto", "AtoB", "BtoA"]
+from cgpipe.training.sides import Way
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,10 +35,13 @@ def load_square(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 
 @torch.inference_mode()
-def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator) -> torch.Tensor:
-    """Three rows (real, generated, reconstructed) for (N, 3, H, W) in [-1, 1], as one picture (3, H', W')."""
+def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator | None) -> torch.Tensor:
+    """Rows of real, generated and, with a way back, reconstructed pictures, as one picture (3, H', W').
+
+    ``real`` is (N, 3, H, W) in [-1, 1].
+    """
     generated = forward(real)
-    return grid_of([real, generated, backward(generated)])
+    return grid_of([real, generated, *([] if backward is None else [backward(generated)])])
 
 
 def grid_of(rows: Sequence[torch.Tensor]) -> torch.Tensor:

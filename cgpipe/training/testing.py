@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cgpipe.errors import UsageError
-from cgpipe.media.folders import find_pictures
-from cgpipe.metrics.evaluate import Evaluation, Evaluator, imagenet_class
-from cgpipe.metrics.scales import share_by_side, working_scales
-from cgpipe.models import Model, find_model, load_any, load_model, save_model
+from cgpipe.errors import ModelError, UsageError
+from cgpipe.media.files import atomic_write
+from cgpipe.metrics.evaluate import Evaluation, Evaluator, Folders, imagenet_class, judges_at_hand, pictures_of
+from cgpipe.metrics.scales import KID_TOLERANCE, kid_by_side, share_by_side, working_scales
+from cgpipe.models import Found, Model, ModelCard, find_model, load_any, load_model, save_model
+from cgpipe.models.card import plain_name
+from cgpipe.models.header import is_ours
+from cgpipe.models.loading import narrowest
 from cgpipe.networks import Generator
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import to_network_range
 from cgpipe.training.samples import load_square, sample_grid, save_grid
+from cgpipe.training.sides import Way, sides_of
 
 ROW = 8
 """Pictures in a row of a grid."""
+
+
+OnGrid = Callable[[Path], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +39,29 @@ class TestReport:
     evaluations: tuple[Evaluation, ...]
 
 
-def test(
-    config: TrainConfig, *, size: int = 256, figures: bool = True, on_grid: Callable[[Path], None] | None = None
-) -> TestReport:
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """What :func:`evaluate` found and made.
+
+    Args:
+        model: which model was measured, in words.
+        back: which one the cycle error was measured with; None where there was none.
+        evaluation: the figures.
+        files: grids and tables, in order.
+    """
+
+    model: str
+    back: str | None
+    evaluation: Evaluation
+    files: tuple[Path, ...]
+
+    def to_markdown(self) -> str:
+        """What was measured, and the figures."""
+        back = f" Way back: {self.back}." if self.back else ""
+        return f"{self.model}.{back}\n\n{self.evaluation.to_markdown()}"
+
+
+def test(config: TrainConfig, *, size: int = 256, figures: bool = True, on_grid: OnGrid | None = None) -> TestReport:
     """Translates all of testA and testB there and back, and measures both directions.
 
     The models are those in ``config.checkpoint_dir``, or, where that holds none, those that ``--to`` finds.
@@ -50,21 +78,16 @@ def test(
     """
     pair = ((config.source, config.target), (config.target, config.source))
     forward, backward = (load_generator(config, *domains) for domains in pair)
+    folders = tuple(config.dataset_dir / f"test{letter}" for letter in "AB")
     grids: list[Path] = []
     evaluations: list[Evaluation] = []
-    for letter, (source, target), there, back in (("A", pair[0], forward, backward), ("B", pair[1], backward, forward)):
-        pictures = find_pictures(config.dataset_dir / f"test{letter}")
-        for first in range(0, len(pictures), ROW):
-            path = config.results_dir / f"{source}2{target}-{first + 1:04d}.jpg"
-            write_grid(path, pictures[first : first + ROW], there, back, size)
-            grids.append(path)
-            if on_grid:
-                on_grid(path)
+    for domains, (inputs, reference), (there, back) in (
+        (pair[0], folders, (forward, backward)),
+        (pair[1], folders[::-1], (backward, forward)),
+    ):
+        grids += write_grids(config.results_dir, plain_name(*domains), [inputs], there, back, size, on_grid)
         if figures:
-            reference = config.dataset_dir / f"test{'B' if letter == 'A' else 'A'}"
-            evaluator = Evaluator(
-                config.dataset_dir / f"test{letter}", reference, class_name=class_of(source, target), size=size
-            )
+            evaluator = Evaluator(inputs, reference, class_name=class_of(*domains), size=size)
             evaluations.append(evaluator.evaluate(there, back))
     return TestReport(grids=tuple(grids), evaluations=tuple(evaluations))
 
@@ -75,21 +98,142 @@ def record(config: TrainConfig, report: TestReport) -> list[Path]:
     Raises:
         ModelError: the run's folder holds no model files.
     """
-    pairs = ((config.source, config.target), (config.target, config.source))
-    paths = []
-    for letter, (source, target), evaluation in zip("AB", pairs, report.evaluations, strict=True):
-        path = config.model_path(source, target)
-        model = load_model(path)
-        quality = {f"{evaluation.inputs} at {evaluation.size}": quality_of(evaluation)}
-        scales = model.card.working_scales
-        if (wanted := class_of(source, target)) is not None:
-            shares = share_by_side(model.generator.eval(), config.dataset_dir / f"test{letter}", wanted)
-            success = {side: share if wanted == target else 1 - share for side, share in shares.items()}
-            scales = working_scales(success)
-            quality["share seen as " + wanted + " by side"] = {str(s): round(v, 3) for s, v in shares.items()}
-        save_model(path, Model(replace(model.card, quality=quality, working_scales=scales), model.generator))
-        paths.append(path)
+    pair, folders = (config.source, config.target), [config.dataset_dir / f"test{letter}" for letter in "AB"]
+    paths = [config.model_path(*pair), config.model_path(*pair[::-1])]
+    for path, evaluation, inputs, reference in zip(paths, report.evaluations, folders, folders[::-1], strict=True):
+        record_figures(path, evaluation, inputs, reference)
     return paths
+
+
+def evaluate(
+    model: str,
+    dataset: Path | None = None,
+    *,
+    inputs: Sequence[Path] = (),
+    reference: Sequence[Path] = (),
+    back: str | None = None,
+    to: str | None = None,
+    source: str | None = None,
+    direction: Way = "auto",
+    batch_statistics: bool = False,
+    class_name: str | None = "auto",
+    size: int = 256,
+    masks: Path | None = None,
+    output: Path | None = None,
+    record: bool = False,
+    on_grid: OnGrid | None = None,
+) -> ModelReport:
+    """Measures one model on pictures that it has not seen.
+
+    Args:
+        model: a model file of any known format, or a name.
+        dataset: folder with testA and testB; which of them goes in follows from the model.
+        inputs: folders of pictures to translate, in place of the dataset's.
+        reference: folders of real pictures of what the result should look like, likewise.
+        back: a model of the other direction; by default the one beside the model's file, or the one that ``--to``
+            finds, if any.
+        to, source: the domains, for a foreign file, which does not say.
+        direction: which way the dataset, and a foreign file that holds both generators, is taken.
+        batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
+        class_name: the ImageNet class to count; ``auto`` the one that the domains name, if any; None counts none.
+        size: side in pixels at which pictures are translated and compared.
+        masks: masks of the inputs, to measure how much changes outside them.
+        output: folder for grids of every input, ``figures.md`` and ``figures.json``.
+        record: put the figures and the measured working scales into the model file's header.
+        on_grid: told of every grid that is written.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+        UsageError: neither a dataset nor both kinds of folders are named, or a foreign file is to be recorded in.
+        DataError: a folder is missing or holds too few pictures.
+        MissingDependencyError: what measures is not installed.
+    """
+    found = find_model(to, source=source, file=model)
+    if record and (found.card is None or not is_ours(found.path)):
+        raise UsageError(
+            f"{model} is not one of cgpipe's own files, and has no header: `cgpipe models import` it first."
+        )
+    way = None if direction == "auto" else direction
+    taken = load_any(found, source=source, target=to, direction=way, batch_statistics=batch_statistics)
+    there, card = taken.generator.eval(), taken.card
+    inputs, reference = _sets(card, dataset, inputs, reference, direction)
+    chosen = class_of(card.source, card.target) if class_name == "auto" else class_name
+    reverse = find_back(back, found.path, card)
+    evaluator = Evaluator(inputs, reference, class_name=chosen, size=size, networks=judges_at_hand(), masks=masks)
+    backward = None if reverse is None else load_any(reverse).generator.eval()
+    report = ModelReport(
+        model=str(found),
+        back=str(reverse) if reverse else None,
+        evaluation=evaluator.evaluate(there, backward),
+        files=(),
+    )
+    if output is not None:
+        grids = write_grids(output, card.name, inputs, there, backward, size, on_grid)
+        report = replace(report, files=(*grids, *_write_tables(output, report)))
+    if record:
+        record_figures(found.path, report.evaluation, inputs, reference)
+    return report
+
+
+def _sets(
+    card: ModelCard, dataset: Path | None, inputs: Sequence[Path], reference: Sequence[Path], direction: Way
+) -> tuple[Sequence[Path], Sequence[Path]]:
+    if dataset is None:
+        if not inputs or not reference:
+            raise UsageError("Name a dataset with testA and testB, or both --inputs and --reference.")
+        return inputs, reference
+    first, second = (dataset / f"test{side}" for side in sides_of(card, dataset, direction))
+    return inputs or [first], reference or [second]
+
+
+def find_back(back: str | None, path: Path, card: ModelCard) -> Found | None:
+    """The model of the other direction: the one named, the one beside the file, or the one that ``--to`` finds."""
+    if back is not None:
+        return find_model(file=back)
+    beside = path.with_name(f"{plain_name(card.target, card.source)}.safetensors")
+    try:
+        if beside.is_file():
+            return find_model(file=beside)
+        return find_model(card.source, source=card.target)
+    except ModelError:
+        return None
+
+
+def _write_tables(folder: Path, report: ModelReport) -> list[Path]:
+    """The figures for people, and for programs."""
+    values = {"model": report.model, "back": report.back, **report.evaluation.to_dict()}
+    texts = {"figures.md": report.to_markdown() + "\n", "figures.json": json.dumps(values, indent=2) + "\n"}
+    for name, text in texts.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def record_figures(path: Path, evaluation: Evaluation, inputs: Folders, reference: Folders) -> None:
+    """Puts figures, and the working scales that are measured now, into the header of a model file of ours.
+
+    Raises:
+        ModelError: there is no such file, or it cannot be written.
+    """
+    model = load_model(path)
+    generator, domains = model.generator.eval(), (model.card.source, model.card.target)
+    if (wanted := class_of(*domains)) is not None:
+        shares = share_by_side(generator, inputs, wanted)
+        success = {side: share if wanted == domains[1] else 1 - share for side, share in shares.items()}
+        scales = working_scales(success)
+        by_side = {f"share seen as {wanted} by side": {str(side): round(share, 3) for side, share in shares.items()}}
+    else:
+        kids = kid_by_side(generator, inputs, reference)
+        scales = working_scales({side: -value for side, value in kids.items()}, KID_TOLERANCE)
+        by_side = {"kid_x1000 by side": {str(side): round(value, 2) for side, value in kids.items()}}
+    quality = {
+        **model.card.quality,
+        f"{evaluation.inputs} at {evaluation.size}": quality_of(evaluation),
+        **by_side,
+    }
+    card = replace(model.card, quality=quality, working_scales=scales)
+    save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
 
 
 def quality_of(evaluation: Evaluation) -> dict[str, Any]:
@@ -98,11 +242,13 @@ def quality_of(evaluation: Evaluation) -> dict[str, Any]:
         row.weights: {"share": _rounded(row.class_share, 4), "kid_x1000": _rounded(row.kid, 2)}
         for row in evaluation.figures.values()
     }
+    background = _rounded(evaluation.background_change, 2)
     return figures | {
         "pictures": evaluation.input_count,
         "reference": f"{evaluation.reference_count} of {evaluation.reference}",
         "share_of_class": evaluation.class_name,
         "mean_change_of_255": _rounded(evaluation.mean_change, 2),
+        **({} if evaluation.background_change is None else {"background_change_of_255": background}),
     }
 
 
@@ -116,10 +262,25 @@ def load_generator(config: TrainConfig, source: str, target: str) -> Generator:
     return load_any(path if path.is_file() else find_model(target, source=source)).generator.eval()
 
 
-def write_grid(path: Path, pictures: list[Path], there: Generator, back: Generator, size: int) -> None:
-    """Real, generated and reconstructed, one below the other, for a row of pictures."""
-    real = torch.stack([to_network_range(load_square(picture, size)) for picture in pictures])
-    save_grid(path, sample_grid(real, there, back))
+def write_grids(
+    folder: Path,
+    name: str,
+    inputs: Sequence[Path],
+    there: Generator,
+    back: Generator | None,
+    size: int,
+    on_grid: OnGrid | None = None,
+) -> list[Path]:
+    """Real, generated and, with a way back, reconstructed, one below the other, for every picture; the files."""
+    pictures = pictures_of(inputs)
+    paths = []
+    for first in range(0, len(pictures), ROW):
+        real = torch.stack([to_network_range(load_square(path, size)) for path in pictures[first : first + ROW]])
+        paths.append(folder / f"{name}-{first + 1:04d}.jpg")
+        save_grid(paths[-1], sample_grid(real, there, back))
+        if on_grid:
+            on_grid(paths[-1])
+    return paths
 
 
 def class_of(source: str, target: str) -> str | None:

@@ -16,16 +16,21 @@ REPORT = "speed.md"
 
 @dataclass(frozen=True)
 class Aim:
-    """Something that is to be reached: ``value`` at least ``least``, both printed by ``form``."""
+    """Something that is to be reached: ``value`` at least ``bound``, or at most; both printed by ``form``."""
 
     what: str
     value: float
-    least: float
+    bound: float
     form: str = ".2f"
+    at_most: bool = False
+
+    @property
+    def reached(self) -> bool:
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
 
     def __str__(self) -> str:
-        verdict = "reached" if self.value >= self.least else "missed"
-        return f"{self.what}: {self.value:{self.form}}, to be at least {self.least:{self.form}}: {verdict}."
+        side, verdict = "most" if self.at_most else "least", "reached" if self.reached else "missed"
+        return f"{self.what}: {self.value:{self.form}}, to be at {side} {self.bound:{self.form}}: {verdict}."
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,7 @@ from memory import measure_memory
 from results import Table
 from scale import measure_scale
 from settings import Settings
+from start import measure_start
 from video import measure_video
 
 TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
@@ -21,6 +22,7 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "video-256": partial(measure_video, "256"),
     "video-480p": partial(measure_video, "480p"),
     "video-1080p": partial(measure_video, "1080p"),
+    "start": measure_start,
     "memory": measure_memory,
     "scale": measure_scale,
 }

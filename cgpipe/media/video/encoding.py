@@ -11,6 +11,7 @@ from typing import Any
 import av
 import av.container
 import av.error
+from av.codec.context import ThreadType
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
@@ -286,6 +287,8 @@ class VideoEncoder:
         )
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = info.width, info.height, encoding.pix_fmt
+        # Whole frames side by side where the encoder can: PyAV's own choice, slices of one frame, is slower.
+        context.thread_type = ThreadType.AUTO
         context.time_base = info.time_base
         stream.time_base = info.time_base
         context.sample_aspect_ratio = info.sample_aspect_ratio

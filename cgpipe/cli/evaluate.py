@@ -1,0 +1,62 @@
+"""``cgpipe evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("dataset", type=FOLDER, required=False)
+@click.option(
+    "--inputs", type=FOLDER, multiple=True, help="Pictures to translate, in place of the dataset's; repeat it."
+)
+@click.option("--reference", type=FOLDER, multiple=True, help="Real pictures to compare with, likewise.")
+@click.option(
+    "--direction",
+    type=click.Choice(["auto", "AtoB", "BtoA"], case_sensitive=False),
+    default="auto",
+    help="Which way the dataset, and a file that holds both generators, is taken.",
+)
+@click.option("--from", "source", metavar="DOMAIN", help="What goes in, where the model does not say.")
+@click.option("--to", metavar="DOMAIN", help="What comes out, where the model does not say.")
+@click.option(
+    "--batch-statistics", is_flag=True, help="Normalise a foreign network with batch norm by each picture's own."
+)
+@click.option(
+    "--class",
+    "class_name",
+    default="auto",
+    metavar="auto|none|NAME",
+    help="ImageNet class to count among the results; auto: the one that the domains name.",
+)
+@click.option(
+    "--back", metavar="FILE|NAME", help="Model of the other direction.  [the one beside it, or that --to finds]"
+)
+@click.option(
+    "--masks",
+    type=click.Path(path_type=Path),
+    help="Masks of the inputs, white where a change belongs: measures what changes elsewhere.",
+)
+@click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
+@click.option("-o", "--output", type=FOLDER, help="Folder for grids of every input, figures.md and figures.json.")
+@click.option("--record", is_flag=True, help="Put the figures and the working scales into the model file.")
+def command(class_name: str, **options: Any) -> None:
+    """Measure MODEL on the pictures of DATASET, a folder with testA and testB.
+
+    MODEL is a name or a model file of any known project. KID, FID and the share of a class are by EfficientNet-Lite0
+    and Lite2 (extra cgpipe[metrics]), and by Inception where torch-fidelity is installed. Each figure stands with the
+    pictures, the size and the weights that it was measured with. Without DATASET, name --inputs and --reference.
+    """
+    from cgpipe.training.testing import evaluate
+
+    chosen = None if class_name == "none" else class_name
+    report = evaluate(**options, class_name=chosen, on_grid=lambda path: click.echo(f"Wrote {path}", err=True))
+    click.echo(report.to_markdown())
+    if options["record"]:
+        click.echo(f"\nRecorded in {options['model']}")

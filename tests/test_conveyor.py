@@ -1,0 +1,231 @@
+"""The way of batches through a GPU, on a pretended one that runs its streams in every order that the waits allow."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+
+from cgpipe.engine import scale
+from cgpipe.engine import translator as translator_module
+from cgpipe.engine.cuda import Conveyor
+from cgpipe.engine.scale import resampling
+from cgpipe.engine.translator import IN_FLIGHT, Translator
+from cgpipe.media.frames import Batch, Unreadable
+from cgpipe.networks import Generator
+
+UP, COMPUTE, DOWN = range(3)
+
+
+class PretendGpu:
+    """Runs work later than it is given, stream by stream, in an order drawn by lot among those that the waits allow.
+
+    Args:
+        seed: of the lot.
+        deaf: a stream that does not wait, to show that somebody notices.
+    """
+
+    def __init__(self, seed: int = 0, deaf: int | None = None, device: str = "cpu") -> None:
+        self.lot = random.Random(seed)
+        self.deaf = deaf
+        self.where = device
+        self.streams: list[deque[Any]] = []
+        self.happened: set[int] = set()
+        self.marks = 0
+        self.log: list[str] = []
+
+    def host_memory(self, size: int) -> torch.Tensor:
+        self.log.append("host memory")
+        return torch.zeros(size, dtype=torch.uint8)
+
+    def device_memory(self, size: int) -> torch.Tensor:
+        self.log.append("device memory")
+        return torch.zeros(size, dtype=torch.uint8, device=self.where)
+
+    def stream(self) -> int:
+        self.streams.append(deque())
+        return len(self.streams) - 1
+
+    def run(self, stream: int, work: Callable[[], object]) -> None:
+        self.log.append(("up", "compute", "down")[stream])
+        self.streams[stream].append(work)
+        for _ in range(self.lot.randrange(3)):
+            self._step()
+
+    def mark(self, stream: int) -> int:
+        self.marks += 1
+        event = self.marks
+        self.streams[stream].append(lambda: self.happened.add(event))
+        return event
+
+    def wait(self, stream: int, event: int) -> None:
+        if stream != self.deaf:
+            self.streams[stream].append(event)
+
+    def finish(self, event: int) -> None:
+        self.log.append("finish")
+        while event not in self.happened:
+            self._step()
+
+    @torch.inference_mode()
+    def _step(self) -> None:
+        able = [s for s in self.streams if s and (callable(s[0]) or s[0] in self.happened)]
+        if able and callable(work := self.lot.choice(able).popleft()):
+            work()
+
+
+def negative(pixels: torch.Tensor) -> torch.Tensor:
+    return 255 - pixels[..., :3]
+
+
+def batches(counts: list[int], channels: int = 3) -> list[torch.Tensor]:
+    numbers = np.random.default_rng(0)
+    return [torch.from_numpy(numbers.integers(0, 255, (count, 4, 5, channels), np.uint8)) for count in counts]
+
+
+def through(gpu: PretendGpu, sent: list[torch.Tensor], count: int = 0) -> list[torch.Tensor]:
+    """Three under way at a time, as the translator has them."""
+    conveyor, results, under_way = Conveyor(gpu, negative, IN_FLIGHT), [], deque[Callable[[], torch.Tensor]]()
+    for pixels in sent:
+        under_way.append(conveyor.send(pixels, count))
+        if len(under_way) > IN_FLIGHT:
+            results.append(under_way.popleft()())
+    return results + [fetch() for fetch in under_way]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_order_that_the_waits_allow_gives_the_same(seed: int) -> None:
+    sent = batches([2, 2, 2, 3, 2, 1, 2, 2, 1, 2])
+    for pixels, result in zip(sent, through(PretendGpu(seed), sent), strict=True):
+        assert torch.equal(result, negative(pixels))
+
+
+@pytest.mark.parametrize("deaf", [COMPUTE, DOWN])
+def test_without_one_of_the_waits_some_order_goes_wrong(deaf: int) -> None:
+    sent = batches([2] * 10)
+
+    def goes_right(seed: int) -> bool:
+        try:
+            results = through(PretendGpu(seed, deaf), sent)
+        except RuntimeError:  # nothing to copy yet
+            return False
+        return all(torch.equal(result, negative(pixels)) for pixels, result in zip(sent, results, strict=True))
+
+    assert not all(goes_right(seed) for seed in range(20))
+
+
+def test_nobody_waits_before_the_conveyor_is_full_and_then_for_one_batch_at_a_time() -> None:
+    gpu = PretendGpu()
+    through(gpu, batches([2] * 10))
+    steps = [step for step in gpu.log if "memory" not in step]
+    sent = ["up", "compute", "down"]
+    assert steps == sent * (IN_FLIGHT + 1) + (["finish", *sent] * 10)[: 7 * 4] + ["finish"] * (IN_FLIGHT + 1)
+
+
+def test_memory_is_made_once_and_again_only_for_larger_batches() -> None:
+    gpu = PretendGpu()
+    through(gpu, batches([2] * 5 + [1] * 5))
+    assert gpu.log.count("host memory") == 2 * (IN_FLIGHT + 1)
+    assert gpu.log.count("device memory") == IN_FLIGHT + 1
+    gpu = PretendGpu()
+    through(gpu, batches([2] * 5) + batches([2] * 5, channels=4))
+    assert gpu.log.count("device memory") == 2 * (IN_FLIGHT + 1)
+
+
+def test_a_short_batch_is_filled_up_and_gives_only_its_own_pictures() -> None:
+    shapes: list[torch.Size] = []
+
+    def seen(pixels: torch.Tensor) -> torch.Tensor:
+        shapes.append(pixels.shape)
+        return negative(pixels)
+
+    (pixels,) = batches([2])
+    result = Conveyor(PretendGpu(), seen, IN_FLIGHT).send(pixels, 8)()
+    assert shapes == [(8, 4, 5, 3)]
+    assert torch.equal(result, negative(pixels))
+
+
+def test_more_batches_than_places_are_kept_until_they_are_asked_for() -> None:
+    sent = batches([2] * 9)
+    conveyor = Conveyor(PretendGpu(), negative, IN_FLIGHT)
+    for pixels, fetch in zip(sent, [conveyor.send(pixels) for pixels in sent], strict=True):
+        assert torch.equal(fetch(), negative(pixels))
+
+
+def test_a_stream_goes_over_the_conveyor_in_order_and_in_one_shape(make_model: Any) -> None:
+    translator = Translator(make_model(), device="cpu", precision="fp32")
+    sent = [Batch(pixels=pixels, origins=tuple(range(len(pixels)))) for pixels in batches([3, 3, 3, 3, 1])]
+    expected = [translator.translate(batch).pixels.int() for batch in sent]
+    shapes: list[torch.Size] = []
+
+    def seen(pixels: torch.Tensor) -> torch.Tensor:
+        shapes.append(pixels.shape)
+        return translator._within_memory(pixels)
+
+    translator._conveyor = Conveyor(PretendGpu(), seen, IN_FLIGHT)
+    word = Unreadable(origin="x", reason="broken")
+    given = list(translator.stream([*sent[:2], word, *sent[2:]]))
+    assert given.pop(2) is word
+    assert {shape[0] for shape in shapes} == {3}
+    for batch, result in zip(expected, given, strict=True):
+        assert isinstance(result, Batch)
+        assert (result.pixels.int() - batch).abs().max() <= 1
+
+
+def test_several_devices_take_batches_in_turn_and_give_them_in_order(make_model: Any) -> None:
+    translator = Translator(make_model(), device="cpu,cpu", precision="fp32")
+    assert translator.devices == "cpu,cpu"
+    alone = Translator(make_model(), device="cpu", precision="fp32")
+    alone.model.generator.load_state_dict(translator.model.generator.state_dict())
+    took: list[int] = []
+    for number, member in enumerate(translator._team):
+        work = member._within_memory
+        member._conveyor = Conveyor(PretendGpu(number), lambda p, n=number, w=work: took.append(n) or w(p), IN_FLIGHT)  # type: ignore[misc]
+    sent = [Batch(pixels=pixels, origins=(index,)) for index, pixels in enumerate(batches([1] * 9))]
+    given = [batch for batch in translator.stream(sent) if isinstance(batch, Batch)]
+    assert [batch.origins[0] for batch in given] == list(range(9))
+    assert (took.count(0), took.count(1)) == (5, 4)
+    for batch, result in zip(sent, given, strict=True):
+        assert (result.pixels.int() - alone.translate(batch).pixels.int()).abs().max() <= 1
+
+
+class Negative(Generator):
+    """Remembers how it saw its input."""
+
+    multiple = 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.device, self.dtype = x.device, x.dtype
+        self.channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        return -x
+
+
+def fake_resampling(inputs: int, outputs: int, device: torch.device) -> tuple[scale.Band, ...]:
+    """Bands as they are, with fake weights on the device."""
+    with unset_fake_temporarily():
+        bands = resampling(inputs, outputs, torch.device("cpu"))
+    return tuple(replace(band, weights=torch.zeros(band.weights.shape, device=device)) for band in bands)
+
+
+@pytest.mark.parametrize("size", ["full", 16])
+def test_on_a_gpu_all_stays_there_and_integers_come_and_go(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, size: Any
+) -> None:
+    """By fake tensors, which have a shape, a type and a device but no values."""
+    monkeypatch.setattr(translator_module, "choose_device", torch.device)
+    monkeypatch.setattr(translator_module, "CudaGpu", lambda device: PretendGpu(device=str(device)))
+    monkeypatch.setattr(scale, "resampling", fake_resampling)
+    generator = Negative()
+    model = replace(make_model(), generator=generator)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        translator = Translator(model, device="cuda:0", precision="fp16", size=size)
+        result = translator._within_memory(torch.zeros((2, 41, 35, 4), dtype=torch.uint8, device="cuda:0"))
+        assert (result.shape, result.dtype, str(result.device)) == ((2, 41, 35, 3), torch.uint8, "cuda:0")
+    assert (str(generator.device), generator.dtype, generator.channels_last) == ("cuda:0", torch.float16, True)
