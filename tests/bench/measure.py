@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import sys
 import time
@@ -50,10 +51,13 @@ class Runs:
 
     counts: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
 
-    def add(self, count: int, seconds: float) -> None:
+    def add(self, count: int, seconds: float, processor: float | None = None) -> None:
         self.counts.append(count)
         self.seconds.append(seconds)
+        if processor is not None:
+            self.processor.append(processor)
 
     @property
     def rate(self) -> Spread:
@@ -65,6 +69,12 @@ class Runs:
         """Seconds a run."""
         return Spread.of(self.seconds)
 
+    @property
+    def processor_each(self) -> float | None:
+        """Seconds of processor time a picture, over all cores and processes; None where they were not counted."""
+        used = [seconds / count for count, seconds in zip(self.counts, self.processor, strict=False)]
+        return statistics.median(used) if used else None
+
 
 def in_turn(ways: Mapping[str, Way], runs: int) -> dict[str, Runs]:
     """Runs every way once, then every way again, ``runs`` times, and says on standard error how far it is."""
@@ -72,10 +82,10 @@ def in_turn(ways: Mapping[str, Way], runs: int) -> dict[str, Runs]:
     for number in range(runs):
         for name, way in ways.items():
             tell(f"  run {number + 1} of {runs}: {name}")
-            started = time.perf_counter()
+            started, used = time.perf_counter(), sum(os.times()[:4])
             done = way()
-            seconds = time.perf_counter() - started
-            measured.setdefault(name, Runs()).add(done.count, done.seconds or seconds)
+            seconds, processor = time.perf_counter() - started, sum(os.times()[:4]) - used
+            measured.setdefault(name, Runs()).add(done.count, done.seconds or seconds, processor)
             for part, part_seconds in done.also.items():
                 measured.setdefault(part, Runs()).add(done.count, part_seconds)
     return measured

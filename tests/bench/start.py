@@ -37,8 +37,7 @@ def measure_start(settings: Settings) -> list[Table]:
     steps.clear()
     measured = in_turn(ways, settings.times(7))
     total = measured[COMMAND].time.median
-    known = {step: statistics.median(one[step] for one in steps) for step in steps[0] if step != "total"}
-    parts = known | {"start and end of Python": total - sum(known.values())}
+    parts = {step: statistics.median(one[step] for one in steps) for step in steps[0] if step != "total"}
     rows = [
         _row(COMMAND, measured),
         *({"until the first picture": f"- {name}", "seconds": parts[name]} for name in parts),
@@ -48,7 +47,7 @@ def measure_start(settings: Settings) -> list[Table]:
         title="From the start of the process to the first picture written",
         columns=COLUMNS,
         rows=rows,
-        notes=["The steps are those of --json, the last of them is what is left; 256x256 JPEG, everything warm."],
+        notes=["The steps are those of --json, imports with the start of Python; 256x256 JPEG, everything warm."],
     )
     if not settings.quick:
         table.aims = [Aim("cgpipe translate, seconds", total, 4, ".2f", at_most=True)]

@@ -36,6 +36,7 @@ COLUMNS = {
     "lowest": ".1f",
     "highest": ".1f",
     "of the generator's rate": ".0%",
+    "processor ms a frame": ".1f",
     "PSNR to fp32, dB": ".1f",
 }
 
@@ -101,6 +102,7 @@ def measure_video(which: str, settings: Settings) -> list[Table]:
             f"The network works at {seen[1]}x{seen[0]}, in {translate.precision}.",
             f"Generator and encoding alone: {len(frames)} frames that are in memory, with cgpipe's own parts.",
             "The whole command counts from the start of the process to its end, the whole job by its own report.",
+            "Processor time is that of all cores and processes, the start of a command included.",
             "The OpenCV loop runs the same network at the same size in fp32, and is timed without its start.",
             "PSNR of the written video to the decoded frames translated in fp32: the encoder's loss is in it.",
         ],
@@ -155,7 +157,7 @@ def _psnr(video: Path, clip: Path, exact: cgpipe.Translator, count: int = 16) ->
 
 
 def _row(name: str, measured: dict[str, Runs], likeness: float | None) -> Row:
-    rate = measured[name].rate
+    rate, processor = measured[name].rate, measured[name].processor_each
     return {
         "stage": name,
         "frames": measured[name].counts[0],
@@ -163,5 +165,6 @@ def _row(name: str, measured: dict[str, Runs], likeness: float | None) -> Row:
         "lowest": rate.lowest,
         "highest": rate.highest,
         "of the generator's rate": rate.median / measured[GENERATOR].rate.median,
+        "processor ms a frame": 1000 * processor if processor else None,
         "PSNR to fp32, dB": likeness,
     }
