@@ -21,11 +21,13 @@ from reference_networks import junyanz_resnet, randomise
 
 from cgpipe.cli import cli
 from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
+from cgpipe.metrics.evaluate import Evaluation, Evaluator
 from cgpipe.models import Model, ModelCard, find_model, load_model, save_model
 from cgpipe.networks import Generator, build_generator
 from cgpipe.training.data import load_rgb, to_network_range
 from cgpipe.training.distill import Distiller, distill, feature_distance, find_sides, load_teacher
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
+from cgpipe.training.run import Progress
 from cgpipe.training.state import load_state
 
 SMALL = {
@@ -300,3 +302,47 @@ def test_a_recipe_and_the_command_line(tmp_path: Path) -> None:
     recipe.write_text('steps = "7"\n')
     with pytest.raises(UsageError, match="steps must be of type int"):
         load_distill_config(recipe, {})
+
+
+def test_watching_keeps_the_best_and_changes_nothing(
+    teacher: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([9.0, 4.0, 6.0, 4.0, 6.0])
+    watched, plain = tmp_path / "watched", tmp_path / "plain"
+    kept: list[int] = []
+
+    def judged(evaluator: Evaluator, generator: Any) -> Evaluation:
+        torch.rand(3)
+        measured = whole(evaluator, generator)
+        row = replace(measured.figures["lite2"], kid=next(figures))
+        return replace(measured, figures={"lite2": row})
+
+    whole = Evaluator.evaluate
+    monkeypatch.setattr(Evaluator, "evaluate", judged)
+    settings = {"steps": 9, "save_every": 3, "seed": 2}
+    distill(config_of(teacher, dataset, plain, **settings))
+    distiller = Distiller(config_of(teacher, dataset, watched, **settings, watch_every=3))
+
+    def stop(progress: Progress) -> None:
+        best = watched / "red2blue-fast-best.safetensors"
+        if best.is_file():
+            kept.append(load_model(best).card.made_by["steps"])
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distiller.start(resume=False, on_progress=stop)
+    distill(config_of(teacher, dataset, watched, **settings, watch_every=3), resume=True)
+    assert kept == [3, 3, 3]
+    assert_equal_to_the_bit(weights_of(plain), weights_of(watched))
+    lines = [json.loads(line) for line in (watched / "metrics.jsonl").read_text().splitlines()]
+    measured = [(line["step"], line["kid_x1000_red2blue-fast"]) for line in lines if "pixels" not in line]
+    assert measured == [(3, 9.0), (6, 4.0), (9, 6.0)]
+    assert load_model(watched / "red2blue-fast-best.safetensors").card.made_by["steps"] == 6
+    assert load_state(watched / "state.pt")["best"] == {"red2blue-fast.safetensors": 4.0}
+
+
+def test_watching_needs_a_test_split(teacher: Path, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "testB").rename(dataset / "elsewhere")
+    with pytest.raises(DataError, match="--watch-every measures on a test split"):
+        distill(config_of(teacher, dataset, tmp_path / "run", steps=2, watch_every=1))

@@ -263,3 +263,16 @@ def test_discriminators_can_have_a_head_start(recipe: Path, tmp_path: Path) -> N
         trainer.train_step((batch, batch))
         assert not torch.equal(next(trainer.judges.parameters()), before["judges"])
         assert torch.equal(next(trainer.generators.parameters()), before["generators"]) != moves
+
+
+def test_a_run_that_is_watched_keeps_its_best_models(recipe: Path, tmp_path: Path) -> None:
+    watched, plain = tmp_path / "watched", tmp_path / "plain"
+    train(config_of(recipe, watched, epochs=1, watch_every=4))
+    train(config_of(recipe, plain, epochs=1))
+    assert_equal_to_the_bit(weights_of(watched), weights_of(plain))
+    lines = [json.loads(line) for line in (watched / "metrics.jsonl").read_text().splitlines()]
+    figures = {line["step"]: line["kid_x1000_red2blue"] for line in lines if "kid_x1000_red2blue" in line}
+    assert list(figures) == [4, 8]
+    best = load_model(watched / "red2blue-best.safetensors").card.made_by["steps"]
+    assert best == min(figures, key=lambda step: (figures[step], -step))
+    assert (watched / "blue2red-best.safetensors").is_file()

@@ -89,6 +89,7 @@ class TrainConfig:
     log_every: int = _setting(50, "Steps between lines of metrics.jsonl.")
     sample_every: int = _setting(1000, "Steps between sample grids.")
     save_every: int = _setting(500, "Steps between saves.")
+    watch_every: int = _setting(0, "Steps between measurements on the test split; the best models are kept. 0: none.")
     publish: bool = _setting(True, "Copy the model files to the user's model folder, where --to finds them.")
     stages: tuple[Stage, ...] = _setting(
         (Stage(from_epoch=1, lamda=2.5),), "Settings that change at an epoch (in a recipe only)."
@@ -110,7 +111,17 @@ class TrainConfig:
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be greater than 0, not {getattr(self, name)}.")
         for name in (
-            *("decay_epoch", "lamda", "idt_coef", "pool_size", "feature_weight", "workers", "threads", "head_start"),
+            *(
+                "decay_epoch",
+                "lamda",
+                "idt_coef",
+                "pool_size",
+                "feature_weight",
+                "workers",
+                "threads",
+                "head_start",
+                "watch_every",
+            ),
         ):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must not be negative, but is {getattr(self, name)}.")

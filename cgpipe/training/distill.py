@@ -68,6 +68,7 @@ class Distiller(Run):
     config: DistillConfig
 
     def __init__(self, config: DistillConfig) -> None:
+        super().__init__()
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -141,6 +142,11 @@ class Distiller(Run):
                 yield {side: self.arithmetic.place(pictures) for side, pictures in batch.items()}
                 if self.finished:
                     return
+
+    def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
+        sides = sides_of(self.teacher.card, self.config.dataset_dir, self.config.direction)
+        first, second = (self.config.dataset_dir / f"test{side}" for side in sides)
+        return first, second
 
     def learning_rate(self) -> float:
         config = self.config

@@ -63,6 +63,7 @@ class DistillConfig:
     log_every: int = setting(50, "Steps between lines of metrics.jsonl.")
     sample_every: int = setting(1000, "Steps between sample grids.")
     save_every: int = setting(500, "Steps between saves.")
+    watch_every: int = setting(0, "Steps between measurements on the test split; the best models are kept. 0: none.")
     publish: bool = setting(False, "Copy the model file to the user's model folder, where --model finds its name.")
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class DistillConfig:
             ),
             not_negative=(
                 *("decay", "pixel_weight", "perceptual_weight", "adversarial_weight", "feature_weight"),
-                *("workers", "threads"),
+                *("workers", "threads", "watch_every"),
             ),
         )
         for name, choices in (("precision", get_args(Precision)), ("direction", get_args(Way))):

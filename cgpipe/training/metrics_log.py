@@ -30,11 +30,17 @@ class MetricsLog:
     def write(self, step: int, epoch: int, learning_rate: float) -> None:
         """Writes a line and begins new means."""
         self.means = {name: float(total) / self._count for name, total in self._sums.items()}
-        line = {"step": step, "epoch": epoch, "learning_rate": learning_rate} | self.means
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._append({"step": step, "epoch": epoch, "learning_rate": learning_rate} | self.means)
         self._sums.clear()
         self._count = 0
+
+    def write_figures(self, step: int, epoch: int, figures: dict[str, float]) -> None:
+        """Writes a line of what was measured at this step; the means go on."""
+        self._append({"step": step, "epoch": epoch} | figures)
+
+    def _append(self, line: dict[str, float]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _complete_lines(path: Path) -> list[str]:

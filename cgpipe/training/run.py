@@ -13,10 +13,13 @@ from typing import Any, Protocol
 import torch
 
 from cgpipe.errors import TrainingError
-from cgpipe.models import Model, save_model, user_models_folder
+from cgpipe.models import Model, ModelCard, save_model, user_models_folder
+from cgpipe.training.device import Arithmetic
 from cgpipe.training.metrics_log import MetricsLog
+from cgpipe.training.sides import sides_of
 from cgpipe.training.signals import stop_on_signals
 from cgpipe.training.state import load_state, save_state
+from cgpipe.training.watch import Watch
 
 STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"
@@ -51,6 +54,8 @@ class RunConfig(Protocol):
     """What every run is told; intervals are in steps."""
 
     @property
+    def dataset_dir(self) -> Path: ...
+    @property
     def checkpoint_dir(self) -> Path: ...
     @property
     def publish(self) -> bool: ...
@@ -60,6 +65,8 @@ class RunConfig(Protocol):
     def sample_every(self) -> int: ...
     @property
     def save_every(self) -> int: ...
+    @property
+    def watch_every(self) -> int: ...
 
 
 class Run(ABC):
@@ -70,9 +77,13 @@ class Run(ABC):
     """
 
     config: RunConfig
+    arithmetic: Arithmetic
     total_steps: int
     step: int = 0
     epoch: int = 0
+
+    def __init__(self) -> None:
+        self.watch = Watch()
 
     @abstractmethod
     def batches(self) -> Iterator[Any]:
@@ -106,6 +117,11 @@ class Run(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`state_dict` gave; RuntimeError or ValueError where it does not fit."""
 
+    def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
+        """Of a model of this run: pictures to translate, and real ones of what the result should look like."""
+        first, second = (self.config.dataset_dir / f"test{side}" for side in sides_of(card, self.config.dataset_dir))
+        return first, second
+
     def start(self, *, resume: bool, on_progress: Callable[[Progress], None] | None = None) -> TrainReport:
         """Begins, or goes on exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
 
@@ -131,6 +147,8 @@ class Run(ABC):
                     self._require_finite(all(math.isfinite(loss) for loss in log.means.values()))
                 if self.finished or self.step % config.sample_every == 0:
                     self.write_samples()
+                if config.watch_every and (self.finished or self.step % config.watch_every == 0):
+                    log.write_figures(self.step, self.epoch, self._measure())
                 if self.finished or stop_asked() or self.step % config.save_every == 0:
                     self.save()
                 on_progress(self._progress(log.means, (time.monotonic() - started) / (self.step - first_step)))
@@ -143,6 +161,15 @@ class Run(ABC):
     def finished(self) -> bool:
         """Whether every step is done."""
         return self.step >= self.total_steps
+
+    def _measure(self) -> dict[str, float]:
+        """KID of each model; the best so far are kept."""
+        return {
+            f"kid_x1000_{path.stem}": self.watch.look(
+                path, model, self.test_folders(model.card), self.arithmetic.device
+            )
+            for path, model in self.models()
+        }
 
     def _progress(self, losses: dict[str, float], seconds: float) -> Progress:
         return Progress(
@@ -165,7 +192,7 @@ class Run(ABC):
         """The state, and the model files, which ``--to`` finds."""
         # Model files hold half precision: what overflows there has exploded already.
         self._require_finite(all(bool(weight.half().isfinite().all()) for weight in self.weights()))
-        save_state(self.config.checkpoint_dir / STATE_NAME, self.state_dict())
+        save_state(self.config.checkpoint_dir / STATE_NAME, {**self.state_dict(), "best": self.watch.best})
         for path, model in self.models():
             save_model(path, model)
             if self.config.publish:
@@ -181,6 +208,7 @@ class Run(ABC):
     def _resume(self) -> None:
         path = self.config.checkpoint_dir / STATE_NAME
         state = load_state(path)
+        self.watch.best = dict(state.get("best", {}))
         try:
             self.load_state_dict(state)
         except (RuntimeError, ValueError) as error:

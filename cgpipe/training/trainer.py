@@ -55,6 +55,7 @@ class Trainer(Run):
     config: TrainConfig
 
     def __init__(self, config: TrainConfig) -> None:
+        super().__init__()
         self.config = config
         if config.threads:
             torch.set_num_threads(config.threads)
