@@ -36,6 +36,15 @@ def size(value: str) -> int | str:
     return int(value)
 
 
+def batch_size(value: str) -> int | None:
+    """A number of pictures, or None for ``auto``."""
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) == 0:
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of pictures.")
+    return int(value)
+
+
 def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     """One decorator of several, shown in help in the order in which they stand here."""
 
@@ -98,7 +107,11 @@ speed_options = together(
         "the same name for each picture, one picture for all, or for a video another video.",
     ),
     click.option(
-        "--batch-size", type=click.IntRange(min=1), help="Pictures translated at a time.  [default: 1, on a GPU 8]"
+        "--batch-size",
+        type=batch_size,
+        default="auto",
+        metavar="auto|COUNT",
+        help="Pictures translated at a time. auto: one on a CPU; on a GPU doubled until that stops paying.",
     ),
     click.option(
         "--workers",

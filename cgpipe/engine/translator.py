@@ -228,6 +228,10 @@ class Translator:
             if isinstance(items, Generator):
                 items.close()
 
+    def forget_limit(self) -> None:
+        """Tries whole batches again, where memory had no room for one before."""
+        self._largest = None
+
     def _pixels(self, batch: Batch) -> int:
         """How many pixels of a batch the generator will see."""
         height, width = batch.pixels.shape[1:3]

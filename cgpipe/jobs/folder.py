@@ -17,6 +17,7 @@ from typing import Unpack
 
 import cv2
 
+from cgpipe.engine.batch_size import choose_batch_size
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import TranslatorOptions
@@ -91,7 +92,7 @@ def translate_folder(
         quality: of JPEG and WebP, 1 to 100.
         overwrite: translate again what is done.
         recursive: go into sub-folders.
-        batch_size: pictures of one size translated together; by default 1 on a CPU and 8 on a GPU.
+        batch_size: pictures of one size translated together; by default what is fastest, which is tried on a GPU.
         workers: processes that decode; 0 decodes in a thread of this one. By default one for every four processors
             where processes fork, else 0: elsewhere a script that does not guard its main module could not start them.
         ahead: batches that each of them decodes ahead.
@@ -113,8 +114,9 @@ def translate_folder(
     translator = load_translator(
         found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, start=start, **options
     )
-    on_gpu = translator.device.type == "cuda"
-    batch_size = batch_size or (8 if on_gpu else 1)
+    # Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them.
+    side = translator.model.card.training_size or 256
+    batch_size = batch_size or choose_batch_size(translator, side, side)
     default_workers = (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
     workers = min(default_workers if workers is None else workers, plan.count)
     work = {"batch_size": batch_size, "workers": workers, "mask": None if mask is None else os.fspath(mask)}

@@ -14,6 +14,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from cgpipe.engine.batch_size import choose_batch_size
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator, TranslatorOptions
@@ -43,7 +44,7 @@ class VideoOptions(TypedDict, total=False):
     a stream ends. ``audio``: keep sound. ``mask``: confines the change: a grey video (or pictures, as an input may be),
     frame by frame, or one picture for all. ``hwaccel``: a device that decodes, ``threads``: of the decoder.
     ``side_by_side``: original and translation in one picture. ``overwrite``: translate again what is done.
-    ``batch_size``: frames translated together, by default 1 on a CPU and 8 on a GPU. ``ahead``: batches that each stage
+    ``batch_size``: frames translated together, by default what is fastest. ``ahead``: batches that each stage
     works ahead.
     """
 
@@ -190,7 +191,7 @@ class VideoJob:
         self._start: StartUp | None = start  # of the first video alone
         self.on_start = on_start
         self.on_frames = on_frames
-        self.batch_size = video.get("batch_size") or (8 if translator.device.type == "cuda" else 1)
+        self.batch_size = video.get("batch_size") or 1
         self.ahead = video.get("ahead", 2)
 
     def run(self, input: str, output: str) -> VideoReport:
@@ -203,7 +204,10 @@ class VideoJob:
             report.skipped = True
             return report
         with open_source(input, **self._of_source()) as source, self._open_mask(source.info) as mask:
-            self._tell(report, source.info.notices)
+            info = source.info
+            self._tell(report, info.notices)
+            if self.video.get("batch_size") is None:
+                self.batch_size = choose_batch_size(self.translator, info.height, info.width)
             with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
                 if self.on_start:
                     self.on_start(report.model, source.info.frames)
