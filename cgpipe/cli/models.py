@@ -15,6 +15,7 @@ from cgpipe.cli.group import CommandGroup
 from cgpipe.cli.options import domain, foreign_options, json_flag
 
 if TYPE_CHECKING:
+    from cgpipe.engine.export import Format
     from cgpipe.models import Entry, ModelCard
 
 Row = tuple[str, str]
@@ -25,7 +26,7 @@ _TEXT_WIDTH = 100
 
 @click.group(cls=CommandGroup)
 def command() -> None:
-    """List, show and import models, and choose the default one.
+    """List, show, import and export models, and choose the default one.
 
     Your own models live in one folder: $CGPIPE_MODELS, or else a folder that `cgpipe models list` names.
     """
@@ -101,6 +102,35 @@ def import_(file: Path, **options: Any) -> None:
         click.echo(f"Recognised as {entry.card.made_by['recognised_as']}.")
         click.echo("".join(f"{note}\n" for note in entry.card.notes.splitlines()), nl=False)
     click.echo(f"{entry.card.pair} is now {entry.path}")
+
+
+@command.command()
+@click.argument("model", metavar="NAME|DOMAIN|FILE")
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "torchscript", "torch-export", "openvino"]),
+    required=True,
+    help="onnx and openvino are extras: pip install 'cgpipe[onnx]'.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: NAME.SUFFIX, here]")
+@click.option(
+    "--with-normalisation",
+    is_flag=True,
+    help="Pixels in and out: (N, H, W, 3) uint8 RGB. Without, (N, 3, H, W) float in [-1, 1].",
+)
+def export(model: str, format: Format, output: Path | None, with_normalisation: bool) -> None:
+    """Write a model's network as a file that other programs load.
+
+    It takes any number of pictures of any size, in sides that are multiples of a number which is told. The file is
+    compared with the network itself at three sizes before it appears.
+    """
+    from cgpipe.engine.export import SUFFIXES, export_model
+    from cgpipe.models import load_any
+
+    entry, _ = _look_up(model)
+    path = output or Path(f"{entry.name}{SUFFIXES[format]}")
+    done = export_model(load_any(entry.path), path, format, with_normalisation=with_normalisation)
+    click.echo(f"Written to {path}: sides in multiples of {done.multiple}, error {100 * done.error:.2g}% of white.")
 
 
 @command.command(short_help="Show or set the model that is used when none is named.")

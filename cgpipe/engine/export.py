@@ -201,11 +201,13 @@ def _load_onnx(path: Path) -> Run:
 
 
 def _write_torchscript(network: nn.Module, path: Path) -> None:
-    torch.jit.save(to_torchscript(network), str(path))
+    with _quiet():
+        torch.jit.save(to_torchscript(network), str(path))
 
 
 def _load_torchscript(path: Path) -> Run:
-    loaded: Run = torch.jit.load(str(path))
+    with _quiet():
+        loaded: Run = torch.jit.load(str(path))
     return loaded
 
 
