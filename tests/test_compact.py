@@ -83,3 +83,21 @@ def test_feature_heads_judge_each_map() -> None:
     heads = FeatureHeads([40, 112], width=8)
     maps = heads([torch.zeros((2, 40, 16, 16)), torch.zeros((2, 112, 8, 8))])
     assert [tuple(m.shape) for m in maps] == [(2, 1, 16, 16), (2, 1, 8, 8)]
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+def test_reflection_makes_no_edges(padding: str) -> None:
+    """A surface of one colour stays one up to the edge, where all sub-pixels are made alike."""
+    generator = build_generator("compact", padding=padding, norm="none").eval()
+    assert isinstance(generator, CompactGenerator)
+    with torch.inference_mode():
+        for conv in generator.subpixel_convolutions():
+            for weight in (conv.weight, conv.bias):
+                weight.copy_(weight[::4].repeat_interleave(4, dim=0))
+        result = generator(torch.full((1, 3, 64, 64), 0.5))
+    assert (result.amax((2, 3)) - result.amin((2, 3)) < 1e-5).all() == (padding == "reflect")
+
+
+def test_a_padding_that_is_not_known_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown padding 'circular'"):
+        build_generator("compact", padding="circular")
