@@ -58,6 +58,22 @@ def test_no_change_leaves_every_bit(dtype: torch.dtype) -> None:
     assert torch.equal(add_change(pixels, seen, seen).int(), pixels.int())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_and_the_picture_beside_it_change_no_bit(threads: int) -> None:
+    pixels = torch.randint(0, 256, (2, 90, 70, 3), dtype=torch.uint8)
+    seen = torch.rand((2, 3, 24, 20)) * 255
+    translated = torch.cat([seen[:1] + 20, 255 - seen[1:]])  # the detail of one is kept, that of the other lost
+    mask = torch.randint(0, 256, (2, 90, 70), dtype=torch.uint8)
+    alone = [add_change(*(x[i : i + 1] for x in (pixels, seen, translated)), 1.5, mask[i : i + 1]) for i in (0, 1)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(add_change(pixels, seen, translated, 1.5, mask), torch.cat(alone))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def striped(height: int, width: int, period: int, low: float, high: float) -> torch.Tensor:
     """Grey columns that alternate, (1, 3, height, width)."""
     columns = torch.where(torch.arange(width) % period < period // 2, low, high)

@@ -7,12 +7,17 @@ added to the original, which so keeps its own detail, but for detail that the ge
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from itertools import product
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
+
+from cgpipe.engine.lanes import lanes
 
 Size = int | Literal["auto", "full"]
 
@@ -93,23 +98,71 @@ def add_change(
     """
     height, width = pixels.shape[1:3]
     white = highest(pixels.dtype)
-    lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1).expand_as(seen)
-    layers = torch.cat([(translated - seen) * strength + lost * seen, lost], 1)
-    # Wide first, while there are few rows: (N, 6, h, w) -> (N, h, 2 * W * 3).
-    wide = torch.cat(
-        [layers[..., band.inputs] @ band.weights.T for band in resampling(layers.shape[3], width, layers.device)], 3
-    )
-    wide = wide.unflatten(1, (2, 3)).permute(0, 3, 1, 4, 2).flatten(2).contiguous()
     result = torch.empty(pixels.shape, dtype=pixels.dtype, device=pixels.device)
-    for band in resampling(layers.shape[2], height, layers.device):
-        for index, original in enumerate(pixels):
-            rows = original[band.outputs].flatten(1).float()
-            added, share = (band.weights @ wide[index, band.inputs]).chunk(2, 1)
-            added.addcmul_(rows, share, value=-1)
-            if mask is not None:
-                added.mul_(mask[index, band.outputs].float().div_(white).repeat_interleave(3, 1))
-            result[index, band.outputs] = to_integer(rows.add_(added), pixels.dtype).view(-1, width, 3)
+    bands = resampling(seen.shape[2], height, pixels.device)
+
+    @torch.inference_mode()  # It holds for one thread alone.
+    def bring_up(index: int) -> _Change:
+        return _Change.seen_in(seen[index : index + 1], translated[index : index + 1], strength, white, width)
+
+    @torch.inference_mode()
+    def add(index: int, band: Band) -> None:
+        rows = pixels[index, band.outputs].flatten(1).float()
+        added = changes[index].of(rows, band)
+        if mask is not None:
+            added.mul_(mask[index, band.outputs].float().div_(white).repeat_interleave(3, 1))
+        result[index, band.outputs] = to_integer(rows.add_(added), pixels.dtype).view(-1, width, 3)
+
+    with _tasks(pixels.device) as side_by_side:
+        changes = list(side_by_side(bring_up, range(len(pixels))))
+        list(side_by_side(add, *zip(*product(range(len(pixels)), bands), strict=True)))
     return result
+
+
+@contextmanager
+def _tasks(device: torch.device) -> Generator[Callable[..., Iterable[Any]], None, None]:
+    """``map``, on a CPU in as many threads as torch may use here."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        yield map
+    else:
+        with lanes(threads) as pool:
+            yield pool.map
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The change of one picture and the share of its detail that is lost, brought up in width alone: (h, W * 3)."""
+
+    change: torch.Tensor
+    lost: torch.Tensor | None
+    lossy: Sequence[bool]
+    """The lines of which any detail is lost."""
+
+    @classmethod
+    def seen_in(cls, seen: torch.Tensor, translated: torch.Tensor, strength: float, white: int, width: int) -> _Change:
+        """From what the generator saw and made of it, (1, 3, h, w)."""
+        change = (translated - seen) * strength
+        lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1)
+        # A GPU would have to be waited for to know.
+        lossy = lost[0, 0].any(1).tolist() if lost.device.type == "cpu" else [True] * lost.shape[2]
+        if not any(lossy):
+            return cls(widened(change, width), None, lossy)
+        return cls(widened(change.addcmul_(lost, seen), width), widened(lost.expand_as(change), width), lossy)
+
+    def of(self, rows: torch.Tensor, band: Band) -> torch.Tensor:
+        """What is to be added to the rows of a band, (lines, W * 3)."""
+        added = band.weights @ self.change[band.inputs]
+        if self.lost is not None and any(self.lossy[band.inputs]):
+            added.addcmul_(rows, band.weights @ self.lost[band.inputs], value=-1)
+        return added
+
+
+def widened(planes: torch.Tensor, width: int) -> torch.Tensor:
+    """Planes (1, 3, h, w) resampled in width alone, while there are few lines: interleaved, (h, width * 3)."""
+    bands = resampling(planes.shape[3], width, planes.device)
+    wide = torch.cat([planes[0, :, :, band.inputs] @ band.weights.T for band in bands], 2)
+    return wide.permute(1, 2, 0).flatten(1)
 
 
 def detail_lost(seen: torch.Tensor, translated: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import cycle
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 
 from cgpipe.engine.backends import Engine
 from cgpipe.engine.cuda import Conveyor, CudaGpu
+from cgpipe.engine.lanes import lanes
 from cgpipe.engine.network import Network
 from cgpipe.engine.precision import Precision
 from cgpipe.engine.scale import Size, add_change, highest, resize, to_integer, working_size
@@ -194,36 +194,35 @@ class Translator:
         On a CPU as many batches run side by side as torch has threads, one thread each: for small networks and large
         that is faster than all threads on one, since they never wait for one another. Only large pictures run alone.
         """
-        # What a lane is told, torch tells every thread that comes later, the one of the next stream too.
+        # The thread of a pipeline's stage may have been told of fewer.
         torch.set_num_threads(self._threads)
         # What is compiled is so for a number of threads.
         on_devices = self._conveyor is not None or len(self._team) > 1
-        lanes = 1 if on_devices or self.engine == "compile" else self._threads
-        depth = IN_FLIGHT * len(self._team) if on_devices else lanes - 1
+        width = 1 if on_devices or self.engine == "compile" else self._threads
+        depth = IN_FLIGHT * len(self._team) if on_devices else width - 1
         turns = cycle(self._team)
         before = torch.Size((0,))
         under_way: deque[Callable[[], Batch | T]] = deque()
-        pool = ThreadPoolExecutor(lanes, "cgpipe-translator", initializer=torch.set_num_threads, initargs=(1,))
         try:
-            for item in items:
-                if not isinstance(item, Batch):
-                    under_way.append(partial(_itself, item))
-                elif lanes > 1 and self._pixels(item) <= LANE_PIXELS:
-                    under_way.append(pool.submit(self.translate, item).result)
-                else:
-                    while under_way and lanes > 1:
+            with lanes(width) as pool:
+                for item in items:
+                    if not isinstance(item, Batch):
+                        under_way.append(partial(_itself, item))
+                    elif width > 1 and self._pixels(item) <= LANE_PIXELS:
+                        under_way.append(pool.submit(self.translate, item).result)
+                    else:
+                        while under_way and width > 1:
+                            yield under_way.popleft()()
+                        shape = item.pixels.shape
+                        # The last batch of a clip is filled up to the shape of the others.
+                        short = shape[1:] == before[1:] and len(item) < before[0]
+                        before = before if short else shape
+                        under_way.append(next(turns)._launch(item, before[0]))
+                    while len(under_way) > depth:
                         yield under_way.popleft()()
-                    shape = item.pixels.shape
-                    # The last batch of a clip is filled up to the shape of the others.
-                    short = shape[1:] == before[1:] and len(item) < before[0]
-                    before = before if short else shape
-                    under_way.append(next(turns)._launch(item, before[0]))
-                while len(under_way) > depth:
+                while under_way:
                     yield under_way.popleft()()
-            while under_way:
-                yield under_way.popleft()()
         finally:
-            pool.shutdown(cancel_futures=True)
             # At once, and not when nothing refers to it any more: the stage before has a thread and an open file.
             if isinstance(items, Generator):
                 items.close()
