@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from cgpipe.cli import cli
 from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.models import find_model, load_model
 from cgpipe.training.config import TrainConfig, load_config
-from cgpipe.training.state import load_state
+from cgpipe.training.state import load_state, save_state
 from cgpipe.training.testing import record
 from cgpipe.training.testing import test as run_test
 from cgpipe.training.trainer import Trainer, train
@@ -113,10 +114,13 @@ def test_a_run_leaves_models_samples_and_figures(recipe: Path, tmp_path: Path) -
 
 def test_a_stage_changes_the_loss_when_its_epoch_comes(recipe: Path, tmp_path: Path) -> None:
     trainer = Trainer(config_of(recipe, tmp_path / "run"))
-    batch = torch.rand((2, 3, 32, 32)) * 2 - 1
-    first = trainer._generator_losses(batch, batch)[0]["cycle_a"].item()
-    trainer.epoch = 3
-    assert trainer._generator_losses(batch, batch)[0]["cycle_a"].item() == pytest.approx(first / 2)
+    batch = {domain: torch.rand((2, 3, 32, 32)) * 2 - 1 for domain in "ab"}
+    cycle_losses = []
+    for epoch in (0, 3):
+        trainer.epoch = epoch
+        losses, _ = trainer.networks.generator_losses(batch, trainer._settings_in_force())
+        cycle_losses.append(losses["cycle_a"].item())
+    assert cycle_losses[1] == pytest.approx(cycle_losses[0] / 2)
 
 
 def test_runs_repeat_by_their_seed(recipe: Path, tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def wait_for_a_save(process: subprocess.Popen[bytes], run: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--epochs", "100000", "--no-publish"]
+    command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--epochs", "5000", "--no-publish"]
     command += ["--checkpoint-dir", str(run), "--results-dir", str(run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         wait_for_a_save(process, run)  # type: ignore[arg-type]
@@ -188,8 +192,9 @@ def test_nothing_to_resume_and_networks_that_do_not_fit_are_errors(recipe: Path,
     with pytest.raises(TrainingError, match="nothing to resume"):
         train(config_of(recipe, tmp_path / "run"), resume=True)
     train(config_of(recipe, tmp_path / "run", epochs=1))
-    with pytest.raises(TrainingError, match="does not fit"):
-        train(config_of(recipe, tmp_path / "run", gen_settings={"channels": 32, "blocks": 2}), resume=True)
+    for settings in ({"gen_settings": {"channels": 32, "blocks": 2}}, {"norm": "batch"}, {"dis_net": "pixel"}):
+        with pytest.raises(TrainingError, match=f"does not fit.* was made with {next(iter(settings))} = "):
+            train(config_of(recipe, tmp_path / "run", **settings), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -256,13 +261,103 @@ def test_a_run_can_start_with_models_that_are_there(recipe: Path, tmp_path: Path
 
 def test_discriminators_can_have_a_head_start(recipe: Path, tmp_path: Path) -> None:
     trainer = Trainer(config_of(recipe, tmp_path / "run", head_start=2))
-    batch = torch.rand((2, 3, 32, 32)) * 2 - 1
+    batch = noise_batch()
     for step, moves in ((1, False), (2, False), (3, True)):
         trainer.step = step
-        before = {part: next(getattr(trainer, part).parameters()).clone() for part in ("generators", "judges")}
-        trainer.train_step((batch, batch))
-        assert not torch.equal(next(trainer.judges.parameters()), before["judges"])
-        assert torch.equal(next(trainer.generators.parameters()), before["generators"]) != moves
+        assert moved_by_a_step(trainer, batch) == {"a_to_b": moves, "b_to_a": moves, "judge_a": True, "judge_b": True}
+
+
+def noise_batch(count: int = 2, side: int = 32) -> dict[str, torch.Tensor]:
+    return {domain: torch.rand((count, 3, side, side)) * 2 - 1 for domain in "ab"}
+
+
+def moved_by_a_step(trainer: Trainer, batch: dict[str, torch.Tensor]) -> dict[str, bool]:
+    """Which networks a training step changes."""
+    trainer.step = max(trainer.step, 1)  # no step is done yet: that is before any head start
+    names = ("a_to_b", "b_to_a", "judge_a", "judge_b")
+    before = {name: [p.clone() for p in getattr(trainer.networks, name).parameters()] for name in names}
+    trainer.train_step(batch)
+    after = {name: list(getattr(trainer.networks, name).parameters()) for name in names}
+    return {n: not all(torch.equal(x, y) for x, y in zip(before[n], after[n], strict=True)) for n in names}
+
+
+@pytest.mark.parametrize("frozen", ["a_to_b", "judge_a,judge_b", "a_to_b, b_to_a"])
+def test_what_is_frozen_does_not_learn_and_the_rest_does(recipe: Path, tmp_path: Path, frozen: str) -> None:
+    trainer = Trainer(config_of(recipe, tmp_path / "run", freeze=frozen))
+    moved = moved_by_a_step(trainer, noise_batch())
+    assert {name for name, moves in moved.items() if not moves} == set(frozen.replace(" ", "").split(","))
+
+
+def test_a_run_can_be_resumed_with_other_networks_frozen(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(config_of(recipe, run, epochs=1, freeze="judge_a"))
+    assert train(config_of(recipe, run, epochs=2, freeze="b_to_a"), resume=True).finished
+
+
+@pytest.mark.parametrize("gan_loss", ["vanilla", "hinge", "wgan-gp"])
+def test_every_adversarial_loss_trains(recipe: Path, tmp_path: Path, gan_loss: str) -> None:
+    trainer = Trainer(config_of(recipe, tmp_path / "run", gan_loss=gan_loss))
+    assert all(moved_by_a_step(trainer, noise_batch()).values())
+    losses = trainer.train_step(noise_batch())
+    assert all(loss.isfinite() for loss in losses.values())
+    assert ("penalty_a" in losses) == (gan_loss == "wgan-gp")
+
+
+def test_diffaugment_changes_what_the_discriminators_see_in_a_way_that_repeats(recipe: Path, tmp_path: Path) -> None:
+    for name, kinds in (("plain", ""), ("one", "color,translation,cutout"), ("two", "color,translation,cutout")):
+        train(config_of(recipe, tmp_path / name, epochs=1, diffaugment=kinds))
+    plain, one, two = (weights_of(tmp_path / name) for name in ("plain", "one", "two"))
+    assert_equal_to_the_bit(one, two)
+    assert any(not torch.equal(plain[name], one[name]) for name in one)
+
+
+def test_a_plateau_is_remembered_by_a_resumed_run(recipe: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    settings: dict[str, Any] = {"lr_policy": "plateau", "lr_step": 1, "gan_loss": "hinge", "lr": 0.01}
+    train(config_of(recipe, whole, epochs=6, **settings))
+    for epochs in (1, 2, 6):
+        train(config_of(recipe, parts, epochs=epochs, **settings), resume=epochs > 1)
+    assert_equal_to_the_bit(weights_of(whole), weights_of(parts))
+    rates = [json.loads(line)["learning_rate"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert rates[0] == 0.01
+    assert rates[-1] < 0.01
+
+
+def test_a_state_without_what_was_added_later_goes_on_to_the_same_weights(recipe: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config_of(recipe, whole, epochs=2, decay_epoch=9))
+    train(config_of(recipe, parts, epochs=1, decay_epoch=9))
+    state = load_state(parts / "state.pt")
+    for name in ("plateau", "scaler"):
+        del state[name]
+    save_state(parts / "state.pt", state)
+    train(config_of(recipe, parts, epochs=2, decay_epoch=9), resume=True)
+    assert_equal_to_the_bit(weights_of(whole), weights_of(parts))
+
+
+def test_fp16_gradients_are_kept_in_range_and_the_scale_is_remembered(recipe: Path, tmp_path: Path) -> None:
+    trainers = [Trainer(config_of(recipe, tmp_path / "run")) for _ in range(2)]
+    for trainer, scale in zip(trainers, (2.0**40, 16.0), strict=True):
+        # As on a GPU: a CPU has the types, if not the speed.
+        trainer.arithmetic = replace(trainer.arithmetic, dtype=torch.float16)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    first, second = trainers
+    assert not any(moved_by_a_step(first, noise_batch()).values())  # the gradients have left the range
+    assert first.scaler.get_scale() < 2.0**40
+    assert all(moved_by_a_step(second, noise_batch()).values())
+    second.load_state_dict(first.state_dict())
+    assert second.scaler.get_scale() == first.scaler.get_scale()
+
+
+def test_testing_shows_the_models_and_does_not_train(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(config_of(recipe, run, epochs=1))
+    before = (run / "state.pt").read_bytes()
+    command = ["train", "--config", str(recipe), "--checkpoint-dir", str(run), "--results-dir", str(tmp_path / "shown")]
+    result = CliRunner().invoke(cli, [*command, "--testing"])
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "shown").glob("*.jpg"))) == 2
+    assert (run / "state.pt").read_bytes() == before
 
 
 def test_a_run_that_is_watched_keeps_its_best_models(recipe: Path, tmp_path: Path) -> None:

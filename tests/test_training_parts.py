@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +15,15 @@ import torch
 
 from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.media.folders import find_pictures
+from cgpipe.networks import GENERATORS, build_generator
+from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import Stage, TrainConfig, load_config
 from cgpipe.training.data import Place, UnpairedPictures, augment, epoch_length, training_batches
-from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_loss
+from cgpipe.training.device import choose_arithmetic
+from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty
+from cgpipe.training.methods import build_method
 from cgpipe.training.pool import ImagePool
-from cgpipe.training.schedule import learning_rate_factor
+from cgpipe.training.schedule import Plateau, learning_rate_factor
 from cgpipe.training.state import load_state, save_state
 
 
@@ -55,6 +61,13 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ("crop_height = 300", "does not fit"),
         ('source = "zebra"', "different names"),
         ("[[stages]]\nepoch = 3", "stages"),
+        ('gan_loss = "least squares"', "gan_loss must be one of lsgan, vanilla"),
+        ('freeze = "judge_c"', "freeze takes a_to_b"),
+        ('freeze = "a_to_b,b_to_a,judge_a,judge_b"', "nothing is left"),
+        ('diffaugment = "colour"', "diffaugment takes color"),
+        ('gan_loss = "hinge"\nlabel_smoothing = 0.1', "no labels to smooth"),
+        ("label_smoothing = 1.0", "less than 1"),
+        ('gan_loss = "wgan-gp"\nnorm = "batch"', "batch norm mixes"),
         ("[[stages]]\nfrom_epoch = 3\ncrop_width = 999", "does not fit"),
     ],
 )
@@ -92,7 +105,11 @@ def test_what_the_command_line_says_holds_for_the_whole_run(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("epochs", "decay", "words"),
-    [(40, 100, "40 epochs at"), (5, 5, "5 epochs at"), (200, 100, "from epoch 100")],
+    [
+        (40, 100, "40 epochs at learning rate 0.0002 throughout (it would fall from epoch 100 on)"),
+        (5, 5, "5 epochs at learning rate 0.0002 throughout"),
+        (200, 100, "from epoch 100 on falling linearly to 0"),
+    ],
 )
 def test_the_schedule_is_said_in_words(epochs: int, decay: int, words: str) -> None:
     assert words in TrainConfig(epochs=epochs, decay_epoch=decay).schedule()
@@ -168,9 +185,43 @@ def test_crops_lie_within_pictures_of_every_size() -> None:
 
 def test_lsgan_is_the_squared_distance_from_what_is_claimed() -> None:
     judgement = [(1.0, torch.tensor([[0.0, 2.0]])), (0.5, torch.tensor([[3.0]]))]
-    assert adversarial_loss(judgement, real=True) == pytest.approx(1 + 0.5 * 4)
-    assert adversarial_loss(judgement, real=False) == pytest.approx(2 + 0.5 * 9)
+    assert generator_loss(judgement) == pytest.approx(1 + 0.5 * 4)
     assert discriminator_loss(judgement, judgement) == pytest.approx(0.5 * (3 + 6.5))
+    # With the label 0.8 instead of 1, the mean of 0.8 ** 2 and 1.2 ** 2, and half of 2.2 ** 2.
+    assert discriminator_loss(judgement, judgement, smoothing=0.2) == pytest.approx(0.5 * (1.04 + 2.42 + 6.5))
+
+
+def cross_entropy(logit: float, label: float) -> float:
+    likely = 1 / (1 + math.exp(-logit))
+    return -label * math.log(likely) - (1 - label) * math.log(1 - likely)
+
+
+@pytest.mark.parametrize(
+    ("kind", "generator", "discriminator"),
+    [
+        ("vanilla", cross_entropy(0.5, 1), 0.5 * (cross_entropy(2.0, 1) + cross_entropy(0.5, 0))),
+        ("hinge", -0.5, 0.5 * (0 + 1.5)),
+        ("wgan-gp", -0.5, 0.5 * (-2.0 + 0.5)),
+    ],
+)
+def test_adversarial_losses_are_those_of_their_papers(kind: Any, generator: float, discriminator: float) -> None:
+    real, fake = [(1.0, torch.tensor([[2.0]]))], [(1.0, torch.tensor([[0.5]]))]
+    assert generator_loss(fake, kind) == pytest.approx(generator)
+    assert discriminator_loss(real, fake, kind) == pytest.approx(discriminator)
+
+
+def test_vanilla_labels_can_be_smoothed() -> None:
+    real, fake = [(1.0, torch.tensor([[2.0]]))], [(1.0, torch.tensor([[0.5]]))]
+    wanted = 0.5 * (cross_entropy(2.0, 0.9) + cross_entropy(0.5, 0))
+    assert discriminator_loss(real, fake, "vanilla", smoothing=0.1) == pytest.approx(wanted)
+
+
+def test_the_gradient_penalty_asks_for_a_slope_of_one() -> None:
+    real, fake = torch.rand((2, 3, 4, 4)), torch.rand((2, 3, 4, 4))
+    for factor, wanted in ((1.0, 0.0), (3.0, 0.5 * 10 * 4)):
+        # The mean of N logits that are x times sqrt(N) each has the slope 1.
+        penalty = gradient_penalty(lambda x, f=factor: [(f, x * 48**0.5)], real, fake)  # type: ignore[misc]
+        assert float(penalty) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_cycle_loss_is_the_mean_difference() -> None:
@@ -208,6 +259,113 @@ def test_the_learning_rate_falls_linearly_after_the_decay_epoch(
     epoch: float, epochs: int, decay: int, factor: float
 ) -> None:
     assert learning_rate_factor(epoch, epochs=epochs, decay_epoch=decay) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("policy", "epoch", "factor"),
+    [
+        *[
+            ("cosine", 100, 1),
+            ("cosine", 150, 0.5),
+            ("cosine", 200, 0),
+            ("cosine", 125, (1 + math.cos(math.pi / 4)) / 2),
+        ],
+        *[("step", 99, 1), ("step", 100, 0.1), ("step", 129, 0.1), ("step", 130, 0.01), ("plateau", 150, 1)],
+    ],
+)
+def test_policies_fall_in_their_own_way(policy: Any, epoch: float, factor: float) -> None:
+    found = learning_rate_factor(epoch, epochs=200, decay_epoch=100, policy=policy, step=30)
+    assert found == pytest.approx(factor)
+
+
+def test_a_plateau_makes_the_learning_rate_fall_and_progress_does_not() -> None:
+    plateau, factors = Plateau(patience=2), []
+    for loss in (5.0, 4.0, 4.0, 3.99, 4.0, 4.0, 3.0):
+        for _ in range(3):
+            plateau.add(torch.tensor(loss))
+        plateau.end_epoch()
+        factors.append(plateau.factor)
+    assert factors == pytest.approx([1, 1, 1, 0.2, 0.2, 0.04, 0.04])
+
+
+# -- networks and what the discriminators see ------------------------------------------------------------------------
+
+
+def networks(**settings: Any) -> Any:
+    return build_method(TrainConfig(feature_weight=0.0, **({"ngf": 2, "ndf": 2} | settings)))
+
+
+def kinds_of(network: torch.nn.Module) -> set[str]:
+    return {type(module).__name__ for module in network.modules()}
+
+
+def test_norm_is_that_of_generators_and_discriminators() -> None:
+    for norm, layer in (("batch", "BatchNorm2d"), ("instance", "InstanceNorm"), ("instance_affine", "InstanceNorm")):
+        built = networks(norm=norm, gen_net="resnet_6blocks")
+        assert all(layer in kinds_of(network) for network in (built.a_to_b, built.judge_b))
+    built = networks(norm="none", gen_net="resnet_6blocks")
+    assert not kinds_of(built) & {"BatchNorm2d", "InstanceNorm"}
+
+
+@pytest.mark.parametrize(("gen_net", "layers"), [("resnet_6blocks", 6), ("unet_128", 2), ("unet_256", 3)])
+def test_dropout_is_there_when_it_is_asked_for(gen_net: str, layers: int) -> None:
+    for dropout in (True, False):
+        built = networks(gen_net=gen_net, dropout=dropout, crop_height=256, crop_width=256, load_min=256)
+        found = [module for module in built.b_to_a.modules() if isinstance(module, torch.nn.Dropout)]
+        assert len(found) == (layers if dropout else 0)
+
+
+def test_every_generator_can_be_named_and_the_help_names_it() -> None:
+    words = next(f.metadata["help"] for f in fields(TrainConfig) if f.name == "gen_net")
+    for name in GENERATORS:
+        built = networks(gen_net=name, crop_height=256, crop_width=256, load_min=256)
+        wanted = build_generator(name, **({} if name.startswith("compact") else {"ngf": 2}))
+        assert str(built.a_to_b) == str(wanted)
+        assert name.removesuffix("_antialias") in words or name in ("resnet", "unet")
+
+
+def test_a_pixel_discriminator_judges_every_pixel_and_patches_are_fewer() -> None:
+    for dis_net, side in (("pixel", 64), ("n_layers", 6)):
+        ((_, logits),) = networks(dis_net=dis_net).judge_a(torch.zeros((1, 3, 64, 64)))
+        assert logits.shape == (1, 1, side, side)
+
+
+def test_gpu_ids_choose_the_device() -> None:
+    assert choose_arithmetic("-1", "fp32").device == torch.device("cpu")
+    for ids in ("99", "first"):
+        with pytest.raises(UsageError, match="--gpu-ids"):
+            choose_arithmetic(ids, "fp32")
+
+
+def test_a_cpu_does_not_train_in_fp16() -> None:
+    with pytest.raises(UsageError, match="fp16"):
+        choose_arithmetic("-1", "fp16")
+
+
+@pytest.mark.parametrize("kind", ["color", "translation", "cutout"])
+def test_diffaugment_changes_each_picture_in_its_own_way_and_lets_gradients_through(kind: str) -> None:
+    pictures = (torch.rand((1, 3, 32, 24)) * 2 - 1).repeat(4, 1, 1, 1).requires_grad_()
+    changed = diffaugment(pictures, (kind,))
+    assert changed.shape == pictures.shape
+    assert not any(torch.equal(x, y) for x, y in itertools.combinations(changed, 2))
+    changed.sum().backward()
+    assert pictures.grad is not None and (pictures.grad != 0).any(dim=(1, 2, 3)).all()
+
+
+def test_translation_moves_and_cutout_cuts() -> None:
+    picture = torch.rand((1, 3, 32, 32)) + 1
+    moved, cut = diffaugment(picture, ("translation",)), diffaugment(picture, ("cutout",))
+    shown = (moved[0, 0] != 0).sum()
+    assert 28 * 28 <= shown <= 32 * 32
+    assert set(moved[moved != 0].tolist()) <= set(picture.flatten().tolist())
+    hole = int((cut[0, 0] == 0).sum())
+    assert 8 * 8 <= hole <= 16 * 16
+    assert torch.equal(cut[cut != 0], picture[cut != 0])
+
+
+def test_nothing_to_augment_gives_back_what_comes() -> None:
+    pictures = torch.rand((1, 3, 8, 8))
+    assert diffaugment(pictures, ()) is pictures
 
 
 # -- state -----------------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpipe.training.config import load_config
+from cgpipe.training.config import TrainConfig, load_config
+
+if TYPE_CHECKING:
+    from cgpipe.training.testing import TestReport
 
 
 @click.command()
@@ -25,10 +28,18 @@ def command(recipe: Path | None, size: int, figures: bool, keep: bool, **setting
     config = load_config(recipe, {name: value for name, value in settings.items() if value is not None})
     if keep and not figures:
         raise click.UsageError("--record needs figures: leave out --no-figures.")
-    from cgpipe.training.testing import record, test
+    from cgpipe.training.testing import record
+
+    report = show_test(config, size=size, figures=figures)
+    for path in record(config, report) if keep else ():
+        click.echo(f"Recorded in {path}")
+
+
+def show_test(config: TrainConfig, *, size: int = 256, figures: bool = True) -> TestReport:
+    """Tests, and prints what was written and measured."""
+    from cgpipe.training.testing import test
 
     report = test(config, size=size, figures=figures, on_grid=lambda path: click.echo(f"Wrote {path}", err=True))
     for evaluation in report.evaluations:
         click.echo("\n" + evaluation.to_markdown())
-    for path in record(config, report) if keep else ():
-        click.echo(f"Recorded in {path}")
+    return report

@@ -9,6 +9,7 @@ import click
 
 from cgpipe.cli.bar import TrainingBar
 from cgpipe.cli.options import setting_options
+from cgpipe.cli.test import show_test
 from cgpipe.training.config import TrainConfig, load_config
 
 IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "stages")
@@ -17,8 +18,9 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "stages")
 @click.command()
 @click.option("--config", "recipe", type=click.Path(dir_okay=False, path_type=Path), help="A recipe in TOML.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
+@click.option("--testing", is_flag=True, help="Show what the run's models do, as `cgpipe test`, instead of training.")
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)
-def command(recipe: Path | None, resume: bool, **settings: Any) -> None:
+def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -> None:
     """Train a pair of models from two folders of unpaired pictures.
 
     Without options: the recipe of the shipped horse and zebra models, on datasets/horse2zebra. A dataset has the
@@ -27,6 +29,9 @@ def command(recipe: Path | None, resume: bool, **settings: Any) -> None:
     """
     given = {name: value for name, value in settings.items() if value is not None}
     config = load_config(recipe, given)
+    if testing:
+        show_test(config)
+        return
     from cgpipe.training.trainer import train
 
     click.echo(f"{config.source} and {config.target}, {config.schedule()}", err=True)

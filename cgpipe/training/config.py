@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cgpipe.errors import UsageError
 from cgpipe.training.recipe import read_recipe
 from cgpipe.training.recipe import setting as _setting
 
-Precision = Literal["auto", "fp32", "bf16"]
+GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
+Policy = Literal["linear", "cosine", "step", "plateau"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+NETWORKS = ("a_to_b", "b_to_a", "judge_a", "judge_b")
+AUGMENTATIONS = ("color", "translation", "cutout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +57,19 @@ class TrainConfig:
     licence: str = _setting("unknown", "Licence of the models, as an SPDX identifier, for their headers.")
 
     epochs: int = _setting(16, "Passes over the larger of the two sets.")
-    decay_epoch: int = _setting(8, "Epoch from which the learning rate falls linearly to 0.")
+    lr_policy: Policy = _setting("linear", "How the learning rate falls.")
+    decay_epoch: int = _setting(8, "Epoch from which the learning rate falls, by linear or cosine to 0.")
+    lr_step: int = _setting(50, "Epochs from one fall to the next, by step; without progress until a fall, by plateau.")
     batch_size: int = _setting(2, "Pictures of each domain a step.")
     lr: float = _setting(2e-4, "Learning rate of Adam (betas 0.5, 0.999).")
     lamda: float = _setting(10.0, "Weight of the cycle loss.")
     idt_coef: float = _setting(0.5, "Weight of the identity loss, as a share of the cycle loss's; 0 leaves it out.")
+    gan_loss: GanLoss = _setting("lsgan", "The adversarial loss.")
+    label_smoothing: float = _setting(0.0, "What is taken off the 1 that real pictures shall be judged.")
+    diffaugment: str = _setting(
+        "", "For small sets: what the discriminators see changed at random, of color,translation,cutout."
+    )
+    freeze: str = _setting("", "Networks that do not learn, of a_to_b,b_to_a,judge_a,judge_b.")
 
     load_height: int = _setting(280, "Height to which pictures are resized before the crop.")
     load_width: int = _setting(280, "Width to which pictures are resized before the crop.")
@@ -64,9 +77,13 @@ class TrainConfig:
     crop_height: int = _setting(128, "Height of the random crop.")
     crop_width: int = _setting(128, "Width of the random crop.")
 
-    gen_net: str = _setting("compact", "Architecture of the generators.")
+    gen_net: str = _setting(
+        "compact",
+        "Architecture of the generators: compact, compact-flat, compact-xs, resnet_9blocks, resnet_6blocks (also with "
+        "_antialias, as in CUT), unet_128 or unet_256.",
+    )
     gen_settings: Mapping[str, Any] = _setting({}, "Settings of that architecture (in a recipe only).")
-    dis_net: str = _setting("n_layers", "Architecture of the discriminators.")
+    dis_net: str = _setting("n_layers", "Architecture of the discriminators: n_layers or pixel.")
     norm: str = _setting("instance", "Normalisation: instance, batch, instance_affine or none.")
     dropout: bool = _setting(False, "Dropout in the generators (resnet and unet).")
     ngf: int = _setting(64, "Width of the generators' first layer (resnet and unet).")
@@ -82,7 +99,7 @@ class TrainConfig:
     seed: int = _setting(0, "Makes a run repeatable.")
 
     gpu_ids: str = _setting("auto", "GPUs to use, such as 0 or 0,1; -1 for the CPU.")
-    precision: Precision = _setting("auto", "Arithmetic of the networks: auto, fp32 or bf16.")
+    precision: Precision = _setting("auto", "Arithmetic of the networks; fp16 needs a GPU.")
     compile: bool = _setting(True, "Compile the networks: slower to start, about twice as fast.")
     threads: int = _setting(0, "CPU threads; 0: as many as torch chooses.")
     workers: int = _setting(0, "Processes that prepare pictures; 0: none.")
@@ -96,18 +113,13 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        positive = (
-            "epochs",
-            "batch_size",
-            "lr",
-            "load_height",
-            "load_width",
-            "crop_height",
-            "crop_width",
-            "ngf",
-            "ndf",
-        )
-        for name in (*positive, "log_every", "sample_every", "save_every"):
+        for name, choices in _choices().items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        for name in (
+            *("epochs", "batch_size", "lr", "lr_step", "load_height", "load_width", "crop_height", "crop_width"),
+            *("ngf", "ndf", "log_every", "sample_every", "save_every"),
+        ):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be greater than 0, not {getattr(self, name)}.")
         for name in (
@@ -127,12 +139,25 @@ class TrainConfig:
                 raise UsageError(f"{name} must not be negative, but is {getattr(self, name)}.")
         if not 0 <= self.ema < 1:
             raise UsageError(f"ema must be at least 0 and less than 1, not {self.ema}.")
-        if self.precision not in get_args(Precision):
-            raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, not {self.precision!r}.")
         if self.source == self.target:
             raise UsageError(f"Both domains are called {self.source!r}: give them different names.")
         for config in (self, *(self._merged(stage) for stage in self.stages)):
             config._check_sizes()
+        self._check_losses()
+
+    def _check_losses(self) -> None:
+        for name, known in (("freeze", NETWORKS), ("diffaugment", AUGMENTATIONS)):
+            unknown = [word for word in self.listed(name) if word not in known]
+            if unknown:
+                raise UsageError(f"{name} takes {', '.join(known)}, not {unknown[0]!r}.")
+        if set(self.listed("freeze")) == set(NETWORKS):
+            raise UsageError("All networks are frozen: nothing is left that could learn. Shorten freeze.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"label_smoothing must be at least 0 and less than 1, not {self.label_smoothing}.")
+        if self.label_smoothing and self.gan_loss not in ("lsgan", "vanilla"):
+            raise UsageError(f"{self.gan_loss} has no labels to smooth: leave out label_smoothing, or take lsgan.")
+        if self.gan_loss == "wgan-gp" and self.norm == "batch":
+            raise UsageError("wgan-gp penalises each picture alone, which batch norm mixes: use norm instance or none.")
 
     def _check_sizes(self) -> None:
         smallest = self.load_min or self.load_height
@@ -154,11 +179,24 @@ class TrainConfig:
                 config = config._merged(stage)
         return config
 
+    def listed(self, name: str) -> tuple[str, ...]:
+        """The words of a setting that is a list with commas."""
+        return tuple(word.strip() for word in getattr(self, name).split(",") if word.strip())
+
     def schedule(self) -> str:
         """The learning rate over the run, in words."""
+        rate = f"learning rate {self.lr:g}"
+        if self.lr_policy == "plateau":
+            return f"{self.epochs} epochs: {rate}, a fifth of it after {self.lr_step} epochs without progress"
         if self.decay_epoch >= self.epochs:
-            return f"{self.epochs} epochs at learning rate {self.lr:g}"
-        return f"{self.epochs} epochs: learning rate {self.lr:g}, from epoch {self.decay_epoch} on falling to 0"
+            never = f" (it would fall from epoch {self.decay_epoch} on)" if self.decay_epoch > self.epochs else ""
+            return f"{self.epochs} epochs at {rate} throughout{never}"
+        falls = {
+            "linear": "falling linearly to 0",
+            "cosine": "falling along a cosine to 0",
+            "step": f"and every {self.lr_step} epochs a tenth of it",
+        }
+        return f"{self.epochs} epochs: {rate}, from epoch {self.decay_epoch} on {falls[self.lr_policy]}"
 
     def model_path(self, source: str, target: str) -> Path:
         """Where the run keeps the model of one direction."""
@@ -170,6 +208,12 @@ class TrainConfig:
         if not self.gen_net.startswith("compact"):
             settings |= {"ngf": self.ngf, "dropout": self.dropout}
         return settings | dict(self.gen_settings)
+
+
+@cache  # a recipe is checked anew for every epoch
+def _choices() -> dict[str, tuple[str, ...]]:
+    hints = get_type_hints(TrainConfig)
+    return {name: get_args(kind) for name, kind in hints.items() if get_origin(kind) is Literal}
 
 
 def load_config(recipe: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:

@@ -23,6 +23,10 @@ class Arithmetic:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps gradients within the range of fp16 (arXiv 1710.03740); idle for other types."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
     def place(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) on the device, in the layout that convolutions run best in."""
         return pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
@@ -32,9 +36,13 @@ def choose_arithmetic(gpu_ids: str, precision: str) -> Arithmetic:
     """The device that ``--gpu-ids`` asks for and, for ``auto``, bf16 where the hardware multiplies it.
 
     Raises:
-        UsageError: there is no such GPU.
+        UsageError: there is no such GPU, or fp16 is asked for on a CPU.
     """
     device = _choose_device(gpu_ids)
+    if precision == "fp16":
+        if device.type == "cpu":
+            raise UsageError("A CPU has no fp16 arithmetic: use --precision bf16, fp32 or auto.")
+        return Arithmetic(device=device, dtype=torch.float16)
     fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
     use_bf16 = precision == "bf16" or (precision == "auto" and fast_bf16)
     return Arithmetic(device=device, dtype=torch.bfloat16 if use_bf16 else torch.float32)

@@ -29,7 +29,7 @@ from cgpipe.networks.initialise import initialise
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import choose_arithmetic
 from cgpipe.training.distill_config import DistillConfig
-from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_loss
+from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss
 from cgpipe.training.networks import Judge
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.recipe import plain_settings
@@ -188,9 +188,7 @@ class Distiller(Run):
                     wanted_features = self.features(wanted)
                 losses["perceptual"] = config.perceptual_weight * feature_distance(features, wanted_features)
             if self.judge is not None:
-                losses["adversarial"] = config.adversarial_weight * adversarial_loss(
-                    self.judge(made, features), real=True
-                )
+                losses["adversarial"] = config.adversarial_weight * generator_loss(self.judge(made, features))
         return losses, made.detach(), [feature.detach() for feature in features] if features else None
 
     def _judge_loss(

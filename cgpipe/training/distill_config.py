@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from cgpipe.errors import UsageError
-from cgpipe.training.config import Precision, TrainConfig
+from cgpipe.training.config import TrainConfig
 from cgpipe.training.recipe import read_recipe, require, setting
 from cgpipe.training.sides import Way
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,27 +1,101 @@
-"""The losses of CycleGAN (arXiv 1703.10593)."""
+"""What the networks are asked to do, as numbers: adversarial losses and the cycle loss (arXiv 1703.10593)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
+from cgpipe.training.config import GanLoss
+
 WeightedLogits = Sequence[tuple[float, torch.Tensor]]
 """Maps of logits, each with its weight in the sum."""
 
-
-def adversarial_loss(judgement: WeightedLogits, *, real: bool) -> torch.Tensor:
-    """Least squares (LSGAN, arXiv 1611.04076): the logits' mean squared distance from 1 (real) or 0."""
-    target = 1.0 if real else 0.0
-    return torch.stack([weight * (logits.float() - target).square().mean() for weight, logits in judgement]).sum()
+Term = Callable[[torch.Tensor], torch.Tensor]
+PENALTY = 10.0
+"""Weight of the gradient penalty, that of the paper."""
 
 
-def discriminator_loss(real: WeightedLogits, fake: WeightedLogits) -> torch.Tensor:
-    """Half the sum of both sides, so that the discriminator learns half as fast as the generator."""
-    return 0.5 * (adversarial_loss(real, real=True) + adversarial_loss(fake, real=False))
+@dataclass(frozen=True, slots=True)
+class Adversarial:
+    """One adversarial loss: what logits cost the generator, and the discriminator on real and on fake pictures."""
+
+    generator: Term
+    fake: Term
+    real: Callable[[torch.Tensor, float], torch.Tensor]
+    """Takes the label of real pictures too, which smoothing brings below 1."""
+
+
+def _distance(label: float) -> Term:
+    return lambda logits: (logits - label).square().mean()
+
+
+def _cross_entropy(logits: torch.Tensor, label: float) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+ADVERSARIAL: Mapping[GanLoss, Adversarial] = {
+    # Least squares, arXiv 1611.04076.
+    "lsgan": Adversarial(_distance(1.0), _distance(0.0), lambda logits, label: _distance(label)(logits)),
+    # The first GAN, arXiv 1406.2661, in the form that does not saturate.
+    "vanilla": Adversarial(
+        lambda logits: _cross_entropy(logits, 1.0), lambda logits: _cross_entropy(logits, 0.0), _cross_entropy
+    ),
+    # Geometric GAN, arXiv 1705.02894.
+    "hinge": Adversarial(
+        lambda logits: -logits.mean(),
+        lambda logits: F.relu(1 + logits).mean(),
+        lambda logits, label: F.relu(1 - logits).mean(),
+    ),
+    # Wasserstein, arXiv 1701.07875; its penalty is gradient_penalty.
+    "wgan-gp": Adversarial(
+        lambda logits: -logits.mean(), lambda logits: logits.mean(), lambda logits, label: -logits.mean()
+    ),
+}
+
+
+def generator_loss(judgement: WeightedLogits, kind: GanLoss = "lsgan") -> torch.Tensor:
+    """What it costs a generator that its pictures were judged so."""
+    return _weighted(judgement, ADVERSARIAL[kind].generator)
+
+
+def discriminator_loss(
+    real: WeightedLogits, fake: WeightedLogits, kind: GanLoss = "lsgan", *, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Half the sum of both sides, so that the discriminator learns half as fast as the generator.
+
+    Args:
+        real: what it said of real pictures.
+        fake: of translated ones.
+        kind: the adversarial loss.
+        smoothing: the label of real pictures is 1 less this (one-sided label smoothing, arXiv 1606.03498).
+    """
+    loss = ADVERSARIAL[kind]
+    return 0.5 * (_weighted(real, lambda logits: loss.real(logits, 1.0 - smoothing)) + _weighted(fake, loss.fake))
+
+
+def gradient_penalty(
+    judge: Callable[[torch.Tensor], WeightedLogits], real: torch.Tensor, fake: torch.Tensor
+) -> torch.Tensor:
+    """How far the slope of ``judge`` is from 1 between real and translated pictures (WGAN-GP, arXiv 1704.00028).
+
+    Its judgement of a picture is the weighted sum of its maps' means. ``real`` and ``fake`` are (N, 3, H, W). Half of
+    the paper's weight, like the rest of the discriminator's loss.
+    """
+    share = torch.rand(len(real), 1, 1, 1).to(real.device)  # on the CPU, whose random state a run keeps
+    between = (real + share * (fake - real)).float().requires_grad_()
+    judgement = torch.stack([weight * logits.float().flatten(1).mean(1) for weight, logits in judge(between)]).sum()
+    (slope,) = torch.autograd.grad(judgement, between, create_graph=True)
+    penalty: torch.Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    return 0.5 * PENALTY * penalty
 
 
 def cycle_loss(reconstructed: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference; both (N, 3, H, W) in [-1, 1]."""
     return F.l1_loss(reconstructed.float(), original.float())
+
+
+def _weighted(judgement: WeightedLogits, term: Term) -> torch.Tensor:
+    return torch.stack([weight * term(logits.float()) for weight, logits in judgement]).sum()

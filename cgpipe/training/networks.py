@@ -1,4 +1,4 @@
-"""The four networks of a CycleGAN, and how each is built for a run."""
+"""The discriminators of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.metrics.efficientnet import EfficientNetLite
-from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.discriminators import FeatureHeads, build_discriminator
-from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import WeightedLogits
 
@@ -42,56 +39,6 @@ class Judge(nn.Module):
         return judgement
 
 
-class CycleGAN(nn.Module):
-    """Two generators and two discriminators with fresh weights (arXiv 1703.10593).
-
-    ``a_to_b`` translates the first domain into the second, ``judge_b`` tells its output from real pictures of ``b``.
-    """
-
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__()
-        backbone = EfficientNetLite("lite0") if config.feature_weight else None
-        settings = config.generator_settings()
-        self.a_to_b: Generator = build_generator(config.gen_net, **settings)
-        self.b_to_a: Generator = build_generator(config.gen_net, **settings)
-        self.judge_a = Judge(config, backbone)
-        self.judge_b = Judge(config, backbone)
-        for network in (self.a_to_b, self.b_to_a, self.judge_a, self.judge_b):
-            initialise(network)
-        self._backbone = (backbone,)
-
-    def to_device(self, device: torch.device) -> CycleGAN:
-        """Moves everything, the shared backbone too, in the memory layout that convolutions run best in."""
-        self.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for backbone in self._backbone:
-            if backbone is not None:
-                backbone.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
-
-    def compile_networks(self) -> None:
-        """Compiles each network where it stands; the names in the state stay as they are."""
-        for network in (self.a_to_b, self.b_to_a, self.judge_a, self.judge_b):
-            network.compile(dynamic=False)
-
-
-def build_networks(config: TrainConfig) -> CycleGAN:
-    """The networks of a run with fresh weights.
-
-    Raises:
-        UsageError: an architecture or a setting of it is unknown, or it does not take crops of this size.
-        MissingDependencyError: the recipe needs pretrained features that are not installed.
-    """
-    try:
-        networks = CycleGAN(config)
-    except ValueError as error:
-        raise UsageError(f"The networks cannot be built: {error}") from error
-    except MissingDependencyError as error:
-        raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
-    multiple = networks.a_to_b.multiple
-    for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
-        if stage.crop_height % multiple or stage.crop_width % multiple:
-            raise UsageError(
-                f"{config.gen_net} takes sides that are multiples of {multiple}, not a crop of "
-                f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height."
-            )
-    return networks
+def load_backbone(config: TrainConfig) -> EfficientNetLite | None:
+    """The frozen network whose features the discriminators look at, if the recipe wants one."""
+    return EfficientNetLite("lite0") if config.feature_weight else None

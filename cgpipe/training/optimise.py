@@ -18,11 +18,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def update(optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor]) -> None:
-    """One step down the gradient of the losses' sum."""
+def update(
+    optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor], scaler: torch.amp.GradScaler | None = None
+) -> None:
+    """One step down the gradient of the losses' sum, which ``scaler`` keeps within the range of fp16."""
     optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(losses.values())).sum().backward()
-    optimizer.step()
+    loss = torch.stack(list(losses.values())).sum()
+    if scaler is None:
+        loss.backward()
+        optimizer.step()
+        return
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 @torch.no_grad()

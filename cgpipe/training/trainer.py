@@ -1,4 +1,4 @@
-"""The training loop of a CycleGAN (arXiv 1703.10593)."""
+"""The training loop, whatever the method."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from cgpipe.networks import Generator, all_settings
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
-from cgpipe.training.losses import adversarial_loss, cycle_loss, discriminator_loss
-from cgpipe.training.networks import build_networks
+from cgpipe.training.methods import Losses, Method, Pictures, build_method
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.samples import load_samples, sample_grid, save_grid
-from cgpipe.training.schedule import learning_rate_factor
+from cgpipe.training.schedule import Plateau, learning_rate_factor
 
 SAMPLES = 6
+ARCHITECTURE = (
+    *("gen_net", "gen_settings", "ngf", "norm"),
+    *("dis_net", "ndf", "feature_weight", "feature_taps"),
+)
+"""The settings that decide which weights a run has."""
 
 
 def train(
@@ -62,16 +66,17 @@ class Trainer(Run):
         torch.manual_seed(config.seed)
         self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
         self.dataset = UnpairedPictures(*find_dataset(config.dataset_dir), config)
-        self.networks = build_networks(config)
+        self.networks: Method = build_method(config)
         self._warm_start()
         self.networks.to_device(self.arithmetic.device)
-        self.averages = copy.deepcopy(nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a]))
-        self.averages.requires_grad_(False).eval()
-        self.generators = nn.ModuleList([self.networks.a_to_b, self.networks.b_to_a])
-        self.judges = nn.ModuleList([self.networks.judge_a, self.networks.judge_b])
-        self.generator_optimizer = adam(self.generators, config.lr)
-        self.judge_optimizer = adam(self.judges, config.lr)
+        self.generators = nn.ModuleList(self.networks.generators.values())
+        self.averages = copy.deepcopy(self.generators).requires_grad_(False).eval()
+        self.generator_optimizer = adam(nn.ModuleList([*self.generators, *self.networks.helpers]), config.lr)
+        self.judge_optimizer = adam(nn.ModuleList(self.networks.judges.values()), config.lr)
+        self._freeze()
         self.pools = {d: ImagePool(config.pool_size, seed=config.seed + i) for i, d in enumerate("ab")}
+        self.plateau = Plateau(config.lr_step)
+        self.scaler = self.arithmetic.scaler()
         self.step_in_epoch = 0
         self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
@@ -79,12 +84,14 @@ class Trainer(Run):
             self.networks.compile_networks()
 
     def _warm_start(self) -> None:
-        for generator, named in (
-            (self.networks.a_to_b, self.config.init_a_to_b),
-            (self.networks.b_to_a, self.config.init_b_to_a),
-        ):
-            if named:
+        for name, generator in self.networks.generators.items():
+            if named := getattr(self.config, f"init_{name}"):
                 warm_start(generator, named)
+
+    def _freeze(self) -> None:
+        # After the optimisers are made: they know all weights, so that a run can be resumed with others frozen.
+        for name in self.config.listed("freeze"):
+            getattr(self.networks, name).requires_grad_(False).eval()
 
     def _load_samples(self, domain: str) -> torch.Tensor:
         folder = self.config.dataset_dir / f"test{domain.upper()}"
@@ -93,8 +100,8 @@ class Trainer(Run):
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Pictures of both domains, (N, 3, H, W) in [-1, 1]."""
+    def batches(self) -> Iterator[Pictures]:
+        """Pictures of both domains."""
         while self.epoch < self.config.epochs:
             steps = self._steps_in(self.epoch)
             for batch in training_batches(self.dataset, self.epoch, self.step_in_epoch, steps):
@@ -102,7 +109,7 @@ class Trainer(Run):
                 self.step_in_epoch += 1
                 if self.step_in_epoch == steps:
                     self.epoch, self.step_in_epoch = self.epoch + 1, 0
-                yield self.arithmetic.place(batch["a"]), self.arithmetic.place(batch["b"])
+                yield {domain: self.arithmetic.place(pictures) for domain, pictures in batch.items()}
 
     def _steps_in(self, epoch: int) -> int:
         pictures = self.dataset.pictures
@@ -111,76 +118,84 @@ class Trainer(Run):
     def learning_rate(self) -> float:
         config = self.config
         progress = self.epoch + self.step_in_epoch / self._steps_in(min(self.epoch, config.epochs - 1))
-        return config.lr * learning_rate_factor(progress, epochs=config.epochs, decay_epoch=config.decay_epoch)
+        factor = learning_rate_factor(
+            progress,
+            epochs=config.epochs,
+            decay_epoch=config.decay_epoch,
+            policy=config.lr_policy,
+            step=config.lr_step,
+        )
+        return config.lr * self.plateau.factor * factor
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def train_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def train_step(self, batch: Pictures) -> Losses:
         """One update of the generators and one of the discriminators."""
-        a, b = batch
         for optimizer in (self.generator_optimizer, self.judge_optimizer):
             set_learning_rate(optimizer, self.learning_rate())
-        generators_learn = self.step > self.config.head_start
-        self.judges.requires_grad_(False)
-        with torch.set_grad_enabled(generators_learn):
-            losses, fake_a, fake_b = self._generator_losses(a, b)
-        if generators_learn:
-            update(self.generator_optimizer, losses)
-        self.judges.requires_grad_(True)
-        judge_losses = self._judge_losses(a, b, fake_a.detach(), fake_b.detach())
-        update(self.judge_optimizer, judge_losses)
+        losses, fake = self._train_generators(batch)
+        judge_losses = self._train_judges(batch, fake)
         average_weights(self.averages, self.generators, decay=self.config.ema, step=self.step)
+        self._watch_plateau(losses)
         return {name: loss.detach() for name, loss in (losses | judge_losses).items()}
 
-    def _generator_losses(
-        self, a: torch.Tensor, b: torch.Tensor
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-        config, net = self.config.at_epoch(min(self.epoch, self.config.epochs - 1)), self.networks
-        with self.arithmetic.autocast():
-            fake_b, fake_a = net.a_to_b(a), net.b_to_a(b)
-            losses = {
-                "adversarial_b": adversarial_loss(net.judge_b(fake_b), real=True),
-                "adversarial_a": adversarial_loss(net.judge_a(fake_a), real=True),
-            }
-            if config.lamda:
-                losses["cycle_a"] = config.lamda * cycle_loss(net.b_to_a(fake_b), a)
-                losses["cycle_b"] = config.lamda * cycle_loss(net.a_to_b(fake_a), b)
-            if config.lamda and config.idt_coef:
-                weight = config.lamda * config.idt_coef
-                losses["identity_a"] = weight * cycle_loss(net.b_to_a(a), a)
-                losses["identity_b"] = weight * cycle_loss(net.a_to_b(b), b)
-        return losses, fake_a, fake_b
+    def _train_generators(self, real: Pictures) -> tuple[Losses, Pictures]:
+        for judge in self.networks.judges.values():
+            judge.requires_grad_(False)
+        learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
+        with torch.set_grad_enabled(learn), self.arithmetic.autocast():
+            losses, fake = self.networks.generator_losses(real, self._settings_in_force())
+        if learn:
+            update(self.generator_optimizer, losses, self.scaler)
+        return losses, fake
 
-    def _judge_losses(
-        self, a: torch.Tensor, b: torch.Tensor, fake_a: torch.Tensor, fake_b: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        net = self.networks
-        pooled_a, pooled_b = self.pools["a"].exchange(fake_a), self.pools["b"].exchange(fake_b)
+    def _train_judges(self, real: Pictures, fake: Pictures) -> Losses:
+        frozen = self.config.listed("freeze")
+        for domain, judge in self.networks.judges.items():
+            judge.requires_grad_(f"judge_{domain}" not in frozen)
+        pooled = {d: self.arithmetic.place(self.pools[d].exchange(fake[d].detach())) for d in self.networks.judges}
         with self.arithmetic.autocast():
-            return {
-                "judge_a": discriminator_loss(net.judge_a(a), net.judge_a(self.arithmetic.place(pooled_a))),
-                "judge_b": discriminator_loss(net.judge_b(b), net.judge_b(self.arithmetic.place(pooled_b))),
-            }
+            losses = self.networks.judge_losses(real, pooled)
+        losses |= self.networks.gradient_penalties(real, pooled)
+        if _learns(self.judge_optimizer):
+            update(self.judge_optimizer, losses, self.scaler)
+        return losses
+
+    def _settings_in_force(self) -> TrainConfig:
+        return self.config.at_epoch(min(self.epoch, self.config.epochs - 1))
+
+    def _watch_plateau(self, losses: Losses) -> None:
+        if self.config.lr_policy == "plateau":
+            self.plateau.add(torch.stack(list(losses.values())).sum())
+            if self.step_in_epoch == 0:
+                self.plateau.end_epoch()
 
     # -- what is written ---------------------------------------------------------------------------------------------
 
     def write_samples(self) -> None:
-        """A grid of real, generated and reconstructed pictures for each direction."""
-        a_to_b, b_to_a = cast("list[Generator]", list(self.averages))
-        for domain, forward, backward in (("a", a_to_b, b_to_a), ("b", b_to_a, a_to_b)):
-            grid = sample_grid(self.samples[domain], forward, backward)
-            name = self.config.source if domain == "a" else self.config.target
-            save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
+        """A grid of real, generated and, where there is a way back, reconstructed pictures for each direction."""
+        averages = self._averages_by_name()
+        for name, generator in averages.items():
+            domain, _, back = name.partition("_to_")
+            grid = sample_grid(self.samples[domain], generator, averages.get(f"{back}_to_{domain}"))
+            save_grid(self.config.results_dir / f"{self._pairs[name][0]}-{self.step:07d}.jpg", grid)
+
+    def _averages_by_name(self) -> dict[str, Generator]:
+        return dict(zip(self.networks.generators, cast("list[Generator]", list(self.averages)), strict=True))
+
+    @property
+    def _pairs(self) -> dict[str, tuple[str, str]]:
+        pair = (self.config.source, self.config.target)
+        return {"a_to_b": pair, "b_to_a": pair[::-1]}
 
     def weights(self) -> Iterator[torch.Tensor]:
         yield from self.networks.parameters()
         yield from self.averages.parameters()
 
     def models(self) -> Iterator[tuple[Path, Model]]:
-        pair = (self.config.source, self.config.target)
-        for generator, (source, target) in zip(self.averages, (pair, pair[::-1]), strict=True):
-            card = self._card(source, target)
-            yield self.config.model_path(source, target), Model(card, cast("Generator", generator))
+        for name, generator in self._averages_by_name().items():
+            source, target = self._pairs[name]
+            yield self.config.model_path(source, target), Model(self._card(source, target), generator)
 
     def _card(self, source: str, target: str) -> ModelCard:
         pictures = self.dataset.pictures
@@ -214,18 +229,36 @@ class Trainer(Run):
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "judge_optimizer": self.judge_optimizer.state_dict(),
             "pools": {domain: pool.state_dict() for domain, pool in self.pools.items()},
+            "plateau": self.plateau.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.networks.load_state_dict(state["networks"])
+        try:
+            self.networks.load_state_dict(state["networks"])
+        except RuntimeError as error:
+            raise ValueError(self._other_networks(state) or str(error)) from error
         self.averages.load_state_dict(state["averages"])
         self.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.judge_optimizer.load_state_dict(state["judge_optimizer"])
         for domain, pool in self.pools.items():
             pool.load_state_dict(state["pools"][domain])
+        self._load_since_added(state)
         torch.set_rng_state(state["random"])
         self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
+
+    def _other_networks(self, state: dict[str, Any]) -> str:
+        made, asked = json.loads(state["config"]), json.loads(json.dumps(plain_settings(self.config)))
+        others = [name for name in ARCHITECTURE if name in made and made[name] != asked[name]]
+        return ", ".join(f"the run was made with {name} = {made[name]}, not {asked[name]}" for name in others)
+
+    def _load_since_added(self, state: dict[str, Any]) -> None:
+        """What states did not hold from the beginning."""
+        if "plateau" in state:
+            self.plateau.load_state_dict(state["plateau"])
+        if state.get("scaler") and self.scaler.is_enabled():  # that of a run in another type is empty
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def warm_start(generator: Generator, named: str) -> None:
@@ -257,3 +290,7 @@ def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:
             "the shipped models comes with `cgpipe data fetch horse2zebra`."
         )
     return find_pictures(root / "trainA"), find_pictures(root / "trainB")
+
+
+def _learns(optimizer: torch.optim.Optimizer) -> bool:
+    return any(weight.requires_grad for group in optimizer.param_groups for weight in group["params"])

@@ -1,0 +1,35 @@
+"""The ways of training: each is the networks that it needs and the losses that they learn by."""
+
+from __future__ import annotations
+
+from cgpipe.errors import MissingDependencyError, UsageError
+from cgpipe.training.config import TrainConfig
+from cgpipe.training.methods.base import Losses, Method, Pictures
+from cgpipe.training.methods.cyclegan import CycleGAN
+from cgpipe.training.networks import load_backbone
+
+
+def build_method(config: TrainConfig) -> Method:
+    """The networks and losses of a run, with fresh weights.
+
+    Raises:
+        UsageError: an architecture or a setting of it is unknown, or it does not take crops of this size.
+        MissingDependencyError: the recipe needs pretrained features that are not installed.
+    """
+    try:
+        method = CycleGAN(config, load_backbone(config))
+    except ValueError as error:
+        raise UsageError(f"The networks cannot be built: {error}") from error
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
+    multiple = method.generators["a_to_b"].multiple
+    for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
+        if stage.crop_height % multiple or stage.crop_width % multiple:
+            raise UsageError(
+                f"{config.gen_net} takes sides that are multiples of {multiple}, not a crop of "
+                f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height."
+            )
+    return method
+
+
+__all__ = ["Losses", "Method", "Pictures", "build_method"]

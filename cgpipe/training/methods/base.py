@@ -1,0 +1,93 @@
+"""What every way of training has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.networks import Generator
+from cgpipe.training.augment import diffaugment
+from cgpipe.training.config import TrainConfig
+from cgpipe.training.losses import WeightedLogits, discriminator_loss, generator_loss, gradient_penalty
+from cgpipe.training.networks import Judge
+
+Losses = dict[str, torch.Tensor]
+Pictures = dict[str, torch.Tensor]
+"""(N, 3, H, W) in [-1, 1] by domain, ``a`` or ``b``."""
+
+
+class Method(nn.Module, ABC):
+    """The networks of a run with fresh weights, and the losses that they learn by.
+
+    Attributes:
+        generators: the translators that are shipped, by name: ``a_to_b``, which makes ``b``, and perhaps ``b_to_a``.
+        judges: the discriminators, by the domain that they know.
+        helpers: what else learns with the generators and is not shipped.
+    """
+
+    def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
+        super().__init__()
+        self.config = config
+        # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
+        self._backbone = (backbone,)
+
+    @property
+    def generators(self) -> dict[str, Generator]:
+        return {name: net for name in ("a_to_b", "b_to_a") if isinstance(net := getattr(self, name, None), Generator)}
+
+    @property
+    def judges(self) -> dict[str, Judge]:
+        return {domain: net for domain in "ab" if isinstance(net := getattr(self, f"judge_{domain}", None), Judge)}
+
+    @property
+    def helpers(self) -> list[nn.Module]:
+        return []
+
+    @abstractmethod
+    def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
+        """What the generators are to make small, already weighted, and their translations by the domain they show.
+
+        Args:
+            real: a batch of both domains.
+            config: the settings in force, which a stage may have changed.
+        """
+
+    def judge_losses(self, real: Pictures, fake: Pictures) -> Losses:
+        """What the discriminators are to make small on real pictures and on translations of now and before."""
+        losses = {}
+        kind, smoothing = self.config.gan_loss, self.config.label_smoothing
+        for domain in self.judges:
+            of_real, of_fake = (self.judged(domain, pictures[domain]) for pictures in (real, fake))
+            losses[f"judge_{domain}"] = discriminator_loss(of_real, of_fake, kind, smoothing=smoothing)
+        return losses
+
+    def gradient_penalties(self, real: Pictures, fake: Pictures) -> Losses:
+        """The penalties of WGAN-GP, to be computed in full precision; nothing for other losses."""
+        if self.config.gan_loss != "wgan-gp":
+            return {}
+        return {f"penalty_{d}": gradient_penalty(judge, real[d], fake[d]) for d, judge in self.judges.items()}
+
+    def adversarial_loss(self, fake: Pictures, domain: str) -> torch.Tensor:
+        """What the discriminator of ``domain`` makes its generator pay."""
+        return generator_loss(self.judged(domain, fake[domain]), self.config.gan_loss)
+
+    def judged(self, domain: str, pictures: torch.Tensor) -> WeightedLogits:
+        """A discriminator's judgement, of pictures changed at random where the recipe says so."""
+        judgement: WeightedLogits = self.judges[domain](diffaugment(pictures, self.config.listed("diffaugment")))
+        return judgement
+
+    def to_device(self, device: torch.device) -> None:
+        """Moves everything, the shared backbone too, in the memory layout that convolutions run best in."""
+        for network in (self, *self._backbone):
+            if network is not None:
+                network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def compile_networks(self) -> None:
+        """Compiles each network where it stands; the names in the state stay as they are."""
+        # A compiled discriminator has no second derivative, which the gradient penalty is made of.
+        judges = () if self.config.gan_loss == "wgan-gp" else self.judges.values()
+        for network in (*self.generators.values(), *judges):
+            network.compile(dynamic=False)

@@ -1,0 +1,41 @@
+"""CycleGAN (arXiv 1703.10593): two generators, each of which can undo what the other does."""
+
+from __future__ import annotations
+
+from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.networks import Generator, build_generator
+from cgpipe.networks.initialise import initialise
+from cgpipe.training.config import TrainConfig
+from cgpipe.training.losses import cycle_loss
+from cgpipe.training.methods.base import Losses, Method, Pictures
+from cgpipe.training.networks import Judge
+
+
+class CycleGAN(Method):
+    """Two generators and two discriminators.
+
+    ``a_to_b`` translates the first domain into the second, ``judge_b`` tells its output from real pictures of ``b``.
+    """
+
+    def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
+        super().__init__(config, backbone)
+        settings = config.generator_settings()
+        self.a_to_b: Generator = build_generator(config.gen_net, **settings)
+        self.b_to_a: Generator = build_generator(config.gen_net, **settings)
+        self.judge_a = Judge(config, backbone)
+        self.judge_b = Judge(config, backbone)
+        for network in (self.a_to_b, self.b_to_a, self.judge_a, self.judge_b):
+            initialise(network)
+
+    def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
+        a, b = real["a"], real["b"]
+        fake = {"b": self.a_to_b(a), "a": self.b_to_a(b)}
+        losses = {f"adversarial_{domain}": self.adversarial_loss(fake, domain) for domain in "ba"}
+        if config.lamda:
+            losses["cycle_a"] = config.lamda * cycle_loss(self.b_to_a(fake["b"]), a)
+            losses["cycle_b"] = config.lamda * cycle_loss(self.a_to_b(fake["a"]), b)
+        if config.lamda and config.idt_coef:
+            weight = config.lamda * config.idt_coef
+            losses["identity_a"] = weight * cycle_loss(self.b_to_a(a), a)
+            losses["identity_b"] = weight * cycle_loss(self.a_to_b(b), b)
+        return losses, fake
