@@ -196,6 +196,13 @@ def test_several_devices_take_batches_in_turn_and_give_them_in_order(make_model:
         assert (result.pixels.int() - alone.translate(batch).pixels.int()).abs().max() <= 1
 
 
+def test_the_precision_of_each_device_is_told_where_they_differ(make_model: Any) -> None:
+    translator = Translator(make_model(), device="cpu,cpu", precision="fp32")
+    assert translator.describe()["precision"] == "fp32"
+    translator._team[1].network.precision = "bf16"
+    assert translator.describe()["precision"] == "fp32,bf16"
+
+
 class Negative(Generator):
     """Remembers how it saw its input."""
 

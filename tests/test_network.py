@@ -11,6 +11,7 @@ import torch
 
 import cgpipe.engine.network as network_module
 from cgpipe.engine import precision as precision_module
+from cgpipe.engine.lanes import lanes
 from cgpipe.engine.network import FIRST_LOOK, Cost, Network, _passes_a_look, worth_trying
 from cgpipe.engine.precision import Trial, choose_precision, compare
 from cgpipe.engine.remembered import recall, remember, trial_key
@@ -172,6 +173,22 @@ def test_auto_stays_eager_in_short_jobs_and_where_the_length_is_unknown(
 def test_of_two_that_pay_the_better_is_taken(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, torchscript=[1.0, 0.01, 0.02], compile=[1.0, 0.015, 0.02])
     assert run_many(Network(generator, CPU, precision="fp32"), FIRST_LOOK, 1000)[-1] == "torchscript"
+
+
+def test_auto_does_not_compile_where_torch_has_fewer_threads_than_outside(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(monkeypatch, compile=[1.0, 0.01, 0.02])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        network = Network(generator, CPU, precision="fp32")
+        with lanes(1) as pool:
+            assert set(pool.submit(run_many, network, FIRST_LOOK, 1000).result()) == {"eager"}
+        monkeypatch.setattr(network_module, "prepare", lambda generator, engine: generator)
+        assert run_many(network, FIRST_LOOK, 1000)[-1] == "compile"
+    finally:
+        torch.set_num_threads(before)
 
 
 def trying(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from cgpipe.engine.remembered import recall, remember, trial_key
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import CgpipeError, CgpipeWarning
 from cgpipe.media.frames import Batch
@@ -22,12 +23,20 @@ def choose_batch_size(translator: Translator, height: int, width: int) -> int:
     """The batch size for pictures of ``height`` x ``width`` on the translator's device.
 
     On a CPU one: there pictures run side by side, one thread each, and larger batches have been no faster for any
-    network. On a GPU batches are doubled until that stops paying or its memory has no more room.
+    network. On a GPU batches are doubled until that stops paying or its memory has no more room; what was found is kept
+    for this machine, model and size.
     """
     if translator.device.type == "cpu":
         return 1
+    key = trial_key(translator.model.generator, translator.device, (height, width))
+    key = f"batch size, {translator.asked}: {key}"
+    match recall(key):
+        case [size] if 1 <= size <= LARGEST:
+            return int(size)
     picture = torch.zeros((1, height, width, 3), dtype=torch.uint8)
-    return grown(lambda size: trial(translator, picture.expand(size, -1, -1, -1)))
+    found = grown(lambda size: trial(translator, picture.expand(size, -1, -1, -1)))
+    remember(key, [found])
+    return found
 
 
 def grown(seconds: Callable[[int], float | None]) -> int:

@@ -80,7 +80,9 @@ class Network:
         """Why, for what was left to choose."""
         self.left: int | None = None
         """How many pictures are still to come; who knows it keeps it up to date."""
-        self._auto = engine == "auto"
+        self.auto = engine == "auto"
+        """Whether the back end is left to it."""
+        self._threads = torch.get_num_threads()
         self._ready = False
         self._runs: dict[tuple[Engine, int], Run] = {}
         self._chosen: dict[tuple[int, ...], Engine] = {}
@@ -100,7 +102,7 @@ class Network:
         shape = tuple(x.shape)
         before = self._seen[shape]
         self._seen[shape] += len(x)
-        if self._auto:
+        if self.auto:
             self.engine = self._chosen.get(shape, "eager")
             if self.left and self.engine == "eager" and _passes_a_look(before, self._seen[shape]):
                 self.engine = self._chosen[shape] = self._choose_engine(x)
@@ -125,6 +127,8 @@ class Network:
         key = f"{self.precision}: {trial_key(self._generator, x.device, x.shape)}"
         best, gain = "eager", 0.0
         for engine in others_here(x.device):
+            if engine == "compile" and torch.get_num_threads() < self._threads:
+                continue  # In lanes nothing runs compiled: they would share what is compiled for one of them.
             cost = self._cost(engine, x, left, key)
             if cost and cost.gain(left) > gain:
                 best, gain = engine, cost.gain(left)

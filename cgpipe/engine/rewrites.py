@@ -1,6 +1,6 @@
 """The same function in operations that run faster. What is here was measured; what did not pay is not here.
 
-Two cores of a Zen 4, bf16 channels_last and fp32, 2026-11-24: see the figures at each rewrite.
+Two cores of a Zen 4, bf16 channels_last and fp32, 2026-11-24: see the figures at the rewrites.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _foldings(generator: Generator) -> Iterator[tuple[str, str]]:
 
 
 def _fold(generator: Generator, conv_name: str, norm_name: str) -> None:
-    """64 channels, 256x256: 0.9 ms less in bf16."""
+    """Spares a norm's way through memory; exact, so it needs no figure to be worth it."""
     conv, norm = generator.get_submodule(conv_name), generator.get_submodule(norm_name)
     assert isinstance(conv, Convolution) and isinstance(norm, nn.BatchNorm2d)
     generator.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm, isinstance(conv, nn.ConvTranspose2d)))

@@ -103,6 +103,8 @@ class Translator:
             )
         self.size = size
         self.strength = strength
+        self.asked = f"precision {precision}, engine {engine}, size {size}"
+        """What was asked for of all that decides how fast it is, in words."""
         self.network = Network(model.generator, self.device, precision=precision, engine=engine)
         self._multiple = model.generator.multiple
         self._largest: int | None = None
@@ -156,6 +158,12 @@ class Translator:
         """Where it runs, in words."""
         return ",".join(str(member.device) for member in self._team)
 
+    def describe(self) -> dict[str, Any]:
+        """What was chosen and why, for a report; the precision of each device where they differ."""
+        told = {"device": self.devices} | self.network.describe()
+        precisions = [member.precision for member in self._team]
+        return told | ({"precision": ",".join(precisions)} if len({*precisions} - {"auto"}) > 1 else {})
+
     @property
     def busy_seconds(self) -> float:
         """Seconds that batches were under way, added up over all that ran side by side."""
@@ -196,9 +204,10 @@ class Translator:
         """
         # The thread of a pipeline's stage may have been told of fewer.
         torch.set_num_threads(self._threads)
-        # What is compiled is so for a number of threads.
+        # What is compiled is so for a number of threads, and does not run in lanes. ``auto`` heeds that by itself.
+        compiled = self.engine == "compile" and not self.network.auto
         on_devices = self._conveyor is not None or len(self._team) > 1
-        width = 1 if on_devices or self.engine == "compile" else self._threads
+        width = 1 if on_devices or compiled else self._threads
         depth = IN_FLIGHT * len(self._team) if on_devices else width - 1
         turns = cycle(self._team)
         before = torch.Size((0,))

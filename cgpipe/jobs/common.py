@@ -52,4 +52,4 @@ def deciding_settings(translator: Translator) -> dict[str, Any]:
 
 def settings_of(translator: Translator) -> dict[str, Any]:
     """What was asked for and what was chosen, for a report; complete once a picture was translated."""
-    return deciding_settings(translator) | {"device": translator.devices} | translator.network.describe()
+    return deciding_settings(translator) | translator.describe()

@@ -117,6 +117,7 @@ def translate_folder(
     # Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them.
     side = translator.model.card.training_size or 256
     batch_size = batch_size or choose_batch_size(translator, side, side)
+    busy = translator.busy_seconds  # by trying batches
     default_workers = (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
     workers = min(default_workers if workers is None else workers, plan.count)
     work = {"batch_size": batch_size, "workers": workers, "mask": None if mask is None else os.fspath(mask)}
@@ -143,7 +144,7 @@ def translate_folder(
                 on_result(result)
     report.first = start.seconds
     report.settings = settings_of(translator) | work
-    report.seconds |= {"inference": translator.busy_seconds, "total": time.perf_counter() - started}
+    report.seconds |= {"inference": translator.busy_seconds - busy, "total": time.perf_counter() - started}
     return report
 
 

@@ -196,7 +196,7 @@ class VideoJob:
 
     def run(self, input: str, output: str) -> VideoReport:
         """Translates one video; see :func:`translate_video`."""
-        started, busy = time.perf_counter(), self.translator.busy_seconds
+        started = time.perf_counter()
         report = VideoReport(input=input, output=output, model=str(self.found))
         start, self._start = self._start or StartUp(), None
         settings = self._deciding_settings(input)
@@ -208,6 +208,7 @@ class VideoJob:
             self._tell(report, info.notices)
             if self.video.get("batch_size") is None:
                 self.batch_size = choose_batch_size(self.translator, info.height, info.width)
+            busy = self.translator.busy_seconds  # by the videos before, and by trying batches
             with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
                 if self.on_start:
                     self.on_start(report.model, source.info.frames)
