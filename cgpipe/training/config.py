@@ -98,7 +98,7 @@ class TrainConfig:
     ema: float = _setting(0.999, "Share of the old in the running average of weights that is shipped; 0: no average.")
     seed: int = _setting(0, "Makes a run repeatable.")
 
-    gpu_ids: str = _setting("auto", "GPUs to use, such as 0 or 0,1; -1 for the CPU.")
+    gpu_ids: str = _setting("auto", "GPU to use, such as 0; -1 for the CPU.")
     precision: Precision = _setting("auto", "Arithmetic of the networks; fp16 needs a GPU.")
     compile: bool = _setting(True, "Compile the networks: slower to start, about twice as fast.")
     threads: int = _setting(0, "CPU threads; 0: as many as torch chooses.")
