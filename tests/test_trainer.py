@@ -214,6 +214,16 @@ def test_networks_that_cannot_be_built_are_wrong_usage(
         train(config_of(recipe, tmp_path / "run", **settings))
 
 
+@pytest.mark.parametrize("log_every", [2, 1000])
+def test_losses_that_explode_stop_the_run_and_keep_the_state(recipe: Path, tmp_path: Path, log_every: int) -> None:
+    run = tmp_path / "run"
+    train(config_of(recipe, run, epochs=1))
+    before = (run / "state.pt").read_bytes()
+    with pytest.raises(TrainingError, match=r"exploded.*smaller --lr"):
+        train(config_of(recipe, run, epochs=2, lamda=1e9, log_every=log_every), resume=True)
+    assert (run / "state.pt").read_bytes() == before
+
+
 def test_losses_that_are_not_finite_stop_the_run_and_keep_the_state(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(config_of(recipe, run, epochs=1))

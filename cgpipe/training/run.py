@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -23,6 +22,8 @@ from cgpipe.training.watch import Watch
 
 STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"
+EXPLODED = 1e6
+"""A loss of this size, finite or not, is that of a run that has gone wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +127,8 @@ class Run(ABC):
         """Begins, or goes on exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
 
         Raises:
-            TrainingError: there is nothing to resume or it does not fit, another run is in the way, or the losses are
-                no longer finite.
+            TrainingError: there is nothing to resume or it does not fit, another run is in the way, or the losses
+                explode.
         """
         if resume:
             self._resume()
@@ -141,15 +142,17 @@ class Run(ABC):
         started, first_step = time.monotonic(), self.step
         with stop_on_signals() as stop_asked:
             for batch in self.batches():
-                log.add(self.train_step(batch))
+                losses = self.train_step(batch)
+                log.add(losses)
                 if self.step % config.log_every == 0:
                     log.write(self.step, self.epoch, self.learning_rate())
-                    self._require_finite(all(math.isfinite(loss) for loss in log.means.values()))
+                    self._require_sound(log.means.values())
                 if self.finished or self.step % config.sample_every == 0:
                     self.write_samples()
                 if config.watch_every and (self.finished or self.step % config.watch_every == 0):
                     log.write_figures(self.step, self.epoch, self._measure())
                 if self.finished or stop_asked() or self.step % config.save_every == 0:
+                    self._require_sound(float(loss) for loss in losses.values())
                     self.save()
                 on_progress(self._progress(log.means, (time.monotonic() - started) / (self.step - first_step)))
                 if stop_asked():
@@ -181,17 +184,21 @@ class Run(ABC):
             seconds_a_step=seconds,
         )
 
-    def _require_finite(self, finite: bool) -> None:
-        if not finite:
-            raise TrainingError(
-                f"The losses or weights are no longer finite at step {self.step}. The last good state is kept in "
-                f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
-            )
+    def _require_sound(self, losses: Iterable[float]) -> None:
+        if worst := [loss for loss in losses if not abs(loss) < EXPLODED]:  # NaN is not less than anything
+            self._give_up(f"A loss is {worst[0]:g}")
+
+    def _give_up(self, why: str) -> NoReturn:
+        raise TrainingError(
+            f"{why} at step {self.step}: training has exploded. The last good state is kept in "
+            f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
+        )
 
     def save(self) -> None:
         """The state, and the model files, which ``--to`` finds."""
         # Model files hold half precision: what overflows there has exploded already.
-        self._require_finite(all(bool(weight.half().isfinite().all()) for weight in self.weights()))
+        if not all(bool(weight.half().isfinite().all()) for weight in self.weights()):
+            self._give_up("Weights are no longer finite")
         save_state(self.config.checkpoint_dir / STATE_NAME, {**self.state_dict(), "best": self.watch.best})
         for path, model in self.models():
             save_model(path, model)
