@@ -56,7 +56,7 @@ def distill(
         ModelError: there is no such teacher, or it cannot be read.
         DataError: the dataset is missing or empty.
         UsageError: the teacher does not say what it translates, or networks and crops do not fit.
-        TrainingError: there is nothing to resume, a run is in the way, or the losses are no longer finite.
+        TrainingError: there is nothing to resume, a run is in the way, or the losses explode or are no longer finite.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     return Distiller(config).start(resume=resume, on_progress=on_progress)

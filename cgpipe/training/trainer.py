@@ -47,7 +47,7 @@ def train(
 
     Raises:
         DataError: the dataset is missing or empty.
-        TrainingError: there is nothing to resume, a run is in the way, or the losses are no longer finite.
+        TrainingError: there is nothing to resume, a run is in the way, or the losses explode or are no longer finite.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     return Trainer(config).start(resume=resume, on_progress=on_progress)
