@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cgpipe.networks import GENERATORS, build_generator
 from cgpipe.networks.compact import CompactGenerator
-from cgpipe.networks.discriminators import FeatureHeads, build_discriminator
+from cgpipe.networks.discriminators import FeatureHeads, PooledHead, build_discriminator
 from cgpipe.networks.initialise import initialise
 from cgpipe.networks.norm import InstanceNorm
 
@@ -83,6 +83,16 @@ def test_feature_heads_judge_each_map() -> None:
     heads = FeatureHeads([40, 112], width=8)
     maps = heads([torch.zeros((2, 40, 16, 16)), torch.zeros((2, 112, 8, 8))])
     assert [tuple(m.shape) for m in maps] == [(2, 1, 16, 16), (2, 1, 8, 8)]
+
+
+def test_the_pooled_head_judges_what_all_of_a_picture_has_in_common() -> None:
+    head = PooledHead([4, 6], width=8)
+    maps = [torch.randn((2, 4, 16, 16)), torch.randn((2, 6, 8, 8))]
+    logits = head(maps)
+    assert logits.shape == (2, 1, 1, 1)
+    moved = [m.roll((3, 5), dims=(2, 3)) for m in maps]
+    torch.testing.assert_close(head(moved), logits)
+    assert not torch.allclose(head([m + 1 for m in maps]), logits)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])

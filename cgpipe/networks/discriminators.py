@@ -74,6 +74,26 @@ class FeatureHeads(nn.Module):
         return [head(feature) for head, feature in zip(self.heads, features, strict=True)]
 
 
+class PooledHead(nn.Sequential):
+    """A small discriminator on the means of feature maps over the whole picture.
+
+    :class:`FeatureHeads` judge patches, and normalise what all patches of a picture have in common; this one judges
+    just that, such as how much of the picture is striped.
+
+    Args:
+        channels: of each feature map whose mean is judged.
+        width: of its hidden layer.
+    """
+
+    def __init__(self, channels: Sequence[int], *, width: int = 128) -> None:
+        super().__init__(nn.Conv2d(sum(channels), width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1))
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Logits (N, 1, 1, 1) for ``features`` (N, C_i, H_i, W_i)."""
+        logits: torch.Tensor = super().forward(torch.cat([f.mean(dim=(2, 3), keepdim=True) for f in features], dim=1))
+        return logits
+
+
 DISCRIMINATORS: Mapping[str, Callable[..., nn.Module]] = {
     "n_layers": PatchDiscriminator,
     "pixel": PixelDiscriminator,

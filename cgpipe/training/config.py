@@ -90,6 +90,7 @@ class TrainConfig:
     ndf: int = _setting(32, "Width of the discriminators' first layer.")
     feature_weight: float = _setting(0.5, "Weight of each discriminator head on pretrained features; 0: none.")
     feature_taps: tuple[int, ...] = _setting((4, 10), "Blocks of EfficientNet-Lite0 that those heads look at.")
+    feature_pooled: bool = _setting(False, "One more head, on the means of those features over the whole picture.")
 
     init_a_to_b: str = _setting("", "Model file, of any known project, or name of a model, to start A to B with.")
     init_b_to_a: str = _setting("", "The same for B to A.")

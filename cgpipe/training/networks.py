@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cgpipe.metrics.efficientnet import EfficientNetLite
-from cgpipe.networks.discriminators import FeatureHeads, build_discriminator
+from cgpipe.networks.discriminators import FeatureHeads, PooledHead, build_discriminator
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import WeightedLogits
 
@@ -25,7 +25,9 @@ class Judge(nn.Module):
         self.pixels = build_discriminator(config.dis_net, ndf=config.ndf, norm=config.norm)  # type: ignore[arg-type]
         self.taps = config.feature_taps
         self.weight = config.feature_weight
-        self.heads = FeatureHeads([backbone.channels(tap) for tap in self.taps]) if backbone else None
+        channels = [backbone.channels(tap) for tap in self.taps] if backbone else []
+        self.heads = FeatureHeads(channels) if channels else None
+        self.pooled = PooledHead(channels) if channels and config.feature_pooled else None
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
         self._backbone = (backbone,)
 
@@ -36,6 +38,8 @@ class Judge(nn.Module):
         if self.heads is not None and backbone is not None:
             features = backbone.taps(pictures, self.taps) if features is None else features
             judgement += [(self.weight, logits) for logits in self.heads(features)]
+            if self.pooled is not None:
+                judgement.append((self.weight, self.pooled(features)))
         return judgement
 
 

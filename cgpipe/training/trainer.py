@@ -30,7 +30,7 @@ from cgpipe.training.schedule import Plateau, learning_rate_factor
 SAMPLES = 6
 ARCHITECTURE = (
     *("gen_net", "gen_settings", "ngf", "norm"),
-    *("dis_net", "ndf", "feature_weight", "feature_taps"),
+    *("dis_net", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
 )
 """The settings that decide which weights a run has."""
 
