@@ -6,10 +6,12 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,47 @@ def wait_for_a_save(process: subprocess.Popen[bytes], run: Path) -> None:
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
         time.sleep(0.01)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(recipe: Path, tmp_path: Path, small_disk: Path) -> None:
+    whole, run = tmp_path / "whole", small_disk / "run"
+    train(config_of(recipe, whole, epochs=2))
+    train(config_of(recipe, run, epochs=1))
+    before, lines = (run / "state.pt").read_bytes(), (run / "metrics.jsonl").read_text()
+    for room, sample_every, refused in (
+        (0, 1000, r"metrics\.jsonl cannot be written"),
+        (50_000, 1, r"red-0000009\.jpg cannot be written"),
+        (12_000, 1000, r"red2blue\.safetensors cannot be written"),
+        (500_000, 1000, r"state could not be saved to .*state\.pt"),
+    ):
+        (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
+        with pytest.raises(TrainingError, match=rf"{refused}: No space left.*last good state is kept.*--resume"):
+            train(config_of(recipe, run, epochs=2, sample_every=sample_every), resume=True)
+        assert (run / "state.pt").read_bytes() == before
+        assert (run / "metrics.jsonl").read_text().startswith(lines)
+        (small_disk / "filler").unlink()
+    assert train(config_of(recipe, run, epochs=2), resume=True).finished
+    assert_equal_to_the_bit(weights_of(whole), weights_of(run))
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 17))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from cgpipe.errors import TrainingError
+from cgpipe.media.files import atomic_write
+from cgpipe.training.state import KEPT
+
 
 class MetricsLog:
-    """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped."""
+    """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped.
+
+    Raises:
+        TrainingError: the file cannot be written, as on a full disk; what it holds stays.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self.means: dict[str, float] = {}
         self._sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
         self._count = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        with self._writing(), atomic_write(path) as partial:
+            partial.write_text("".join(kept), encoding="utf-8")
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         """Takes in one step's losses without waiting for the device."""
@@ -39,8 +49,15 @@ class MetricsLog:
         self._append({"step": step, "epoch": epoch} | figures)
 
     def _append(self, line: dict[str, float]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._writing(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(f"{self.path} cannot be written: {error.strerror}. {KEPT}") from error
 
 
 def _complete_lines(path: Path) -> list[str]:

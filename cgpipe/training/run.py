@@ -11,13 +11,13 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
-from cgpipe.errors import TrainingError
+from cgpipe.errors import MediaError, ModelError, TrainingError
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.training.device import Arithmetic
 from cgpipe.training.metrics_log import MetricsLog
 from cgpipe.training.sides import sides_of
 from cgpipe.training.signals import stop_on_signals
-from cgpipe.training.state import load_state, save_state
+from cgpipe.training.state import KEPT, load_state, save_state
 from cgpipe.training.watch import Watch
 
 STATE_NAME = "state.pt"
@@ -127,14 +127,17 @@ class Run(ABC):
         """Begins, or goes on exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
 
         Raises:
-            TrainingError: there is nothing to resume or it does not fit, another run is in the way, or the losses
-                explode.
+            TrainingError: there is nothing to resume or it does not fit, another run is in the way, the losses
+                explode, or a picture cannot be read or a file written, as on a full disk.
         """
         if resume:
             self._resume()
         else:
             self._refuse_to_overwrite()
-        return self._steps(on_progress or (lambda progress: None))
+        try:
+            return self._steps(on_progress or (lambda progress: None))
+        except (MediaError, ModelError) as error:
+            raise TrainingError(f"{error}. {KEPT}") from error
 
     def _steps(self, on_progress: Callable[[Progress], None]) -> TrainReport:
         config = self.config
@@ -199,11 +202,12 @@ class Run(ABC):
         # Model files hold half precision: what overflows there has exploded already.
         if not all(bool(weight.half().isfinite().all()) for weight in self.weights()):
             self._give_up("Weights are no longer finite")
-        save_state(self.config.checkpoint_dir / STATE_NAME, {**self.state_dict(), "best": self.watch.best})
         for path, model in self.models():
             save_model(path, model)
             if self.config.publish:
                 save_model(user_models_folder() / path.name, model)
+        # Last, so that a run whose models could not be written is resumed before them.
+        save_state(self.config.checkpoint_dir / STATE_NAME, {**self.state_dict(), "best": self.watch.best})
 
     def _refuse_to_overwrite(self) -> None:
         if (self.config.checkpoint_dir / STATE_NAME).exists():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torchvision.utils import make_grid
 
+from cgpipe.errors import MediaError
 from cgpipe.media.files import atomic_write
 from cgpipe.networks import Generator
 from cgpipe.training.data import load_rgb, to_network_range
@@ -52,10 +53,16 @@ def grid_of(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def save_grid(path: Path, grid: torch.Tensor) -> None:
-    """Writes a grid (3, H, W) in [-1, 1] as JPEG or PNG, by the name's suffix."""
+    """Writes a grid (3, H, W) in [-1, 1] as JPEG or PNG, by the name's suffix.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
     pixels = grid.add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     ok, data = cv2.imencode(path.suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     assert ok
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as partial:
-        Path(partial).write_bytes(data.tobytes())
+    try:
+        with atomic_write(path) as partial:
+            partial.write_bytes(data.tobytes())
+    except OSError as error:
+        raise MediaError(f"{path} cannot be written: {error.strerror}") from error

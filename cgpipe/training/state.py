@@ -11,6 +11,8 @@ import torch
 from cgpipe.errors import TrainingError
 
 FORMAT = 1
+KEPT = "The last good state is kept: put that right, and go on with --resume."
+"""What to do when something could not be written."""
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -27,9 +29,12 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        raise TrainingError(f"The state could not be saved to {path}: {error}. The last good state is kept.") from error
+        # On a full disk torch raises a RuntimeError of its own, while it handles that of the file system.
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = (cause.strerror if isinstance(cause, OSError) else None) or error
+        raise TrainingError(f"The state could not be saved to {path}: {reason}. {KEPT}") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
