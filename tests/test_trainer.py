@@ -26,6 +26,7 @@ from cgpipe.cli import cli
 from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.models import find_model, load_model
 from cgpipe.training.config import TrainConfig, load_config
+from cgpipe.training.methods.cut import Projection
 from cgpipe.training.state import load_state, save_state
 from cgpipe.training.testing import record
 from cgpipe.training.testing import test as run_test
@@ -133,25 +134,28 @@ def test_runs_repeat_by_their_seed(recipe: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(one[name], three[name]) for name in one)
 
 
-def test_a_run_killed_five_times_ends_like_one_that_was_not(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "kills"), [("cyclegan", 5), ("fastcut", 1)])
+def test_a_run_killed_at_random_ends_like_one_that_was_not(
+    recipe: Path, tmp_path: Path, method: str, kills: int
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(config_of(recipe, whole, epochs=8))
+    train(config_of(recipe, whole, epochs=8, method=method))
     chance = random.Random(0)
-    for attempt in range(5):
-        with start(recipe, killed, workers=attempt % 3, resume=attempt > 0) as process:
+    for attempt in range(kills):
+        with start(recipe, killed, workers=attempt % 3, resume=attempt > 0, method=method) as process:
             wait_for_a_save(process, killed)
             time.sleep(chance.random() * 0.2)
             process.send_signal(signal.SIGKILL)
-    with start(recipe, killed, workers=0, resume=True) as process:
+    with start(recipe, killed, workers=0, resume=True, method=method) as process:
         assert process.wait() == 0
     assert_equal_to_the_bit(weights_of(whole), weights_of(killed))
     steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 65))
 
 
-def start(recipe: Path, run: Path, workers: int, *, resume: bool) -> subprocess.Popen[bytes]:
+def start(recipe: Path, run: Path, workers: int, *, resume: bool, method: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--workers", str(workers)]
-    command += ["--epochs", "8"]
+    command += ["--epochs", "8", "--method", method]
     command += ["--checkpoint_dir", str(run), "--results-dir", str(run / "results"), "--no-publish"]
     return subprocess.Popen([*command, "--resume"] if resume else command)
 
@@ -293,11 +297,66 @@ def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_
     report = run_test(config, size=64)
     assert [path.name for path in report.grids] == ["red2blue-0001.jpg", "blue2red-0001.jpg"]
     assert all(cv2.imread(str(path)).shape == (3 * 64 + 16, 2 * 64 + 12, 3) for path in report.grids)
-    assert [e.input_count for e in report.evaluations] == [2, 2]
+    assert {d: e.input_count for d, e in report.evaluations.items()} == {("red", "blue"): 2, ("blue", "red"): 2}
     assert record(config, report) == [run / "red2blue.safetensors", run / "blue2red.safetensors"]
     quality = load_model(run / "red2blue.safetensors").card.quality["dataset/testA at 64"]
     assert quality["pictures"] == 2
-    assert quality["mean_change_of_255"] == round(report.evaluations[0].mean_change, 2)
+    assert quality["mean_change_of_255"] == round(report.evaluations["red", "blue"].mean_change, 2)
+
+
+@pytest.mark.parametrize(("method", "direction"), [("cut", "AtoB"), ("fastcut", "BtoA")])
+def test_a_one_sided_run_makes_one_model_and_shows_and_measures_it(
+    recipe: Path, tmp_path: Path, models_folder: Path, method: str, direction: str
+) -> None:
+    run = tmp_path / "run"
+    config = config_of(recipe, run, epochs=1, method=method, direction=direction, publish=True, watch_every=8)
+    report = train(config)
+    (source, target), side = (("red", "blue"), "a") if direction == "AtoB" else (("blue", "red"), "b")
+    name = f"{source}2{target}"
+    assert [path.name for path in report.model_files] == [f"{name}.safetensors"]
+    assert find_model(target, source=source).path == models_folder / f"{name}.safetensors"
+    assert cv2.imread(str(run / "results" / f"{source}-0000008.jpg")).shape[0] == 2 * 256 + 3 * 4
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert f"nce_{side}" in lines[0] and not any("cycle" in key or "identity" in key for key in lines[0])
+    assert f"kid_x1000_{name}" in lines[-1]
+    shown = run_test(config_of(recipe, run), size=64)  # the folder says what there is
+    assert list(shown.evaluations) == [(source, target)]
+    assert shown.evaluations[source, target].inputs == f"dataset/test{side.upper()}"
+    assert record(config, shown) == [run / f"{name}.safetensors"]
+
+
+def test_the_projection_of_patches_learns_and_is_kept(recipe: Path, tmp_path: Path) -> None:
+    first, second = (Trainer(config_of(recipe, tmp_path / "run", method="cut")) for _ in range(2))
+    before = [weight.clone() for weight in first.networks.projection.parameters()]
+    first.step = 1
+    first.train_step(noise_batch())
+    learnt = list(first.networks.projection.parameters())
+    assert not any(torch.equal(old, new) for old, new in zip(before, learnt, strict=True))
+    second.load_state_dict(first.state_dict())
+    assert all(torch.equal(x, y) for x, y in zip(learnt, second.networks.projection.parameters(), strict=True))
+    moments = second.generator_optimizer.state_dict()["state"]
+    assert len(moments) == len(learnt) + len(list(second.networks.a_to_b.parameters()))
+    with pytest.raises(ValueError, match="was made with method = cut, not cyclegan"):
+        Trainer(config_of(recipe, tmp_path / "run")).load_state_dict(first.state_dict())
+
+
+def test_fastcut_mirrors_half_of_the_inputs_and_compares_their_features_mirrored_back(
+    recipe: Path, tmp_path: Path
+) -> None:
+    networks = Trainer(config_of(recipe, tmp_path / "run", method="fastcut")).networks
+    batch, given = noise_batch(), []
+    networks.a_to_b.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    for _ in range(40):
+        networks.generator_losses(batch, networks.config)
+    mirrored = [torch.equal(picture, batch["a"].flip(3)) for picture in given]
+    assert 8 < sum(mirrored) < 32
+    assert all(found or torch.equal(picture, batch["a"]) for found, picture in zip(mirrored, given, strict=True))
+    networks.projection, networks._encode = Projection([3]), lambda pictures: [pictures]
+    costs = []
+    for translated, flipped in ((batch["a"], False), (batch["a"].flip(3), True), (batch["a"].flip(3), False)):
+        torch.manual_seed(0)
+        costs.append(networks.nce_loss(batch["a"], translated, flipped=flipped).item())
+    assert costs[0] == costs[1] < costs[2]
 
 
 def test_a_run_can_start_with_models_that_are_there(recipe: Path, tmp_path: Path) -> None:

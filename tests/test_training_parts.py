@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.media.folders import find_pictures
@@ -20,7 +21,7 @@ from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import Stage, TrainConfig, load_config
 from cgpipe.training.data import Place, UnpairedPictures, augment, epoch_length, training_batches
 from cgpipe.training.device import choose_arithmetic
-from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty
+from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, patch_nce
 from cgpipe.training.methods import build_method
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.schedule import Plateau, learning_rate_factor
@@ -64,6 +65,11 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ('gan_loss = "least squares"', "gan_loss must be one of lsgan, vanilla"),
         ('freeze = "judge_c"', "freeze takes a_to_b"),
         ('freeze = "a_to_b,b_to_a,judge_a,judge_b"', "nothing is left"),
+        ('direction = "BtoA"', "cyclegan learns both directions"),
+        ('method = "cut"\nfreeze = "b_to_a"', "freeze takes a_to_b, judge_b, not 'b_to_a'"),
+        ('method = "cut"\ndirection = "BtoA"\ninit_a_to_b = "x"', "has no a_to_b"),
+        ('method = "pix2pix"', "method must be one of cyclegan, cut, fastcut"),
+        ("nce_weight = -1", "must not be negative"),
         ('diffaugment = "colour"', "diffaugment takes color"),
         ('gan_loss = "hinge"\nlabel_smoothing = 0.1', "no labels to smooth"),
         ("label_smoothing = 1.0", "less than 1"),
@@ -228,6 +234,19 @@ def test_the_cycle_loss_is_the_mean_difference() -> None:
     assert cycle_loss(torch.zeros((1, 3, 2, 2)), torch.full((1, 3, 2, 2), -0.25)) == 0.25
 
 
+def test_patch_nce_is_the_cross_entropy_of_finding_a_patch_among_its_picture_s() -> None:
+    found, wanted = (F.normalize(torch.randn((2, 5, 7)), dim=-1) for _ in range(2))
+    costs = []
+    for picture in range(2):
+        for place in range(5):
+            likeness = [float(found[picture, place] @ wanted[picture, other]) / 0.07 for other in range(5)]
+            costs.append(math.log(sum(math.exp(value) for value in likeness)) - likeness[place])
+    assert float(patch_nce(found, wanted)) == pytest.approx(sum(costs) / 10, rel=1e-5)
+    assert patch_nce(wanted, wanted) < patch_nce(found, wanted)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert float(patch_nce(found, wanted)) == pytest.approx(sum(costs) / 10, rel=1e-5)
+
+
 def test_a_pool_fills_first_and_then_gives_back_old_pictures_half_of_the_time() -> None:
     pool = ImagePool(10, seed=1)
     numbers = torch.arange(1000.0)[:, None, None, None]
@@ -322,6 +341,46 @@ def test_every_generator_can_be_named_and_the_help_names_it() -> None:
         wanted = build_generator(name, **({} if name.startswith("compact") else {"ngf": 2}))
         assert str(built.a_to_b) == str(wanted)
         assert name.removesuffix("_antialias") in words or name in ("resnet", "unet")
+
+
+@torch.no_grad()
+def outputs_on_the_way(generator: torch.nn.Module, picture: torch.Tensor) -> list[torch.Tensor]:
+    """What every module gives when a picture is translated, and the same after ReLU."""
+    passed: list[torch.Tensor] = []
+
+    def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        passed.extend((output.clone(), output.relu()))
+
+    hooks = [module.register_forward_hook(keep) for module in generator.modules()]
+    generator(picture)
+    for hook in hooks:
+        hook.remove()
+    return passed
+
+
+@pytest.mark.parametrize(
+    ("gen_net", "layers"),
+    [
+        *[("compact", 5), ("compact-flat", 3), ("compact-xs", 5), ("resnet_9blocks", 5), ("resnet_6blocks", 5)],
+        *[("resnet_9blocks_antialias", 5), ("unet_128", 5), ("unet_256", 5)],
+    ],
+)
+def test_every_generator_has_layers_to_compare_patches_of(gen_net: str, layers: int) -> None:
+    side = 256 if gen_net == "unet_256" else 128
+    built = networks(gen_net=gen_net, method="cut", crop_height=side, crop_width=side, load_min=256)
+    generator, picture = built.a_to_b.eval(), torch.rand((1, 3, side, side)) * 2 - 1
+    features = generator.encode(picture)
+    assert len(features) == layers
+    assert features[0] is picture
+    sizes = [feature.shape[2] for feature in features]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] >= side // 16
+    passed = outputs_on_the_way(generator, picture)
+    assert all(any(torch.equal(feature, output) for output in passed) for feature in features[1:])
+    losses, fake = built.generator_losses({d: torch.rand((2, 3, side, side)) * 2 - 1 for d in "ab"}, built.config)
+    torch.stack(list(losses.values())).sum().backward()
+    assert set(losses) == {"adversarial_b", "nce_a", "nce_b"} and set(fake) == {"b"}
+    learning = [*built.projection.parameters(), *generator.parameters()]
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in learning)
 
 
 def test_a_pixel_discriminator_judges_every_pixel_and_patches_are_fewer() -> None:

@@ -18,8 +18,8 @@ BEGAN = time.perf_counter() - time.process_time()
 COMMANDS = {
     "translate": ("cgpipe.cli.translate", "Translate folders of pictures."),
     "video": ("cgpipe.cli.video", "Translate videos, keeping sound, timing and colour."),
-    "train": ("cgpipe.cli.train", "Train a pair of models from two folders of unpaired pictures."),
-    "test": ("cgpipe.cli.test", "Show what a pair of models does: grids of the test pictures, and figures."),
+    "train": ("cgpipe.cli.train", "Train models from two folders of unpaired pictures."),
+    "test": ("cgpipe.cli.test", "Show what a run's models do: grids of the test pictures, and figures."),
     "data": ("cgpipe.cli.data", "Fetch and list datasets to train on."),
     "evaluate": ("cgpipe.cli.evaluate", "Measure a model: KID, FID, share of a class, cycle error."),
     "distill": ("cgpipe.cli.distill", "Make a model smaller: train a small generator to do what it does."),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--figures/--no-figures", default=True, help="Measure too (needs the extra cgpipe[metrics]).")
 @click.option("--record", "keep", is_flag=True, help="Put the figures and the working scales into the model files.")
 def command(recipe: Path | None, size: int, figures: bool, keep: bool, **settings: Any) -> None:
-    """Show what a pair of models does: grids of every test picture (real, generated, reconstructed), and figures."""
+    """Show what a run's models do: grids of every test picture (real, generated, reconstructed), and figures."""
     config = load_config(recipe, {name: value for name, value in settings.items() if value is not None})
     if keep and not figures:
         raise click.UsageError("--record needs figures: leave out --no-figures.")
@@ -40,6 +40,6 @@ def show_test(config: TrainConfig, *, size: int = 256, figures: bool = True) -> 
     from cgpipe.training.testing import test
 
     report = test(config, size=size, figures=figures, on_grid=lambda path: click.echo(f"Wrote {path}", err=True))
-    for evaluation in report.evaluations:
+    for evaluation in report.evaluations.values():
         click.echo("\n" + evaluation.to_markdown())
     return report

@@ -21,7 +21,7 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "stages")
 @click.option("--testing", is_flag=True, help="Show what the run's models do, as `cgpipe test`, instead of training.")
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)
 def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -> None:
-    """Train a pair of models from two folders of unpaired pictures.
+    """Train models from two folders of unpaired pictures.
 
     Without options: the recipe of the shipped horse and zebra models, on datasets/horse2zebra. A dataset has the
     folders trainA and trainB, and optionally testA and testB for the sample grids. What stands in square brackets is
@@ -34,7 +34,7 @@ def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -
         return
     from cgpipe.training.trainer import train
 
-    click.echo(f"{config.source} and {config.target}, {config.schedule()}", err=True)
+    click.echo(f"{config.pair()}, {config.schedule()}", err=True)
     with TrainingBar() as bar:
         report = train(config, resume=resume, on_progress=bar.update)
     done = "Finished" if report.finished else "Stopped; go on with --resume"

@@ -16,3 +16,11 @@ class Generator(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
+
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What the first half of the network makes of a picture, from its pixels on, for one-sided training.
+
+        Layers from small to large fields of view, as in CUT (arXiv 2007.15651): each (N, C, H', W'), the first of them
+        the picture itself.
+        """
+        raise NotImplementedError

@@ -52,6 +52,11 @@ class DeepPath(nn.Module):
         y = self.blocks(F.relu(self.down_norm(self.down(x))))
         return x + F.pixel_shuffle(self.up(y), 2)
 
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The step down, and the middle of the blocks."""
+        y = F.relu(self.down_norm(self.down(x)))
+        return [y, self.blocks[: (len(self.blocks) + 1) // 2](y)]
+
 
 class CompactGenerator(Generator):
     """The compact generator.
@@ -97,6 +102,13 @@ class CompactGenerator(Generator):
         y = torch.cat([y, F.pixel_unshuffle(x, 2)], dim=1)
         y = self.to_pixels(F.relu(self.refine(F.relu(y))))
         return torch.tanh(F.pixel_shuffle(y, 2))
+
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The pixels, the stem, the blocks before the deep path, and that as far as its middle."""
+        stem = F.relu(self.stem_norm(self.stem(F.pixel_unshuffle(x, 4))))
+        before = self.before(stem)
+        deep = self.deep.encode(before) if isinstance(self.deep, DeepPath) else []
+        return [x, stem, before, *deep]
 
     def subpixel_convolutions(self) -> list[nn.Conv2d]:
         """The convolutions whose output is shuffled into space: their starting weights need care (ICNR)."""

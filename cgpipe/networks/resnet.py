@@ -91,6 +91,19 @@ class ResNetGenerator(Generator):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.head(self.up(self.blocks(self.down(self.stem(x))))))
 
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The pixels, both steps down, and the first and the middle block, which are the layers of CUT."""
+        y, features = self.stem(x), [x]
+        for layer in self.down:
+            y = layer(y)
+            features.append(y)
+        middle = len(self.blocks) // 2
+        for index, block in enumerate(self.blocks[: middle + 1]):
+            y = block(y)
+            if index in (0, middle):
+                features.append(y)
+        return features
+
 
 def _reflected(inputs: int, outputs: int, side: int, *, bias: bool) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode="reflect", bias=bias)

@@ -62,6 +62,13 @@ class UNetGenerator(Generator):
             x = torch.cat([skips.pop(), layer(x)], dim=1)
         return torch.tanh(self.head(F.relu(x)))
 
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The pixels, and the way down as far as a sixteenth of the sides: below that too few places are left."""
+        features = [x, self.stem(x)]
+        for layer in self.down[:3]:
+            features.append(layer(features[-1]))
+        return features
+
 
 def _down(inputs: int, outputs: int, norm: NormKind, *, bias: bool) -> nn.Sequential:
     # Not in place: the input is also what the way up joins on.

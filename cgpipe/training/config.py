@@ -17,9 +17,10 @@ from cgpipe.training.recipe import read_recipe
 from cgpipe.training.recipe import setting as _setting
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
+MethodName = Literal["cyclegan", "cut", "fastcut"]
+Direction = Literal["AtoB", "BtoA"]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
-NETWORKS = ("a_to_b", "b_to_a", "judge_a", "judge_b")
 AUGMENTATIONS = ("color", "translation", "cutout")
 
 
@@ -56,20 +57,33 @@ class TrainConfig:
 
     licence: str = _setting("unknown", "Licence of the models, as an SPDX identifier, for their headers.")
 
+    method: MethodName = _setting(
+        "cyclegan",
+        "What is trained: cyclegan, both directions, each of which undoes the other; cut or fastcut, one direction, "
+        "held to its input by the likeness of patches.",
+    )
+    direction: Direction = _setting("AtoB", "The direction of cut and fastcut.")
     epochs: int = _setting(16, "Passes over the larger of the two sets.")
     lr_policy: Policy = _setting("linear", "How the learning rate falls.")
     decay_epoch: int = _setting(8, "Epoch from which the learning rate falls, by linear or cosine to 0.")
     lr_step: int = _setting(50, "Epochs from one fall to the next, by step; without progress until a fall, by plateau.")
     batch_size: int = _setting(2, "Pictures of each domain a step.")
     lr: float = _setting(2e-4, "Learning rate of Adam (betas 0.5, 0.999).")
-    lamda: float = _setting(10.0, "Weight of the cycle loss.")
-    idt_coef: float = _setting(0.5, "Weight of the identity loss, as a share of the cycle loss's; 0 leaves it out.")
+    lamda: float = _setting(10.0, "Weight of the cycle loss of cyclegan.")
+    idt_coef: float = _setting(0.5, "Weight of its identity loss, as a share of the cycle loss's; 0: none.")
+    nce_weight: float = _setting(
+        0.0,
+        "Weight of the loss of patches of cut and fastcut; 0: that of the paper, 1 and 10. With 10, horses were seen "
+        "to stay horses: try 1.",
+    )
     gan_loss: GanLoss = _setting("lsgan", "The adversarial loss.")
     label_smoothing: float = _setting(0.0, "What is taken off the 1 that real pictures shall be judged.")
     diffaugment: str = _setting(
         "", "For small sets: what the discriminators see changed at random, of color,translation,cutout."
     )
-    freeze: str = _setting("", "Networks that do not learn, of a_to_b,b_to_a,judge_a,judge_b.")
+    freeze: str = _setting(
+        "", "Networks that do not learn, of a_to_b,b_to_a,judge_a,judge_b, those that the method has."
+    )
 
     load_height: int = _setting(280, "Height to which pictures are resized before the crop.")
     load_width: int = _setting(280, "Width to which pictures are resized before the crop.")
@@ -128,6 +142,7 @@ class TrainConfig:
                 "decay_epoch",
                 "lamda",
                 "idt_coef",
+                "nce_weight",
                 "pool_size",
                 "feature_weight",
                 "workers",
@@ -144,14 +159,29 @@ class TrainConfig:
             raise UsageError(f"Both domains are called {self.source!r}: give them different names.")
         for config in (self, *(self._merged(stage) for stage in self.stages)):
             config._check_sizes()
+        self._check_method()
         self._check_losses()
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that the method has, generators first."""
+        one_sided = {"AtoB": ("a_to_b", "judge_b"), "BtoA": ("b_to_a", "judge_a")}
+        both = ("a_to_b", "b_to_a", "judge_a", "judge_b")
+        return both if self.method == "cyclegan" else one_sided[self.direction]
+
+    def _check_method(self) -> None:
+        if self.method == "cyclegan" and self.direction != "AtoB":
+            raise UsageError("cyclegan learns both directions: leave out direction, or take method cut or fastcut.")
+        for name in ("a_to_b", "b_to_a"):
+            if getattr(self, f"init_{name}") and name not in self.networks:
+                raise UsageError(f"{self.method} {self.direction} has no {name}: leave out init_{name}.")
+
     def _check_losses(self) -> None:
-        for name, known in (("freeze", NETWORKS), ("diffaugment", AUGMENTATIONS)):
+        for name, known in (("freeze", self.networks), ("diffaugment", AUGMENTATIONS)):
             unknown = [word for word in self.listed(name) if word not in known]
             if unknown:
                 raise UsageError(f"{name} takes {', '.join(known)}, not {unknown[0]!r}.")
-        if set(self.listed("freeze")) == set(NETWORKS):
+        if set(self.listed("freeze")) == set(self.networks):
             raise UsageError("All networks are frozen: nothing is left that could learn. Shorten freeze.")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing must be at least 0 and less than 1, not {self.label_smoothing}.")
@@ -183,6 +213,13 @@ class TrainConfig:
     def listed(self, name: str) -> tuple[str, ...]:
         """The words of a setting that is a list with commas."""
         return tuple(word.strip() for word in getattr(self, name).split(",") if word.strip())
+
+    def pair(self) -> str:
+        """What is translated into what, in words."""
+        if self.method == "cyclegan":
+            return f"{self.source} and {self.target}"
+        first, second = (self.source, self.target) if self.direction == "AtoB" else (self.target, self.source)
+        return f"{first} to {second} by {self.method}"
 
     def schedule(self) -> str:
         """The learning rate over the run, in words."""

@@ -112,4 +112,12 @@ def training_batches(
     """The rest of ``epoch`` from ``first_step`` on, prefetched; batches of ``a`` and ``b`` (N, 3, H, W) in [-1, 1]."""
     config = dataset.config
     sampler = PlaceSampler(epoch, first_step, steps, config.at_epoch(epoch).batch_size)
-    return DataLoader(dataset, batch_sampler=sampler, num_workers=config.workers, pin_memory=torch.cuda.is_available())
+    # A loader draws a seed for its workers, which need none, when it begins. Drawn from the run's random numbers, it
+    # would make a run that is taken up in the midst of an epoch go on with other ones.
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=config.workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )

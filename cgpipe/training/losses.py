@@ -1,4 +1,4 @@
-"""What the networks are asked to do, as numbers: adversarial losses and the cycle loss (arXiv 1703.10593)."""
+"""What the networks are asked to do, as numbers: adversarial losses, the cycle loss (arXiv 1703.10593) and PatchNCE."""
 
 from __future__ import annotations
 
@@ -90,6 +90,20 @@ def gradient_penalty(
     (slope,) = torch.autograd.grad(judgement, between, create_graph=True)
     penalty: torch.Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
     return 0.5 * PENALTY * penalty
+
+
+def patch_nce(found: torch.Tensor, wanted: torch.Tensor, *, temperature: float = 0.07) -> torch.Tensor:
+    """PatchNCE (CUT, arXiv 2007.15651): which of a picture's patches is at a place, told by its likeness.
+
+    Args:
+        found: vectors of unit length of the translation's patches, (N, P, C).
+        wanted: those of the original's patches at the same places; each picture's others are what it shall not be like.
+        temperature: divides the likeness, that of the paper.
+    """
+    with torch.autocast(found.device.type, enabled=False):  # eight bits do not tell likenesses apart
+        likeness = found.float() @ wanted.float().transpose(1, 2) / temperature
+    place = torch.arange(found.shape[1], device=found.device).repeat(len(found))
+    return F.cross_entropy(likeness.flatten(0, 1), place)
 
 
 def cycle_loss(reconstructed: torch.Tensor, original: torch.Tensor) -> torch.Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cgpipe.errors import ModelError, UsageError
+from cgpipe.errors import ModelError, ModelNotFoundError, UsageError
 from cgpipe.media.files import atomic_write
 from cgpipe.metrics.evaluate import Evaluation, Evaluator, Folders, imagenet_class, judges_at_hand, pictures_of
 from cgpipe.metrics.scales import KID_TOLERANCE, kid_by_side, share_by_side, working_scales
@@ -33,10 +33,15 @@ OnGrid = Callable[[Path], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TestReport:
-    """What :func:`test` made: grids as files, in order, and the figures of each direction."""
+    """What :func:`test` made.
+
+    Args:
+        grids: files, in order.
+        evaluations: the figures of each direction, by its source and its target.
+    """
 
     grids: tuple[Path, ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: Mapping[tuple[str, str], Evaluation]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +67,10 @@ class ModelReport:
 
 
 def test(config: TrainConfig, *, size: int = 256, figures: bool = True, on_grid: OnGrid | None = None) -> TestReport:
-    """Translates all of testA and testB there and back, and measures both directions.
+    """Translates all of testA and testB, there and back where there is a way back, and measures.
 
-    The models are those in ``config.checkpoint_dir``, or, where that holds none, those that ``--to`` finds.
+    The models are those in ``config.checkpoint_dir``, or, where that holds none, those that ``--to`` finds: of both
+    directions, or of one where there is only that.
 
     Args:
         size: side in pixels at which pictures are translated (the middle square of others).
@@ -76,20 +82,22 @@ def test(config: TrainConfig, *, size: int = 256, figures: bool = True, on_grid:
         ModelNotFoundError: there is no model of this pair.
         MissingDependencyError: figures are asked for, and what measures them is not installed.
     """
-    pair = ((config.source, config.target), (config.target, config.source))
-    forward, backward = (load_generator(config, *domains) for domains in pair)
-    folders = tuple(config.dataset_dir / f"test{letter}" for letter in "AB")
+    generators = load_generators(config)
     grids: list[Path] = []
-    evaluations: list[Evaluation] = []
-    for domains, (inputs, reference), (there, back) in (
-        (pair[0], folders, (forward, backward)),
-        (pair[1], folders[::-1], (backward, forward)),
-    ):
+    evaluations: dict[tuple[str, str], Evaluation] = {}
+    for domains, there in generators.items():
+        inputs, reference = _test_folders(config, domains)
+        back = generators.get(domains[::-1])
         grids += write_grids(config.results_dir, plain_name(*domains), [inputs], there, back, size, on_grid)
         if figures:
             evaluator = Evaluator(inputs, reference, class_name=class_of(*domains), size=size)
-            evaluations.append(evaluator.evaluate(there, back))
-    return TestReport(grids=tuple(grids), evaluations=tuple(evaluations))
+            evaluations[domains] = evaluator.evaluate(there, back)
+    return TestReport(grids=tuple(grids), evaluations=evaluations)
+
+
+def _test_folders(config: TrainConfig, domains: tuple[str, str]) -> tuple[Path, Path]:
+    first, second = (config.dataset_dir / f"test{letter}" for letter in "AB")
+    return (first, second) if domains[0] == config.source else (second, first)
 
 
 def record(config: TrainConfig, report: TestReport) -> list[Path]:
@@ -98,11 +106,9 @@ def record(config: TrainConfig, report: TestReport) -> list[Path]:
     Raises:
         ModelError: the run's folder holds no model files.
     """
-    pair, folders = (config.source, config.target), [config.dataset_dir / f"test{letter}" for letter in "AB"]
-    paths = [config.model_path(*pair), config.model_path(*pair[::-1])]
-    for path, evaluation, inputs, reference in zip(paths, report.evaluations, folders, folders[::-1], strict=True):
-        record_figures(path, evaluation, inputs, reference)
-    return paths
+    for domains, evaluation in report.evaluations.items():
+        record_figures(config.model_path(*domains), evaluation, *_test_folders(config, domains))
+    return [config.model_path(*domains) for domains in report.evaluations]
 
 
 def evaluate(
@@ -256,10 +262,25 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def load_generator(config: TrainConfig, source: str, target: str) -> Generator:
-    """The generator of one direction, from the run's folder or else from the zoo."""
-    path = config.model_path(source, target)
-    return load_any(path if path.is_file() else find_model(target, source=source)).generator.eval()
+def load_generators(config: TrainConfig) -> dict[tuple[str, str], Generator]:
+    """The generators by source and target: those in the run's folder, or, where that holds none, those of the zoo.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    pair = (config.source, config.target)
+    paths = {domains: config.model_path(*domains) for domains in (pair, pair[::-1])}
+    found: dict[tuple[str, str], Path | Found] = {d: path for d, path in paths.items() if path.is_file()}
+    found = found or {domains: model for domains in paths if (model := _in_zoo(*domains)) is not None}
+    found = found or {pair: find_model(pair[1], source=pair[0])}  # raises, and says what there is
+    return {domains: load_any(model).generator.eval() for domains, model in found.items()}
+
+
+def _in_zoo(source: str, target: str) -> Found | None:
+    try:
+        return find_model(target, source=source)
+    except ModelNotFoundError:
+        return None
 
 
 def write_grids(

@@ -29,6 +29,7 @@ from cgpipe.training.schedule import Plateau, learning_rate_factor
 
 SAMPLES = 6
 ARCHITECTURE = (
+    *("method", "direction"),
     *("gen_net", "gen_settings", "ngf", "norm"),
     *("dis_net", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
 )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.methods.base import Losses, Method, Pictures
+from cgpipe.training.methods.cut import CUT
 from cgpipe.training.methods.cyclegan import CycleGAN
 from cgpipe.training.networks import load_backbone
+
+METHODS: Mapping[str, type[Method]] = {"cyclegan": CycleGAN, "cut": CUT, "fastcut": CUT}
 
 
 def build_method(config: TrainConfig) -> Method:
@@ -17,12 +22,12 @@ def build_method(config: TrainConfig) -> Method:
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     try:
-        method = CycleGAN(config, load_backbone(config))
+        method = METHODS[config.method](config, load_backbone(config))
     except ValueError as error:
         raise UsageError(f"The networks cannot be built: {error}") from error
     except MissingDependencyError as error:
         raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
-    multiple = method.generators["a_to_b"].multiple
+    multiple = next(iter(method.generators.values())).multiple
     for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
         if stage.crop_height % multiple or stage.crop_width % multiple:
             raise UsageError(

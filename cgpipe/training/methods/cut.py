@@ -1,0 +1,124 @@
+"""CUT and FastCUT (arXiv 2007.15651): one generator, held to its input by the likeness of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.networks import Generator, build_generator
+from cgpipe.networks.initialise import initialise
+from cgpipe.training.config import TrainConfig
+from cgpipe.training.losses import patch_nce
+from cgpipe.training.methods.base import Losses, Method, Pictures
+from cgpipe.training.networks import Judge
+
+PATCHES = 256
+"""Places of a layer that are compared; fewer where it has fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What distinguishes the two.
+
+    Args:
+        weight: of the PatchNCE loss, where the recipe names none.
+        identity: pictures of the target domain, translated, shall be like themselves too.
+        flips: half of the time a mirrored input shall give the mirrored features.
+    """
+
+    weight: float
+    identity: bool
+    flips: bool
+
+
+VARIANTS = {
+    "cut": Variant(weight=1.0, identity=True, flips=False),
+    "fastcut": Variant(weight=10.0, identity=False, flips=True),
+}
+
+
+class CUT(Method):
+    """One generator, one discriminator, and a projection of the generator's own features.
+
+    A patch of the translation shall be more like the patch of the input at its place than like any other patch of it.
+    With the direction ``AtoB`` the networks are ``a_to_b`` and ``judge_b``, else ``b_to_a`` and ``judge_a``.
+    """
+
+    def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
+        super().__init__(config, backbone)
+        self.variant = VARIANTS[config.method]
+        self.source, self.target = ("a", "b") if config.direction == "AtoB" else ("b", "a")
+        generator, judge = build_generator(config.gen_net, **config.generator_settings()), Judge(config, backbone)
+        for network in (generator, judge):
+            initialise(network)
+        self.add_module(f"{self.source}_to_{self.target}", generator)
+        self.add_module(f"judge_{self.target}", judge)
+        self.projection = Projection(_widths(generator))
+        self._encode = generator.encode
+
+    @property
+    def generator(self) -> Generator:
+        """The only one."""
+        return next(iter(self.generators.values()))
+
+    @property
+    def helpers(self) -> list[nn.Module]:
+        return [self.projection]
+
+    def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
+        source, target = real[self.source], real[self.target]
+        # Drawn on the CPU, whose random state a run keeps.
+        flipped = self.variant.flips and bool(torch.rand(()) < 0.5)
+        fake = {self.target: self.generator(source.flip(3) if flipped else source)}
+        weight = config.nce_weight or self.variant.weight
+        if self.variant.identity:
+            weight /= 2
+        losses = {
+            f"adversarial_{self.target}": self.adversarial_loss(fake, self.target),
+            f"nce_{self.source}": weight * self.nce_loss(source, fake[self.target], flipped=flipped),
+        }
+        if self.variant.identity:
+            losses[f"nce_{self.target}"] = weight * self.nce_loss(target, self.generator(target))
+        return losses, fake
+
+    def nce_loss(self, original: torch.Tensor, translated: torch.Tensor, *, flipped: bool = False) -> torch.Tensor:
+        """PatchNCE, averaged over the layers; both (N, 3, H, W), ``flipped`` where the translation is mirrored."""
+        features = [feature.flip(3) if flipped else feature for feature in self._encode(translated)]
+        places = [torch.randperm(f.shape[2] * f.shape[3])[:PATCHES].to(f.device) for f in features]
+        found = self.projection(features, places)
+        with torch.no_grad():
+            wanted = self.projection(self._encode(original), places)
+        return torch.stack([patch_nce(*pair) for pair in zip(found, wanted, strict=True)]).mean()
+
+    def compile_networks(self) -> None:
+        super().compile_networks()
+        self._encode = torch.compile(self.generator.encode, dynamic=False)
+
+
+class Projection(nn.Module):
+    """Two layers for each of several feature maps, to vectors of unit length that are compared."""
+
+    def __init__(self, widths: Sequence[int], outputs: int = 256) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, outputs), nn.ReLU(), nn.Linear(outputs, outputs)) for width in widths
+        )
+
+    def forward(self, features: Sequence[torch.Tensor], places: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Maps (N, C, H, W) at the ``places`` (P,) of each, as (N, P, outputs) float32."""
+        layers = zip(self.heads, features, places, strict=True)
+        return [F.normalize(head(f.flatten(2)[:, :, at].transpose(1, 2)).float(), dim=-1) for head, f, at in layers]
+
+
+@torch.no_grad()
+def _widths(generator: Generator) -> list[int]:
+    """Channels of each layer that the generator encodes, found by encoding a small picture."""
+    side = max(32, generator.multiple)
+    features = generator.eval().encode(torch.zeros(1, 3, side, side))
+    generator.train()
+    return [feature.shape[1] for feature in features]
