@@ -191,6 +191,34 @@ def test_auto_does_not_compile_where_torch_has_fewer_threads_than_outside(
         torch.set_num_threads(before)
 
 
+def test_a_job_too_short_for_a_trial_runs_each_picture_once_and_nothing_else(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_module, "others_here", lambda device: ["onnx", "openvino", "compile"])
+    monkeypatch.setattr(network_module, "recall", lambda key: None)
+    runs = []
+    generator.register_forward_pre_hook(lambda module, inputs: runs.append(len(inputs[0])))
+    network = Network(generator, CPU, precision="fp32")
+    runs.clear()
+    run_many(network, 4 * FIRST_LOOK, 100)
+    assert runs == [1] * 4 * FIRST_LOOK
+
+
+def test_in_lanes_a_back_end_saves_time_on_several_pictures_at_once(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(monkeypatch, torchscript=[5.0, 0.01, 0.02])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        network = Network(generator, CPU, precision="fp32")
+        with lanes(1) as pool:
+            assert set(pool.submit(run_many, network, FIRST_LOOK, 800).result()) == {"eager"}
+        assert run_many(network, FIRST_LOOK, 800)[-1] == "torchscript"
+    finally:
+        torch.set_num_threads(before)
+
+
 def trying(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     """A job so long that the one other back end is tried, and what that back end does."""
     monkeypatch.setattr(network_module, "others_here", lambda device: ["openvino"])

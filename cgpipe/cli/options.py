@@ -95,7 +95,7 @@ speed_options = together(
         default="auto",
         metavar="auto|full|PIXELS",
         help="Short side at which the network works. The result has the picture's own size: the change is brought up "
-        "to it. auto: the nearest of the model's scales.",
+        "to it. auto: as it is where that is one of the model's scales, else one of them; of larger pictures 256.",
     ),
     click.option(
         "--strength", type=click.FloatRange(0, 2), default=1.0, help="Multiplies the change; 0 leaves the picture."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections import Counter
@@ -37,12 +38,12 @@ class Cost:
     each: float
     eager: float
 
-    def gain(self, pictures: int) -> float:
-        """Seconds that it saves over so many pictures."""
+    def gain(self, pictures: float) -> float:
+        """Seconds that it saves over so many pictures, one after the other."""
         return pictures * (self.eager - self.each) - self.start
 
 
-def worth_trying(engine: Engine, eager_seconds: float, pictures: int) -> bool:
+def worth_trying(engine: Engine, eager_seconds: float, pictures: float) -> bool:
     """Whether a back end that was never measured here may be tried, with so many pictures still to come."""
     return EXPECTED_START[engine] <= TRIAL_SHARE * pictures * eager_seconds
 
@@ -87,13 +88,18 @@ class Network:
         self._runs: dict[tuple[Engine, int], Run] = {}
         self._chosen: dict[tuple[int, ...], Engine] = {}
         self._seen: Counter[tuple[int, ...]] = Counter()
+        self._fastest: dict[tuple[int, ...], float] = {}
         self._lock = Lock()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Runs (N, 3, H, W) in [-1, 1] on the device, sides as the network takes them; float32 in and out."""
         with self._lock:
             run = self._run_for(x)
-        return run(x.to(dtype=DTYPES[self.precision], memory_format=torch.channels_last)).float()
+        started = time.perf_counter()
+        result = run(x.to(dtype=DTYPES[self.precision], memory_format=torch.channels_last)).float()
+        shape = tuple(x.shape)
+        self._fastest[shape] = min(self._fastest.get(shape, math.inf), time.perf_counter() - started)
+        return result
 
     def _run_for(self, x: torch.Tensor) -> Run:
         if not self._ready:
@@ -123,15 +129,17 @@ class Network:
     def _choose_engine(self, x: torch.Tensor) -> Engine:
         """What will run the rest of the pictures of this size."""
         left = self._left(tuple(x.shape))
+        # In lanes so many pictures are under way at once.
+        turns = left * torch.get_num_threads() / self._threads
         x = x.to(dtype=DTYPES[self.precision], memory_format=torch.channels_last)
         key = f"{self.precision}: {trial_key(self._generator, x.device, x.shape)}"
         best, gain = "eager", 0.0
         for engine in others_here(x.device):
             if engine == "compile" and torch.get_num_threads() < self._threads:
                 continue  # In lanes nothing runs compiled: they would share what is compiled for one of them.
-            cost = self._cost(engine, x, left, key)
-            if cost and cost.gain(left) > gain:
-                best, gain = engine, cost.gain(left)
+            cost = self._cost(engine, x, turns, key)
+            if cost and cost.gain(turns) > gain:
+                best, gain = engine, cost.gain(turns)
                 self.reasons["engine"] = (
                     f"{engine} takes {1000 * cost.each:.1f} ms a picture, eager {1000 * cost.eager:.1f}, and starts in "
                     f"{cost.start:.1f} s: {gain:.0f} s saved over {left} pictures"
@@ -145,16 +153,20 @@ class Network:
         total = sum(self._seen.values())
         return round((self.left or 0) * self._seen[shape] / total) if total else 0
 
-    def _cost(self, engine: Engine, x: torch.Tensor, left: int, key: str) -> Cost | None:
+    def _cost(self, engine: Engine, x: torch.Tensor, turns: float, key: str) -> Cost | None:
         match recall(f"{engine}, {key}"):
             case [start, each, eager]:
                 return Cost(start=start, each=each, eager=eager)
-        eager = timed(lambda: self._prepared("eager")(x), x.device) / len(x)
-        if not worth_trying(engine, eager, left):
+        if not worth_trying(engine, self._eager_seconds(x), turns):
             return None
-        cost = self._try(engine, x, eager)
+        cost = self._try(engine, x, timed(lambda: self._prepared("eager")(x), x.device) / len(x))
         remember(f"{engine}, {key}", [cost.start, cost.each, cost.eager])
         return cost
+
+    def _eager_seconds(self, x: torch.Tensor) -> float:
+        """Seconds a picture, from the runs so far; measured for a GPU, whose work goes on after a call."""
+        seen = self._fastest.get(tuple(x.shape)) if x.device.type == "cpu" else None
+        return (seen or timed(lambda: self._prepared("eager")(x), x.device)) / len(x)
 
     def _try(self, engine: Engine, x: torch.Tensor, eager: float) -> Cost:
         """Starts a back end and times it; one that fails, or gives another result, is as slow as can be."""

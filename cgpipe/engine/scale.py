@@ -23,8 +23,8 @@ Size = int | Literal["auto", "full"]
 
 BAND_PIXELS = 1 << 22
 """Pixels of a large picture that are reduced at a time: bounds the memory that it takes."""
-BAND_LINES = 32
-"""Lines of a large picture to which the change is added at a time."""
+BAND_LINES = 24
+"""Lines of a large picture to which the change is added at a time: of 12 megapixels they fit into a cache."""
 
 DETAIL_REACH = 3
 """Pixels to each side, at the working size, over which detail before and after is compared."""
@@ -37,11 +37,17 @@ MOST_ENLARGED = 4
 """How many times a small picture is enlarged for the generator: a strip one pixel high must not become a mountain."""
 
 
+MIDDLE_SCALE = 256
+"""Pixels of the short side at which models are trained and their figures made: where larger pictures are worked on."""
+
+
 def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | None) -> tuple[int, int]:
     """Height and width at which the generator sees a picture of ``height`` x ``width``.
 
     Args:
-        size: the short side in pixels; ``full`` for the picture's own; ``auto`` for the nearest of the model's scales.
+        size: the short side in pixels; ``full`` for the picture's own; ``auto`` for its own where that is one of the
+            model's scales. A smaller one is enlarged to the smallest of them; a larger one is reduced to the one nearest to
+            :data:`MIDDLE_SCALE`, since above that every pixel costs time and shows nothing more of the subject.
         scales: the smallest and the largest short side at which the model works well; ``None`` where nothing is known,
             which makes ``auto`` the same as ``full``.
     """
@@ -50,7 +56,8 @@ def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | 
         return height, width
     if size == "auto":
         assert scales is not None
-        target = min(max(short, scales[0]), scales[1])
+        smallest, largest = scales
+        target = max(short, smallest) if short <= largest else min(max(MIDDLE_SCALE, smallest), largest)
     else:
         target = int(size)
     target = min(target, MOST_ENLARGED * short)

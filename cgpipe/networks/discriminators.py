@@ -74,7 +74,7 @@ class FeatureHeads(nn.Module):
         return [head(feature) for head, feature in zip(self.heads, features, strict=True)]
 
 
-class PooledHead(nn.Sequential):
+class PooledHead(nn.Module):
     """A small discriminator on the means of feature maps over the whole picture.
 
     :class:`FeatureHeads` judge patches, and normalise what all patches of a picture have in common; this one judges
@@ -86,11 +86,12 @@ class PooledHead(nn.Sequential):
     """
 
     def __init__(self, channels: Sequence[int], *, width: int = 128) -> None:
-        super().__init__(nn.Conv2d(sum(channels), width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1))
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(sum(channels), width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1))
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits (N, 1, 1, 1) for ``features`` (N, C_i, H_i, W_i)."""
-        logits: torch.Tensor = super().forward(torch.cat([f.mean(dim=(2, 3), keepdim=True) for f in features], dim=1))
+        logits: torch.Tensor = self.layers(torch.cat([f.mean(dim=(2, 3), keepdim=True) for f in features], dim=1))
         return logits
 
 
