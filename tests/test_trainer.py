@@ -325,6 +325,19 @@ def test_a_one_sided_run_makes_one_model_and_shows_and_measures_it(
     assert record(config, shown) == [run / f"{name}.safetensors"]
 
 
+@pytest.mark.parametrize("method", ["cyclegan", "cut"])
+def test_a_run_on_pictures_of_their_own_sizes_is_resumed_exactly(recipe: Path, tmp_path: Path, method: str) -> None:
+    for index, path in enumerate(sorted((tmp_path / "dataset" / "trainA").iterdir())):
+        cv2.imwrite(str(path), cv2.imread(str(path))[: 24 + index, :])
+    settings = {"preprocess": "none", "batch_size": 1, "method": method, "load_min": 0}
+    train(config_of(recipe, tmp_path / "whole", epochs=2, **settings))
+    for epochs in (1, 2):
+        train(config_of(recipe, tmp_path / "parts", epochs=epochs, **settings), resume=epochs == 2)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 32
+    assert load_model(tmp_path / "whole" / "red2blue.safetensors").card.training_size is None
+
+
 def test_the_projection_of_patches_learns_and_is_kept(recipe: Path, tmp_path: Path) -> None:
     first, second = (Trainer(config_of(recipe, tmp_path / "run", method="cut")) for _ in range(2))
     before = [weight.clone() for weight in first.networks.projection.parameters()]

@@ -19,7 +19,7 @@ from cgpipe.media.folders import find_pictures
 from cgpipe.networks import GENERATORS, build_generator
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import Stage, TrainConfig, load_config
-from cgpipe.training.data import Place, UnpairedPictures, augment, epoch_length, training_batches
+from cgpipe.training.data import Place, UnpairedPictures, augment, epoch_length, load_rgb, training_batches
 from cgpipe.training.device import choose_arithmetic
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, patch_nce
 from cgpipe.training.methods import build_method
@@ -70,6 +70,9 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ('method = "cut"\ndirection = "BtoA"\ninit_a_to_b = "x"', "has no a_to_b"),
         ('method = "pix2pix"', "method must be one of cyclegan, cut, fastcut"),
         ("nce_weight = -1", "must not be negative"),
+        ('preprocess = "none"', "batch_size to 1, or crop"),
+        ('preprocess = "scale_width"\nbatch_size = 1\ngan_loss = "wgan-gp"', "must have one size"),
+        ('preprocess = "zoom"', "preprocess must be one of resize_and_crop, scale_width"),
         ('diffaugment = "colour"', "diffaugment takes color"),
         ('gan_loss = "hinge"\nlabel_smoothing = 0.1', "no labels to smooth"),
         ("label_smoothing = 1.0", "less than 1"),
@@ -186,6 +189,106 @@ def test_crops_lie_within_pictures_of_every_size() -> None:
         assert (crop == 7).all()
 
 
+def coordinates(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A picture whose pixels say where they are: red the row, green the column, in 255ths of the sides."""
+    rows, columns = np.linspace(0, 255, height), np.linspace(0, 255, width)
+    grid = np.stack([*np.meshgrid(rows, columns, indexing="ij"), np.zeros((height, width))], axis=-1)
+    return grid.round().astype(np.uint8)
+
+
+def shown_share(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Which part of the height and the width of a picture of coordinates is there."""
+    spans = [float(np.ptp(pixels[..., channel])) / 255 for channel in (0, 1)]
+    return spans[0], spans[1]
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "size", "shares"),
+    [
+        # A picture of 96 by 64 (width by height), load 60 by 48, crop 32.
+        ("resize_and_crop", (32, 32), (32 / 48, 32 / 60)),
+        ("scale_width", (40, 60), (1, 1)),
+        ("scale_width_and_crop", (32, 32), (32 / 40, 32 / 60)),
+        ("scale_shortest", (48, 72), (1, 1)),
+        ("scale_shortest_and_crop", (32, 32), (32 / 48, 32 / 72)),
+        ("crop", (32, 32), (32 / 64, 32 / 96)),
+        ("none", (64, 96), (1, 1)),
+    ],
+)
+def test_every_way_to_prepare_pictures_does_what_it_says(
+    preprocess: Any, size: tuple[int, int], shares: tuple[float, float]
+) -> None:
+    sizes = {"load_height": 48, "load_width": 60, "load_min": 0, "crop_height": 32, "crop_width": 32}
+    config = TrainConfig(preprocess=preprocess, batch_size=1, stages=(), **sizes)  # type: ignore[arg-type]
+    shown = augment(coordinates(64, 96), config, np.random.default_rng(0))
+    assert shown.shape == (*size, 3)
+    assert shown_share(shown) == pytest.approx(shares, abs=0.04)
+
+
+@pytest.mark.parametrize("preprocess", ["scale_width_and_crop", "scale_shortest_and_crop", "crop"])
+def test_a_picture_smaller_than_the_crop_is_enlarged_in_its_shape(preprocess: Any) -> None:
+    config = TrainConfig(
+        preprocess=preprocess, load_min=0, load_height=20, load_width=20, crop_height=32, crop_width=32
+    )
+    shown = augment(coordinates(20, 40), config, np.random.default_rng(0))
+    assert shown.shape == (32, 32, 3)
+    assert shown_share(shown) == pytest.approx((1, 0.5), abs=0.04)
+
+
+@pytest.mark.parametrize(("preprocess", "size"), [("none", (64, 96)), ("scale_width", (48, 64))])
+def test_without_a_crop_sides_are_what_the_generator_takes(preprocess: Any, size: tuple[int, int]) -> None:
+    config = TrainConfig(preprocess=preprocess, batch_size=1, load_min=0, load_width=66, stages=())
+    assert augment(coordinates(70, 99), config, np.random.default_rng(0), multiple=16).shape[:2] == size
+
+
+def test_sizes_vary_with_load_min_in_every_shape() -> None:
+    random = np.random.default_rng(0)
+    for preprocess, sides in (("scale_width", 1), ("scale_shortest", 0)):
+        config = TrainConfig(preprocess=preprocess, batch_size=1, load_height=60, load_width=60, load_min=50, stages=())  # type: ignore[arg-type]
+        found = {augment(coordinates(30, 60), config, random).shape[sides] for _ in range(60)}
+        assert found == set(range(50, 61))
+
+
+def test_pictures_are_mirrored_half_of_the_time_or_never() -> None:
+    random, picture = np.random.default_rng(0), coordinates(8, 8)
+    for flip, least, most in ((True, 20, 44), (False, 0, 0)):
+        config = TrainConfig(preprocess="none", batch_size=1, flip=flip, stages=())
+        mirrored = [bool((augment(picture, config, random) == picture[:, ::-1]).all()) for _ in range(64)]
+        assert least <= sum(mirrored) <= most
+
+
+def test_the_default_preparation_is_what_it_always_was() -> None:
+    picture = np.random.default_rng(1).integers(0, 255, (300, 200, 3), np.uint8)
+    crops = [augment(picture, TrainConfig(), np.random.default_rng(seed)) for seed in range(8)]
+    expected = []
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        side = int(random.integers(140, 280, endpoint=True))
+        resized = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        top, left = (int(random.integers(0, side - 128, endpoint=True)) for _ in range(2))
+        crop = resized[top : top + 128, left : left + 128]
+        expected.append(crop[:, ::-1] if random.random() < 0.5 else crop)
+    assert all((one == other).all() for one, other in zip(crops, expected, strict=True))
+
+
+def test_grey_and_16_bit_pictures_are_read_as_what_they_show(tmp_path: Path) -> None:
+    grey = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
+    colour = np.stack([grey, 255 - grey, grey // 2], axis=-1)  # BGR
+    for name, pixels, shown in (
+        ("grey.png", grey, np.stack([grey] * 3, axis=-1)),
+        ("grey16.png", grey.astype(np.uint16) * 257, np.stack([grey] * 3, axis=-1)),
+        ("colour16.png", colour.astype(np.uint16) * 257, colour[..., ::-1]),
+        ("grey16.tif", grey.astype(np.uint16) * 257, np.stack([grey] * 3, axis=-1)),
+        ("colour.bmp", colour, colour[..., ::-1]),
+    ):
+        cv2.imwrite(str(tmp_path / name), pixels)
+        read = load_rgb(tmp_path / name)
+        assert read.dtype == np.uint8
+        assert (read == shown).all(), name
+    cv2.imwrite(str(tmp_path / "grey.jpg"), grey)
+    assert np.abs(load_rgb(tmp_path / "grey.jpg").astype(int) - grey[..., None]).max() < 12
+
+
 # -- losses, pool, schedule ------------------------------------------------------------------------------------------
 
 
@@ -263,6 +366,14 @@ def test_a_pool_goes_on_from_its_state() -> None:
     other.load_state_dict(pool.state_dict())
     more = torch.rand((20, 3, 2, 2))
     assert torch.equal(pool.exchange(more), other.exchange(more))
+
+
+def test_a_pool_can_hold_pictures_of_several_sizes() -> None:
+    mixed, plain = ImagePool(2, one_size=False), ImagePool(2)
+    for side in (2, 3, 4, 5, 6, 7):
+        for pool in (mixed, plain):
+            pool.exchange(torch.rand((1, 3, side, side)))
+    assert [len(pool.state_dict()["pictures"]) for pool in (mixed, plain)] == [2, 1]
 
 
 def test_no_pool_gives_back_what_comes() -> None:

@@ -19,6 +19,15 @@ from cgpipe.training.recipe import setting as _setting
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 MethodName = Literal["cyclegan", "cut", "fastcut"]
 Direction = Literal["AtoB", "BtoA"]
+Preprocess = Literal[
+    "resize_and_crop",
+    "scale_width",
+    "scale_width_and_crop",
+    "scale_shortest",
+    "scale_shortest_and_crop",
+    "crop",
+    "none",
+]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 AUGMENTATIONS = ("color", "translation", "cutout")
@@ -85,6 +94,15 @@ class TrainConfig:
         "", "Networks that do not learn, of a_to_b,b_to_a,judge_a,judge_b, those that the method has."
     )
 
+    preprocess: Preprocess = _setting(
+        "resize_and_crop",
+        "What is done to each picture. resize_and_crop: brought to --load-width by --load-height, whatever its shape, "
+        "and cropped. scale_width: brought to the width --load-width in its own shape. scale_shortest: its shorter "
+        "side brought to --load-height. With _and_crop these are cropped too. crop: a crop of the picture as it is. "
+        "none: the picture as it is. Where a crop does not fit, the picture is enlarged until it does. Without one, "
+        "sides are brought to the nearest that the generator takes, and --batch-size must be 1.",
+    )
+    flip: bool = _setting(True, "Mirror half of the pictures, at random.")
     load_height: int = _setting(280, "Height to which pictures are resized before the crop.")
     load_width: int = _setting(280, "Width to which pictures are resized before the crop.")
     load_min: int = _setting(140, "Resize to a random size between this height and --load-height; 0: no variation.")
@@ -115,7 +133,9 @@ class TrainConfig:
 
     gpu_ids: str = _setting("auto", "GPU to use, such as 0; -1 for the CPU.")
     precision: Precision = _setting("auto", "Arithmetic of the networks; fp16 needs a GPU.")
-    compile: bool = _setting(True, "Compile the networks: slower to start, about twice as fast.")
+    compile: bool = _setting(
+        True, "Compile the networks, where pictures are cropped: slower to start, about twice as fast."
+    )
     threads: int = _setting(0, "CPU threads; 0: as many as torch chooses.")
     workers: int = _setting(0, "Processes that prepare pictures; 0: none.")
     log_every: int = _setting(50, "Steps between lines of metrics.jsonl.")
@@ -190,7 +210,21 @@ class TrainConfig:
         if self.gan_loss == "wgan-gp" and self.norm == "batch":
             raise UsageError("wgan-gp penalises each picture alone, which batch norm mixes: use norm instance or none.")
 
+    @property
+    def crops(self) -> bool:
+        """Whether all pictures have the size of the crop in the end."""
+        return self.preprocess.endswith("crop")
+
     def _check_sizes(self) -> None:
+        if not self.crops and self.batch_size > 1:
+            raise UsageError(
+                f"With preprocess {self.preprocess} pictures have sizes of their own, which make no batch: set "
+                "batch_size to 1, or crop."
+            )
+        if not self.crops and self.gan_loss == "wgan-gp":
+            raise UsageError("wgan-gp mixes pictures of both kinds, which must have one size: choose a crop.")
+        if self.preprocess != "resize_and_crop":
+            return
         smallest = self.load_min or self.load_height
         if self.crop_height > smallest or self.crop_width > self.load_width * smallest // self.load_height:
             raise UsageError(

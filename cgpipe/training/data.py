@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,14 +48,22 @@ def epoch_length(pictures_a: int, pictures_b: int, batch_size: int) -> int:
 
 
 class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
-    """Pairs of unrelated crops, addressed by their :class:`Place`; each (3, crop height, crop width) in [-1, 1].
+    """Pairs of unrelated pictures, addressed by their :class:`Place`; each (3, height, width) in [-1, 1].
 
     A domain without pictures is left out.
+
+    Args:
+        pictures_a, pictures_b: files of both domains.
+        config: says what is done to them.
+        multiple: of which the sides of pictures that are not cropped shall be.
     """
 
-    def __init__(self, pictures_a: list[Path], pictures_b: list[Path], config: TrainConfig) -> None:
+    def __init__(
+        self, pictures_a: list[Path], pictures_b: list[Path], config: TrainConfig, *, multiple: int = 1
+    ) -> None:
         self.pictures = {"a": pictures_a, "b": pictures_b}
         self.config = config
+        self.multiple = multiple
         self._at_epoch = lru_cache(maxsize=2)(config.at_epoch)
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
@@ -62,33 +71,60 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
         domains = [domain for domain, pictures in self.pictures.items() if pictures]
         return {domain: to_network_range(self._crop(domain, place)) for domain in domains}
 
-    def __reduce__(self) -> tuple[type[UnpairedPictures], tuple[list[Path], list[Path], TrainConfig]]:
+    def __reduce__(self) -> tuple[Any, tuple[list[Path], list[Path], TrainConfig]]:
         """What worker processes are given; the caches stay behind."""
-        return UnpairedPictures, (self.pictures["a"], self.pictures["b"], self.config)
+        build = partial(UnpairedPictures, multiple=self.multiple)
+        return build, (self.pictures["a"], self.pictures["b"], self.config)
 
     def _crop(self, domain: str, place: Place) -> npt.NDArray[np.uint8]:
         order = self._order(domain, place.epoch, place.index // len(self.pictures[domain]))
         path = self.pictures[domain][order[place.index % len(order)]]
         random = np.random.default_rng((self.config.seed, ord(domain), place.epoch, place.index))
-        return augment(load_rgb(path), self._at_epoch(place.epoch), random)
+        return augment(load_rgb(path), self._at_epoch(place.epoch), random, multiple=self.multiple)
 
     def _shuffled(self, domain: str, epoch: int, round: int) -> npt.NDArray[np.intp]:
         random = np.random.default_rng((self.config.seed, ord(domain), epoch, round, 1))
         return random.permutation(len(self.pictures[domain]))
 
 
-def augment(pixels: npt.NDArray[np.uint8], config: TrainConfig, random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Resizes to the load size (or a random size from ``load_min`` up), crops at random, flips half of the time."""
-    height, width = config.load_height, config.load_width
+def augment(
+    pixels: npt.NDArray[np.uint8], config: TrainConfig, random: np.random.Generator, *, multiple: int = 1
+) -> npt.NDArray[np.uint8]:
+    """Brings a picture (height, width, 3) to its size, crops it at random and mirrors it, as ``config`` says.
+
+    Without a crop, the sides become the nearest multiples of ``multiple``.
+    """
+    height, width = _loaded_size(*pixels.shape[:2], config, random)
+    if not config.crops:
+        height, width = (max(1, round(side / multiple)) * multiple for side in (height, width))
+    if (height, width) != pixels.shape[:2]:
+        shrinks = height < pixels.shape[0]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        pixels = cv2.resize(pixels, (width, height), interpolation=interpolation)  # type: ignore[assignment]
+    if config.crops:
+        top = int(random.integers(0, height - config.crop_height, endpoint=True))
+        left = int(random.integers(0, width - config.crop_width, endpoint=True))
+        pixels = pixels[top : top + config.crop_height, left : left + config.crop_width]
+    mirrored = random.random() < 0.5 and config.flip
+    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+
+
+def _loaded_size(height: int, width: int, config: TrainConfig, random: np.random.Generator) -> tuple[int, int]:
+    """Height and width to which a picture of this size is brought before the crop."""
+    load_height = config.load_height
     if config.load_min:
-        height = int(random.integers(config.load_min, config.load_height, endpoint=True))
-        width = max(config.crop_width, round(config.load_width * height / config.load_height))
-    shrinks = height < pixels.shape[0]
-    resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    top = int(random.integers(0, height - config.crop_height, endpoint=True))
-    left = int(random.integers(0, width - config.crop_width, endpoint=True))
-    crop = resized[top : top + config.crop_height, left : left + config.crop_width]
-    return np.ascontiguousarray(crop[:, ::-1] if random.random() < 0.5 else crop)
+        load_height = int(random.integers(config.load_min, config.load_height, endpoint=True))
+    load_width = round(config.load_width * load_height / config.load_height)
+    if config.preprocess == "resize_and_crop":
+        return load_height, max(config.crop_width, load_width)
+    scale = 1.0
+    if config.preprocess.startswith("scale_width"):
+        scale = load_width / width
+    elif config.preprocess.startswith("scale_shortest"):
+        scale = load_height / min(height, width)
+    if config.crops:
+        scale = max(scale, config.crop_height / height, config.crop_width / width)
+    return round(height * scale), round(width * scale)
 
 
 class PlaceSampler(Sampler[list[Place]]):

@@ -12,10 +12,12 @@ class ImagePool:
 
     Until ``size`` pictures are held every new one is kept and given back; after that each new one is, with
     probability 0.5, exchanged for a random one of those held. ``size`` 0 gives back what comes.
+    Without ``one_size``, pictures of several sizes are kept beside one another; they must then come one by one.
     """
 
-    def __init__(self, size: int, *, seed: int = 0) -> None:
+    def __init__(self, size: int, *, seed: int = 0, one_size: bool = True) -> None:
         self.size = size
+        self.one_size = one_size
         self._pictures: list[torch.Tensor] = []
         self._random = torch.Generator().manual_seed(seed)
 
@@ -23,7 +25,7 @@ class ImagePool:
         """Takes (N, C, H, W), gives back as many of the same shape."""
         if self.size == 0:
             return pictures
-        if self._pictures and self._pictures[0].shape != pictures.shape[1:]:
+        if self.one_size and self._pictures and self._pictures[0].shape != pictures.shape[1:]:
             self._pictures.clear()  # A new crop size has begun.
         return torch.stack([self._exchange_one(picture) for picture in pictures])
 

@@ -66,8 +66,9 @@ class Trainer(Run):
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
-        self.dataset = UnpairedPictures(*find_dataset(config.dataset_dir), config)
+        pictures = find_dataset(config.dataset_dir)
         self.networks: Method = build_method(config)
+        self.dataset = UnpairedPictures(*pictures, config, multiple=self.networks.multiple)
         self._warm_start()
         self.networks.to_device(self.arithmetic.device)
         self.generators = nn.ModuleList(self.networks.generators.values())
@@ -75,13 +76,15 @@ class Trainer(Run):
         self.generator_optimizer = adam(nn.ModuleList([*self.generators, *self.networks.helpers]), config.lr)
         self.judge_optimizer = adam(nn.ModuleList(self.networks.judges.values()), config.lr)
         self._freeze()
-        self.pools = {d: ImagePool(config.pool_size, seed=config.seed + i) for i, d in enumerate("ab")}
+        self.pools = {
+            d: ImagePool(config.pool_size, seed=config.seed + i, one_size=config.crops) for i, d in enumerate("ab")
+        }
         self.plateau = Plateau(config.lr_step)
         self.scaler = self.arithmetic.scaler()
         self.step_in_epoch = 0
         self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
-        if config.compile and can_compile(self.arithmetic.device):
+        if config.compile and config.crops and can_compile(self.arithmetic.device):
             self.networks.compile_networks()
 
     def _warm_start(self) -> None:
@@ -211,7 +214,7 @@ class Trainer(Run):
             settings=all_settings(self.config.gen_net, self.config.generator_settings()),
             source=source,
             target=target,
-            training_size=self.config.crop_height,
+            training_size=self.config.crop_height if self.config.crops else None,
             made_by=made_by,
             quality={},
             licence=self.config.licence,

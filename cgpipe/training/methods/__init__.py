@@ -27,9 +27,9 @@ def build_method(config: TrainConfig) -> Method:
         raise UsageError(f"The networks cannot be built: {error}") from error
     except MissingDependencyError as error:
         raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
-    multiple = next(iter(method.generators.values())).multiple
+    multiple = method.multiple
     for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
-        if stage.crop_height % multiple or stage.crop_width % multiple:
+        if config.crops and (stage.crop_height % multiple or stage.crop_width % multiple):
             raise UsageError(
                 f"{config.gen_net} takes sides that are multiples of {multiple}, not a crop of "
                 f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height."

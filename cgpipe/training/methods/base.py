@@ -43,6 +43,11 @@ class Method(nn.Module, ABC):
         return {domain: net for domain in "ab" if isinstance(net := getattr(self, f"judge_{domain}", None), Judge)}
 
     @property
+    def multiple(self) -> int:
+        """Of which the sides of pictures must be."""
+        return next(iter(self.generators.values())).multiple
+
+    @property
     def helpers(self) -> list[nn.Module]:
         return []
 
