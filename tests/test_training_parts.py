@@ -25,6 +25,7 @@ from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_los
 from cgpipe.training.methods import build_method
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.schedule import Plateau, learning_rate_factor
+from cgpipe.training.sets import find_sample_pictures, find_training_pictures, sets_to_test_on
 from cgpipe.training.state import load_state, save_state
 
 
@@ -139,6 +140,69 @@ def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
         find_pictures(tmp_path / "trainA")
     with pytest.raises(DataError, match="holds no pictures"):
         find_pictures(tmp_path)
+
+
+def test_linked_folders_and_files_are_followed_and_loops_end(tmp_path: Path) -> None:
+    pictures_in(tmp_path / "elsewhere", 2)
+    pictures_in(tmp_path / "set" / "own", 1)
+    try:
+        (tmp_path / "set" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (tmp_path / "set" / "own" / "loop").symlink_to(tmp_path / "set", target_is_directory=True)
+        (tmp_path / "set" / "file.png").symlink_to(tmp_path / "elsewhere" / "0.png")
+        (tmp_path / "whole").symlink_to(tmp_path / "set", target_is_directory=True)
+    except OSError:
+        pytest.skip("this system makes no links")
+    found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path / "whole")]
+    assert found == ["whole/file.png", "whole/linked/0.png", "whole/linked/1.png", "whole/own/0.png"]
+
+
+def test_a_list_names_pictures_relative_to_its_folder_in_its_order(tmp_path: Path) -> None:
+    pictures_in(tmp_path / "sets" / "summer", 3)
+    list_file = tmp_path / "sets" / "summer.txt"
+    list_file.write_text(f"summer/2.png\n\n{tmp_path / 'sets' / 'summer' / '0.png'}\n")
+    assert [path.name for path in find_pictures(list_file)] == ["2.png", "0.png"]
+    for text, message in (
+        ("summer/2.png\n\nsummer/7.png\n", r"summer\.txt, line 3: there is no file .*7\.png"),
+        ("\n \n", "is empty"),
+        ("summer.txt", "line 1: .* is no picture"),
+        ("summer", "line 1: there is no file"),
+    ):
+        list_file.write_text(text)
+        with pytest.raises(DataError, match=message):
+            find_pictures(list_file)
+    list_file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="cannot be read as a list"):
+        find_pictures(list_file)
+    with pytest.raises(DataError, match=r"There is no list .*winter\.txt"):
+        find_pictures(tmp_path / "winter.txt")
+
+
+def test_both_domains_must_differ_and_be_named(tmp_path: Path) -> None:
+    pictures_in(tmp_path / "summer", 1)
+    for other in ("summer", "summer/../summer"):
+        config = TrainConfig(domain_a=tmp_path / "summer", domain_b=tmp_path / other)
+        with pytest.raises(DataError, match="Both domains are"):
+            find_training_pictures(config)
+    with pytest.raises(UsageError, match="name both"):
+        TrainConfig(domain_a=tmp_path / "summer")
+
+
+def test_the_test_set_of_a_dataset_is_not_taken_for_pictures_from_elsewhere(tmp_path: Path) -> None:
+    pictures_in(tmp_path / "dataset" / "testA", 1)
+    pictures_in(tmp_path / "dataset" / "testB", 1)
+    own = [*pictures_in(tmp_path / "summer", 2)]
+    domains = {"domain_a": tmp_path / "summer", "domain_b": tmp_path / "winter"}
+    plain = TrainConfig(dataset_dir=tmp_path / "dataset", source="summer", target="winter")
+    assert find_sample_pictures(plain, "a", own) == [tmp_path / "dataset" / "testA" / "0.png"]
+    assert sets_to_test_on(plain, "winter") == (tmp_path / "dataset" / "testB", tmp_path / "dataset" / "testA")
+    elsewhere = replace(plain, **domains)
+    assert find_sample_pictures(elsewhere, "a", own) == own
+    with pytest.raises(DataError, match="--test-a and --test-b"):
+        sets_to_test_on(elsewhere, "summer")
+    named = replace(elsewhere, test_a=tmp_path / "dataset" / "testB", test_b=tmp_path / "nothing")
+    assert find_sample_pictures(named, "a", own) == [tmp_path / "dataset" / "testB" / "0.png"]
+    with pytest.raises(DataError, match=r"There is no folder .*nothing"):
+        find_sample_pictures(named, "b", own)
 
 
 @pytest.mark.parametrize(("a", "b", "batch", "steps"), [(10, 7, 1, 10), (10, 7, 4, 2), (1, 1, 4, 1)])

@@ -169,7 +169,7 @@ def _setting_option(setting: Field[Any], hint: Any) -> Callable[[Command], Comma
     if get_origin(hint) is Literal:
         kind = click.Choice(get_args(hint), case_sensitive=False)
     elif Path in (hint, *get_args(hint)):
-        kind = click.Path(file_okay=False, path_type=Path)
+        kind = click.Path(file_okay=setting.metadata["files"], path_type=Path)
     names = f"--{flag}/--no-{flag}" if hint is bool else f"--{flag}"
     taken = "" if setting.default in (None, "") else f"  [{setting.default}]"
     return click.option(names, setting.name, type=kind, default=None, help=f"{setting.metadata['help']}{taken}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--config", "recipe", type=click.Path(dir_okay=False, path_type=Path), help="The recipe of the run.")
 @click.option("--dataset-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with testA and testB.")
+@click.option("--test-a", type=click.Path(path_type=Path), help="Another folder, or a .txt list, in place of testA.")
+@click.option("--test-b", type=click.Path(path_type=Path), help="The same in place of testB.")
 @click.option("--checkpoint-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
 @click.option("--results-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for the grids.")
 @click.option("--source", help="What domain A shows.")

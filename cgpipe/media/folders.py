@@ -1,22 +1,60 @@
-"""The pictures of a dataset's folder."""
+"""The pictures of a dataset: below a folder, or named by a list."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from cgpipe.errors import DataError
 from cgpipe.media.files import PICTURE_SUFFIXES, picture_format
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, hidden ones aside, sorted.
+def find_pictures(place: Path) -> list[Path]:
+    """All pictures below a folder, hidden ones aside, sorted; or those that a list names, in its order.
+
+    Links are followed, and a loop of links ends where it closes. A list is a text file with the suffix ``.txt`` and one
+    path a line, relative to the list's own folder; empty lines count for nothing.
 
     Raises:
-        DataError: the folder is missing or holds no picture.
+        DataError: the folder or the list is missing or names no picture, or a line of it names none that is there.
     """
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}. A dataset has trainA and trainB, optionally testA and testB.")
-    found = sorted(p for p in folder.rglob("*") if picture_format(p) and not p.name.startswith("."))
+    if place.is_file() and place.suffix.lower() == ".txt":
+        return _listed(place)
+    if not place.is_dir():
+        kind = "list" if place.suffix.lower() == ".txt" else "folder"
+        raise DataError(
+            f"There is no {kind} {place}. A dataset has trainA and trainB, optionally testA and testB; other folders, "
+            "and lists (.txt) of pictures, are named by --domain-a and --domain-b."
+        )
+    found = sorted(_below(place))
     if not found:
-        raise DataError(f"{folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)}).")
+        raise DataError(f"{place} holds no pictures ({', '.join(PICTURE_SUFFIXES)}).")
     return found
+
+
+def _below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _below(path, (*above, real))
+        elif picture_format(path) and not path.name.startswith("."):
+            yield path
+
+
+def _listed(file: Path) -> list[Path]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as a list of pictures: {error}.") from error
+    found = {number: file.parent / line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    if not found:
+        raise DataError(f"{file} is empty: a list has the path of a picture on every line.")
+    for number, path in found.items():
+        if not path.is_file():
+            raise DataError(f"{file}, line {number}: there is no file {path}.")
+        if not picture_format(path):
+            raise DataError(f"{file}, line {number}: {path} is no picture ({', '.join(PICTURE_SUFFIXES)}).")
+    return list(found.values())

@@ -59,6 +59,15 @@ class TrainConfig:
     dataset_dir: Path = _setting(
         Path("datasets/horse2zebra"), "Folder with trainA and trainB, optionally testA, testB."
     )
+    domain_a: Path | None = _setting(
+        None,
+        "Pictures of domain A, in place of those in --dataset-dir: a folder by any name, or a list, which is a .txt "
+        "file with a path on each line, relative to its folder.",
+        files=True,
+    )
+    domain_b: Path | None = _setting(None, "The same of domain B.", files=True)
+    test_a: Path | None = _setting(None, "The same of domain A for sample grids and measurements.", files=True)
+    test_b: Path | None = _setting(None, "The same of domain B.", files=True)
     checkpoint_dir: Path = _setting(Path("checkpoints/horse2zebra"), "Folder for the run's state and model files.")
     results_dir: Path = _setting(Path("results/horse2zebra"), "Folder for sample grids.")
     source: str = _setting("horse", "What domain A shows, for --from and --to.")
@@ -190,6 +199,8 @@ class TrainConfig:
         return both if self.method == "cyclegan" else one_sided[self.direction]
 
     def _check_method(self) -> None:
+        if (self.domain_a is None) != (self.domain_b is None):
+            raise UsageError("One domain is named and the other is not: name both, with --domain-a and --domain-b.")
         if self.method == "cyclegan" and self.direction != "AtoB":
             raise UsageError("cyclegan learns both directions: leave out direction, or take method cut or fastcut.")
         for name in ("a_to_b", "b_to_a"):

@@ -14,9 +14,16 @@ LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence")
 """Settings that change nothing in what is learnt."""
 
 
-def setting(default: Any, help: str, *, flag: str | None = None) -> Any:
-    """A setting of a recipe, with the text that ``--help`` shows, and its option where that has another name."""
-    metadata = {"help": help} | ({"flag": flag} if flag else {})
+def setting(default: Any, help: str, *, flag: str | None = None, files: bool = False) -> Any:
+    """A setting of a recipe, with the text that ``--help`` shows.
+
+    Args:
+        default: what is taken where nobody says anything.
+        help: the text.
+        flag: its option, where that has another name.
+        files: a path may be that of a file, not only of a folder.
+    """
+    metadata = {"help": help, "files": files} | ({"flag": flag} if flag else {})
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

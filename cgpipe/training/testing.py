@@ -22,6 +22,7 @@ from cgpipe.networks import Generator
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import to_network_range
 from cgpipe.training.samples import load_square, sample_grid, save_grid
+from cgpipe.training.sets import sets_to_test_on
 from cgpipe.training.sides import Way, sides_of
 
 ROW = 8
@@ -86,18 +87,13 @@ def test(config: TrainConfig, *, size: int = 256, figures: bool = True, on_grid:
     grids: list[Path] = []
     evaluations: dict[tuple[str, str], Evaluation] = {}
     for domains, there in generators.items():
-        inputs, reference = _test_folders(config, domains)
+        inputs, reference = sets_to_test_on(config, domains[0])
         back = generators.get(domains[::-1])
         grids += write_grids(config.results_dir, plain_name(*domains), [inputs], there, back, size, on_grid)
         if figures:
             evaluator = Evaluator(inputs, reference, class_name=class_of(*domains), size=size)
             evaluations[domains] = evaluator.evaluate(there, back)
     return TestReport(grids=tuple(grids), evaluations=evaluations)
-
-
-def _test_folders(config: TrainConfig, domains: tuple[str, str]) -> tuple[Path, Path]:
-    first, second = (config.dataset_dir / f"test{letter}" for letter in "AB")
-    return (first, second) if domains[0] == config.source else (second, first)
 
 
 def record(config: TrainConfig, report: TestReport) -> list[Path]:
@@ -107,7 +103,7 @@ def record(config: TrainConfig, report: TestReport) -> list[Path]:
         ModelError: the run's folder holds no model files.
     """
     for domains, evaluation in report.evaluations.items():
-        record_figures(config.model_path(*domains), evaluation, *_test_folders(config, domains))
+        record_figures(config.model_path(*domains), evaluation, *sets_to_test_on(config, domains[0]))
     return [config.model_path(*domains) for domains in report.evaluations]
 
 

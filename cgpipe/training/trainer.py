@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from cgpipe.engine.backends import can_compile
-from cgpipe.errors import DataError, TrainingError
-from cgpipe.media.folders import find_pictures
+from cgpipe.errors import TrainingError
 from cgpipe.models import Model, ModelCard, find_model, load_any
 from cgpipe.networks import Generator, all_settings
 from cgpipe.training.config import TrainConfig
@@ -26,6 +25,7 @@ from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.samples import load_samples, sample_grid, save_grid
 from cgpipe.training.schedule import Plateau, learning_rate_factor
+from cgpipe.training.sets import find_sample_pictures, find_training_pictures, sets_to_test_on
 
 SAMPLES = 6
 ARCHITECTURE = (
@@ -66,7 +66,7 @@ class Trainer(Run):
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
-        pictures = find_dataset(config.dataset_dir)
+        pictures = find_training_pictures(config)
         self.networks: Method = build_method(config)
         self.dataset = UnpairedPictures(*pictures, config, multiple=self.networks.multiple)
         self._warm_start()
@@ -98,9 +98,11 @@ class Trainer(Run):
             getattr(self.networks, name).requires_grad_(False).eval()
 
     def _load_samples(self, domain: str) -> torch.Tensor:
-        folder = self.config.dataset_dir / f"test{domain.upper()}"
-        pictures = find_pictures(folder) if folder.is_dir() else self.dataset.pictures[domain]
+        pictures = find_sample_pictures(self.config, domain, self.dataset.pictures[domain])
         return load_samples(pictures, SAMPLES).to(self.arithmetic.device)
+
+    def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
+        return sets_to_test_on(self.config, card.source)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -280,20 +282,6 @@ def warm_start(generator: Generator, named: str) -> None:
             f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which is not that of "
             "the run: choose the same with --gen-net, --ngf and --norm."
         ) from error
-
-
-def find_dataset(root: Path) -> tuple[list[Path], list[Path]]:
-    """The training pictures of both domains.
-
-    Raises:
-        DataError: the dataset is missing or empty; the message says how to get the one of the shipped models.
-    """
-    if not root.is_dir():
-        raise DataError(
-            f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
-            "the shipped models comes with `cgpipe data fetch horse2zebra`."
-        )
-    return find_pictures(root / "trainA"), find_pictures(root / "trainB")
 
 
 def _learns(optimizer: torch.optim.Optimizer) -> bool:

@@ -1,0 +1,58 @@
+"""Where a run's pictures are: in the folders of a dataset, or in folders and lists by any name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cgpipe.errors import DataError
+from cgpipe.media.folders import find_pictures
+from cgpipe.training.config import TrainConfig
+
+
+def find_training_pictures(config: TrainConfig) -> tuple[list[Path], list[Path]]:
+    """The training pictures of both domains.
+
+    Raises:
+        DataError: a set is missing or empty, or both are the same; the message says how to get that of the shipped
+            models.
+    """
+    root = config.dataset_dir
+    if config.domain_a is None and not root.is_dir():
+        raise DataError(
+            f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
+            "the shipped models comes with `cgpipe data fetch horse2zebra`."
+        )
+    first, second = config.domain_a or root / "trainA", config.domain_b or root / "trainB"
+    if first.resolve() == second.resolve():
+        raise DataError(f"Both domains are {first}: there is nothing to learn between a set and itself.")
+    return find_pictures(first), find_pictures(second)
+
+
+def find_sample_pictures(config: TrainConfig, domain: str, training: list[Path]) -> list[Path]:
+    """Pictures of ``a`` or ``b`` to show a run by: those of the test set, or where there is none those to train on.
+
+    Raises:
+        DataError: the test set that the recipe names is missing or empty.
+    """
+    place = _test_set(config, domain)
+    named = place is not None and place == getattr(config, f"test_{domain}")
+    return find_pictures(place) if place is not None and (named or place.is_dir()) else training
+
+
+def sets_to_test_on(config: TrainConfig, source: str) -> tuple[Path, Path]:
+    """Of a model that takes pictures of ``source``: those to test it on, and real ones of what it makes.
+
+    Raises:
+        DataError: the training pictures come from elsewhere than a dataset, and no test sets are named.
+    """
+    first, second = _test_set(config, "a"), _test_set(config, "b")
+    if first is None or second is None:
+        raise DataError("There are no pictures to test on: name folders or lists of them with --test-a and --test-b.")
+    return (first, second) if source == config.source else (second, first)
+
+
+def _test_set(config: TrainConfig, domain: str) -> Path | None:
+    named: Path | None = getattr(config, f"test_{domain}")
+    # Those of the dataset do not belong to training pictures that come from elsewhere.
+    in_dataset = config.dataset_dir / f"test{domain.upper()}" if config.domain_a is None else None
+    return named or in_dataset
