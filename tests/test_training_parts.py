@@ -629,3 +629,18 @@ def test_a_missing_or_damaged_state_is_named(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
     with pytest.raises(TrainingError, match=r"state\.pt"):
         load_state(path)
+
+
+def test_each_way_there_and_back_can_have_a_weight_of_its_own() -> None:
+    pictures = {domain: torch.rand((1, 3, 32, 32)) * 2 - 1 for domain in "ab"}
+    torch.manual_seed(0)
+    built = networks(lamda=2.0)
+
+    def losses(**settings: Any) -> dict[str, torch.Tensor]:
+        result: dict[str, torch.Tensor] = built.generator_losses(pictures, replace(built.config, **settings))[0]
+        return result
+
+    alike, apart = losses(), losses(lamda_b=6.0)
+    torch.testing.assert_close(apart["cycle_b"], 3 * alike["cycle_b"])
+    torch.testing.assert_close(apart["cycle_a"], alike["cycle_a"])
+    assert "cycle_b" not in losses(lamda_b=0.0)

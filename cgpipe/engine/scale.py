@@ -46,8 +46,8 @@ def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | 
 
     Args:
         size: the short side in pixels; ``full`` for the picture's own; ``auto`` for its own where that is one of the
-            model's scales. A smaller one is enlarged to the smallest of them; a larger one is reduced to the one nearest to
-            :data:`MIDDLE_SCALE`, since above that every pixel costs time and shows nothing more of the subject.
+            model's scales. A smaller one is enlarged to the smallest of them; a larger one is reduced to the one
+            nearest to :data:`MIDDLE_SCALE`: more pixels would cost time and show nothing more of the subject.
         scales: the smallest and the largest short side at which the model works well; ``None`` where nothing is known,
             which makes ``auto`` the same as ``full``.
     """

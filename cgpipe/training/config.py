@@ -39,6 +39,7 @@ class Stage:
 
     from_epoch: int
     lamda: float | None = None
+    lamda_b: float | None = None
     idt_coef: float | None = None
     batch_size: int | None = None
     load_min: int | None = None
@@ -88,6 +89,7 @@ class TrainConfig:
     batch_size: int = _setting(2, "Pictures of each domain a step.")
     lr: float = _setting(2e-4, "Learning rate of Adam (betas 0.5, 0.999).")
     lamda: float = _setting(10.0, "Weight of the cycle loss of cyclegan.")
+    lamda_b: float = _setting(-1.0, "That of B to A and back, where it is to differ; -1: --lamda for both.")
     idt_coef: float = _setting(0.5, "Weight of its identity loss, as a share of the cycle loss's; 0: none.")
     nce_weight: float = _setting(
         0.0,

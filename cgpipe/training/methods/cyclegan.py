@@ -31,9 +31,11 @@ class CycleGAN(Method):
         a, b = real["a"], real["b"]
         fake = {"b": self.a_to_b(a), "a": self.b_to_a(b)}
         losses = {f"adversarial_{domain}": self.adversarial_loss(fake, domain) for domain in "ba"}
+        lamda_b = config.lamda if config.lamda_b < 0 else config.lamda_b
         if config.lamda:
             losses["cycle_a"] = config.lamda * cycle_loss(self.b_to_a(fake["b"]), a)
-            losses["cycle_b"] = config.lamda * cycle_loss(self.a_to_b(fake["a"]), b)
+        if lamda_b:
+            losses["cycle_b"] = lamda_b * cycle_loss(self.a_to_b(fake["a"]), b)
         if config.lamda and config.idt_coef:
             weight = config.lamda * config.idt_coef
             losses["identity_a"] = weight * cycle_loss(self.b_to_a(a), a)
