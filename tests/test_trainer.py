@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from cgpipe.cli import cli
 from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.models import find_model, load_model
+from cgpipe.networks.compact import CompactGenerator
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.methods.cut import Projection
 from cgpipe.training.state import load_state, save_state
@@ -360,6 +361,43 @@ def test_domains_come_from_folders_by_any_name_and_from_lists(
     result = CliRunner().invoke(cli, [*tested, "--test-a", "dataset/testA", "--test-b", "more blue", "--size", "64"])
     assert result.exit_code == 0, result.output
     assert f"2 pictures of {tmp_path.name}/more blue" in result.output
+
+
+def warnings_of(run: Path) -> list[tuple[int, str]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["warning"]) for line in lines if "warning" in line]
+
+
+def test_a_generator_that_stays_the_identity_is_said_once(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        CompactGenerator, "forward", lambda self, x: x + 0.01 * torch.tanh(self.to_pixels.weight.mean())
+    )
+    shown: list[str] = []
+    for epochs in (1, 2, 4):  # each samples at its end too, and what was said stays said
+        config = config_of(recipe, tmp_path / "run", epochs=epochs, sample_every=4)
+        train(config, resume=epochs > 1, on_progress=lambda progress: shown.extend(progress.warnings))
+    assert [step for step, _ in warnings_of(tmp_path / "run")] == [8, 8]
+    assert [warning for _, warning in warnings_of(tmp_path / "run")] == shown
+    assert [warning.partition(":")[0] for warning in shown] == ["red to blue", "blue to red"]
+    assert all("identity" in warning and "--lamda" in warning for warning in shown)
+
+
+def test_a_generator_that_makes_one_output_is_said_where_people_look(recipe: Path, tmp_path: Path) -> None:
+    command = ["train", "--config", str(recipe), "--epochs", "1", "--lr", "1e-9", "--sample-every", "4", "--no-publish"]
+    command += ["--checkpoint-dir", str(tmp_path / "run"), "--results-dir", str(tmp_path / "run" / "results")]
+    result = CliRunner().invoke(cli, command)  # a fresh generator makes a grey of everything
+    assert result.exit_code == 0, result.output
+    assert [step for step, _ in warnings_of(tmp_path / "run")] == [8, 8]
+    assert "Warning: red to blue: translations of different pictures hardly differ" in result.output
+
+
+def test_a_healthy_generator_is_not_warned_of(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other pictures than those that came in, and as different from one another.
+    monkeypatch.setattr(CompactGenerator, "forward", lambda self, x: x.flip(1) + 0 * self.to_pixels.weight.mean())
+    train(config_of(recipe, tmp_path / "run", epochs=2, sample_every=4))
+    assert warnings_of(tmp_path / "run") == []
 
 
 def test_the_projection_of_patches_learns_and_is_kept(recipe: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.media.folders import find_pictures
 from cgpipe.networks import GENERATORS, build_generator
 from cgpipe.training.augment import diffaugment
+from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import Stage, TrainConfig, load_config
 from cgpipe.training.data import Place, UnpairedPictures, augment, epoch_length, load_rgb, training_batches
 from cgpipe.training.device import choose_arithmetic
@@ -600,6 +601,29 @@ def test_translation_moves_and_cutout_cuts() -> None:
 def test_nothing_to_augment_gives_back_what_comes() -> None:
     pictures = torch.rand((1, 3, 8, 8))
     assert diffaugment(pictures, ()) is pictures
+
+
+# -- collapse --------------------------------------------------------------------------------------------------------
+
+
+def test_a_collapse_is_said_when_it_stays_and_only_once() -> None:
+    real = torch.rand((4, 3, 16, 16)) * 2 - 1
+    one = torch.full_like(real, 0.3)
+    other = -real
+    for made, word in ((real + 0.01, "identity"), (one, "one output")):
+        watch = CollapseWatch()
+        said = [list(watch.look("a to b", real, pictures)) for pictures in (made, other, made, made, made)]
+        assert [len(texts) for texts in said] == [0, 0, 0, 1, 0]
+        assert word in said[3][0]
+        again = CollapseWatch()
+        again.looks = dict(watch.looks)
+        assert [list(again.look("a to b", real, made)) for _ in range(3)] == [[], [], []]
+        assert len([*again.look("b to a", real, made), *again.look("b to a", real, made)]) == 1
+
+
+def test_pictures_that_are_alike_themselves_show_no_collapse_to_one_output() -> None:
+    watch, one = CollapseWatch(), torch.rand((1, 3, 16, 16))
+    assert not [*watch.look("a to b", one, -one), *watch.look("a to b", one, -one)]
 
 
 # -- state -----------------------------------------------------------------------------------------------------------

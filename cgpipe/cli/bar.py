@@ -92,5 +92,8 @@ class TrainingBar:
         if self._bar.total is None:
             self._bar.total, self._bar.initial, self._bar.n = progress.total_steps, progress.step - 1, progress.step - 1
         self._bar.update(1)
+        for warning in progress.warnings:
+            self._bar.clear()
+            click.echo(f"Warning: {warning}", err=True)
         if progress.losses:
             self._bar.set_postfix({name: f"{loss:.3f}" for name, loss in progress.losses.items()}, refresh=False)

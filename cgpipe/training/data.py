@@ -94,7 +94,7 @@ def augment(
 
     Without a crop, the sides become the nearest multiples of ``multiple``.
     """
-    height, width = _loaded_size(*pixels.shape[:2], config, random)
+    height, width = _loaded_size(pixels.shape[0], pixels.shape[1], config, random)
     if not config.crops:
         height, width = (max(1, round(side / multiple)) * multiple for side in (height, width))
     if (height, width) != pixels.shape[:2]:

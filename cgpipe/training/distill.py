@@ -202,10 +202,11 @@ class Distiller(Run):
     # -- what is written ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def write_samples(self) -> None:
+    def write_samples(self) -> tuple[str, ...]:
         """A grid of pictures, what the teacher makes of them, and what the student does."""
         rows = [*self.samples, self.average(self.samples[0])]
         save_grid(self.config.results_dir / f"{self.config.name}-{self.step:07d}.jpg", grid_of(rows))
+        return ()
 
     def weights(self) -> Iterator[torch.Tensor]:
         yield from self.learners.parameters()

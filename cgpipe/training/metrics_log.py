@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,9 +46,13 @@ class MetricsLog:
 
     def write_figures(self, step: int, epoch: int, figures: dict[str, float]) -> None:
         """Writes a line of what was measured at this step; the means go on."""
-        self._append({"step": step, "epoch": epoch} | figures)
+        self._append({"step": step, "epoch": epoch, **figures})
 
-    def _append(self, line: dict[str, float]) -> None:
+    def write_warning(self, step: int, epoch: int, warning: str) -> None:
+        """Writes a line of what was noticed at this step."""
+        self._append({"step": step, "epoch": epoch, "warning": warning})
+
+    def _append(self, line: Mapping[str, float | str]) -> None:
         with self._writing(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -30,7 +30,8 @@ EXPLODED = 1e6
 class Progress:
     """Where a run stands, given to whoever watches it after every step.
 
-    ``losses`` are means since the last line of the metrics file; ``seconds_a_step`` is measured in this process.
+    ``losses`` are means since the last line of the metrics file; ``seconds_a_step`` is measured in this process;
+    ``warnings`` say what was noticed at this step.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class Progress:
     losses: dict[str, float]
     learning_rate: float
     seconds_a_step: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,8 @@ class Run(ABC):
         """That of this step."""
 
     @abstractmethod
-    def write_samples(self) -> None:
-        """Shows what the generators do."""
+    def write_samples(self) -> tuple[str, ...]:
+        """Shows what the generators do, and says what is wrong with it."""
 
     @abstractmethod
     def models(self) -> Iterator[tuple[Path, Model]]:
@@ -146,18 +148,22 @@ class Run(ABC):
         with stop_on_signals() as stop_asked:
             for batch in self.batches():
                 losses = self.train_step(batch)
+                warnings: tuple[str, ...] = ()
                 log.add(losses)
                 if self.step % config.log_every == 0:
                     log.write(self.step, self.epoch, self.learning_rate())
                     self._require_sound(log.means.values())
                 if self.finished or self.step % config.sample_every == 0:
-                    self.write_samples()
+                    warnings = self.write_samples()
+                for warning in warnings:
+                    log.write_warning(self.step, self.epoch, warning)
                 if config.watch_every and (self.finished or self.step % config.watch_every == 0):
                     log.write_figures(self.step, self.epoch, self._measure())
                 if self.finished or stop_asked() or self.step % config.save_every == 0:
                     self._require_sound(float(loss) for loss in losses.values())
                     self.save()
-                on_progress(self._progress(log.means, (time.monotonic() - started) / (self.step - first_step)))
+                seconds = (time.monotonic() - started) / (self.step - first_step)
+                on_progress(self._progress(log.means, seconds, warnings))
                 if stop_asked():
                     break
         files = tuple(path for path, _ in self.models())
@@ -177,7 +183,7 @@ class Run(ABC):
             for path, model in self.models()
         }
 
-    def _progress(self, losses: dict[str, float], seconds: float) -> Progress:
+    def _progress(self, losses: dict[str, float], seconds: float, warnings: tuple[str, ...]) -> Progress:
         return Progress(
             epoch=self.epoch,
             step=self.step,
@@ -185,6 +191,7 @@ class Run(ABC):
             losses=losses,
             learning_rate=self.learning_rate(),
             seconds_a_step=seconds,
+            warnings=warnings,
         )
 
     def _require_sound(self, losses: Iterable[float]) -> None:

@@ -35,14 +35,19 @@ def load_square(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[n
     return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if edge > side else cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
-@torch.inference_mode()
 def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator | None) -> torch.Tensor:
     """Rows of real, generated and, with a way back, reconstructed pictures, as one picture (3, H', W').
 
     ``real`` is (N, 3, H, W) in [-1, 1].
     """
+    return grid_of(sample_rows(real, forward, backward))
+
+
+@torch.inference_mode()
+def sample_rows(real: torch.Tensor, forward: Generator, backward: Generator | None) -> list[torch.Tensor]:
+    """Real, generated and, with a way back, reconstructed pictures, each (N, 3, H, W) in [-1, 1]."""
     generated = forward(real)
-    return grid_of([real, generated, *([] if backward is None else [backward(generated)])])
+    return [real, generated, *([] if backward is None else [backward(generated)])]
 
 
 def grid_of(rows: Sequence[torch.Tensor]) -> torch.Tensor:

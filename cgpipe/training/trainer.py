@@ -15,6 +15,7 @@ from cgpipe.engine.backends import can_compile
 from cgpipe.errors import TrainingError
 from cgpipe.models import Model, ModelCard, find_model, load_any
 from cgpipe.networks import Generator, all_settings
+from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
@@ -23,7 +24,7 @@ from cgpipe.training.optimise import adam, average_weights, set_learning_rate, u
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
-from cgpipe.training.samples import load_samples, sample_grid, save_grid
+from cgpipe.training.samples import grid_of, load_samples, sample_rows, save_grid
 from cgpipe.training.schedule import Plateau, learning_rate_factor
 from cgpipe.training.sets import find_sample_pictures, find_training_pictures, sets_to_test_on
 
@@ -81,6 +82,7 @@ class Trainer(Run):
         }
         self.plateau = Plateau(config.lr_step)
         self.scaler = self.arithmetic.scaler()
+        self.collapse = CollapseWatch()
         self.step_in_epoch = 0
         self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
@@ -178,13 +180,17 @@ class Trainer(Run):
 
     # -- what is written ---------------------------------------------------------------------------------------------
 
-    def write_samples(self) -> None:
+    def write_samples(self) -> tuple[str, ...]:
         """A grid of real, generated and, where there is a way back, reconstructed pictures for each direction."""
         averages = self._averages_by_name()
+        warnings: list[str] = []
         for name, generator in averages.items():
             domain, _, back = name.partition("_to_")
-            grid = sample_grid(self.samples[domain], generator, averages.get(f"{back}_to_{domain}"))
-            save_grid(self.config.results_dir / f"{self._pairs[name][0]}-{self.step:07d}.jpg", grid)
+            source, target = self._pairs[name]
+            rows = sample_rows(self.samples[domain], generator, averages.get(f"{back}_to_{domain}"))
+            save_grid(self.config.results_dir / f"{source}-{self.step:07d}.jpg", grid_of(rows))
+            warnings += self.collapse.look(f"{source} to {target}", *rows[:2])
+        return tuple(warnings)
 
     def _averages_by_name(self) -> dict[str, Generator]:
         return dict(zip(self.networks.generators, cast("list[Generator]", list(self.averages)), strict=True))
@@ -237,6 +243,7 @@ class Trainer(Run):
             "pools": {domain: pool.state_dict() for domain, pool in self.pools.items()},
             "plateau": self.plateau.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "collapse": self.collapse.looks,
             "random": torch.get_rng_state(),
         }
 
@@ -261,6 +268,7 @@ class Trainer(Run):
 
     def _load_since_added(self, state: dict[str, Any]) -> None:
         """What states did not hold from the beginning."""
+        self.collapse.looks = dict(state.get("collapse", {}))
         if "plateau" in state:
             self.plateau.load_state_dict(state["plateau"])
         if state.get("scaler") and self.scaler.is_enabled():  # that of a run in another type is empty
