@@ -74,12 +74,12 @@ class ByteBar:
 
 
 class TrainingBar:
-    """The line that shows how a run goes; silent where nobody watches."""
+    """The line that shows how a run goes; silent where nobody watches, or where another process shows it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self._bar = tqdm(unit="step", disable=quiet or not sys.stderr.isatty(), dynamic_ncols=True)
 
     def __enter__(self) -> TrainingBar:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,18 @@ def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -
     if testing:
         show_test(config)
         return
+    from cgpipe.training.device import gpus_of
+    from cgpipe.training.distributed import is_first, is_member, launch
     from cgpipe.training.trainer import train
 
-    click.echo(f"{config.pair()}, {config.schedule()}", err=True)
-    with TrainingBar() as bar:
+    if "," in config.gpu_ids and not is_member():
+        processes = len(gpus_of(config.gpu_ids))
+        click.get_current_context().exit(launch(["-m", "cgpipe", *sys.argv[1:]], processes=processes))
+    if is_first():
+        click.echo(f"{config.pair()}, {config.schedule()}", err=True)
+    with TrainingBar(quiet=not is_first()) as bar:
         report = train(config, resume=resume, on_progress=bar.update)
+    if not is_first():
+        return
     done = "Finished" if report.finished else "Stopped; go on with --resume"
     click.echo(f"{done} at step {report.step}. Models: {', '.join(str(path) for path in report.model_files)}")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch.nn import functional as F
 
+from cgpipe.training.distributed import in_all, share
+
 
 def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
     """(N, 3, H, W) in [-1, 1], each picture changed in its own way by every one of ``kinds``, of :data:`KINDS`."""
@@ -21,7 +23,8 @@ def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
 
 def _colour(pictures: torch.Tensor) -> torch.Tensor:
     """Brightness by up to a half, saturation by 0 to 2, contrast by a half to one and a half."""
-    brightness, saturation, contrast = torch.rand(3, len(pictures), 1, 1, 1).to(pictures.device)
+    numbers = torch.rand(3, in_all(len(pictures)), 1, 1, 1).to(pictures.device)
+    brightness, saturation, contrast = (share(kind) for kind in numbers)
     pictures = pictures + (brightness - 0.5)
     grey = pictures.mean(dim=1, keepdim=True)
     pictures = grey + 2 * saturation * (pictures - grey)
@@ -35,7 +38,7 @@ def _translation(pictures: torch.Tensor) -> torch.Tensor:
     height, width = pictures.shape[-2:]
     most = (round(height / 8), round(width / 8))
     padded = F.pad(pictures, (most[1], most[1], most[0], most[0]))
-    tops, lefts = (torch.randint(0, 2 * side + 1, (len(pictures),)).tolist() for side in most)
+    tops, lefts = (share(torch.randint(0, 2 * side + 1, (in_all(len(pictures)),))).tolist() for side in most)
     windows = zip(padded, tops, lefts, strict=True)
     return torch.stack([picture[:, top : top + height, left : left + width] for picture, top, left in windows])
 
@@ -44,7 +47,8 @@ def _cutout(pictures: torch.Tensor) -> torch.Tensor:
     """A rectangle of half the sides, somewhere, is 0."""
     height, width = pictures.shape[-2:]
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    tops, lefts = (torch.randint(-side // 4, side - side // 4 + 1, (len(pictures), 1, 1)) for side in (height, width))
+    count = (in_all(len(pictures)), 1, 1)
+    tops, lefts = (share(torch.randint(-side // 4, side - side // 4 + 1, count)) for side in (height, width))
     hole = (rows >= tops) & (rows < tops + height // 2) & (columns >= lefts) & (columns < lefts + width // 2)
     return pictures * ~hole[:, None].to(pictures.device)
 

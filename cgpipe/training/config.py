@@ -142,7 +142,8 @@ class TrainConfig:
     ema: float = _setting(0.999, "Share of the old in the running average of weights that is shipped; 0: no average.")
     seed: int = _setting(0, "Makes a run repeatable.")
 
-    gpu_ids: str = _setting("auto", "GPU to use, such as 0; -1 for the CPU.")
+    gpu_ids: str = _setting("auto", "GPUs to use, such as 0, or 0,1 with a process for each; -1 for the CPU.")
+    sync_batchnorm: bool = _setting(False, "With norm batch and several processes: by the statistics of all.")
     precision: Precision = _setting("auto", "Arithmetic of the networks; fp16 needs a GPU.")
     compile: bool = _setting(
         True, "Compile the networks, where pictures are cropped: slower to start, about twice as fast."
@@ -216,6 +217,8 @@ class TrainConfig:
                 raise UsageError(f"{name} takes {', '.join(known)}, not {unknown[0]!r}.")
         if set(self.listed("freeze")) == set(self.networks):
             raise UsageError("All networks are frozen: nothing is left that could learn. Shorten freeze.")
+        if self.sync_batchnorm and self.norm != "batch":
+            raise UsageError(f"norm {self.norm} has no statistics of a batch to share: leave out sync_batchnorm.")
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label_smoothing must be at least 0 and less than 1, not {self.label_smoothing}.")
         if self.label_smoothing and self.gan_loss not in ("lsgan", "vanilla"):

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cgpipe.media.images import read_picture
 from cgpipe.training.config import TrainConfig
+from cgpipe.training.distributed import share
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _loaded_size(height: int, width: int, config: TrainConfig, random: np.random
 
 
 class PlaceSampler(Sampler[list[Place]]):
-    """The places of one epoch in batches, from a given step on."""
+    """The places of one epoch in batches, from a given step on; of several processes, each gets its share."""
 
     def __init__(self, epoch: int, first_step: int, steps: int, batch_size: int) -> None:
         self.epoch, self.first_step, self.steps, self.batch_size = epoch, first_step, steps, batch_size
@@ -136,7 +137,7 @@ class PlaceSampler(Sampler[list[Place]]):
     def __iter__(self) -> Iterator[list[Place]]:
         for step in range(self.first_step, self.steps):
             start = step * self.batch_size
-            yield [Place(self.epoch, index) for index in range(start, start + self.batch_size)]
+            yield [Place(self.epoch, index) for index in share(range(start, start + self.batch_size))]
 
     def __len__(self) -> int:
         return self.steps - self.first_step

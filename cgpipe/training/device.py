@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cgpipe.errors import UsageError
+from cgpipe.training.distributed import place_on_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,10 @@ class Arithmetic:
 def choose_arithmetic(gpu_ids: str, precision: str) -> Arithmetic:
     """The device that ``--gpu-ids`` asks for and, for ``auto``, bf16 where the hardware multiplies it.
 
+    Of several processes on a machine, each gets one of the GPUs.
+
     Raises:
-        UsageError: there is no such GPU, or fp16 is asked for on a CPU.
+        UsageError: there is no such GPU, they are not as many as the processes, or fp16 is asked for on a CPU.
     """
     device = _choose_device(gpu_ids)
     if precision == "fp16":
@@ -49,17 +52,39 @@ def choose_arithmetic(gpu_ids: str, precision: str) -> Arithmetic:
 
 
 def _choose_device(gpu_ids: str) -> torch.device:
-    if gpu_ids == "-1":
+    gpus = gpus_of(gpu_ids)
+    if not gpus:
         return torch.device("cpu")
+    place, processes = place_on_machine()
     if gpu_ids == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not gpu_ids.isdigit():
-        raise UsageError(f"--gpu-ids {gpu_ids}: give one number, -1 for the CPU, or auto.")
-    if int(gpu_ids) >= torch.cuda.device_count():
+        gpus = gpus[:processes]
+    if len(gpus) != processes:
         raise UsageError(
-            f"--gpu-ids {gpu_ids}: this machine has {torch.cuda.device_count()} usable GPUs. Use -1 for the CPU."
+            f"--gpu-ids {gpu_ids}: {len(gpus)} GPUs for {processes} processes on this machine, and each needs one. "
+            f"Start as many with torchrun --nproc-per-node {len(gpus)}; `cgpipe train --gpu-ids 0,1` does so itself."
         )
-    return torch.device("cuda", int(gpu_ids))
+    device = torch.device("cuda", gpus[place])
+    torch.cuda.set_device(device)  # what the processes talk by goes by the current one
+    return device
+
+
+def gpus_of(gpu_ids: str) -> tuple[int, ...]:
+    """The GPUs that ``--gpu-ids`` names, all of the machine for ``auto``; none for the CPU.
+
+    Raises:
+        UsageError: it names none, one twice, or one that the machine does not have.
+    """
+    if gpu_ids == "-1":
+        return ()
+    there = torch.cuda.device_count()
+    if gpu_ids == "auto":
+        return tuple(range(there))
+    words = gpu_ids.split(",")
+    if not all(word.isdecimal() for word in words) or len(set(words)) != len(words):
+        raise UsageError(f"--gpu-ids {gpu_ids}: give one number, several with commas, -1 for the CPU, or auto.")
+    if any(int(word) >= there for word in words):
+        raise UsageError(f"--gpu-ids {gpu_ids}: this machine has {there} usable GPUs. Use -1 for the CPU.")
+    return tuple(int(word) for word in words)
 
 
 def _cpu_multiplies_bf16() -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.training.config import GanLoss
+from cgpipe.training.distributed import in_all, share
 
 WeightedLogits = Sequence[tuple[float, torch.Tensor]]
 """Maps of logits, each with its weight in the sum."""
@@ -84,8 +85,8 @@ def gradient_penalty(
     Its judgement of a picture is the weighted sum of its maps' means. ``real`` and ``fake`` are (N, 3, H, W). Half of
     the paper's weight, like the rest of the discriminator's loss.
     """
-    share = torch.rand(len(real), 1, 1, 1).to(real.device)  # on the CPU, whose random state a run keeps
-    between = (real + share * (fake - real)).float().requires_grad_()
+    numbers = share(torch.rand(in_all(len(real)), 1, 1, 1))  # on the CPU, whose random state a run keeps
+    between = (real + numbers.to(real.device) * (fake - real)).float().requires_grad_()
     judgement = torch.stack([weight * logits.float().flatten(1).mean(1) for weight, logits in judge(between)]).sum()
     (slope,) = torch.autograd.grad(judgement, between, create_graph=True)
     penalty: torch.Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()

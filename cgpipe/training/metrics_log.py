@@ -18,18 +18,23 @@ from cgpipe.training.state import KEPT
 class MetricsLog:
     """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped.
 
+    Args:
+        path: the file, or None to write nothing: that is for the first of several processes.
+        step: the step resumed at.
+
     Raises:
         TrainingError: the file cannot be written, as on a full disk; what it holds stays.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path | None, step: int) -> None:
         self.path = path
         self.means: dict[str, float] = {}
         self._sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
         self._count = 0
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
-        with self._writing(), atomic_write(path) as partial:
-            partial.write_text("".join(kept), encoding="utf-8")
+        if path is not None:
+            kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+            with _writing(path), atomic_write(path) as partial:
+                partial.write_text("".join(kept), encoding="utf-8")
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         """Takes in one step's losses without waiting for the device."""
@@ -53,15 +58,17 @@ class MetricsLog:
         self._append({"step": step, "epoch": epoch, "warning": warning})
 
     def _append(self, line: Mapping[str, float | str]) -> None:
-        with self._writing(), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.path is not None:
+            with _writing(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TrainingError(f"{self.path} cannot be written: {error.strerror}. {KEPT}") from error
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror}. {KEPT}") from error
 
 
 def _complete_lines(path: Path) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cgpipe.training.distributed import average_gradients
+
 
 def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
     """Adam with the betas of CycleGAN (arXiv 1703.10593), over what is not frozen."""
@@ -21,14 +23,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def update(
     optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor], scaler: torch.amp.GradScaler | None = None
 ) -> None:
-    """One step down the gradient of the losses' sum, which ``scaler`` keeps within the range of fp16."""
+    """One step down the gradient of the losses' sum, which ``scaler`` keeps within the range of fp16.
+
+    Of several processes, each takes the step that the mean of all gradients says.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss = torch.stack(list(losses.values())).sum()
     if scaler is None:
         loss.backward()
+        average_gradients(optimizer)
         optimizer.step()
         return
     scaler.scale(loss).backward()
+    average_gradients(optimizer)
     scaler.step(optimizer)
     scaler.update()
 

@@ -37,7 +37,7 @@ class ImagePool:
             return picture
         index = int(torch.randint(self.size, (), generator=self._random))
         old, self._pictures[index] = self._pictures[index], picture.clone()
-        return old
+        return old.to(picture.device)  # that of a state was loaded to the CPU
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides what the pool gives back next."""

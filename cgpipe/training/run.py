@@ -14,6 +14,7 @@ import torch
 from cgpipe.errors import MediaError, ModelError, TrainingError
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.training.device import Arithmetic
+from cgpipe.training.distributed import any_of, is_first, require_alike
 from cgpipe.training.metrics_log import MetricsLog
 from cgpipe.training.sides import sides_of
 from cgpipe.training.signals import stop_on_signals
@@ -128,6 +129,8 @@ class Run(ABC):
     def start(self, *, resume: bool, on_progress: Callable[[Progress], None] | None = None) -> TrainReport:
         """Begins, or goes on exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
 
+        Of several processes all make the steps, and the first writes and reports.
+
         Raises:
             TrainingError: there is nothing to resume or it does not fit, another run is in the way, the losses
                 explode, or a picture cannot be read or a file written, as on a full disk.
@@ -136,6 +139,7 @@ class Run(ABC):
             self._resume()
         else:
             self._refuse_to_overwrite()
+        require_alike(self.step, self.total_steps)
         try:
             return self._steps(on_progress or (lambda progress: None))
         except (MediaError, ModelError) as error:
@@ -143,7 +147,8 @@ class Run(ABC):
 
     def _steps(self, on_progress: Callable[[Progress], None]) -> TrainReport:
         config = self.config
-        log = MetricsLog(config.checkpoint_dir / METRICS_NAME, self.step)
+        first = is_first()
+        log = MetricsLog(config.checkpoint_dir / METRICS_NAME if first else None, self.step)
         started, first_step = time.monotonic(), self.step
         with stop_on_signals() as stop_asked:
             for batch in self.batches():
@@ -153,18 +158,20 @@ class Run(ABC):
                 if self.step % config.log_every == 0:
                     log.write(self.step, self.epoch, self.learning_rate())
                     self._require_sound(log.means.values())
-                if self.finished or self.step % config.sample_every == 0:
+                if first and (self.finished or self.step % config.sample_every == 0):
                     warnings = self.write_samples()
                 for warning in warnings:
                     log.write_warning(self.step, self.epoch, warning)
-                if config.watch_every and (self.finished or self.step % config.watch_every == 0):
+                if first and config.watch_every and (self.finished or self.step % config.watch_every == 0):
                     log.write_figures(self.step, self.epoch, self._measure())
-                if self.finished or stop_asked() or self.step % config.save_every == 0:
+                stops = any_of(stop_asked())
+                if self.finished or stops or self.step % config.save_every == 0:
                     self._require_sound(float(loss) for loss in losses.values())
                     self.save()
-                seconds = (time.monotonic() - started) / (self.step - first_step)
-                on_progress(self._progress(log.means, seconds, warnings))
-                if stop_asked():
+                if first:
+                    seconds = (time.monotonic() - started) / (self.step - first_step)
+                    on_progress(self._progress(log.means, seconds, warnings))
+                if stops:
                     break
         files = tuple(path for path, _ in self.models())
         return TrainReport(finished=self.finished, step=self.step, model_files=files, losses=log.means)
@@ -209,6 +216,8 @@ class Run(ABC):
         # Model files hold half precision: what overflows there has exploded already.
         if not all(bool(weight.half().isfinite().all()) for weight in self.weights()):
             self._give_up("Weights are no longer finite")
+        if not is_first():
+            return
         for path, model in self.models():
             save_model(path, model)
             if self.config.publish:

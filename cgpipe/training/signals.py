@@ -7,14 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cgpipe.training.distributed import is_member
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM has come; a second one interrupts at once."""
+    """Gives a function that says whether SIGINT or SIGTERM has come; a second one interrupts at once.
+
+    Of several processes each gets one from the terminal and one from what started them, so they heed only the first.
+    """
     asked = threading.Event()
 
     def handle(number: int, frame: object) -> None:
-        if asked.is_set():
+        if asked.is_set() and not is_member():
             raise KeyboardInterrupt
         asked.set()
 

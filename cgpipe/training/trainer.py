@@ -15,10 +15,12 @@ from cgpipe.engine.backends import can_compile
 from cgpipe.errors import TrainingError
 from cgpipe.models import Model, ModelCard, find_model, load_any
 from cgpipe.networks import Generator, all_settings
+from cgpipe.training.batch_norm import synchronise
 from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
+from cgpipe.training.distributed import average, gather, require_shares, share, together
 from cgpipe.training.methods import Losses, Method, Pictures, build_method
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.pool import ImagePool
@@ -42,17 +44,22 @@ def train(
 ) -> TrainReport:
     """Trains until the last epoch is done, or until SIGINT or SIGTERM asks to stop, and saves.
 
+    Started by torchrun, it is one of several processes that share out each batch (:mod:`cgpipe.training.distributed`).
+
     Args:
         config: the whole recipe.
         resume: go on from the state in ``config.checkpoint_dir``, exactly where it was.
-        on_progress: called after every step.
+        on_progress: called after every step, of several processes in the first.
 
     Raises:
         DataError: the dataset is missing or empty.
-        TrainingError: there is nothing to resume, a run is in the way, or the losses explode or are no longer finite.
+        UsageError: the devices or the batch cannot be shared out to the processes.
+        TrainingError: there is nothing to resume, a run is in the way, the losses explode or are no longer finite, or
+            another process of the run is lost.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
-    return Trainer(config).start(resume=resume, on_progress=on_progress)
+    with together(choose_arithmetic(config.gpu_ids, config.precision).device):
+        return Trainer(config).start(resume=resume, on_progress=on_progress)
 
 
 class Trainer(Run):
@@ -68,7 +75,11 @@ class Trainer(Run):
         torch.manual_seed(config.seed)
         self.arithmetic: Arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
         pictures = find_training_pictures(config)
+        for batch_size in (config.batch_size, *(stage.batch_size for stage in config.stages)):
+            require_shares(batch_size or config.batch_size)
         self.networks: Method = build_method(config)
+        if config.sync_batchnorm:
+            synchronise(self.networks)
         self.dataset = UnpairedPictures(*pictures, config, multiple=self.networks.multiple)
         self._warm_start()
         self.networks.to_device(self.arithmetic.device)
@@ -144,8 +155,9 @@ class Trainer(Run):
         losses, fake = self._train_generators(batch)
         judge_losses = self._train_judges(batch, fake)
         average_weights(self.averages, self.generators, decay=self.config.ema, step=self.step)
-        self._watch_plateau(losses)
-        return {name: loss.detach() for name, loss in (losses | judge_losses).items()}
+        means = average(losses | judge_losses)
+        self._watch_plateau({name: means[name] for name in losses})
+        return means
 
     def _train_generators(self, real: Pictures) -> tuple[Losses, Pictures]:
         for judge in self.networks.judges.values():
@@ -161,7 +173,9 @@ class Trainer(Run):
         frozen = self.config.listed("freeze")
         for domain, judge in self.networks.judges.items():
             judge.requires_grad_(f"judge_{domain}" not in frozen)
-        pooled = {d: self.arithmetic.place(self.pools[d].exchange(fake[d].detach())) for d in self.networks.judges}
+        # Every process keeps the pools of the whole run, so that a state has them all.
+        kept = {d: share(self.pools[d].exchange(gather(fake[d].detach()))) for d in self.networks.judges}
+        pooled = {d: self.arithmetic.place(pictures) for d, pictures in kept.items()}
         with self.arithmetic.autocast():
             losses = self.networks.judge_losses(real, pooled)
         losses |= self.networks.gradient_penalties(real, pooled)

@@ -1,0 +1,65 @@
+"""Batch norm over the pictures of all processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from cgpipe.training.distributed import add_up, process_count
+
+
+class SynchronisedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation (arXiv 1502.03167), (N, C, H, W) in and out, by the statistics of all processes' pictures.
+
+    Each process has equally many. torch's own SyncBatchNorm does this on GPUs only.
+    """
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        wide = x.float()
+        mean = _mean_of_all(wide.mean((0, 2, 3)))
+        distance = wide - mean[:, None, None]
+        variance = _mean_of_all(distance.square().mean((0, 2, 3)))
+        self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1] * process_count())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (distance * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        self.num_batches_tracked.add_(1)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; each one's share in it gets the gradients of all."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: torch.Tensor) -> torch.Tensor:
+        return add_up(mine.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return add_up(gradients[0].clone())
+
+
+def _mean_of_all(mine: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = _Sum.apply(mine)
+    return total / process_count()
+
+
+def synchronise(network: nn.Module) -> None:
+    """Makes every batch norm in ``network`` a :class:`SynchronisedBatchNorm` with the same weights and names."""
+    for name, child in network.named_children():
+        if type(child) is nn.BatchNorm2d:
+            synchronised = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
+            synchronised.load_state_dict(child.state_dict())
+            setattr(network, name, synchronised)
+        else:
+            synchronise(child)

@@ -1,0 +1,196 @@
+"""Training runs of several processes: started by torchrun, on the CPU, and compared with one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cgpipe.cli import cli
+from cgpipe.errors import UsageError
+from cgpipe.training.config import TrainConfig, load_config
+from cgpipe.training.state import load_state
+from cgpipe.training.trainer import train
+
+RECIPE = """
+source = "red"
+target = "blue"
+gen_net = "compact-flat"
+gen_settings = { channels = 16, blocks = 1 }
+epochs = 3
+decay_epoch = 1
+batch_size = 2
+ndf = 8
+feature_weight = 0.0
+pool_size = 3
+load_height = 40
+load_width = 40
+load_min = 32
+crop_height = 32
+crop_width = 32
+precision = "fp32"
+compile = false
+log_every = 1
+save_every = 2
+threads = 1
+gpu_ids = "-1"
+publish = false
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe and its dataset: six pictures of reddish and four of bluish noise."""
+    noise = np.random.default_rng(0)
+    for name, count, channel in (("trainA", 6, 2), ("trainB", 4, 0)):
+        (tmp_path / "dataset" / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = noise.integers(0, 90, (40, 40, 3), np.uint8)
+            pixels[..., channel] += 150
+            cv2.imwrite(str(tmp_path / "dataset" / name / f"{index}.png"), pixels)
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"dataset_dir = {str(tmp_path / 'dataset')!r}\n" + RECIPE)
+    return path
+
+
+def config_of(recipe: Path, run: Path, **settings: Any) -> TrainConfig:
+    return load_config(recipe, {"checkpoint_dir": run, "results_dir": run / "results", **settings})
+
+
+@contextmanager
+def started(recipe: Path, run: Path, *options: str, processes: int = 2) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "cgpipe", "train", "--config", str(recipe)]
+    command += ["--checkpoint-dir", str(run), "--results-dir", str(run / "results"), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    state = load_state(run / "state.pt")
+    return {f"{part}.{k}": v.double() for part in ("networks", "averages") for k, v in state[part].items()}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        # Without a norm: before one, biases have no effect, and Adam makes steps of their gradients' rounding.
+        {"gan_loss": "wgan-gp", "norm": "none", "lr_policy": "plateau", "lr_step": 1},
+        {"diffaugment": "color,translation,cutout", "norm": "batch", "sync_batchnorm": True},
+    ],
+)
+def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(config_of(recipe, one, **settings))
+    options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
+    with started(recipe, two, *options) as process:
+        output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert output.count("Finished at step 9") == 1
+    assert errors.count("red and blue, 3 epochs") == 1
+    single, shared = weights_of(one), weights_of(two)
+    assert single.keys() == shared.keys()
+    for name, weight in single.items():
+        assert torch.allclose(weight, shared[name], rtol=1e-3, atol=2e-5), name
+    assert torch.equal(load_state(one / "state.pt")["random"], load_state(two / "state.pt")["random"])
+    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
+    for first, second in zip(*lines, strict=True):
+        assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
+    assert sorted(p.name for p in two.rglob("*")) == sorted(p.name for p in one.rglob("*"))
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until something stands in the file."""
+    while process.poll() is None and not (path.exists() and path.stat().st_size):
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc")
+def test_a_lost_process_ends_the_run_and_one_goes_on_with_it(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with started(recipe, run, "--epochs", "100000") as process:
+        wait_for(run / "state.pt", process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)  # the first one, which writes
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode != 0
+        assert errors.count("Error: Another process of the run has ended") == 1
+        assert "--resume, with any number of processes" in errors
+        assert not any(Path(f"/proc/{child}").exists() for child in children)
+    state = load_state(run / "state.pt")
+    report = train(config_of(recipe, run, epochs=state["epoch"] + 2), resume=True)
+    assert report.finished
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, report.step + 1))
+
+
+REFUSED = (
+    "Error: A batch of 3 cannot be shared out equally among 2 processes: make --batch-size a multiple of their number, "
+    "or start fewer."
+)
+LAUNCH = "import sys; from cgpipe.training.distributed import launch; sys.exit(launch(sys.argv[1:], processes=2))"
+
+
+@contextmanager
+def launched(recipe: Path, run: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """As ``--gpu-ids 0,1`` does, but on the CPU, and in a process group of its own, as a terminal makes one."""
+    command = [sys.executable, "-c", LAUNCH, "-m", "cgpipe", "train", "--config", str(recipe)]
+    command += ["--checkpoint-dir", str(run), "--results-dir", str(run), *options]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_stops_all_processes_with_the_state_saved(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with launched(recipe, run, "--epochs", "100000", "--save-every", "100000", "--log-every", "3") as process:
+        wait_for(run / "metrics.jsonl", process)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.count("Error")) == (130, 0), errors
+    assert output.count("Stopped; go on with --resume") == 1
+    assert load_state(run / "state.pt")["step"] > 0
+
+
+def test_a_batch_that_cannot_be_shared_out_is_said_once(recipe: Path, tmp_path: Path) -> None:
+    with launched(recipe, tmp_path / "run", "--batch-size", "3") as process:
+        errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 2
+    assert [line for line in errors.splitlines() if line] == [
+        "red and blue, 3 epochs: learning rate 0.0002, from epoch 1 on falling linearly to 0",
+        REFUSED,
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_several_gpus_are_refused_where_there_are_none(recipe: Path) -> None:
+    result = CliRunner().invoke(cli, ["train", "--config", str(recipe), "--gpu-ids", "0,1"])
+    assert result.exit_code == 2
+    assert "this machine has 0 usable GPUs" in result.output
+
+
+def test_shared_statistics_need_a_batch_norm(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="norm instance has no statistics"):
+        config_of(recipe, tmp_path, sync_batchnorm=True)
