@@ -371,6 +371,7 @@ def warnings_of(run: Path) -> list[tuple[int, str]]:
 def test_a_generator_that_stays_the_identity_is_said_once(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cgpipe.training.collapse.YOUNG", 0)
     monkeypatch.setattr(
         CompactGenerator, "forward", lambda self, x: x + 0.01 * torch.tanh(self.to_pixels.weight.mean())
     )
@@ -384,16 +385,20 @@ def test_a_generator_that_stays_the_identity_is_said_once(
     assert all("identity" in warning and "--lamda" in warning for warning in shown)
 
 
-def test_a_generator_that_makes_one_output_is_said_where_people_look(recipe: Path, tmp_path: Path) -> None:
+def test_a_generator_that_makes_one_output_is_said_where_people_look(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgpipe.training.collapse.YOUNG", 0)  # a fresh generator makes a grey of everything
     command = ["train", "--config", str(recipe), "--epochs", "1", "--lr", "1e-9", "--sample-every", "4", "--no-publish"]
     command += ["--checkpoint-dir", str(tmp_path / "run"), "--results-dir", str(tmp_path / "run" / "results")]
-    result = CliRunner().invoke(cli, command)  # a fresh generator makes a grey of everything
+    result = CliRunner().invoke(cli, command)
     assert result.exit_code == 0, result.output
     assert [step for step, _ in warnings_of(tmp_path / "run")] == [8, 8]
     assert "Warning: red to blue: translations of different pictures hardly differ" in result.output
 
 
 def test_a_healthy_generator_is_not_warned_of(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpipe.training.collapse.YOUNG", 0)
     # Other pictures than those that came in, and as different from one another.
     monkeypatch.setattr(CompactGenerator, "forward", lambda self, x: x.flip(1) + 0 * self.to_pixels.weight.mean())
     train(config_of(recipe, tmp_path / "run", epochs=2, sample_every=4))

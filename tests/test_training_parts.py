@@ -612,18 +612,24 @@ def test_a_collapse_is_said_when_it_stays_and_only_once() -> None:
     other = -real
     for made, word in ((real + 0.01, "identity"), (one, "one output")):
         watch = CollapseWatch()
-        said = [list(watch.look("a to b", real, pictures)) for pictures in (made, other, made, made, made)]
+        said = [list(watch.look(500, "a to b", real, pictures)) for pictures in (made, other, made, made, made)]
         assert [len(texts) for texts in said] == [0, 0, 0, 1, 0]
         assert word in said[3][0]
         again = CollapseWatch()
         again.looks = dict(watch.looks)
-        assert [list(again.look("a to b", real, made)) for _ in range(3)] == [[], [], []]
-        assert len([*again.look("b to a", real, made), *again.look("b to a", real, made)]) == 1
+        assert [list(again.look(500, "a to b", real, made)) for _ in range(3)] == [[], [], []]
+        assert len([*again.look(500, "b to a", real, made), *again.look(500, "b to a", real, made)]) == 1
+
+
+def test_a_fresh_generator_may_make_a_grey_of_everything() -> None:
+    watch, real = CollapseWatch(), torch.rand((4, 3, 16, 16)) * 2 - 1
+    said = [list(watch.look(step, "a to b", real, torch.zeros_like(real))) for step in (100, 499, 500, 501)]
+    assert [len(texts) for texts in said] == [0, 0, 0, 1]
 
 
 def test_pictures_that_are_alike_themselves_show_no_collapse_to_one_output() -> None:
     watch, one = CollapseWatch(), torch.rand((1, 3, 16, 16))
-    assert not [*watch.look("a to b", one, -one), *watch.look("a to b", one, -one)]
+    assert not [*watch.look(500, "a to b", one, -one), *watch.look(500, "a to b", one, -one)]
 
 
 # -- state -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,10 @@ TINY_SPREAD = 0.1
 """How far translations differ from one another, as a share of how far the originals do."""
 
 LOOKS = 2
-"""In a row that must show it: a fresh generator makes a grey of everything."""
+"""In a row that must show it."""
+
+YOUNG = 500
+"""Steps in which nothing is said: a fresh generator makes a grey of everything."""
 
 
 class CollapseWatch:
@@ -26,14 +29,17 @@ class CollapseWatch:
     def __init__(self) -> None:
         self.looks: dict[str, int] = {}
 
-    def look(self, direction: str, real: torch.Tensor, translated: torch.Tensor) -> Iterator[str]:
+    def look(self, step: int, direction: str, real: torch.Tensor, translated: torch.Tensor) -> Iterator[str]:
         """What has happened to a generator, in words.
 
         Args:
+            step: how far the run is.
             direction: what the generator translates, in words.
             real: pictures, (N, 3, H, W) in [-1, 1].
             translated: what it made of them.
         """
+        if step < YOUNG:
+            return
         change = float((translated.float() - real.float()).abs().mean())
         if self._stays(f"{direction}: identity", change < TINY_CHANGE):
             yield (

@@ -203,7 +203,7 @@ class Trainer(Run):
             source, target = self._pairs[name]
             rows = sample_rows(self.samples[domain], generator, averages.get(f"{back}_to_{domain}"))
             save_grid(self.config.results_dir / f"{source}-{self.step:07d}.jpg", grid_of(rows))
-            warnings += self.collapse.look(f"{source} to {target}", *rows[:2])
+            warnings += self.collapse.look(self.step, f"{source} to {target}", *rows[:2])
         return tuple(warnings)
 
     def _averages_by_name(self) -> dict[str, Generator]:
