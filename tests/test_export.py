@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,6 +17,7 @@ from cgpipe.cli import cli
 from cgpipe.engine import export
 from cgpipe.engine.export import SUFFIXES, Normalised, export_model
 from cgpipe.errors import CgpipeError, MissingDependencyError, UsageError
+from cgpipe.models import find_model, load_model
 
 MakeModel = Callable[..., Any]
 
@@ -73,3 +77,42 @@ def test_the_command_says_what_it_wrote(file_model: Callable[..., Path], tmp_pat
     assert result.exit_code == 0, result.output
     assert "multiples of 4" in result.output
     assert path.is_file()
+
+
+def zebra_pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        small = rng.integers(0, 255, (12, 16, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(small, (320, 240), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+def test_int8_is_written_with_what_it_costs(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    folder = zebra_pictures(tmp_path / "pictures", 6)
+    path = tmp_path / "net.onnx"
+    words = ["models", "export", "horse2zebra-fast", "--format", "onnx", "-o", str(path), "--int8", str(folder)]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    told = re.search(r"on 2 pictures: ([\d.]+) dB, the worst ([\d.]+) dB", result.output)
+    assert told and 25 < float(told[2]) <= float(told[1]) < 60
+    # Ranges that other numbers would need are in the file: it holds 8-bit weights, and less of them than of floats.
+    weights = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
+    assert onnx.TensorProto.INT8 in weights
+    small = load_model(find_model(file="horse2zebra-fast").path)
+    x = torch.rand((1, 3, 64, 96)) * 2 - 1
+    difference = (export.load_onnx(path)(x) - small.generator(x)).abs().mean()
+    assert 0 < difference < 0.1
+
+
+def test_int8_asks_for_pictures_and_for_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    folder = zebra_pictures(tmp_path / "pictures", 2)
+    words = ["models", "export", "horse2zebra-fast", "-o", str(tmp_path / "net"), "--int8", str(folder)]
+    few = CliRunner().invoke(cli, [*words, "--format", "onnx"])
+    assert few.exit_code == 2 and "at least 3 pictures" in few.output
+    other = CliRunner().invoke(cli, [*words, "--format", "openvino"])
+    assert other.exit_code == 2 and "--format onnx alone" in other.output
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]

@@ -194,7 +194,8 @@ def _write_onnx(network: nn.Module, path: Path) -> None:
     path.write_bytes(to_onnx(network).SerializeToString())
 
 
-def _load_onnx(path: Path) -> Run:
+def load_onnx(path: Path) -> Run:
+    """What the ONNX file at ``path`` does, by ONNX Runtime."""
     onnxruntime = extra("onnxruntime", "onnx")
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {INPUT: x.contiguous().numpy()})[0])
@@ -239,7 +240,7 @@ _WRITERS: Mapping[Format, Callable[[nn.Module, Path], None]] = {
     "openvino": _write_openvino,
 }
 _LOADERS: Mapping[Format, Callable[[Path], Run]] = {
-    "onnx": _load_onnx,
+    "onnx": load_onnx,
     "torchscript": _load_torchscript,
     "torch-export": _load_torch_export,
     "openvino": _load_openvino,

@@ -1,0 +1,130 @@
+"""Generators as ONNX files in int8, for programs that gain by it; what it costs in looks is measured and said."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from cgpipe.engine.export import INPUT, extra, load_onnx, to_onnx
+from cgpipe.engine.scale import MIDDLE_SCALE, highest, resize, working_size
+from cgpipe.errors import UsageError
+from cgpipe.media.files import atomic_write
+from cgpipe.media.images import read_picture
+from cgpipe.models import Model
+
+MOST_PICTURES = 48
+"""Pictures that are used at most: of every three, two for the ranges of values and one to measure the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantised:
+    """What :func:`export_int8` wrote, and how far it is from fp32.
+
+    Attributes:
+        psnr: dB, the mean over :attr:`measured` pictures, of which the ranges know nothing; from 40 on a difference
+            is hard to see.
+        lowest: that of the worst of them.
+        ranges: pictures that the ranges of values are from.
+    """
+
+    path: Path
+    multiple: int
+    psnr: float
+    lowest: float
+    measured: int
+    ranges: int
+
+
+def export_int8(model: Model, path: str | os.PathLike[str], pictures: Sequence[Path]) -> Quantised:
+    """Writes a model's generator as an ONNX file whose convolutions work on 8-bit integers: whole, or not at all.
+
+    They are quantised statically (arXiv 1712.05877), with a scale for each channel of the weights; the first and the
+    last stay in fp32, and so does everything between them. In and out as for
+    :func:`cgpipe.engine.export.export_model`.
+
+    Args:
+        path: the file.
+        pictures: of the kind that is to be translated, 3 or more; :data:`MOST_PICTURES` of them are used.
+
+    Raises:
+        MissingDependencyError: the packages of the extra ``onnx`` are not installed.
+        MediaError: a picture cannot be read.
+        UsageError: there are fewer than three pictures, or the file cannot be written.
+    """
+    extra("onnxscript", "onnx")
+    if len(pictures) < 3:
+        raise UsageError(f"int8 needs at least 3 pictures to learn the range of values from, not {len(pictures)}.")
+    chosen = pictures[:: -(-len(pictures) // MOST_PICTURES)]
+    measured = chosen[2::3]
+    ranges = [picture for index, picture in enumerate(chosen) if index % 3 < 2]
+    path = Path(path)
+    try:
+        with atomic_write(path) as partial:
+            _write(model, partial, _seen(model, ranges))
+            ratios = list(_ratios(model, partial, _seen(model, measured)))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+    return Quantised(
+        path=path,
+        multiple=max(2, model.generator.multiple),
+        psnr=sum(ratios) / len(ratios),
+        lowest=min(ratios),
+        measured=len(measured),
+        ranges=len(ranges),
+    )
+
+
+def _seen(model: Model, pictures: Iterable[Path]) -> Iterator[torch.Tensor]:
+    """What the generator sees of each picture: (1, 3, H, W) in [-1, 1], in sides that it takes."""
+    for picture in pictures:
+        pixels = torch.from_numpy(np.ascontiguousarray(read_picture(picture).pixels[..., :3]))[None]
+        scales = model.card.working_scales or (MIDDLE_SCALE, MIDDLE_SCALE)
+        height, width = pixels.shape[1:3]
+        seen = resize(pixels, working_size(height, width, "auto", scales)) / (highest(pixels.dtype) / 2) - 1
+        multiple = max(2, model.generator.multiple)
+        yield F.pad(seen, (0, -seen.shape[3] % multiple, 0, -seen.shape[2] % multiple), mode="replicate")
+
+
+def _write(model: Model, path: Path, pictures: Iterator[torch.Tensor]) -> None:
+    quantisation = extra("onnxruntime.quantization", "onnx")
+    network = to_onnx(model.generator.eval().requires_grad_(False))
+    convolutions = [node.name for node in network.graph.node if node.op_type == "Conv"]
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "int8.onnx"
+        quantisation.quantize_static(
+            network,
+            written,
+            _Reader(pictures),
+            per_channel=True,
+            activation_type=quantisation.QuantType.QUInt8,
+            weight_type=quantisation.QuantType.QInt8,
+            nodes_to_quantize=convolutions[1:-1],
+        )
+        path.write_bytes(written.read_bytes())
+
+
+class _Reader:
+    """Pictures as ONNX Runtime asks for them."""
+
+    def __init__(self, pictures: Iterator[torch.Tensor]) -> None:
+        self._pictures = pictures
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        picture = next(self._pictures, None)
+        return None if picture is None else {INPUT: picture.contiguous().numpy()}
+
+
+@torch.inference_mode()
+def _ratios(model: Model, path: Path, pictures: Iterator[torch.Tensor]) -> Iterator[float]:
+    """PSNR of each picture's translation by the file to that by the network itself, in dB."""
+    run = load_onnx(path)
+    for picture in pictures:
+        gap = (run(picture).clamp(-1, 1) - model.generator(picture).clamp(-1, 1)) / 2
+        yield float(-10 * torch.log10(gap.square().mean()))
