@@ -7,6 +7,7 @@ from functools import partial
 
 from folder import measure_folder
 from generator import measure_generator
+from int8 import measure_int8
 from memory import measure_memory
 from results import Table
 from scale import measure_scale
@@ -18,6 +19,8 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "generator-resnet": partial(measure_generator, "resnet"),
     "generator-shipped": partial(measure_generator, "shipped"),
     "generator-fast": partial(measure_generator, "fast"),
+    "int8-resnet": partial(measure_int8, "resnet"),
+    "int8-shipped": partial(measure_int8, "shipped"),
     "folder": measure_folder,
     "video-256": partial(measure_video, "256"),
     "video-480p": partial(measure_video, "480p"),
