@@ -39,7 +39,9 @@ def test_the_generators_table(tmp_path: Path) -> None:
 
 
 def test_the_tables_are_listed() -> None:
-    assert {"folder", "generator-resnet", "int8-shipped", "memory", "video-256"} <= set(bench("--list").stdout.split())
+    assert {"folder", "generator-resnet", "int8-shipped", "memory", "train-compact", "video-256"} <= set(
+        bench("--list").stdout.split()
+    )
 
 
 def test_an_unknown_table_is_named_with_those_there_are() -> None:

@@ -13,6 +13,7 @@ from results import Table
 from scale import measure_scale
 from settings import Settings
 from start import measure_start
+from training import measure_train
 from video import measure_video
 
 TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
@@ -21,6 +22,8 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "generator-fast": partial(measure_generator, "fast"),
     "int8-resnet": partial(measure_int8, "resnet"),
     "int8-shipped": partial(measure_int8, "shipped"),
+    "train-compact": partial(measure_train, "compact"),
+    "train-resnet": partial(measure_train, "resnet"),
     "folder": measure_folder,
     "video-256": partial(measure_video, "256"),
     "video-480p": partial(measure_video, "480p"),
