@@ -48,6 +48,7 @@ setup(
         "onnx": ["onnxruntime>=1.32", "onnxscript>=0.7"],
         "openvino": ["openvino>=2026.4"],
         "metrics": METRICS,
+        "tensorboard": ["tensorboard>=2.21"],
         "test": TEST,
     },
     entry_points={"console_scripts": ["cgpipe=cgpipe.cli:main"]},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -23,11 +25,13 @@ import torch
 from click.testing import CliRunner
 
 from cgpipe.cli import cli
-from cgpipe.errors import DataError, TrainingError, UsageError
+from cgpipe.cli.bar import TrainingBar
+from cgpipe.errors import DataError, MissingDependencyError, TrainingError, UsageError
 from cgpipe.models import find_model, load_model
 from cgpipe.networks.compact import CompactGenerator
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.methods.cut import Projection
+from cgpipe.training.run import Progress
 from cgpipe.training.state import load_state, save_state
 from cgpipe.training.testing import record
 from cgpipe.training.testing import test as run_test
@@ -206,8 +210,8 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(recipe: Path, tmp_path: Path
         (small_disk / "filler").unlink()
     assert train(config_of(recipe, run, epochs=2), resume=True).finished
     assert_equal_to_the_bit(weights_of(whole), weights_of(run))
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 17))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "cycle_a" in line] == list(range(1, 17))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -563,3 +567,57 @@ def test_a_run_that_is_watched_keeps_its_best_models(recipe: Path, tmp_path: Pat
     best = load_model(watched / "red2blue-best.safetensors").card.made_by["steps"]
     assert best == min(figures, key=lambda step: (figures[step], -step))
     assert (watched / "blue2red-best.safetensors").is_file()
+
+
+def test_tensorboard_shows_figures_grids_and_histograms_once(recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="an extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    shown: dict[str, Any] = {"tensorboard": True, "histograms": True, "sample_every": 4, "save_every": 6}
+    train(config_of(recipe, run, epochs=1, **shown))
+    state = (run / "state.pt").read_bytes()
+    train(config_of(recipe, run, epochs=2, **shown), resume=True)
+    (run / "state.pt").write_bytes(state)  # as if the rest had been killed before it was saved
+    train(config_of(recipe, run, epochs=2, **shown), resume=True)
+    everything = {"images": 0, "histograms": 0}
+    events = EventAccumulator(str(run / "results" / "tensorboard"), size_guidance=everything).Reload()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if "cycle_a" in line]
+    assert len(lines) == 16
+    for name in ("cycle_a", "judge_b", "learning_rate"):
+        assert [(e.step, pytest.approx(e.value)) for e in events.Scalars(name)] == [(d["step"], d[name]) for d in lines]
+    assert [(e.step, e.width) for e in events.Images("red")] == [(step, 2 * 256 + 3 * 4) for step in (4, 8, 12, 16)]
+    assert [e.step for e in events.Histograms("a_to_b.stem.weight")] == [4, 8, 12, 16]
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+
+
+def test_without_tensorboard_the_error_says_what_to_install(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'cgpipe\[tensorboard\]'"):
+        train(config_of(recipe, tmp_path / "run", tensorboard=True))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_live_line_shows_losses_pictures_a_second_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with TrainingBar() as bar:
+        for step in range(5, 9):
+            progress = Progress(
+                epoch=0,
+                step=step,
+                total_steps=8,
+                losses={"cycle_a": 0.25},
+                learning_rate=1e-4,
+                seconds_a_step=1,
+                pictures=4,
+            )
+            bar.update(progress)
+    line = terminal.getvalue().split("\r")[-1]
+    assert re.search(r"8/8 \[.*<00:00.*\d pictures/s, cycle_a 0\.250\]", line), line

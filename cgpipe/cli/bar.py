@@ -95,5 +95,11 @@ class TrainingBar:
         for warning in progress.warnings:
             self._bar.clear()
             click.echo(f"Warning: {warning}", err=True)
-        if progress.losses:
-            self._bar.set_postfix({name: f"{loss:.3f}" for name, loss in progress.losses.items()}, refresh=False)
+        if not self._bar.disable:
+            shown = [f"{self._steps_a_second() * progress.pictures:.3g} pictures/s"]
+            shown += [f"{name} {loss:.3f}" for name, loss in progress.losses.items()]
+            self._bar.set_postfix_str(", ".join(shown), refresh=False)
+
+    def _steps_a_second(self) -> float:
+        now: dict[str, Any] = self._bar.format_dict
+        return float(now["rate"] or (now["n"] - now["initial"]) / max(now["elapsed"], 1e-9))

@@ -154,6 +154,8 @@ class TrainConfig:
     sample_every: int = _setting(1000, "Steps between sample grids.")
     save_every: int = _setting(500, "Steps between saves.")
     watch_every: int = _setting(0, "Steps between measurements on the test split; the best models are kept. 0: none.")
+    tensorboard: bool = _setting(False, "Write figures and grids for TensorBoard to <results-dir>/tensorboard.")
+    histograms: bool = _setting(False, "The same, with histograms of all weights.")
     publish: bool = _setting(True, "Copy the model files to the user's model folder, where --to finds them.")
     stages: tuple[Stage, ...] = _setting(
         (Stage(from_epoch=1, lamda=2.5),), "Settings that change at an epoch (in a recipe only)."

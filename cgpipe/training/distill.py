@@ -34,7 +34,7 @@ from cgpipe.training.networks import Judge
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
-from cgpipe.training.samples import grid_of, load_samples, save_grid
+from cgpipe.training.samples import load_samples
 from cgpipe.training.schedule import learning_rate_factor
 from cgpipe.training.sides import sides_of
 from cgpipe.training.trainer import warm_start
@@ -205,12 +205,12 @@ class Distiller(Run):
     def write_samples(self) -> tuple[str, ...]:
         """A grid of pictures, what the teacher makes of them, and what the student does."""
         rows = [*self.samples, self.average(self.samples[0])]
-        save_grid(self.config.results_dir / f"{self.config.name}-{self.step:07d}.jpg", grid_of(rows))
+        self.show_grid(self.config.name, rows)
         return ()
 
-    def weights(self) -> Iterator[torch.Tensor]:
-        yield from self.learners.parameters()
-        yield from self.average.parameters()
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self.learners.named_parameters()
+        yield from self.average.named_parameters(prefix="average")
 
     def models(self) -> Iterator[tuple[Path, Model]]:
         path = self.config.checkpoint_dir / f"{self.config.name}.safetensors"

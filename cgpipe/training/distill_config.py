@@ -66,6 +66,8 @@ class DistillConfig:
     sample_every: int = setting(1000, "Steps between sample grids.")
     save_every: int = setting(500, "Steps between saves.")
     watch_every: int = setting(0, "Steps between measurements on the test split; the best models are kept. 0: none.")
+    tensorboard: bool = setting(False, "Write figures and grids for TensorBoard to <results-dir>/tensorboard.")
+    histograms: bool = setting(False, "The same, with histograms of all weights.")
     publish: bool = setting(False, "Copy the model file to the user's model folder, where --model finds its name.")
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from cgpipe.errors import UsageError
 
-LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence")
+LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
 """Settings that change nothing in what is learnt."""
 
 

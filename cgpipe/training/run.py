@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -13,9 +14,12 @@ import torch
 
 from cgpipe.errors import MediaError, ModelError, TrainingError
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
+from cgpipe.training.board import Board
 from cgpipe.training.device import Arithmetic
-from cgpipe.training.distributed import any_of, is_first, require_alike
+from cgpipe.training.distributed import any_of, in_all, is_first, require_alike
 from cgpipe.training.metrics_log import MetricsLog
+from cgpipe.training.recipe import plain_settings
+from cgpipe.training.samples import grid_of, save_grid
 from cgpipe.training.sides import sides_of
 from cgpipe.training.signals import stop_on_signals
 from cgpipe.training.state import KEPT, load_state, save_state
@@ -32,7 +36,8 @@ class Progress:
     """Where a run stands, given to whoever watches it after every step.
 
     ``losses`` are means since the last line of the metrics file; ``seconds_a_step`` is measured in this process;
-    ``warnings`` say what was noticed at this step.
+    ``pictures`` counts those that a step learns from, of both domains and of all processes; ``warnings`` say what was
+    noticed at this step.
     """
 
     epoch: int
@@ -41,6 +46,7 @@ class Progress:
     losses: dict[str, float]
     learning_rate: float
     seconds_a_step: float
+    pictures: int
     warnings: tuple[str, ...] = ()
 
 
@@ -62,7 +68,13 @@ class RunConfig(Protocol):
     @property
     def checkpoint_dir(self) -> Path: ...
     @property
+    def results_dir(self) -> Path: ...
+    @property
     def publish(self) -> bool: ...
+    @property
+    def tensorboard(self) -> bool: ...
+    @property
+    def histograms(self) -> bool: ...
     @property
     def log_every(self) -> int: ...
     @property
@@ -88,6 +100,7 @@ class Run(ABC):
 
     def __init__(self) -> None:
         self.watch = Watch()
+        self.board: Board | None = None
 
     @abstractmethod
     def batches(self) -> Iterator[Any]:
@@ -110,8 +123,8 @@ class Run(ABC):
         """The generators as they would ship, each with its file in the run's folder."""
 
     @abstractmethod
-    def weights(self) -> Iterable[torch.Tensor]:
-        """All that must stay finite."""
+    def weights(self) -> Iterable[tuple[str, torch.Tensor]]:
+        """All that must stay finite, with names."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -141,9 +154,23 @@ class Run(ABC):
             self._refuse_to_overwrite()
         require_alike(self.step, self.total_steps)
         try:
-            return self._steps(on_progress or (lambda progress: None))
-        except (MediaError, ModelError) as error:
+            with self._showing():
+                return self._steps(on_progress or (lambda progress: None))
+        except (MediaError, ModelError, OSError) as error:
             raise TrainingError(f"{error}. {KEPT}") from error
+
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        """Keeps the event files for TensorBoard open, where they are asked for."""
+        config = self.config
+        if not (config.tensorboard or config.histograms) or not is_first():
+            yield
+            return
+        self.board = Board(config.results_dir / "tensorboard", self.step, plain_settings(config))
+        try:
+            yield
+        finally:
+            self.board.close()
 
     def _steps(self, on_progress: Callable[[Progress], None]) -> TrainReport:
         config = self.config
@@ -158,23 +185,40 @@ class Run(ABC):
                 if self.step % config.log_every == 0:
                     log.write(self.step, self.epoch, self.learning_rate())
                     self._require_sound(log.means.values())
+                    self._show({"learning_rate": self.learning_rate()} | log.means)
                 if first and (self.finished or self.step % config.sample_every == 0):
                     warnings = self.write_samples()
+                    if self.board and config.histograms:
+                        self.board.add_histograms(self.weights(), self.step)
                 for warning in warnings:
                     log.write_warning(self.step, self.epoch, warning)
                 if first and config.watch_every and (self.finished or self.step % config.watch_every == 0):
-                    log.write_figures(self.step, self.epoch, self._measure())
+                    figures = self._measure()
+                    log.write_figures(self.step, self.epoch, figures)
+                    self._show(figures)
                 stops = any_of(stop_asked())
                 if self.finished or stops or self.step % config.save_every == 0:
                     self._require_sound(float(loss) for loss in losses.values())
                     self.save()
                 if first:
                     seconds = (time.monotonic() - started) / (self.step - first_step)
-                    on_progress(self._progress(log.means, seconds, warnings))
+                    pictures = in_all(sum(len(pictures) for pictures in batch.values()))
+                    on_progress(self._progress(log.means, seconds, pictures, warnings))
                 if stops:
                     break
         files = tuple(path for path, _ in self.models())
         return TrainReport(finished=self.finished, step=self.step, model_files=files, losses=log.means)
+
+    def _show(self, figures: dict[str, float]) -> None:
+        if self.board:
+            self.board.add_figures(figures, self.step)
+
+    def show_grid(self, name: str, rows: Sequence[torch.Tensor]) -> None:
+        """Writes rows of pictures, each (N, 3, H, W) in [-1, 1], to the results, with the step in the file's name."""
+        grid = grid_of(rows)
+        save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
+        if self.board:
+            self.board.add_grid(name, grid, self.step)
 
     @property
     def finished(self) -> bool:
@@ -190,7 +234,7 @@ class Run(ABC):
             for path, model in self.models()
         }
 
-    def _progress(self, losses: dict[str, float], seconds: float, warnings: tuple[str, ...]) -> Progress:
+    def _progress(self, losses: dict[str, float], seconds: float, pictures: int, warnings: tuple[str, ...]) -> Progress:
         return Progress(
             epoch=self.epoch,
             step=self.step,
@@ -198,6 +242,7 @@ class Run(ABC):
             losses=losses,
             learning_rate=self.learning_rate(),
             seconds_a_step=seconds,
+            pictures=pictures,
             warnings=warnings,
         )
 
@@ -214,7 +259,7 @@ class Run(ABC):
     def save(self) -> None:
         """The state, and the model files, which ``--to`` finds."""
         # Model files hold half precision: what overflows there has exploded already.
-        if not all(bool(weight.half().isfinite().all()) for weight in self.weights()):
+        if not all(bool(weight.half().isfinite().all()) for _, weight in self.weights()):
             self._give_up("Weights are no longer finite")
         if not is_first():
             return

@@ -26,7 +26,7 @@ from cgpipe.training.optimise import adam, average_weights, set_learning_rate, u
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
-from cgpipe.training.samples import grid_of, load_samples, sample_rows, save_grid
+from cgpipe.training.samples import load_samples, sample_rows
 from cgpipe.training.schedule import Plateau, learning_rate_factor
 from cgpipe.training.sets import find_sample_pictures, find_training_pictures, sets_to_test_on
 
@@ -202,7 +202,7 @@ class Trainer(Run):
             domain, _, back = name.partition("_to_")
             source, target = self._pairs[name]
             rows = sample_rows(self.samples[domain], generator, averages.get(f"{back}_to_{domain}"))
-            save_grid(self.config.results_dir / f"{source}-{self.step:07d}.jpg", grid_of(rows))
+            self.show_grid(source, rows)
             warnings += self.collapse.look(self.step, f"{source} to {target}", *rows[:2])
         return tuple(warnings)
 
@@ -214,9 +214,9 @@ class Trainer(Run):
         pair = (self.config.source, self.config.target)
         return {"a_to_b": pair, "b_to_a": pair[::-1]}
 
-    def weights(self) -> Iterator[torch.Tensor]:
-        yield from self.networks.parameters()
-        yield from self.averages.parameters()
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self.networks.named_parameters()
+        yield from self.averages.named_parameters(prefix="averages")
 
     def models(self) -> Iterator[tuple[Path, Model]]:
         for name, generator in self._averages_by_name().items():

@@ -1,0 +1,56 @@
+"""A run's figures and pictures for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgpipe.errors import MissingDependencyError
+
+
+class Board:
+    """Writes event files that ``tensorboard --logdir`` shows.
+
+    Args:
+        folder: where to.
+        step: the step resumed at; TensorBoard forgets what an earlier part of the run wrote of later ones.
+        recipe: the settings of the run, shown as its hyper-parameters.
+
+    Raises:
+        MissingDependencyError: tensorboard is not installed.
+        OSError: from any method, a file cannot be written, as on a full disk.
+    """
+
+    def __init__(self, folder: Path, step: int, recipe: Mapping[str, Any]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard.summary import hparams
+        except ImportError as error:
+            raise MissingDependencyError(
+                "--tensorboard needs tensorboard: pip install 'cgpipe[tensorboard]'"
+            ) from error
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        plain = {name: v if isinstance(v, bool | int | float | str) else str(v) for name, v in recipe.items()}
+        for summary in hparams(plain, {}):
+            self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+
+    def add_figures(self, figures: Mapping[str, float], step: int) -> None:
+        """A point of each curve."""
+        for name, figure in figures.items():
+            self._writer.add_scalar(name, figure, step)
+
+    def add_grid(self, name: str, grid: torch.Tensor, step: int) -> None:
+        """A picture (3, H, W) in [-1, 1]."""
+        self._writer.add_image(name, grid.add(1).div(2).clamp(0, 1), step)
+
+    def add_histograms(self, weights: Iterable[tuple[str, torch.Tensor]], step: int) -> None:
+        """How the values of each tensor are spread."""
+        for name, weight in weights:
+            self._writer.add_histogram(name, weight.detach(), step)
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._writer.close()
