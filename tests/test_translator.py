@@ -202,6 +202,20 @@ def test_small_batches_run_side_by_side_on_a_cpu_in_order_and_again() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_every_lane_has_work_while_a_result_is_being_used() -> None:
+    begun = threading.Semaphore(0)
+
+    def begin(x: torch.Tensor) -> torch.Tensor:
+        begun.release()
+        return x
+
+    stream = translator_of(Known(begin)).stream(small_batches(8))
+    next(stream)  # Nothing is asked for from here on, as while a frame is encoded.
+    assert all(begun.acquire(timeout=20) for _ in range(3))
+    stream.close()
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_a_large_picture_runs_alone_on_all_threads() -> None:
     at_work: list[int] = []
 

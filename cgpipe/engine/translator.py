@@ -208,7 +208,8 @@ class Translator:
         compiled = self.engine == "compile" and not self.network.auto
         on_devices = self._conveyor is not None or len(self._team) > 1
         width = 1 if on_devices or compiled else self._threads
-        depth = IN_FLIGHT * len(self._team) if on_devices else width - 1
+        # While a result is with whoever asked for it, every lane has work.
+        depth = IN_FLIGHT * len(self._team) if on_devices else width if width > 1 else 0
         turns = cycle(self._team)
         before = torch.Size((0,))
         under_way: deque[Callable[[], Batch | T]] = deque()
