@@ -346,3 +346,12 @@ def test_watching_needs_a_test_split(teacher: Path, dataset: Path, tmp_path: Pat
     (dataset / "testB").rename(dataset / "elsewhere")
     with pytest.raises(DataError, match="--watch-every measures on a test split"):
         distill(config_of(teacher, dataset, tmp_path / "run", steps=2, watch_every=1))
+
+
+def test_several_processes_are_refused(
+    teacher: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="without torchrun"):
+        distill(config_of(teacher, dataset, tmp_path / "run", steps=1))
+    assert not (tmp_path / "run").exists()

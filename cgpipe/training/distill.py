@@ -29,6 +29,7 @@ from cgpipe.networks.initialise import initialise
 from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import choose_arithmetic
 from cgpipe.training.distill_config import DistillConfig
+from cgpipe.training.distributed import is_member
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss
 from cgpipe.training.networks import Judge
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
@@ -55,10 +56,13 @@ def distill(
     Raises:
         ModelError: there is no such teacher, or it cannot be read.
         DataError: the dataset is missing or empty.
-        UsageError: the teacher does not say what it translates, or networks and crops do not fit.
+        UsageError: the teacher does not say what it translates, networks and crops do not fit, or torchrun started
+            several processes, which each would train a student of its own.
         TrainingError: there is nothing to resume, a run is in the way, or the losses explode or are no longer finite.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
+    if is_member():
+        raise UsageError("A distillation runs in one process: start it without torchrun.")
     return Distiller(config).start(resume=resume, on_progress=on_progress)
 
 
