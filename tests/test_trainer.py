@@ -451,6 +451,8 @@ def test_a_run_can_start_with_models_that_are_there(recipe: Path, tmp_path: Path
     taken = load_model(first / "red2blue.safetensors").generator.state_dict()
     assert_equal_to_the_bit(dict(warm.networks.a_to_b.state_dict()), dict(taken))
     assert not torch.equal(warm.networks.b_to_a.stem.weight, cold.networks.b_to_a.stem.weight)
+    recipe_of = {path.name: model.card.made_by["recipe"] for path, model in warm.models()}["red2blue.safetensors"]
+    assert recipe_of["init_a_to_b"] == "red2blue.safetensors"  # where it lay belongs to one machine
     with pytest.raises(TrainingError, match="architecture"):
         Trainer(config_of(recipe, tmp_path / "run", **files, gen_settings={"channels": 32, "blocks": 2}))
 

@@ -238,7 +238,7 @@ class Distiller(Run):
                 },
                 "steps": self.step,
                 "pictures": {config.source: len(pictures["a"]), config.target: len(pictures["b"])},
-                "recipe": plain_recipe(config),
+                "recipe": plain_settings(config),
             },
             quality={},
             licence=config.licence,
@@ -248,7 +248,7 @@ class Distiller(Run):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "config": json.dumps(plain_recipe(self.config)),
+            "config": json.dumps(plain_settings(self.config)),
             "step": self.step,
             "epoch": self.epoch,
             "learners": self.learners.state_dict(),
@@ -357,8 +357,3 @@ def build_student(config: DistillConfig) -> Generator:
     if config.init:
         warm_start(student, config.init)
     return student
-
-
-def plain_recipe(config: DistillConfig) -> dict[str, Any]:
-    """The recipe for a header: the teacher by its file's name alone."""
-    return plain_settings(config) | {"teacher": Path(config.teacher).name}

@@ -10,6 +10,8 @@ from typing import Any, get_args, get_type_hints
 
 from cgpipe.errors import UsageError
 
+MODEL_FILES = ("teacher", "init", "init_a_to_b", "init_b_to_a")
+"""Settings that name a model, or the path of its file."""
 LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
 """Settings that change nothing in what is learnt."""
 
@@ -63,9 +65,9 @@ def _as(wanted: Any, name: str, value: Any) -> Any:
 
 
 def plain_settings(config: Any) -> dict[str, Any]:
-    """The recipe as JSON values, without what belongs to one machine or one run's folders."""
+    """The recipe as JSON values, without what belongs to one machine or one run's folders; of model files the names."""
     return {
-        name: value
+        name: Path(value).name if name in MODEL_FILES else value
         for name, value in asdict(config).items()
         if name not in LOCAL and not name.endswith("_every") and not isinstance(value, Path | None)
     }
