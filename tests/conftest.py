@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CGPIPE_REQUIRE_CUDA") == "1":
             pytest.fail("CGPIPE_REQUIRE_CUDA=1, but torch finds no CUDA device", pytrace=False)
         pytest.skip("needs CUDA")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """torch has two threads, as on a machine with two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -175,20 +175,16 @@ def test_of_two_that_pay_the_better_is_taken(generator: Generator, monkeypatch: 
     assert run_many(Network(generator, CPU, precision="fp32"), FIRST_LOOK, 1000)[-1] == "torchscript"
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_auto_does_not_compile_where_torch_has_fewer_threads_than_outside(
     generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured(monkeypatch, compile=[1.0, 0.01, 0.02])
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        network = Network(generator, CPU, precision="fp32")
-        with lanes(1) as pool:
-            assert set(pool.submit(run_many, network, FIRST_LOOK, 1000).result()) == {"eager"}
-        monkeypatch.setattr(network_module, "prepare", lambda generator, engine: generator)
-        assert run_many(network, FIRST_LOOK, 1000)[-1] == "compile"
-    finally:
-        torch.set_num_threads(before)
+    network = Network(generator, CPU, precision="fp32")
+    with lanes(1) as pool:
+        assert set(pool.submit(run_many, network, FIRST_LOOK, 1000).result()) == {"eager"}
+    monkeypatch.setattr(network_module, "prepare", lambda generator, engine: generator)
+    assert run_many(network, FIRST_LOOK, 1000)[-1] == "compile"
 
 
 def test_a_job_too_short_for_a_trial_runs_each_picture_once_and_nothing_else(
@@ -204,19 +200,15 @@ def test_a_job_too_short_for_a_trial_runs_each_picture_once_and_nothing_else(
     assert runs == [1] * 4 * FIRST_LOOK
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_in_lanes_a_back_end_saves_time_on_several_pictures_at_once(
     generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured(monkeypatch, torchscript=[5.0, 0.01, 0.02])
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        network = Network(generator, CPU, precision="fp32")
-        with lanes(1) as pool:
-            assert set(pool.submit(run_many, network, FIRST_LOOK, 800).result()) == {"eager"}
-        assert run_many(network, FIRST_LOOK, 800)[-1] == "torchscript"
-    finally:
-        torch.set_num_threads(before)
+    network = Network(generator, CPU, precision="fp32")
+    with lanes(1) as pool:
+        assert set(pool.submit(run_many, network, FIRST_LOOK, 800).result()) == {"eager"}
+    assert run_many(network, FIRST_LOOK, 800)[-1] == "torchscript"
 
 
 def trying(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -168,14 +168,6 @@ def test_no_room_for_one_picture_is_an_error_that_says_what_to_do() -> None:
 
     with pytest.raises(CgpipeError, match="--size"), pytest.warns(UserWarning, match="out of memory"):
         translator_of(Known(no_room))(pictures(3, 8, 8, 3))
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def small_batches(count: int, side: int = 8) -> list[Batch]:

@@ -61,8 +61,8 @@ class Translator:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``; several with commas between them
             take the batches of a stream in turn.
         precision: of the network: ``fp32``, ``fp16`` (CUDA only), ``bf16``, or ``auto``, which tries.
-        size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for the
-            nearest of the model's scales (full size where the model says nothing of scales).
+        size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one
+            of the model's scales (see :func:`cgpipe.engine.scale.working_size`).
         strength: multiplies the change; 0 gives the original, 1 the translation.
         engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino``, or ``auto``,
             which runs eagerly until another pays (see :class:`cgpipe.engine.network.Network`).
