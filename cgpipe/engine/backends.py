@@ -109,23 +109,24 @@ def _onnx(generator: Generator) -> Run:
 
 def _openvino(generator: Generator) -> Run:
     openvino = extra("openvino", "openvino")
-    dtype = _dtype_of(generator)
+    core = openvino.Core()
+    # A CPU that does not multiply bf16 computes in fp32, whatever it is told.
+    bf16 = _dtype_of(generator) == torch.bfloat16 and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     model = to_openvino(cast(generator, torch.float32))
     threads = torch.get_num_threads()
     lanes = max(1, (os.cpu_count() or 1) // threads)
     settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "INFERENCE_NUM_THREADS": threads * lanes,
         "NUM_STREAMS": lanes,
     }
-    core = openvino.Core()
     compiling = threading.Lock()
 
     @lru_cache(maxsize=8)
     def compiled(shape: tuple[int, ...]) -> Any:
         fixed = model.clone()
         # A fixed shape runs faster; but in fp32 OpenVINO 2026.4 then ends the process while it compiles.
-        if dtype == torch.bfloat16:
+        if bf16:
             fixed.reshape(list(shape))
         return core.compile_model(fixed, "CPU", settings)
 
