@@ -14,6 +14,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image
 
+from cgpipe.media import yuv
 from cgpipe.media.frames import Pixels
 
 UNSPECIFIED = 2
@@ -132,7 +133,8 @@ class Colour:
 
 
 class ToRgb:
-    """Turns decoded frames into RGB arrays of one size.
+    """Turns decoded frames into RGB arrays of one size: planar YUV of 8 bits by :mod:`cgpipe.media.yuv`, and all
+    else by libswscale.
 
     One scaler is kept for the whole stream: libav allocates a context for every frame otherwise, and memory grows.
 
@@ -145,6 +147,7 @@ class ToRgb:
     def __init__(self, colour: Colour, width: int, height: int) -> None:
         self._scaler = VideoReformatter()
         deep = colour.depth > 8 or colour.is_hdr
+        self._matrix = yuv.to_rgb_matrix(colour.matrix, colour.full_range) if _is_plain(colour) else None
         self._white_is_low = deep and not (colour.is_hdr or colour.full_range)
         self._settings: dict[str, Any] = {
             "width": width,
@@ -160,6 +163,9 @@ class ToRgb:
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         """RGB of shape (height, width, 3): uint8, or uint16 over its whole range when the stream has over 8 bits."""
+        same_size = (frame.width, frame.height) == (self._settings["width"], self._settings["height"])
+        if self._matrix is not None and same_size and frame.format.name in yuv.FORMATS:
+            return yuv.rgb_of(frame, self._matrix)
         pixels: Any = self._scaler.reformat(frame, **self._settings).to_ndarray()
         if self._white_is_low:
             pixels = np.minimum(pixels, _SCALER_WHITE)
@@ -168,7 +174,7 @@ class ToRgb:
 
 
 class FromRgb:
-    """Turns RGB arrays into frames that an encoder takes.
+    """Turns RGB arrays into frames that an encoder takes, in the same two ways.
 
     Args:
         colour: what the frames are to be tagged with.
@@ -178,6 +184,9 @@ class FromRgb:
 
     def __init__(self, colour: Colour, pix_fmt: str, *, width: int | None = None) -> None:
         self._to_yuv = colour.matrix != RGB
+        self._colour, self._pix_fmt, self._width = colour, pix_fmt, width
+        plain = _is_plain(colour) and pix_fmt in yuv.FORMATS
+        self._matrix = yuv.from_rgb_matrix(colour.matrix, colour.full_range) if plain else None
         matrix = _SCALER_MATRIX.get(colour.matrix)
         full = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
         steps = [pix_fmt]
@@ -202,12 +211,22 @@ class FromRgb:
     def __call__(self, pixels: Pixels) -> av.VideoFrame:
         """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16 over its whole range."""
         whole: Any = np.ascontiguousarray(pixels)
+        if self._matrix is not None and whole.dtype == np.uint8 and self._width in (None, whole.shape[1]):
+            frame = yuv.frame_of(whole, self._pix_fmt, self._matrix)
+            frame.colorspace = self._colour.matrix
+            frame.color_range = ColorRange.JPEG if self._colour.full_range else ColorRange.MPEG
+            return frame
         if whole.dtype == np.uint16 and self._to_yuv:
             whole = whole - (whole >> 8)
         frame = av.VideoFrame.from_numpy_buffer(whole, "rgb24" if whole.dtype == np.uint8 else "rgb48le")
         for scaler, settings in self._steps:
             frame = scaler.reformat(frame, **settings)
         return frame
+
+
+def _is_plain(colour: Colour) -> bool:
+    """Whether the colour is YUV of 8 bits that a matrix turns into RGB and back."""
+    return colour.depth == 8 and colour.matrix in yuv.LUMA_WEIGHTS and not colour.is_hdr
 
 
 class ToPalette:
