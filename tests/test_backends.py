@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from cgpipe.engine import backends
 from cgpipe.engine.backends import ENGINES, check_engine, others_here, prepare
 from cgpipe.engine.rewrites import rewrite
 from cgpipe.errors import MissingDependencyError, UsageError
@@ -69,12 +71,48 @@ def test_compiling_agrees_and_is_kept_between_runs(tmp_path: Path, monkeypatch: 
     if not others_here(CPU):
         pytest.skip("needs a C++ compiler")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    monkeypatch.setattr(backends, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("cgpipe.engine.compiling.user_cache_path", lambda name: tmp_path / name)
     generator = build_generator("compact-flat", channels=16, blocks=0).eval().requires_grad_(False)
     x = picture(generator, 8, 8)
     with torch.inference_mode():
         torch.testing.assert_close(prepare(generator, "compile")(x), generator(x), atol=1e-4, rtol=0)
     assert any(path.is_file() for path in (tmp_path / "cgpipe" / "compiled").rglob("*"))
+
+
+COMPILED_SUM = """
+import sys, warnings, torch
+from cgpipe.engine.compiling import compiled_or_eager
+warnings.simplefilter(sys.argv[1])
+double = torch.compile(lambda x: 2 * x)
+torch.manual_seed(1)
+result = compiled_or_eager(lambda: double(torch.rand(1000)))
+torch.manual_seed(1)
+torch.testing.assert_close(result, 2 * torch.rand(1000))
+"""
+
+
+def test_what_a_killed_process_left_half_written_is_compiled_anew(tmp_path: Path) -> None:
+    if not others_here(CPU):
+        pytest.skip("needs a C++ compiler")
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
+    command = [sys.executable, "-c", COMPILED_SUM, "error"]
+    subprocess.run(command, env=environment, check=True)
+    libraries = [path for path in tmp_path.rglob("*.so") if path.stat().st_size]
+    assert libraries
+    for path in libraries:
+        path.write_bytes(b"")
+    subprocess.run(command, env=environment, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["compiled"]
+    assert all(path.stat().st_size for path in tmp_path.rglob("*.so"))
+
+
+def test_where_compiling_fails_all_goes_on_eagerly(tmp_path: Path) -> None:
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled"), "CXX": "false"}
+    command = [sys.executable, "-c", COMPILED_SUM, "always"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Compiling failed" in done.stderr
+    assert "going on without" in done.stderr
 
 
 def test_without_a_compiler_it_says_so_and_goes_on_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:

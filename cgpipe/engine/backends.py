@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
-from platformdirs import user_cache_path
 
+from cgpipe.engine.compiling import can_compile, compiled_or_eager, has_compiler, keep_compiled
 from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
 from cgpipe.engine.precision import cast, timed
-from cgpipe.errors import CgpipeWarning, UsageError
+from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
 
 Engine = Literal["auto", "eager", "compile", "torchscript", "onnx", "openvino"]
@@ -29,32 +27,19 @@ def _eager(generator: Generator) -> Run:
     return generator
 
 
-def can_compile(device: torch.device) -> bool:
-    """Whether ``torch.compile`` can work: on a CPU it needs a C++ compiler. Warns where there is none."""
-    found = device.type != "cpu" or _has_compiler()
-    if not found:
-        warnings.warn(
-            "Compiling needs a C++ compiler, and there is none: going on without.", CgpipeWarning, stacklevel=2
-        )
-    return found
-
-
-def _has_compiler() -> bool:
-    return bool(shutil.which("c++") or shutil.which("g++"))
-
-
 def _compile(generator: Generator) -> Run:
     device = _device_of(generator)
     if not can_compile(device):
         return generator
-    # Torch's own place is a temporary folder: what was compiled would be gone when the machine starts anew.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("cgpipe") / "compiled"))
+    keep_compiled()
+    compiled: Run
     if device.type == "cuda":
-        return _CompiledForShapes(generator)
-    # The compiled code has the number of threads written into it, so what is kept must be kept for that number.
-    options: dict[str, Any] = {"freezing": True, "cpp.threads": torch.get_num_threads()}
-    compiled: Run = torch.compile(generator, options=options)
-    return compiled
+        compiled = _CompiledForShapes(generator)
+    else:
+        # The compiled code has the number of threads written into it, so what is kept must be kept for that number.
+        options: dict[str, Any] = {"freezing": True, "cpp.threads": torch.get_num_threads()}
+        compiled = torch.compile(generator, options=options)
+    return lambda x: compiled_or_eager(partial(compiled, x))
 
 
 class _CompiledForShapes:
@@ -184,7 +169,7 @@ def others_here(device: torch.device) -> list[Engine]:
     installed: list[Engine] = [
         engine for engine, packages in PACKAGES.items() if all(find_spec(package) for package in packages)
     ]
-    return [*installed, *(["compile"] if _has_compiler() else [])]  # type: ignore[list-item]
+    return [*installed, *(["compile"] if has_compiler() else [])]  # type: ignore[list-item]
 
 
 def _device_of(generator: Generator) -> torch.device:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgpipe.engine.backends import can_compile
+from cgpipe.engine.compiling import can_compile, keep_compiled
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.media.folders import find_pictures
 from cgpipe.metrics.efficientnet import EfficientNetLite
@@ -91,6 +91,7 @@ class Distiller(Run):
         self.total_steps = config.steps
         self.samples = self._load_samples()
         if config.compile and can_compile(self.arithmetic.device):
+            keep_compiled()
             for network in self._networks():
                 network.compile(dynamic=False)
 

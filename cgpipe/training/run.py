@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import torch
 
+from cgpipe.engine.compiling import compiled_or_eager
 from cgpipe.errors import MediaError, ModelError, TrainingError
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.training.board import Board
@@ -179,7 +181,7 @@ class Run(ABC):
         started, first_step = time.monotonic(), self.step
         with stop_on_signals() as stop_asked:
             for batch in self.batches():
-                losses = self.train_step(batch)
+                losses = compiled_or_eager(partial(self.train_step, batch))
                 warnings: tuple[str, ...] = ()
                 log.add(losses)
                 if self.step % config.log_every == 0:

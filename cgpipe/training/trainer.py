@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from cgpipe.engine.backends import can_compile
+from cgpipe.engine.compiling import can_compile
 from cgpipe.errors import TrainingError
 from cgpipe.models import Model, ModelCard, find_model, load_any
 from cgpipe.networks import Generator, all_settings

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from cgpipe.engine.compiling import keep_compiled
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.networks import Generator
 from cgpipe.training.augment import diffaugment
@@ -92,6 +93,7 @@ class Method(nn.Module, ABC):
 
     def compile_networks(self) -> None:
         """Compiles each network where it stands; the names in the state stay as they are."""
+        keep_compiled()
         # A compiled discriminator has no second derivative, which the gradient penalty is made of.
         judges = () if self.config.gan_loss == "wgan-gp" else self.judges.values()
         for network in (*self.generators.values(), *judges):
