@@ -31,6 +31,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs CUDA")
 
 
+@pytest.fixture(autouse=True)
+def no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed, no test downloads the weights of Inception."""
+    monkeypatch.setattr("cgpipe.metrics.inception.find_spec", lambda name: None)
+
+
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """torch has two threads, as on a machine with two cores."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from urllib.error import URLError
 
 import cv2
 import numpy as np
@@ -17,10 +18,10 @@ from click.testing import CliRunner
 from reference_networks import junyanz_resnet, randomise
 
 from cgpipe.cli import cli
-from cgpipe.errors import CgpipeError, DataError, MediaError, UsageError
+from cgpipe.errors import CgpipeError, CgpipeWarning, DataError, MediaError, UsageError
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.metrics.evaluate import Evaluator
-from cgpipe.metrics.inception import Inception
+from cgpipe.metrics.inception import Inception, has_inception
 from cgpipe.metrics.scales import by_side, kid_by_side
 from cgpipe.models import load_model
 from cgpipe.training.testing import evaluate
@@ -226,20 +227,84 @@ class Extractor(torch.nn.Module):
         return (pixels.float().flatten(1)[:, :8],)
 
 
-def test_inception_judges_where_it_is_installed(
-    dataset: Path, tmp_path: Path, file_model: FileModel, models_folder: Path, monkeypatch: pytest.MonkeyPatch
+class CleanNetwork(torch.nn.Module):
+    """In the place of clean-fid's."""
+
+    def __init__(self, path: str, download: bool) -> None:
+        super().__init__()
+        assert (Path(path) / "inception-2015-12-05.pt").read_text() == "weights"
+        assert not download
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        assert pictures.shape[1:] == (3, 299, 299)
+        assert pictures.dtype == torch.float32
+        return pictures.flatten(1)[:, :: 299 * 50]
+
+
+def download_weights(fpath: str) -> None:
+    (Path(fpath) / "inception-2015-12-05.pt").write_text("weights")
+
+
+def no_connection(fpath: str) -> None:
+    (Path(fpath) / "inception-2015-12-05.pt").write_text("wei")
+    raise URLError("no connection")
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Makes one of the packages with Inception be there and no other, with modules that hold what they are given."""
+    monkeypatch.setattr("cgpipe.metrics.inception.user_cache_path", lambda name: tmp_path / "cache")
+
+    def make(package: str = "", **modules: dict[str, object]) -> None:
+        has_inception.cache_clear()
+        monkeypatch.setattr("cgpipe.metrics.inception.find_spec", lambda name: name == package)
+        monkeypatch.setitem(sys.modules, package, ModuleType(package))
+        for name, holds in modules.items():
+            module = ModuleType(f"{package}.{name}")
+            module.__dict__.update(holds)
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    yield make
+    has_inception.cache_clear()
+
+
+def install_clean_fid(install: Callable[..., None], download: Callable[[str], None]) -> None:
+    install(
+        "cleanfid",
+        downloads_helper={"check_download_inception": download},
+        inception_torchscript={"InceptionV3W": CleanNetwork},
+        resize={"build_resizer": lambda mode: lambda x: cv2.resize(x, (299, 299)).astype(np.float32)},
+    )
+
+
+def test_inception_judges_where_torch_fidelity_is_installed(
+    dataset: Path, tmp_path: Path, file_model: FileModel, install: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("cgpipe.metrics.inception.has_inception", lambda: False)
+    install()
     with pytest.raises(CgpipeError, match="pip install torch-fidelity"):
         Inception()
-    monkeypatch.setattr("cgpipe.metrics.inception.has_inception", lambda: True)
-    monkeypatch.setattr("cgpipe.metrics.evaluate.has_inception", lambda: True)
-    package, module = ModuleType("torch_fidelity"), ModuleType("torch_fidelity.feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3 = Extractor  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch_fidelity", package)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    install("torch_fidelity", feature_extractor_inceptionv3={"FeatureExtractorInceptionV3": Extractor})
     report = evaluate(str(file_model(tmp_path)), dataset, size=32)
     row = report.evaluation.figures["inception"]
     assert (row.resolution, row.class_share) == (299, None)
     assert report.evaluation.figures["lite0"].class_share is not None
     assert "torch-fidelity" in report.evaluation.to_markdown()
+
+
+def test_inception_judges_where_clean_fid_is_installed(
+    dataset: Path, tmp_path: Path, file_model: FileModel, install: Callable[..., None]
+) -> None:
+    install_clean_fid(install, download_weights)
+    report = evaluate(str(file_model(tmp_path)), dataset, size=32)
+    assert "clean-fid" in report.evaluation.figures["inception"].weights
+    assert [path.name for path in (tmp_path / "cache" / "inception").iterdir()] == ["inception-2015-12-05.pt"]
+
+
+def test_inception_is_left_out_where_its_weights_cannot_be_had(
+    dataset: Path, tmp_path: Path, file_model: FileModel, install: Callable[..., None]
+) -> None:
+    install_clean_fid(install, no_connection)
+    with pytest.warns(CgpipeWarning, match="Inception is left out: .*no connection"):
+        report = evaluate(str(file_model(tmp_path)), dataset, size=32)
+    assert list(report.evaluation.figures) == ["lite0", "lite2"]
+    assert not list((tmp_path / "cache" / "inception").iterdir())

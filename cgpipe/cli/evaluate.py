@@ -50,8 +50,8 @@ def command(class_name: str, **options: Any) -> None:
     """Measure MODEL on the pictures of DATASET, a folder with testA and testB.
 
     MODEL is a name or a model file of any known project. KID, FID and the share of a class are by EfficientNet-Lite0
-    and Lite2 (extra cgpipe[metrics]), and by Inception where torch-fidelity is installed. Each figure stands with the
-    pictures, the size and the weights that it was measured with. Without DATASET, name --inputs and --reference.
+    and Lite2 (extra cgpipe[metrics]), and by Inception where torch-fidelity or clean-fid is. Each figure stands with
+    the pictures, the size and the weights that it was measured with. Without DATASET, name --inputs and --reference.
     """
     from cgpipe.training.testing import evaluate
 

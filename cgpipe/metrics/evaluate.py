@@ -37,7 +37,7 @@ Folders = Path | str | Sequence[Path | str]
 
 
 def judges_at_hand() -> tuple[JudgeName, ...]:
-    """EfficientNet-Lite0 and Lite2, and Inception where torch-fidelity is installed."""
+    """EfficientNet-Lite0 and Lite2, and Inception where torch-fidelity or clean-fid has it."""
     return ("lite0", "lite2", "inception") if has_inception() else ("lite0", "lite2")
 
 
