@@ -214,10 +214,10 @@ class Negative(Generator):
         return -x
 
 
-def fake_resampling(inputs: int, outputs: int, device: torch.device) -> tuple[scale.Band, ...]:
+def fake_resampling(inputs: int, outputs: int, device: torch.device, *together: int) -> tuple[scale.Band, ...]:
     """Bands as they are, with fake weights on the device."""
     with unset_fake_temporarily():
-        bands = resampling(inputs, outputs, torch.device("cpu"))
+        bands = resampling(inputs, outputs, torch.device("cpu"), *together)
     return tuple(replace(band, weights=torch.zeros(band.weights.shape, device=device)) for band in bands)
 
 
