@@ -94,8 +94,18 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "nothing.toml", {})
 
 
+RECIPES = Path(__file__).parent.parent / "train"
+
+
+@pytest.mark.parametrize("name", [*sorted(path.name for path in RECIPES.glob("*2*.toml")), "balls.toml"])
+def test_the_recipes_can_be_read(name: str) -> None:
+    config = load_config(RECIPES / name, {})
+    assert config.licence == "Apache-2.0"
+    assert config.decay_epoch < config.epochs
+
+
 def test_the_recipe_of_the_shipped_models_is_the_default() -> None:
-    recipe = load_config(Path(__file__).parent.parent / "train" / "horse2zebra.toml", {})
+    recipe = load_config(RECIPES / "horse2zebra.toml", {})
     assert replace(recipe, licence="unknown") == TrainConfig()
 
 

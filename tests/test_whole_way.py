@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -51,6 +53,12 @@ def warmth(folder: Path) -> float:
     return float(pictures[..., 2].mean() - pictures[..., 0].mean())
 
 
+def detail(folder: Path) -> float:
+    """Mean difference between neighbouring pixels of a row, over the pictures of a folder."""
+    pictures = np.stack([cv2.imread(str(path)) for path in sorted(folder.glob("*.png"))]).astype(float)
+    return float(np.abs(np.diff(pictures, axis=2)).mean())
+
+
 @pytest.mark.usefixtures("models_folder")
 def test_from_two_folders_to_a_look(tmp_path: Path) -> None:
     data, run, photos = tmp_path / "data", tmp_path / "run", tmp_path / "photos"
@@ -68,3 +76,11 @@ def test_from_two_folders_to_a_look(tmp_path: Path) -> None:
     assert len(list((tmp_path / "photos-noon").glob("*.png"))) == 5
     assert warmth(photos) > 70
     assert warmth(tmp_path / "photos-noon") < 0  # untrained, or with a generator that does nothing, it would stay
+
+
+def test_the_drawn_pair_can_be_trained_on(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "train" / "drawn_pair.py"
+    subprocess.run([sys.executable, script, tmp_path / "balls"], check=True)
+    counts = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "balls").iterdir()}
+    assert counts == {"trainA": 300, "trainB": 300, "testA": 24, "testB": 24}
+    assert detail(tmp_path / "balls" / "trainB") > 1.5 * detail(tmp_path / "balls" / "trainA")
