@@ -53,7 +53,7 @@ def from_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
 def rgb_of(frame: av.VideoFrame, matrix: NDArray[np.float64]) -> Pixels:
     """A frame in one of :data:`FORMATS` as RGB, (height, width, 3) uint8, by a matrix (3, 4)."""
     luma, *chroma = (_rows(plane) for plane in frame.planes)
-    rgb: Pixels = cv2.transform(cv2.merge([luma, *(_enlarged(plane, luma) for plane in chroma)]), matrix)
+    rgb: Any = cv2.transform(cv2.merge([luma, *(_enlarged(plane, luma) for plane in chroma)]), matrix)
     return rgb
 
 
@@ -69,7 +69,8 @@ def frame_of(pixels: Pixels, pix_fmt: str, matrix: NDArray[np.float64]) -> av.Vi
 
 def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
     """The values of a plane, (height, width), in its own memory."""
-    values: Any = np.frombuffer(plane, np.uint8)
+    memory: Any = plane  # of the buffer protocol, which numpy's types know of some classes only
+    values: Any = np.frombuffer(memory, np.uint8)
     rows: NDArray[np.uint8] = values.reshape(-1, plane.line_size)[: plane.height, : plane.width]
     return rows
 
