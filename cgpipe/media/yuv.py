@@ -53,8 +53,10 @@ def from_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
 def rgb_of(frame: av.VideoFrame, matrix: NDArray[np.float64]) -> Pixels:
     """A frame in one of :data:`FORMATS` as RGB, (height, width, 3) uint8, by a matrix (3, 4)."""
     luma, *chroma = (_rows(plane) for plane in frame.planes)
-    rgb: Any = cv2.transform(cv2.merge([luma, *(_enlarged(plane, luma) for plane in chroma)]), matrix)
-    return rgb
+    yuv: Any = cv2.merge([luma, *(_enlarged(plane, luma) for plane in chroma)])
+    rgb: Any = cv2.transform(yuv, matrix)
+    pixels: Pixels = rgb
+    return pixels
 
 
 def frame_of(pixels: Pixels, pix_fmt: str, matrix: NDArray[np.float64]) -> av.VideoFrame:
