@@ -21,7 +21,7 @@ from cgpipe.cli import cli
 from cgpipe.errors import CgpipeError, CgpipeWarning, DataError, MediaError, UsageError
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.metrics.evaluate import Evaluator
-from cgpipe.metrics.inception import Inception, has_inception
+from cgpipe.metrics.inception import Inception, has_inception, load_extractor
 from cgpipe.metrics.scales import by_side, kid_by_side
 from cgpipe.models import load_model
 from cgpipe.training.testing import evaluate
@@ -255,8 +255,12 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
     """Makes one of the packages with Inception be there and no other, with modules that hold what they are given."""
     monkeypatch.setattr("cgpipe.metrics.inception.user_cache_path", lambda name: tmp_path / "cache")
 
-    def make(package: str = "", **modules: dict[str, object]) -> None:
+    def forget() -> None:
         has_inception.cache_clear()
+        load_extractor.cache_clear()
+
+    def make(package: str = "", **modules: dict[str, object]) -> None:
+        forget()
         monkeypatch.setattr("cgpipe.metrics.inception.find_spec", lambda name: name == package)
         monkeypatch.setitem(sys.modules, package, ModuleType(package))
         for name, holds in modules.items():
@@ -265,7 +269,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
             monkeypatch.setitem(sys.modules, module.__name__, module)
 
     yield make
-    has_inception.cache_clear()
+    forget()
 
 
 def install_clean_fid(install: Callable[..., None], download: Callable[[str], None]) -> None:

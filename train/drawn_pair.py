@@ -6,7 +6,7 @@ cgpipe train --config train/balls.toml
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import cv2
@@ -58,4 +58,12 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "folder", type=Path, help="where trainA, trainB, testA and testB are made, such as datasets/balls"
+    )
+    asked = parser.parse_args()
+    try:
+        main(asked.folder)
+    except FileExistsError as error:
+        parser.error(f"{error.filename} is there already: name another folder")

@@ -48,7 +48,7 @@ def compiled_or_eager(run: Callable[[], T]) -> T:
 
     A process that is killed while it compiles leaves half a library behind, and every later one that finds it fails. So
     where compiling fails, what is kept is thrown away, and it is tried once more; then all goes on eagerly, with a
-    warning. Each try begins with the same random numbers.
+    warning. Each try begins with the same random numbers; what ``run`` had changed before it failed stays changed.
     """
     random = torch.get_rng_state()
     for help_it in (_forget_compiled, _go_on_eagerly):

@@ -38,15 +38,7 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        package = next((name for name in EXTRACTORS if find_spec(name)), None)
-        if package is None:
-            raise MissingDependencyError(
-                "Inception features need torch-fidelity or clean-fid: pip install torch-fidelity"
-            )
-        try:
-            self.extractor = EXTRACTORS[package]()
-        except OSError as error:
-            raise MissingDependencyError(f"the weights of {package} cannot be had: {error}") from error
+        self.extractor = load_extractor()
         self.weights_name: str = self.extractor.weights_name
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,13 +48,25 @@ class Inception(nn.Module):
         return features, features.new_empty((len(features), 0))
 
 
+@lru_cache  # who asks whether it is there mostly wants it next
+def load_extractor() -> Any:
+    """The first package's Inception; raises as :class:`Inception` does."""
+    package = next((name for name in EXTRACTORS if find_spec(name)), None)
+    if package is None:
+        raise MissingDependencyError("Inception features need torch-fidelity or clean-fid: pip install torch-fidelity")
+    try:
+        return EXTRACTORS[package]()
+    except OSError as error:
+        raise MissingDependencyError(f"the weights of {package} cannot be had: {error}") from error
+
+
 @lru_cache
 def has_inception() -> bool:
     """Whether there are Inception features; warns where a package is there and its weights cannot be had."""
     if not any(find_spec(name) for name in EXTRACTORS):
         return False
     try:
-        Inception()
+        load_extractor()
     except MissingDependencyError as error:
         warnings.warn(f"Inception is left out: {error}.", CgpipeWarning, stacklevel=2)
         return False
