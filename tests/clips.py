@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +25,14 @@ def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     blue = 128 + 90 * np.sin(4 * (x / width + y / height / 1.5) + index / 4)
     return np.stack([20 + x * 200 / width, 20 + y * 200 / height, blue], -1).astype(np.uint8)
+
+
+def handles() -> set[str]:
+    """Open files and threads of this process, as ``fd/3`` and ``task/123``.
+
+    Compare by what is there that was not before: those of earlier tests may still be closing, and their number fall.
+    """
+    return {f"{kind}/{name}" for kind in ("fd", "task") for name in os.listdir(f"/proc/self/{kind}")}
 
 
 @dataclass(frozen=True)
