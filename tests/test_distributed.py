@@ -96,6 +96,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
         {"gan_loss": "wgan-gp", "norm": "none", "lr_policy": "plateau", "lr_step": 1},
         {"diffaugment": "color,translation,cutout", "norm": "batch", "sync_batchnorm": True},
         {"method": "fastcut", "norm": "none"},
+        {"moment_weight": 2.0, "norm": "none"},
     ],
 )
 def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, settings: dict[str, Any]) -> None:

@@ -134,6 +134,12 @@ class TrainConfig:
     feature_weight: float = _setting(0.5, "Weight of each discriminator head on pretrained features; 0: none.")
     feature_taps: tuple[int, ...] = _setting((4, 10), "Blocks of EfficientNet-Lite0 that those heads look at.")
     feature_pooled: bool = _setting(False, "One more head, on the means of those features over the whole picture.")
+    moment_weight: float = _setting(
+        0.0,
+        "Weight of the distance between mean features of translations and of real pictures; it needs no discriminator, "
+        "so a finished model can be trained further. 0: none.",
+    )
+    moment_taps: tuple[int, ...] = _setting((2, 4, 10, 15), "Blocks of EfficientNet-Lite0 whose features it compares.")
 
     init_a_to_b: str = _setting("", "Model file, of any known project, or name of a model, to start A to B with.")
     init_b_to_a: str = _setting("", "The same for B to A.")
@@ -179,6 +185,7 @@ class TrainConfig:
                 "nce_weight",
                 "pool_size",
                 "feature_weight",
+                "moment_weight",
                 "workers",
                 "threads",
                 "head_start",
@@ -202,6 +209,11 @@ class TrainConfig:
         one_sided = {"AtoB": ("a_to_b", "judge_b"), "BtoA": ("b_to_a", "judge_a")}
         both = ("a_to_b", "b_to_a", "judge_a", "judge_b")
         return both if self.method == "cyclegan" else one_sided[self.direction]
+
+    @property
+    def made_domains(self) -> tuple[str, ...]:
+        """The domains that translations show."""
+        return tuple(name[-1] for name in self.networks if name.startswith("judge_"))
 
     def _check_method(self) -> None:
         if (self.domain_a is None) != (self.domain_b is None):

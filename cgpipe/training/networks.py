@@ -25,7 +25,7 @@ class Judge(nn.Module):
         self.pixels = build_discriminator(config.dis_net, ndf=config.ndf, norm=config.norm)  # type: ignore[arg-type]
         self.taps = config.feature_taps
         self.weight = config.feature_weight
-        channels = [backbone.channels(tap) for tap in self.taps] if backbone else []
+        channels = [backbone.channels(tap) for tap in self.taps] if backbone and self.weight else []
         self.heads = FeatureHeads(channels) if channels else None
         self.pooled = PooledHead(channels) if channels and config.feature_pooled else None
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
@@ -44,5 +44,5 @@ class Judge(nn.Module):
 
 
 def load_backbone(config: TrainConfig) -> EfficientNetLite | None:
-    """The frozen network whose features the discriminators look at, if the recipe wants one."""
-    return EfficientNetLite("lite0") if config.feature_weight else None
+    """The frozen network whose features pictures are judged by, if the recipe wants one."""
+    return EfficientNetLite("lite0") if config.feature_weight or config.moment_weight else None

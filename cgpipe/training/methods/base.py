@@ -13,6 +13,7 @@ from cgpipe.networks import Generator
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import WeightedLogits, discriminator_loss, generator_loss, gradient_penalty
+from cgpipe.training.moments import FeatureMoments
 from cgpipe.training.networks import Judge
 
 Losses = dict[str, torch.Tensor]
@@ -34,6 +35,9 @@ class Method(nn.Module, ABC):
         self.config = config
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
         self._backbone = (backbone,)
+        self.moments = nn.ModuleDict()
+        if config.moment_weight and backbone is not None:
+            self.moments.update({d: FeatureMoments(backbone, config.moment_taps) for d in config.made_domains})
 
     @property
     def generators(self) -> dict[str, Generator]:
@@ -76,9 +80,15 @@ class Method(nn.Module, ABC):
             return {}
         return {f"penalty_{d}": gradient_penalty(judge, real[d], fake[d]) for d, judge in self.judges.items()}
 
-    def adversarial_loss(self, fake: Pictures, domain: str) -> torch.Tensor:
-        """What the discriminator of ``domain`` makes its generator pay."""
-        return generator_loss(self.judged(domain, fake[domain]), self.config.gan_loss)
+    def realism_losses(self, real: Pictures, fake: Pictures) -> Losses:
+        """What it costs the generators that their translations are not like real pictures, domain by domain."""
+        losses = {
+            f"adversarial_{domain}": generator_loss(self.judged(domain, pictures), self.config.gan_loss)
+            for domain, pictures in fake.items()
+        }
+        for domain, moments in self.moments.items():
+            losses[f"moments_{domain}"] = self.config.moment_weight * moments(real[domain], fake[domain])
+        return losses
 
     def judged(self, domain: str, pictures: torch.Tensor) -> WeightedLogits:
         """A discriminator's judgement, of pictures changed at random where the recipe says so."""
@@ -96,5 +106,5 @@ class Method(nn.Module, ABC):
         keep_compiled()
         # A compiled discriminator has no second derivative, which the gradient penalty is made of.
         judges = () if self.config.gan_loss == "wgan-gp" else self.judges.values()
-        for network in (*self.generators.values(), *judges):
+        for network in (*self.generators.values(), *judges, *self.moments.values()):
             network.compile(dynamic=False)

@@ -78,10 +78,8 @@ class CUT(Method):
         weight = config.nce_weight or self.variant.weight
         if self.variant.identity:
             weight /= 2
-        losses = {
-            f"adversarial_{self.target}": self.adversarial_loss(fake, self.target),
-            f"nce_{self.source}": weight * self.nce_loss(source, fake[self.target], flipped=flipped),
-        }
+        losses = self.realism_losses(real, fake)
+        losses[f"nce_{self.source}"] = weight * self.nce_loss(source, fake[self.target], flipped=flipped)
         if self.variant.identity:
             losses[f"nce_{self.target}"] = weight * self.nce_loss(target, self.generator(target))
         return losses, fake

@@ -1,0 +1,83 @@
+"""Feature statistics as a loss: how far the mean features of translations are from those of real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.training.distributed import add_up, in_all
+
+REMEMBERED = 1000
+"""Real pictures whose statistics are averaged, about; fewer at first."""
+FAKES_REMEMBERED = 200
+"""Translations: fewer, since those of an older generator say little of the newest."""
+FEWEST = 50
+"""Pictures of each kind before their averages count for anything."""
+
+
+class FeatureMoments(nn.Module):
+    """Brings the mean features of translations to those of real pictures (GFMN, arXiv 1904.02762).
+
+    A picture's features are the mean and the deviation, over its area, of each channel of a frozen network's blocks.
+    Their averages over many pictures are what real and translated ones are compared by, so one step's few pictures
+    only show which way those averages go when the generator changes. There is no discriminator that would have to
+    learn first: a finished generator can go on from where it is.
+
+    Args:
+        backbone: the frozen network.
+        blocks: of it, counted from 0, whose features are compared.
+    """
+
+    real: torch.Tensor
+    fake: torch.Tensor
+    seen: torch.Tensor
+
+    def __init__(self, backbone: EfficientNetLite, blocks: Sequence[int]) -> None:
+        super().__init__()
+        self.blocks = tuple(blocks)
+        # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
+        self._backbone: tuple[EfficientNetLite] = (backbone,)
+        features = 2 * sum(backbone.channels(block) for block in self.blocks)
+        self.register_buffer("real", torch.zeros(2, features))  # means, and means of squares
+        self.register_buffer("fake", torch.zeros(features))
+        self.register_buffer("seen", torch.zeros(2))  # pictures: real, translated
+
+    def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        """Mean square distance of the averages, in variances of real pictures' features.
+
+        ``real`` and ``fake`` are (N, 3, H, W) in [-1, 1]. The gradient is that of the averages, not of these pictures
+        alone, as if the averages moved with the generator.
+        """
+        with torch.no_grad():
+            found = self.features(real)
+            self._remember(self.real, torch.stack([found, found.square()]), 0, REMEMBERED)
+        made = self.features(fake)
+        self._remember(self.fake, made.detach(), 1, FAKES_REMEMBERED)
+        mean, square = self.real
+        variance = (square - mean.square()).clamp_min(1e-6)
+        offset = (self.fake - mean) / variance
+        distance = (offset.square() * variance).mean()
+        direction = 2 * (offset * made).mean()
+        loss: torch.Tensor = distance + direction - direction.detach()
+        return loss * (self.seen.min() >= FEWEST)
+
+    def compile(self, **options: Any) -> None:
+        """Compiles what is done with pictures; the averages are kept as they come."""
+        self.features = torch.compile(self.features, **options)  # type: ignore[method-assign]
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(N, F) float32: means and deviations of all channels of all blocks."""
+        maps = [tap.float().flatten(2) for tap in self._backbone[0].taps(pictures, self.blocks)]
+        deviations = [(channel.var(dim=2, correction=0) + 1e-6).sqrt() for channel in maps]
+        return torch.cat([channel.mean(dim=2) for channel in maps] + deviations, dim=1)
+
+    def _remember(self, average: torch.Tensor, found: torch.Tensor, kind: int, remembered: int) -> None:
+        """Moves ``average`` (..., F) towards the mean over the pictures of ``found`` (..., N, F), of all processes."""
+        count = in_all(found.shape[-2])
+        self.seen[kind] += count
+        mean = add_up(found.sum(dim=-2)) / count
+        average.lerp_(mean, float(count / self.seen[kind].clamp(max=remembered)))
