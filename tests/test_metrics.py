@@ -176,6 +176,13 @@ def test_taps_are_the_networks_own_blocks_and_carry_gradients(lite0: EfficientNe
     assert not any(parameter.requires_grad for parameter in lite0.parameters())
 
 
+def test_the_last_tap_is_the_head(lite0: EfficientNetLite) -> None:
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    (head,) = lite0.taps(x, blocks=(16,))
+    assert head.shape[1] == lite0.channels(16)
+    torch.testing.assert_close(head.mean(dim=(2, 3)), lite0(x)[0])
+
+
 def test_training_mode_changes_nothing(lite0: EfficientNetLite) -> None:
     x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
     before = lite0(x)[1]

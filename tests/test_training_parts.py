@@ -80,6 +80,9 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ("label_smoothing = 1.0", "less than 1"),
         ('gan_loss = "wgan-gp"\nnorm = "batch"', "batch norm mixes"),
         ("[[stages]]\nfrom_epoch = 3\ncrop_width = 999", "does not fit"),
+        ("feature_taps = []", "feature_taps takes blocks"),
+        ("moment_taps = [4, 17]", "0 to 16 in rising order"),
+        ("moment_taps = [4, 2]", "0 to 16 in rising order"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:

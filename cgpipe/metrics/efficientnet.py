@@ -83,19 +83,21 @@ class EfficientNetLite(nn.Module):
     def taps(self, pictures: Tensor, blocks: Sequence[int] = (4, 10)) -> list[Tensor]:
         """Outputs of the given blocks, counted from 0, in rising order, for pictures of any size, unresized.
 
-        Block 4 of Lite0 gives 40 channels at 1/8 of the size, block 10 gives 112 at 1/16. Meant for a discriminator
-        on frozen features (Projected GAN, arXiv 2111.01007).
+        Block 4 of Lite0 gives 40 channels at 1/8 of the size, block 10 gives 112 at 1/16; the one after the last is
+        the head, 1280 channels at 1/32. Meant for losses on frozen features (Projected GAN, arXiv 2111.01007).
         """
         x = self.stem(_normalise(pictures))
         outputs = []
-        for index in range(max(blocks) + 1):
-            x = self.blocks[index](x)
+        for index, block in enumerate([*self.blocks, self.head][: max(blocks) + 1]):
+            x = block(x)
             if index in blocks:
                 outputs.append(x)
         return outputs
 
     def channels(self, block: int) -> int:
         """How many channels :meth:`taps` gives for this block."""
+        if block == len(self.blocks):
+            return FEATURES
         project = self.blocks[block].get_submodule("project")
         assert isinstance(project, _SameConv2d)
         return project.out_channels

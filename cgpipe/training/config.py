@@ -30,6 +30,8 @@ Preprocess = Literal[
 ]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+LAST_TAP = 16
+"""The head of EfficientNet-Lite0, after its 16 blocks."""
 AUGMENTATIONS = ("color", "translation", "cutout")
 
 
@@ -139,7 +141,9 @@ class TrainConfig:
         "Weight of the distance between mean features of translations and of real pictures; it needs no discriminator, "
         "so a finished model can be trained further. 0: none.",
     )
-    moment_taps: tuple[int, ...] = _setting((2, 4, 10, 15), "Blocks of EfficientNet-Lite0 whose features it compares.")
+    moment_taps: tuple[int, ...] = _setting(
+        (2, 4, 10, 15, 16), "Blocks of EfficientNet-Lite0 whose features it compares; 16 is its head."
+    )
 
     init_a_to_b: str = _setting("", "Model file, of any known project, or name of a model, to start A to B with.")
     init_b_to_a: str = _setting("", "The same for B to A.")
@@ -202,6 +206,7 @@ class TrainConfig:
             config._check_sizes()
         self._check_method()
         self._check_losses()
+        self._check_taps()
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -239,6 +244,14 @@ class TrainConfig:
             raise UsageError(f"{self.gan_loss} has no labels to smooth: leave out label_smoothing, or take lsgan.")
         if self.gan_loss == "wgan-gp" and self.norm == "batch":
             raise UsageError("wgan-gp penalises each picture alone, which batch norm mixes: use norm instance or none.")
+
+    def _check_taps(self) -> None:
+        for name in ("feature_taps", "moment_taps"):
+            taps = getattr(self, name)
+            if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] > LAST_TAP:
+                raise UsageError(
+                    f"{name} takes blocks of EfficientNet-Lite0, 0 to {LAST_TAP} in rising order, not {list(taps)}."
+                )
 
     @property
     def crops(self) -> bool:
