@@ -32,7 +32,10 @@ def tinted(colour: tuple[float, float, float], count: int, seed: int) -> torch.T
 RED, BLUE = (0.4, -0.4, -0.4), (-0.4, -0.4, 0.4)
 
 
-def test_the_loss_is_the_distance_of_the_means_in_variances(backbone: EfficientNetLite) -> None:
+def test_the_loss_is_the_distance_of_the_means_in_variances(
+    backbone: EfficientNetLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SCALES", (1.0,))
     moments = FeatureMoments(backbone, BLOCKS)
     real, fake = tinted(BLUE, FEWEST + 10, 1), tinted(RED, FEWEST + 10, 2)
     for start in range(0, len(real), 5):

@@ -71,6 +71,7 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ('method = "cut"\nfreeze = "b_to_a"', "freeze takes a_to_b, judge_b, not 'b_to_a'"),
         ('method = "cut"\ndirection = "BtoA"\ninit_a_to_b = "x"', "has no a_to_b"),
         ('method = "pix2pix"', "method must be one of cyclegan, cut, fastcut"),
+        ('method = "cut"\nmasks_b = "x"', "translates no b"),
         ("nce_weight = -1", "must not be negative"),
         ('preprocess = "none"', "batch_size to 1, or crop"),
         ('preprocess = "scale_width"\nbatch_size = 1\ngan_loss = "wgan-gp"', "must have one size"),

@@ -134,17 +134,21 @@ class PictureMasks:
         Raises:
             MediaError: there is none, or it cannot be read.
         """
-        return read_mask(self._of(place)) if self._one is None else self._one
+        return read_mask(self.path_of(place)) if self._one is None else self._one
 
     def is_older(self, place: Path, output: Path) -> bool:
         """Whether the picture's mask is there and no newer than ``output``."""
         try:
-            return is_current(self._of(place), output)
+            return is_current(self.path_of(place), output)
         except MediaError:
             return False
 
-    def _of(self, place: Path) -> Path:
-        """The mask of the picture's own name, or else of its name with the suffix of another picture format."""
+    def path_of(self, place: Path) -> Path:
+        """The mask of the picture's own name, or else of its name with the suffix of another picture format.
+
+        Raises:
+            MediaError: there is none.
+        """
         if self._one is not None:
             return self.path
         named = self.path / place

@@ -71,6 +71,13 @@ class TrainConfig:
     domain_b: Path | None = _setting(None, "The same of domain B.", files=True)
     test_a: Path | None = _setting(None, "The same of domain A for sample grids and measurements.", files=True)
     test_b: Path | None = _setting(None, "The same of domain B.", files=True)
+    masks_a: Path | None = _setting(
+        None,
+        "Masks for the training pictures of domain A: a folder of pictures of the same names, or one for all. White "
+        "may change; what changes elsewhere costs --background-weight.",
+        files=True,
+    )
+    masks_b: Path | None = _setting(None, "The same of domain B.", files=True)
     checkpoint_dir: Path = _setting(Path("checkpoints/horse2zebra"), "Folder for the run's state and model files.")
     results_dir: Path = _setting(Path("results/horse2zebra"), "Folder for sample grids.")
     source: str = _setting("horse", "What domain A shows, for --from and --to.")
@@ -98,6 +105,7 @@ class TrainConfig:
         "Weight of the loss of patches of cut and fastcut; 0: that of the paper, 1 and 10. With 10, horses were seen "
         "to stay horses: try 1.",
     )
+    background_weight: float = _setting(10.0, "Weight of what changes outside the masks, where there are any.")
     gan_loss: GanLoss = _setting("lsgan", "The adversarial loss.")
     label_smoothing: float = _setting(0.0, "What is taken off the 1 that real pictures shall be judged.")
     diffaugment: str = _setting(
@@ -190,6 +198,7 @@ class TrainConfig:
                 "pool_size",
                 "feature_weight",
                 "moment_weight",
+                "background_weight",
                 "workers",
                 "threads",
                 "head_start",
@@ -228,6 +237,8 @@ class TrainConfig:
         for name in ("a_to_b", "b_to_a"):
             if getattr(self, f"init_{name}") and name not in self.networks:
                 raise UsageError(f"{self.method} {self.direction} has no {name}: leave out init_{name}.")
+            if getattr(self, f"masks_{name[0]}") and name not in self.networks:
+                raise UsageError(f"{self.method} {self.direction} translates no {name[0]}: leave out masks_{name[0]}.")
 
     def _check_losses(self) -> None:
         for name, known in (("freeze", self.networks), ("diffaugment", AUGMENTATIONS)):

@@ -20,8 +20,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cgpipe.media.images import read_picture
+from cgpipe.media.masks import fit, read_mask, with_mask
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.distributed import share
+from cgpipe.training.sets import find_training_masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +53,37 @@ def epoch_length(pictures_a: int, pictures_b: int, batch_size: int) -> int:
 class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
     """Pairs of unrelated pictures, addressed by their :class:`Place`; each (3, height, width) in [-1, 1].
 
-    A domain without pictures is left out.
+    A domain without pictures is left out. One with masks comes with those of its pictures, cropped like them, as
+    ``mask_a`` or ``mask_b`` (1, height, width) in [0, 1].
 
     Args:
         pictures_a, pictures_b: files of both domains.
-        config: says what is done to them.
+        config: says what is done to them, and where their masks are.
         multiple: of which the sides of pictures that are not cropped shall be.
+
+    Raises:
+        DataError: a picture has no mask, where the recipe names masks.
+        UsageError, MediaError: there is nothing where they should be, or the one for all cannot be read.
     """
 
     def __init__(
         self, pictures_a: list[Path], pictures_b: list[Path], config: TrainConfig, *, multiple: int = 1
     ) -> None:
         self.pictures = {"a": pictures_a, "b": pictures_b}
+        self.masks = {d: find_training_masks(config, d, pictures) for d, pictures in self.pictures.items()}
         self.config = config
         self.multiple = multiple
         self._at_epoch = lru_cache(maxsize=2)(config.at_epoch)
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def __getitem__(self, place: Place) -> dict[str, torch.Tensor]:
-        domains = [domain for domain, pictures in self.pictures.items() if pictures]
-        return {domain: to_network_range(self._crop(domain, place)) for domain in domains}
+        sample = {}
+        for domain in (domain for domain, pictures in self.pictures.items() if pictures):
+            crop = self._crop(domain, place)
+            sample[domain] = to_network_range(crop[..., :3])
+            if self.masks[domain]:
+                sample[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
+        return sample
 
     def __reduce__(self) -> tuple[Any, tuple[list[Path], list[Path], TrainConfig]]:
         """What worker processes are given; the caches stay behind."""
@@ -79,9 +92,12 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
 
     def _crop(self, domain: str, place: Place) -> npt.NDArray[np.uint8]:
         order = self._order(domain, place.epoch, place.index // len(self.pictures[domain]))
-        path = self.pictures[domain][order[place.index % len(order)]]
+        number = order[place.index % len(order)]
+        pixels: Any = load_rgb(self.pictures[domain][number])
+        if self.masks[domain]:
+            pixels = with_mask(pixels, fit(read_mask(self.masks[domain][number]), *pixels.shape[:2]))
         random = np.random.default_rng((self.config.seed, ord(domain), place.epoch, place.index))
-        return augment(load_rgb(path), self._at_epoch(place.epoch), random, multiple=self.multiple)
+        return augment(pixels, self._at_epoch(place.epoch), random, multiple=self.multiple)
 
     def _shuffled(self, domain: str, epoch: int, round: int) -> npt.NDArray[np.intp]:
         random = np.random.default_rng((self.config.seed, ord(domain), epoch, round, 1))
@@ -91,7 +107,7 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
 def augment(
     pixels: npt.NDArray[np.uint8], config: TrainConfig, random: np.random.Generator, *, multiple: int = 1
 ) -> npt.NDArray[np.uint8]:
-    """Brings a picture (height, width, 3) to its size, crops it at random and mirrors it, as ``config`` says.
+    """Brings a picture (height, width, channels) to its size, crops it at random and mirrors it, as ``config`` says.
 
     Without a crop, the sides become the nearest multiples of ``multiple``.
     """
@@ -146,7 +162,10 @@ class PlaceSampler(Sampler[list[Place]]):
 def training_batches(
     dataset: UnpairedPictures, epoch: int, first_step: int, steps: int
 ) -> DataLoader[dict[str, torch.Tensor]]:
-    """The rest of ``epoch`` from ``first_step`` on, prefetched; batches of ``a`` and ``b`` (N, 3, H, W) in [-1, 1]."""
+    """The rest of ``epoch`` from ``first_step`` on, prefetched; batches of ``a`` and ``b`` (N, 3, H, W) in [-1, 1].
+
+    Where there are masks, of ``mask_a`` and ``mask_b`` too, (N, 1, H, W) in [0, 1].
+    """
     config = dataset.config
     sampler = PlaceSampler(epoch, first_step, steps, config.at_epoch(epoch).batch_size)
     # A loader draws a seed for its workers, which need none, when it begins. Drawn from the run's random numbers, it

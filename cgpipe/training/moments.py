@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.training.distributed import add_up, in_all
@@ -15,6 +15,8 @@ REMEMBERED = 1000
 """Real pictures whose statistics are averaged, about; fewer at first."""
 FAKES_REMEMBERED = 200
 """Translations: fewer, since those of an older generator say little of the newest."""
+SCALES = (0.75, 0.875, 1.0, 1.125, 1.25)
+"""Of which one is chosen each time: what pleases the network only at one size is noise, not a likeness."""
 FEWEST = 50
 """Pictures of each kind before their averages count for anything."""
 
@@ -52,6 +54,8 @@ class FeatureMoments(nn.Module):
         ``real`` and ``fake`` are (N, 3, H, W) in [-1, 1]. The gradient is that of the averages, not of these pictures
         alone, as if the averages moved with the generator.
         """
+        scale = SCALES[int(torch.randint(len(SCALES), ()))]  # on the CPU, whose random state a run keeps
+        real, fake = (resized(pictures, scale) for pictures in (real, fake))
         with torch.no_grad():
             found = self.features(real)
             self._remember(self.real, torch.stack([found, found.square()]), 0, REMEMBERED)
@@ -65,10 +69,6 @@ class FeatureMoments(nn.Module):
         loss: torch.Tensor = distance + direction - direction.detach()
         return loss * (self.seen.min() >= FEWEST)
 
-    def compile(self, **options: Any) -> None:
-        """Compiles what is done with pictures; the averages are kept as they come."""
-        self.features = torch.compile(self.features, **options)  # type: ignore[method-assign]
-
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, F) float32: means and deviations of all channels of all blocks."""
         maps = [tap.float().flatten(2) for tap in self._backbone[0].taps(pictures, self.blocks)]
@@ -81,3 +81,11 @@ class FeatureMoments(nn.Module):
         self.seen[kind] += count
         mean = add_up(found.sum(dim=-2)) / count
         average.lerp_(mean, float(count / self.seen[kind].clamp(max=remembered)))
+
+
+def resized(pictures: torch.Tensor, scale: float) -> torch.Tensor:
+    """(N, 3, H, W) at ``scale`` times their sides, antialiased bicubic."""
+    if scale == 1.0:
+        return pictures
+    sides = [max(1, round(side * scale)) for side in pictures.shape[2:]]
+    return F.interpolate(pictures.float(), sides, mode="bicubic", align_corners=False, antialias=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from cgpipe.errors import DataError
+from cgpipe.errors import DataError, MediaError
 from cgpipe.media.folders import find_pictures
+from cgpipe.media.masks import PictureMasks
 from cgpipe.training.config import TrainConfig
 
 
@@ -22,10 +24,33 @@ def find_training_pictures(config: TrainConfig) -> tuple[list[Path], list[Path]]
             f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
             "the shipped models comes with `cgpipe data fetch horse2zebra`."
         )
-    first, second = config.domain_a or root / "trainA", config.domain_b or root / "trainB"
+    first, second = (_training_set(config, domain) for domain in "ab")
     if first.resolve() == second.resolve():
         raise DataError(f"Both domains are {first}: there is nothing to learn between a set and itself.")
     return find_pictures(first), find_pictures(second)
+
+
+def find_training_masks(config: TrainConfig, domain: str, pictures: Sequence[Path]) -> list[Path]:
+    """The mask of each training picture of ``a`` or ``b``; none where the recipe names no masks.
+
+    Raises:
+        DataError: a picture has no mask.
+        UsageError: there is nothing where the masks should be.
+        MediaError: the one mask for all cannot be read.
+    """
+    named: Path | None = getattr(config, f"masks_{domain}")
+    if named is None:
+        return []
+    masks, folder = PictureMasks(named), _training_set(config, domain)
+    try:
+        return [masks.path_of(_place(path, folder)) for path in pictures]
+    except MediaError as error:
+        raise DataError(f"--masks-{domain}: {error}. Each picture of {folder} needs one.") from error
+
+
+def _place(path: Path, folder: Path) -> Path:
+    """Where a picture lies in its folder; one that a list names is known by its name alone."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
 
 
 def find_sample_pictures(config: TrainConfig, domain: str, training: list[Path]) -> list[Path]:
@@ -49,6 +74,11 @@ def sets_to_test_on(config: TrainConfig, source: str) -> tuple[Path, Path]:
     if first is None or second is None:
         raise DataError("There are no pictures to test on: name folders or lists of them with --test-a and --test-b.")
     return (first, second) if source == config.source else (second, first)
+
+
+def _training_set(config: TrainConfig, domain: str) -> Path:
+    named: Path | None = getattr(config, f"domain_{domain}")
+    return named or config.dataset_dir / f"train{domain.upper()}"
 
 
 def _test_set(config: TrainConfig, domain: str) -> Path | None:

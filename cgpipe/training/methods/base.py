@@ -18,7 +18,7 @@ from cgpipe.training.networks import Judge
 
 Losses = dict[str, torch.Tensor]
 Pictures = dict[str, torch.Tensor]
-"""(N, 3, H, W) in [-1, 1] by domain, ``a`` or ``b``."""
+"""(N, 3, H, W) in [-1, 1] by domain, ``a`` or ``b``; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
 
 
 class Method(nn.Module, ABC):
@@ -90,6 +90,16 @@ class Method(nn.Module, ABC):
             losses[f"moments_{domain}"] = self.config.moment_weight * moments(real[domain], fake[domain])
         return losses
 
+    def background_losses(self, real: Pictures, fake: Pictures) -> Losses:
+        """What it costs that the pictures change where their masks, if there are any, let nothing change."""
+        losses = {}
+        for source, target in (("a", "b"), ("b", "a")):
+            if f"mask_{source}" in real and target in fake:
+                change = (fake[target].float() - real[source]).abs()
+                outside = ((1 - real[f"mask_{source}"]) * change).mean()
+                losses[f"background_{source}"] = self.config.background_weight * outside
+        return losses
+
     def judged(self, domain: str, pictures: torch.Tensor) -> WeightedLogits:
         """A discriminator's judgement, of pictures changed at random where the recipe says so."""
         judgement: WeightedLogits = self.judges[domain](diffaugment(pictures, self.config.listed("diffaugment")))
@@ -106,5 +116,5 @@ class Method(nn.Module, ABC):
         keep_compiled()
         # A compiled discriminator has no second derivative, which the gradient penalty is made of.
         judges = () if self.config.gan_loss == "wgan-gp" else self.judges.values()
-        for network in (*self.generators.values(), *judges, *self.moments.values()):
+        for network in (*self.generators.values(), *judges):
             network.compile(dynamic=False)

@@ -1,0 +1,68 @@
+"""Makes masks of the animals in a folder of pictures: where a classifier looks when it says horse or zebra.
+
+python train/animal_masks.py datasets/horse2zebra/testA masks/testA
+cgpipe evaluate horse2zebra datasets/horse2zebra --masks masks/testA     # ... outside the masks 9.0
+
+White is the animal with some room around it, black what says nothing of one. They are class activation maps
+(arXiv 1512.04150): coarse, but enough to hold what is elsewhere in training (--masks-a), or to tell how much of it a
+generator changes. To measure take lite2, whose features take no part in training. Look at them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from cgpipe.media.folders import find_pictures
+from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.metrics.evaluate import imagenet_class, load_picture
+
+CLASSES = ("sorrel", "zebra")
+SIDE = 448
+"""Pixels a side that the classifier looks at: twice what it was trained at, for maps of 14 by 14."""
+WHITE = 0.3
+"""Of a picture's highest activation: what counts as animal for sure."""
+ROOM = 0.03
+"""Of a picture's side, that masks are made wider by."""
+
+
+def activation(network: EfficientNetLite, pictures: torch.Tensor, classes: list[int]) -> torch.Tensor:
+    """How much each place of (N, 3, H, W) in [-1, 1] speaks for one of the classes: (N, H, W), at most 1."""
+    large = F.interpolate(pictures, (SIDE, SIDE), mode="bicubic", antialias=True)
+    (features,) = network.taps(large, (len(network.blocks),))
+    weights = network.classifier.weight[classes]
+    maps = torch.einsum("nchw,kc->nkhw", features, weights).amax(dim=1, keepdim=True)
+    maps = maps / maps.amax(dim=(2, 3), keepdim=True)
+    return F.interpolate(maps, pictures.shape[2:], mode="bicubic")[:, 0]
+
+
+def mask(active: np.ndarray) -> np.ndarray:
+    """Grey, uint8: what stands out of the map, and some room around it."""
+    levels = np.uint8((active / WHITE).clip(0, 1) * 255)
+    room = 2 * round(ROOM * max(levels.shape)) + 1
+    return cv2.dilate(levels, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (room, room)))
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Parses the command line and writes one mask a picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("pictures", type=Path, help="folder of pictures")
+    parser.add_argument("target", type=Path, help="folder for the masks")
+    parser.add_argument("--network", choices=("lite0", "lite2"), default="lite2", help="the classifier")
+    given = parser.parse_args()
+    network = EfficientNetLite(given.network)
+    classes = [imagenet_class(name) for name in CLASSES]
+    given.target.mkdir(parents=True, exist_ok=True)
+    for path in find_pictures(given.pictures):
+        active = activation(network, load_picture(path, 256)[None], classes)[0].numpy()
+        cv2.imwrite(str(given.target / f"{path.stem}.png"), mask(active))
+
+
+if __name__ == "__main__":
+    main()
