@@ -21,6 +21,10 @@ Pictures = dict[str, torch.Tensor]
 """(N, 3, H, W) in [-1, 1] by domain, ``a`` or ``b``; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
 
 
+MAKER = {"a": "b_to_a", "b": "a_to_b"}
+"""The generator of each domain's translations."""
+
+
 class Method(nn.Module, ABC):
     """The networks of a run with fresh weights, and the losses that they learn by.
 
@@ -66,10 +70,10 @@ class Method(nn.Module, ABC):
         """
 
     def judge_losses(self, real: Pictures, fake: Pictures) -> Losses:
-        """What the discriminators are to make small on real pictures and on translations of now and before."""
+        """What discriminators that learn are to make small on real pictures and on translations of now and before."""
         losses = {}
         kind, smoothing = self.config.gan_loss, self.config.label_smoothing
-        for domain in self.judges:
+        for domain in (domain for domain in self.judges if not self._is_frozen(f"judge_{domain}")):
             of_real, of_fake = (self.judged(domain, pictures[domain]) for pictures in (real, fake))
             losses[f"judge_{domain}"] = discriminator_loss(of_real, of_fake, kind, smoothing=smoothing)
         return losses
@@ -81,14 +85,18 @@ class Method(nn.Module, ABC):
         return {f"penalty_{d}": gradient_penalty(judge, real[d], fake[d]) for d, judge in self.judges.items()}
 
     def realism_losses(self, real: Pictures, fake: Pictures) -> Losses:
-        """What it costs the generators that their translations are not like real pictures, domain by domain."""
-        losses = {
-            f"adversarial_{domain}": generator_loss(self.judged(domain, pictures), self.config.gan_loss)
-            for domain, pictures in fake.items()
-        }
-        for domain, moments in self.moments.items():
-            losses[f"moments_{domain}"] = self.config.moment_weight * moments(real[domain], fake[domain])
+        """What it costs the generators that learn that their translations are not like real pictures."""
+        losses = {}
+        for domain, pictures in fake.items():
+            if self._is_frozen(MAKER[domain]):
+                continue
+            losses[f"adversarial_{domain}"] = generator_loss(self.judged(domain, pictures), self.config.gan_loss)
+            if domain in self.moments:
+                losses[f"moments_{domain}"] = self.config.moment_weight * self.moments[domain](real[domain], pictures)
         return losses
+
+    def _is_frozen(self, network: str) -> bool:
+        return network in self.config.listed("freeze")
 
     def background_losses(self, real: Pictures, fake: Pictures) -> Losses:
         """What it costs that the pictures change where their masks, if there are any, let nothing change."""
