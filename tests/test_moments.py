@@ -10,7 +10,7 @@ import torch
 
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.training import moments as module
-from cgpipe.training.config import TrainConfig
+from cgpipe.training.config import Stage, TrainConfig
 from cgpipe.training.methods import build_method
 from cgpipe.training.moments import FEWEST, FeatureMoments
 
@@ -89,3 +89,14 @@ def test_each_made_domain_has_its_own(settings: dict[str, object], domains: str)
     losses, _ = networks.generator_losses({d: torch.zeros(FEWEST, 3, 32, 32) for d in "ab"}, config)
     assert "".join(sorted(name[-1] for name in losses if name.startswith("moments_"))) == domains
     assert not any("backbone" in name for name in networks.state_dict())
+
+
+def test_a_stage_can_change_the_weights() -> None:
+    stages = (Stage(from_epoch=2, moment_weight=2.0, background_weight=30.0),)
+    config = TrainConfig(feature_weight=0.0, moment_taps=BLOCKS, stages=stages, ndf=2)
+    networks = build_method(config)
+    batch = {d: tinted(RED if d == "a" else BLUE, FEWEST, 3) for d in "ab"} | {"mask_a": torch.zeros(FEWEST, 1, 32, 32)}
+    before, _ = networks.generator_losses(batch, config.at_epoch(1))
+    after, _ = networks.generator_losses(batch, config.at_epoch(2))
+    assert before["moments_b"].item() == 0 < after["moments_b"].item()
+    assert after["background_a"].item() == pytest.approx(3 * before["background_a"].item())

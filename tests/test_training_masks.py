@@ -59,14 +59,15 @@ def test_a_mask_is_cropped_and_mirrored_like_its_picture(dataset: Path) -> None:
 
 
 def test_what_changes_outside_a_mask_costs_and_inside_does_not() -> None:
-    networks = build_method(TrainConfig(feature_weight=0.0, background_weight=4.0, ndf=2))
+    config = TrainConfig(feature_weight=0.0, background_weight=4.0, ndf=2)
+    networks = build_method(config)
     real = {d: torch.zeros(1, 3, 8, 8) for d in "ab"} | {"mask_a": torch.zeros(1, 1, 8, 8)}
     real["mask_a"][..., :4] = 1
     inside, outside = torch.zeros(2, 1, 3, 8, 8)
     inside[..., :4] = 0.5
     outside[..., 4:] = 0.5
     for fake, cost in ((inside, 0.0), (outside, 4 * 0.25)):
-        losses = networks.background_losses(real, {"a": fake, "b": fake})
+        losses = networks.background_losses(real, {"a": fake, "b": fake}, config)
         assert {name: loss.item() for name, loss in losses.items()} == {"background_a": pytest.approx(cost)}
 
 

@@ -3,7 +3,7 @@
 python train/animal_masks.py datasets/horse2zebra/testA masks/testA
 cgpipe evaluate horse2zebra datasets/horse2zebra --masks masks/testA     # ... outside the masks 9.0
 
-White is the animal with some room around it, black what says nothing of one. They are class activation maps
+White is the animal, with grey edges, black what says nothing of one. They are class activation maps
 (arXiv 1512.04150): coarse, but enough to hold what is elsewhere in training (--masks-a), or to tell how much of it a
 generator changes. To measure take lite2, whose features take no part in training. Look at them.
 """
@@ -25,10 +25,8 @@ from cgpipe.metrics.evaluate import imagenet_class, load_picture
 CLASSES = ("sorrel", "zebra")
 SIDE = 448
 """Pixels a side that the classifier looks at: twice what it was trained at, for maps of 14 by 14."""
-WHITE = 0.3
-"""Of a picture's highest activation: what counts as animal for sure."""
-ROOM = 0.03
-"""Of a picture's side, that masks are made wider by."""
+BLACK, WHITE = 0.12, 0.3
+"""Of a picture's highest activation: what is no animal, and what is one for sure."""
 
 
 def activation(network: EfficientNetLite, pictures: torch.Tensor, classes: list[int]) -> torch.Tensor:
@@ -42,10 +40,8 @@ def activation(network: EfficientNetLite, pictures: torch.Tensor, classes: list[
 
 
 def mask(active: np.ndarray) -> np.ndarray:
-    """Grey, uint8: what stands out of the map, and some room around it."""
-    levels = np.uint8((active / WHITE).clip(0, 1) * 255)
-    room = 2 * round(ROOM * max(levels.shape)) + 1
-    return cv2.dilate(levels, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (room, room)))
+    """Grey, uint8: what stands out of the map."""
+    return np.uint8(((active - BLACK) / (WHITE - BLACK)).clip(0, 1) * 255)
 
 
 @torch.inference_mode()

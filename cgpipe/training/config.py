@@ -43,6 +43,8 @@ class Stage:
     lamda: float | None = None
     lamda_b: float | None = None
     idt_coef: float | None = None
+    moment_weight: float | None = None
+    background_weight: float | None = None
     batch_size: int | None = None
     load_min: int | None = None
     load_height: int | None = None

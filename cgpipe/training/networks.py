@@ -45,4 +45,5 @@ class Judge(nn.Module):
 
 def load_backbone(config: TrainConfig) -> EfficientNetLite | None:
     """The frozen network whose features pictures are judged by, if the recipe wants one."""
-    return EfficientNetLite("lite0") if config.feature_weight or config.moment_weight else None
+    weights = (config.feature_weight, config.moment_weight, *(stage.moment_weight for stage in config.stages))
+    return EfficientNetLite("lite0") if any(weights) else None

@@ -40,7 +40,8 @@ class Method(nn.Module, ABC):
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
         self._backbone = (backbone,)
         self.moments = nn.ModuleDict()
-        if config.moment_weight and backbone is not None:
+        stages = (config.moment_weight, *(stage.moment_weight for stage in config.stages))
+        if any(stages) and backbone is not None:
             self.moments.update({d: FeatureMoments(backbone, config.moment_taps) for d in config.made_domains})
 
     @property
@@ -84,7 +85,7 @@ class Method(nn.Module, ABC):
             return {}
         return {f"penalty_{d}": gradient_penalty(judge, real[d], fake[d]) for d, judge in self.judges.items()}
 
-    def realism_losses(self, real: Pictures, fake: Pictures) -> Losses:
+    def realism_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
         """What it costs the generators that learn that their translations are not like real pictures."""
         losses = {}
         for domain, pictures in fake.items():
@@ -92,20 +93,20 @@ class Method(nn.Module, ABC):
                 continue
             losses[f"adversarial_{domain}"] = generator_loss(self.judged(domain, pictures), self.config.gan_loss)
             if domain in self.moments:
-                losses[f"moments_{domain}"] = self.config.moment_weight * self.moments[domain](real[domain], pictures)
+                losses[f"moments_{domain}"] = config.moment_weight * self.moments[domain](real[domain], pictures)
         return losses
 
     def _is_frozen(self, network: str) -> bool:
         return network in self.config.listed("freeze")
 
-    def background_losses(self, real: Pictures, fake: Pictures) -> Losses:
+    def background_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
         """What it costs that the pictures change where their masks, if there are any, let nothing change."""
         losses = {}
         for source, target in (("a", "b"), ("b", "a")):
             if f"mask_{source}" in real and target in fake:
                 change = (fake[target].float() - real[source]).abs()
                 outside = ((1 - real[f"mask_{source}"]) * change).mean()
-                losses[f"background_{source}"] = self.config.background_weight * outside
+                losses[f"background_{source}"] = config.background_weight * outside
         return losses
 
     def judged(self, domain: str, pictures: torch.Tensor) -> WeightedLogits:

@@ -78,8 +78,9 @@ class CUT(Method):
         weight = config.nce_weight or self.variant.weight
         if self.variant.identity:
             weight /= 2
-        losses = self.realism_losses(real, fake)
-        losses |= self.background_losses(real, {self.target: fake[self.target].flip(3)} if flipped else fake)
+        losses = self.realism_losses(real, fake, config)
+        upright = {self.target: fake[self.target].flip(3)} if flipped else fake
+        losses |= self.background_losses(real, upright, config)
         losses[f"nce_{self.source}"] = weight * self.nce_loss(source, fake[self.target], flipped=flipped)
         if self.variant.identity:
             losses[f"nce_{self.target}"] = weight * self.nce_loss(target, self.generator(target))

@@ -30,7 +30,7 @@ class CycleGAN(Method):
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         a, b = real["a"], real["b"]
         fake = {"b": self.a_to_b(a), "a": self.b_to_a(b)}
-        losses = self.realism_losses(real, fake) | self.background_losses(real, fake)
+        losses = self.realism_losses(real, fake, config) | self.background_losses(real, fake, config)
         lamda_b = config.lamda if config.lamda_b < 0 else config.lamda_b
         if config.lamda:
             losses["cycle_a"] = config.lamda * cycle_loss(self.b_to_a(fake["b"]), a)
