@@ -22,6 +22,7 @@ from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import Stage, TrainConfig, load_config
 from cgpipe.training.data import Place, UnpairedPictures, augment, epoch_length, load_rgb, training_batches
 from cgpipe.training.device import choose_arithmetic
+from cgpipe.training.distill_config import load_distill_config
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, patch_nce
 from cgpipe.training.methods import build_method
 from cgpipe.training.pool import ImagePool
@@ -41,7 +42,18 @@ def pictures_in(folder: Path, count: int, side: int = 48) -> list[Path]:
 SMALL = {"load_height": 40, "load_width": 40, "load_min": 32, "crop_height": 32, "crop_width": 32}
 
 
+RECIPES = sorted(Path(__file__).parents[1].glob("train/*.toml"))
+
+
 # -- configuration ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_the_recipes_of_the_shipped_models_can_be_read(recipe: Path) -> None:
+    if recipe.name == "fast.toml":
+        assert load_distill_config(recipe, {"teacher": "x"}).student == "compact-xs"
+    else:
+        assert load_config(recipe, {}).gen_net.startswith("compact")
 
 
 def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp_path: Path) -> None:
