@@ -24,7 +24,7 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "stages")
 def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -> None:
     """Train models from two folders of unpaired pictures.
 
-    Without options: the recipe of the shipped horse and zebra models, on datasets/horse2zebra. A dataset has the
+    Without options: the first recipe of the shipped horse and zebra models, on datasets/horse2zebra. A dataset has the
     folders trainA and trainB, and optionally testA and testB for the sample grids. What stands in square brackets is
     taken where neither the command line nor the recipe says anything.
     """
