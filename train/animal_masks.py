@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from cgpipe.errors import CgpipeError
 from cgpipe.media.folders import find_pictures
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.metrics.evaluate import imagenet_class, load_picture
@@ -52,12 +53,18 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="folder for the masks")
     parser.add_argument("--network", choices=("lite0", "lite2"), default="lite2", help="the classifier")
     given = parser.parse_args()
-    network = EfficientNetLite(given.network)
+    try:
+        pictures = find_pictures(given.pictures)
+        network = EfficientNetLite(given.network)
+    except CgpipeError as error:
+        parser.error(str(error))
     classes = [imagenet_class(name) for name in CLASSES]
-    given.target.mkdir(parents=True, exist_ok=True)
-    for path in find_pictures(given.pictures):
+    for path in pictures:
         active = activation(network, load_picture(path, 256)[None], classes)[0].numpy()
-        cv2.imwrite(str(given.target / f"{path.stem}.png"), mask(active))
+        target = (given.target / path.relative_to(given.pictures)).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(target), mask(active)):
+            parser.error(f"{target} cannot be written")
 
 
 if __name__ == "__main__":

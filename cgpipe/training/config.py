@@ -227,6 +227,11 @@ class TrainConfig:
         return both if self.method == "cyclegan" else one_sided[self.direction]
 
     @property
+    def uses_moments(self) -> bool:
+        """Whether mean features count for anything, in the whole run or from some stage on."""
+        return any((self.moment_weight, *(stage.moment_weight for stage in self.stages)))
+
+    @property
     def made_domains(self) -> tuple[str, ...]:
         """The domains that translations show."""
         return tuple(name[-1] for name in self.networks if name.startswith("judge_"))

@@ -80,7 +80,7 @@ class FeatureMoments(nn.Module):
         count = in_all(found.shape[-2])
         self.seen[kind] += count
         mean = add_up(found.sum(dim=-2)) / count
-        average.lerp_(mean, float(count / self.seen[kind].clamp(max=remembered)))
+        average.lerp_(mean, count / self.seen[kind].clamp(max=remembered))  # a tensor: no wait for a GPU
 
 
 def resized(pictures: torch.Tensor, scale: float) -> torch.Tensor:

@@ -45,5 +45,4 @@ class Judge(nn.Module):
 
 def load_backbone(config: TrainConfig) -> EfficientNetLite | None:
     """The frozen network whose features pictures are judged by, if the recipe wants one."""
-    weights = (config.feature_weight, config.moment_weight, *(stage.moment_weight for stage in config.stages))
-    return EfficientNetLite("lite0") if any(weights) else None
+    return EfficientNetLite("lite0") if config.feature_weight or config.uses_moments else None

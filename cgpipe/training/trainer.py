@@ -188,7 +188,7 @@ class Trainer(Run):
         return self.config.at_epoch(min(self.epoch, self.config.epochs - 1))
 
     def _watch_plateau(self, losses: Losses) -> None:
-        if self.config.lr_policy == "plateau":
+        if self.config.lr_policy == "plateau" and losses:  # none where all that could learn by them is frozen
             self.plateau.add(torch.stack(list(losses.values())).sum())
             if self.step_in_epoch == 0:
                 self.plateau.end_epoch()

@@ -40,8 +40,7 @@ class Method(nn.Module, ABC):
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
         self._backbone = (backbone,)
         self.moments = nn.ModuleDict()
-        stages = (config.moment_weight, *(stage.moment_weight for stage in config.stages))
-        if any(stages) and backbone is not None:
+        if config.uses_moments and backbone is not None:
             self.moments.update({d: FeatureMoments(backbone, config.moment_taps) for d in config.made_domains})
 
     @property
@@ -103,7 +102,7 @@ class Method(nn.Module, ABC):
         """What it costs that the pictures change where their masks, if there are any, let nothing change."""
         losses = {}
         for source, target in (("a", "b"), ("b", "a")):
-            if f"mask_{source}" in real and target in fake:
+            if f"mask_{source}" in real and target in fake and not self._is_frozen(MAKER[target]):
                 change = (fake[target].float() - real[source]).abs()
                 outside = ((1 - real[f"mask_{source}"]) * change).mean()
                 losses[f"background_{source}"] = config.background_weight * outside
