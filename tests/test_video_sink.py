@@ -216,6 +216,14 @@ def test_matroska_keeps_everything(tmp_path: Path) -> None:
     assert packets_of(out, "video")[1:] == packets_of(clip, "video")[1:]
 
 
+def test_tags_that_are_not_utf8_are_no_reason_to_stop(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mkv", count=3, metadata={"title": "Pferde-XX-Strand"})
+    clip.write_bytes(clip.read_bytes().replace(b"-XX-", b" am\xe9"))
+    copy(clip, tmp_path / "out.mkv")
+    written = (tmp_path / "out.mkv").read_bytes()
+    assert b"Pferde am\xe9Strand" in written or "Pferde am\ufffdStrand".encode() in written
+
+
 def test_mp4_keeps_the_bytes_of_aac(tmp_path: Path) -> None:
     clip = make_clip(
         tmp_path / "in.mp4",

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import Colour
 from cgpipe.media.video.clip import Damage, Orientation, VideoInfo, describe, is_cover
-from cgpipe.media.video.libav import explain, reading
+from cgpipe.media.video.libav import LENIENT_TAGS, explain, reading
 
 # Seeking is exact only where the container has an index of keyframes; elsewhere reading starts at the front.
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
@@ -257,7 +257,7 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
     timeout = 30 if "://" in name else None
     try:
         with reading(name):
-            return av.open(target, "r", options=options, hwaccel=device, timeout=timeout, metadata_errors="replace")
+            return av.open(target, "r", options=options, hwaccel=device, timeout=timeout, **LENIENT_TAGS)
     except (MediaError, RuntimeError) as error:
         if hwaccel is None or not isinstance(error.__cause__ or error, (RuntimeError, PermissionError)):
             raise

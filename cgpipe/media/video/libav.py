@@ -20,6 +20,10 @@ av.logging.set_level(None)
 # SVT-AV1 has a logger of its own, which prints its settings on stderr for every encoder opened.
 os.environ.setdefault("SVT_LOG", "1")
 
+# Tags that are not UTF-8 are an error to PyAV 18 unless it is told otherwise; 19 keeps their bytes and takes no advice.
+LENIENT_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""For ``av.open`` of what others made."""
+
 _READ_REASONS = {
     errno.ENOENT: "there is no such file",
     errno.EISDIR: "it is a folder; a folder of frames needs --fps",

@@ -22,7 +22,7 @@ import av.error
 from cgpipe.media.video.carriers import TEXT_OF, Carrier, Copied, Encoded, Reworded, Span
 from cgpipe.media.video.clip import StreamInfo, VideoInfo, describe, is_cover
 from cgpipe.media.video.encoding import Container
-from cgpipe.media.video.libav import packet_time, reading
+from cgpipe.media.video.libav import LENIENT_TAGS, packet_time, reading
 
 # Written by the muxer itself, or true of the old file only.
 _STALE_TAGS = re.compile(
@@ -81,7 +81,7 @@ class OtherStreams:
     def __enter__(self) -> Self:
         if self._info.path is not None:
             with reading(self._info.path):
-                self._source = av.open(self._info.path, metadata_errors="replace")
+                self._source = av.open(self._info.path, **LENIENT_TAGS)
         return self
 
     def __exit__(
