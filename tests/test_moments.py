@@ -36,7 +36,7 @@ def test_the_loss_is_the_distance_of_the_means_in_variances(
     backbone: EfficientNetLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SCALES", (1.0,))
-    moments = FeatureMoments(backbone, BLOCKS)
+    moments = FeatureMoments([(backbone, BLOCKS)])
     real, fake = tinted(BLUE, FEWEST + 10, 1), tinted(RED, FEWEST + 10, 2)
     for start in range(0, len(real), 5):
         loss = moments(real[start : start + 5], fake[start : start + 5])
@@ -47,7 +47,7 @@ def test_the_loss_is_the_distance_of_the_means_in_variances(
 
 
 def test_a_few_pictures_say_nothing_yet(backbone: EfficientNetLite) -> None:
-    moments = FeatureMoments(backbone, BLOCKS)
+    moments = FeatureMoments([(backbone, BLOCKS)])
     fake = tinted(RED, 2, 2).requires_grad_()
     loss = moments(tinted(BLUE, 2, 1), fake)
     (slope,) = torch.autograd.grad(loss, fake)
@@ -57,7 +57,7 @@ def test_a_few_pictures_say_nothing_yet(backbone: EfficientNetLite) -> None:
 
 def test_what_learns_by_it_comes_to_look_real(backbone: EfficientNetLite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FAKES_REMEMBERED", 10)
-    moments = FeatureMoments(backbone, BLOCKS)
+    moments = FeatureMoments([(backbone, BLOCKS)])
     shift = torch.zeros(1, 3, 1, 1, requires_grad=True)  # a generator of three weights
     optimizer = torch.optim.Adam([shift], lr=0.01)
     losses = []
@@ -89,6 +89,23 @@ def test_each_made_domain_has_its_own(settings: dict[str, object], domains: str)
     losses, _ = networks.generator_losses({d: torch.zeros(FEWEST, 3, 32, 32) for d in "ab"}, config)
     assert "".join(sorted(name[-1] for name in losses if name.startswith("moments_"))) == domains
     assert not any("backbone" in name for name in networks.state_dict())
+
+
+def test_a_second_network_counts_as_much_as_it_has_features(backbone: EfficientNetLite) -> None:
+    both = FeatureMoments([(backbone, BLOCKS), (EfficientNetLite("lite1"), (3, 6))])
+    alone = FeatureMoments([(backbone, BLOCKS)])
+    pictures = tinted(RED, 2, 1)
+    assert both.features(pictures).shape == (2, 2 * (24 + 40 + 24 + 40))
+    # All means come first, then all deviations.
+    assert torch.equal(both.features(pictures)[:, :64], alone.features(pictures)[:, :64])
+    assert both.state_dict().keys() == alone.state_dict().keys()
+
+
+def test_a_recipe_asks_for_the_second_network() -> None:
+    config = TrainConfig(feature_weight=0.0, moment_weight=1.0, moment_taps=BLOCKS, moment_lite1_taps=(3,), ndf=2)
+    networks = build_method(config)
+    assert networks.moments["b"].fake.shape == (2 * (24 + 40 + 24),)
+    assert not any("lite1" in name or "_frozen" in name for name in networks.state_dict())
 
 
 def test_a_stage_can_change_the_weights() -> None:

@@ -96,6 +96,7 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ("feature_taps = []", "feature_taps takes blocks"),
         ("moment_taps = [4, 17]", "0 to 16 in rising order"),
         ("moment_taps = [4, 2]", "0 to 16 in rising order"),
+        ("moment_lite1_taps = [22]", "EfficientNet-Lite1, 0 to 21 in rising order"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:

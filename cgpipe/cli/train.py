@@ -13,7 +13,7 @@ from cgpipe.cli.options import setting_options
 from cgpipe.cli.test import show_test
 from cgpipe.training.config import TrainConfig, load_config
 
-IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "stages")
+IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_taps", "stages")
 
 
 @click.command()

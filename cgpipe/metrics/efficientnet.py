@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 and Lite2 from their PyPI packages: frozen features for measuring and for discriminators.
+"""EfficientNet-Lite0, Lite1 and Lite2 from their PyPI packages: frozen features for measuring and for discriminators.
 
 EfficientNet: arXiv 1905.11946; the Lite variants (no squeeze-and-excitation, ReLU6, fixed stem and head) are Google's.
 The network is written out here because the packages' own pads for one picture size only and runs every batch
@@ -18,15 +18,19 @@ from torch.nn import functional as F
 
 from cgpipe.errors import MissingDependencyError, ModelError
 
-Variant = Literal["lite0", "lite2"]
+Variant = Literal["lite0", "lite1", "lite2"]
 
 FEATURES = 1280
 CLASSES = 1000
-INPUT_SIZE: dict[Variant, int] = {"lite0": 224, "lite2": 260}
+INPUT_SIZE: dict[Variant, int] = {"lite0": 224, "lite1": 240, "lite2": 260}
 """Pixels a side that each variant was trained at."""
 
 _STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)
-_STAGE_REPEATS: dict[Variant, tuple[int, ...]] = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite2": (1, 3, 3, 4, 4, 5, 1)}
+_STAGE_REPEATS: dict[Variant, tuple[int, ...]] = {
+    "lite0": (1, 2, 2, 3, 3, 4, 1),
+    "lite1": (1, 3, 3, 4, 4, 5, 1),
+    "lite2": (1, 3, 3, 4, 4, 5, 1),
+}
 _BATCH_NORM_EPSILON = 1e-3
 
 
@@ -37,7 +41,7 @@ class EfficientNetLite(nn.Module):
     in [-1, 1], shape (N, 3, H, W). Weights carry no gradient; gradients to the input flow.
 
     Args:
-        variant: ``lite0`` (works at 224x224) or ``lite2`` (260x260).
+        variant: ``lite0`` (works at 224x224), ``lite1`` (240x240) or ``lite2`` (260x260).
 
     Attributes:
         size: pixels a side at which pictures are classified.

@@ -30,8 +30,12 @@ Preprocess = Literal[
 ]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
-LAST_TAP = 16
-"""The head of EfficientNet-Lite0, after its 16 blocks."""
+TAPS = (
+    ("feature_taps", "Lite0", 16, 1),
+    ("moment_taps", "Lite0", 16, 1),
+    ("moment_lite1_taps", "Lite1", 21, 0),
+)
+"""Settings that name blocks: of which network, its last, which is the head, and how many there must be at least."""
 AUGMENTATIONS = ("color", "translation", "cutout")
 
 
@@ -154,6 +158,9 @@ class TrainConfig:
     moment_taps: tuple[int, ...] = _setting(
         (2, 4, 10, 15, 16), "Blocks of EfficientNet-Lite0 whose features it compares; 16 is its head."
     )
+    moment_lite1_taps: tuple[int, ...] = _setting(
+        (), "Blocks of Lite1 that it compares too, as (3, 6, 14, 20, 21): two networks are harder to trick than one."
+    )
 
     init_a_to_b: str = _setting("", "Model file, of any known project, or name of a model, to start A to B with.")
     init_b_to_a: str = _setting("", "The same for B to A.")
@@ -264,11 +271,12 @@ class TrainConfig:
             raise UsageError("wgan-gp penalises each picture alone, which batch norm mixes: use norm instance or none.")
 
     def _check_taps(self) -> None:
-        for name in ("feature_taps", "moment_taps"):
+        for name, network, last, fewest in TAPS:
             taps = getattr(self, name)
-            if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] > LAST_TAP:
+            in_order = list(taps) == sorted(set(taps)) and all(0 <= tap <= last for tap in taps)
+            if not in_order or len(taps) < fewest:
                 raise UsageError(
-                    f"{name} takes blocks of EfficientNet-Lite0, 0 to {LAST_TAP} in rising order, not {list(taps)}."
+                    f"{name} takes blocks of EfficientNet-{network}, 0 to {last} in rising order, not {list(taps)}."
                 )
 
     @property

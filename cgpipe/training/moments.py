@@ -30,20 +30,19 @@ class FeatureMoments(nn.Module):
     learn first: a finished generator can go on from where it is.
 
     Args:
-        backbone: the frozen network.
-        blocks: of it, counted from 0, whose features are compared.
+        taps: frozen networks, each with its blocks, counted from 0, whose features are compared. Two networks are
+            harder to trick than one: what pleases both is more often a likeness.
     """
 
     real: torch.Tensor
     fake: torch.Tensor
     seen: torch.Tensor
 
-    def __init__(self, backbone: EfficientNetLite, blocks: Sequence[int]) -> None:
+    def __init__(self, taps: Sequence[tuple[EfficientNetLite, Sequence[int]]]) -> None:
         super().__init__()
-        self.blocks = tuple(blocks)
-        # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
-        self._backbone: tuple[EfficientNetLite] = (backbone,)
-        features = 2 * sum(backbone.channels(block) for block in self.blocks)
+        # In a tuple the networks are no submodules: they are shared, frozen, and stay out of the state.
+        self._taps = tuple(taps)
+        features = 2 * sum(network.channels(block) for network, blocks in taps for block in blocks)
         self.register_buffer("real", torch.zeros(2, features))  # means, and means of squares
         self.register_buffer("fake", torch.zeros(features))
         self.register_buffer("seen", torch.zeros(2))  # pictures: real, translated
@@ -71,7 +70,7 @@ class FeatureMoments(nn.Module):
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, F) float32: means and deviations of all channels of all blocks."""
-        maps = [tap.float().flatten(2) for tap in self._backbone[0].taps(pictures, self.blocks)]
+        maps = [tap.float().flatten(2) for network, blocks in self._taps for tap in network.taps(pictures, blocks)]
         deviations = [(channel.var(dim=2, correction=0) + 1e-6).sqrt() for channel in maps]
         return torch.cat([channel.mean(dim=2) for channel in maps] + deviations, dim=1)
 

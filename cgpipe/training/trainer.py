@@ -35,7 +35,7 @@ ARCHITECTURE = (
     *("method", "direction"),
     *("gen_net", "gen_settings", "ngf", "norm"),
     *("dis_net", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
-    *("moment_weight", "moment_taps"),
+    *("moment_weight", "moment_taps", "moment_lite1_taps"),
 )
 """The settings that decide which weights a run has."""
 

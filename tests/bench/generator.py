@@ -20,7 +20,7 @@ import cgpipe
 from cgpipe.engine.backends import Engine
 from cgpipe.models import load_any
 
-SECONDS = 2.0
+SECONDS = {"cpu": 2.0, "cuda": 0.5}
 """How long each way runs at a time, at least."""
 SLOW_TO_START = ("compile", "onnx", "openvino")
 OURS = "cgpipe"
@@ -46,7 +46,7 @@ def measure_generator(which: str, settings: Settings) -> list[Table]:
     pixels = photo(0, side, side)
     example = _as_input(pixels).to(settings.device)
     peers, missing = _peers(subject, pixels, example, settings)
-    seconds = 0.01 if settings.quick else SECONDS
+    seconds = 0.01 if settings.quick else SECONDS[settings.device.type]
     ways: dict[str, Way] = {
         name: repeated(peer.many, seconds, settings.device, batch=peer.batch) for name, peer in peers.items()
     }
@@ -172,7 +172,7 @@ def _product(kind: str, settings: Settings) -> Way:
         for _ in range(count):
             torch.mm(left, right)
 
-    return repeated(many, 0.01 if settings.quick else SECONDS / 2, settings.device)
+    return repeated(many, 0.01 if settings.quick else SECONDS[settings.device.type] / 2, settings.device)
 
 
 def _row(name: str, measured: dict[str, Runs], arithmetic: str, limit: float) -> Row:

@@ -6,6 +6,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 from material import make_pictures
@@ -41,7 +42,9 @@ def measure_train(which: str, settings: Settings) -> list[Table]:
     if not settings.dataset:
         for name in ("trainA", "trainB"):
             make_pictures(dataset / name, 4 if settings.quick else 64)
+    device = settings.device
     config = TrainConfig(
+        gpu_ids="0" if device.type == "cuda" else "-1",
         dataset_dir=dataset,
         checkpoint_dir=settings.folder / "run",
         results_dir=settings.folder / "results",
@@ -53,7 +56,7 @@ def measure_train(which: str, settings: Settings) -> list[Table]:
         compile=not settings.quick,
         **changes,
     )
-    loops = {PLAIN: train_plainly(config, 0), AGAIN: train_plainly(config, 1), OURS: _ours(config)}
+    loops = {PLAIN: train_plainly(config, 0, device), AGAIN: train_plainly(config, 1, device), OURS: _ours(config)}
     rows = [_row(name, itertools.islice(loop, steps), config.batch_size) for name, loop in loops.items()]
     for row in rows:
         row["times the plain loop"] = row["pictures a second"] / rows[0]["pictures a second"]
@@ -94,10 +97,12 @@ def _profile(config: TrainConfig) -> Iterator[Row]:
     batches = trainer.batches()
     for batch in itertools.islice(batches, 2):
         trainer.train_step(batch)
-    with profile(activities=[ProfilerActivity.CPU]) as watched:
+    on_gpu = trainer.arithmetic.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as watched:
         for batch in itertools.islice(batches, 3):
             trainer.train_step(batch)
-    found = sorted(watched.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    total = sum(event.self_cpu_time_total for event in found)
+    spent = attrgetter("self_device_time_total" if on_gpu else "self_cpu_time_total")
+    found = sorted(watched.key_averages(), key=spent, reverse=True)
+    total = sum(map(spent, found))
     for event in found[:12]:
-        yield {"operation": event.key, "share of the step": event.self_cpu_time_total / total}
+        yield {"operation": event.key, "share of the step": spent(event) / total}

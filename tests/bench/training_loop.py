@@ -1,4 +1,4 @@
-"""The training loop of the CycleGAN repositories, written plainly: eager, fp32, one picture after the other.
+"""The training loop of the CycleGAN repositories, written plainly: eager, fp32, pictures one after the other.
 
 Its networks are built by cgpipe, so that both sides train the same ones; everything else is its own.
 """
@@ -35,11 +35,11 @@ def pictures(folder: Path, config: TrainConfig, chance: random.Random) -> Iterat
         yield torch.stack(batch)
 
 
-def train_plainly(config: TrainConfig, seed: int) -> Iterator[dict[str, float]]:
+def train_plainly(config: TrainConfig, seed: int, device: torch.device) -> Iterator[dict[str, float]]:
     """Trains, giving the losses of every step."""
     torch.manual_seed(seed)
     chance = random.Random(seed)
-    networks = build_method(config)
+    networks = build_method(config).to(device)
     a_to_b, b_to_a, judge_a, judge_b = (getattr(networks, name) for name in ("a_to_b", "b_to_a", "judge_a", "judge_b"))
     generators = torch.optim.Adam([*a_to_b.parameters(), *b_to_a.parameters()], lr=config.lr, betas=(0.5, 0.999))
     judges = torch.optim.Adam([*judge_a.parameters(), *judge_b.parameters()], lr=config.lr, betas=(0.5, 0.999))
@@ -63,6 +63,7 @@ def train_plainly(config: TrainConfig, seed: int) -> Iterator[dict[str, float]]:
 
     batches = [pictures(config.dataset_dir / name, config, chance) for name in ("trainA", "trainB")]
     for a, b in zip(*batches, strict=False):
+        a, b = a.to(device), b.to(device)
         for parameter in itertools.chain(judge_a.parameters(), judge_b.parameters()):
             parameter.requires_grad_(False)
         generators.zero_grad()

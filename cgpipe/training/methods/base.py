@@ -37,11 +37,15 @@ class Method(nn.Module, ABC):
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__()
         self.config = config
-        # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
-        self._backbone = (backbone,)
+        # In a list the frozen networks are no submodules: they are shared, and stay out of the state.
+        self._frozen = [] if backbone is None else [backbone]
         self.moments = nn.ModuleDict()
         if config.uses_moments and backbone is not None:
-            self.moments.update({d: FeatureMoments(backbone, config.moment_taps) for d in config.made_domains})
+            taps = [(backbone, config.moment_taps)]
+            if config.moment_lite1_taps:
+                self._frozen.append(EfficientNetLite("lite1"))
+                taps.append((self._frozen[-1], config.moment_lite1_taps))
+            self.moments.update({domain: FeatureMoments(taps) for domain in config.made_domains})
 
     @property
     def generators(self) -> dict[str, Generator]:
@@ -114,10 +118,9 @@ class Method(nn.Module, ABC):
         return judgement
 
     def to_device(self, device: torch.device) -> None:
-        """Moves everything, the shared backbone too, in the memory layout that convolutions run best in."""
-        for network in (self, *self._backbone):
-            if network is not None:
-                network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        """Moves everything, the frozen networks too, in the memory layout that convolutions run best in."""
+        for network in (self, *self._frozen):
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def compile_networks(self) -> None:
         """Compiles each network where it stands; the names in the state stay as they are."""
