@@ -65,6 +65,12 @@ def test_of_a_large_picture_the_middle_is_tried(generator: Generator, monkeypatc
     assert set(seen) == {(1, 3, 28, 28)}
 
 
+@pytest.mark.parametrize(("side", "copies"), [(256, 16), (300, 11), (1024, 1), (2000, 1)])
+def test_a_gpu_is_tried_with_as_many_pictures_as_keep_it_busy(side: int, copies: int) -> None:
+    filled = precision_module._filled(torch.zeros(1, 3, side, side, device="meta"))
+    assert filled.shape == (copies, 3, side, side)
+
+
 def test_half_precision_is_taken_by_what_was_measured_and_only_tried_once(
     generator: Generator, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,9 @@ def choose_batch_size(translator: Translator, height: int, width: int) -> int:
     match recall(key):
         case [size] if 1 <= size <= LARGEST:
             return int(size)
-    picture = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+    # Noise, since the first picture that a translator sees may choose its precision, and tells how large its error is.
+    noise = torch.Generator().manual_seed(0)
+    picture = torch.randint(256, (1, height, width, 3), dtype=torch.uint8, generator=noise)
     found = grown(lambda size: trial(translator, picture.expand(size, -1, -1, -1)))
     remember(key, [found])
     return found

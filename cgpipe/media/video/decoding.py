@@ -257,7 +257,10 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
     timeout = 30 if "://" in name else None
     try:
         with reading(name):
-            return av.open(target, "r", options=options, hwaccel=device, timeout=timeout, **LENIENT_TAGS)
+            opened: av.container.InputContainer = av.open(
+                target, "r", options=options, hwaccel=device, timeout=timeout, **LENIENT_TAGS
+            )
+            return opened
     except (MediaError, RuntimeError) as error:
         if hwaccel is None or not isinstance(error.__cause__ or error, (RuntimeError, PermissionError)):
             raise
