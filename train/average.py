@@ -1,0 +1,49 @@
+"""Averages the weights of models: those of two runs from one start are often better together than each alone.
+
+python train/average.py one.safetensors other.safetensors --share 0.45 -o both.safetensors
+
+Model soups (arXiv 2203.05482). It works only for runs that began with the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cgpipe.errors import CgpipeError
+from cgpipe.models import Model, find_model, load_any, save_model
+
+
+@torch.no_grad()
+def averaged(one: Model, other: Model, share: float) -> Model:
+    """``one``, its weights moved by ``share`` of the way to those of ``other``; the header says so."""
+    theirs = other.generator.state_dict()
+    mixed = {name: weight.lerp(theirs[name], share) for name, weight in one.generator.state_dict().items()}
+    one.generator.load_state_dict(mixed)
+    averaged_with = {"share": share, "made_by": other.card.made_by}
+    card = replace(one.card, made_by={**one.card.made_by, "averaged_with": averaged_with}, quality={})
+    return replace(one, card=card)
+
+
+def main() -> None:
+    """Parses the command line and writes a model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("one", help="model file or name, which the header is taken from")
+    parser.add_argument("other", help="model file or name")
+    parser.add_argument("--share", type=float, default=0.5, help="of the other, 0 to 1 [default: 0.5]")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file for the result")
+    given = parser.parse_args()
+    try:
+        one, other = (load_any(find_model(file=named).path) for named in (given.one, given.other))
+        if one.card.settings != other.card.settings or one.card.architecture != other.card.architecture:
+            parser.error("the two are of different architectures")
+        save_model(given.output, averaged(one, other, given.share))
+    except CgpipeError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
