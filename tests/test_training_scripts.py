@@ -1,0 +1,76 @@
+"""The small scripts beside the recipes in train/."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cgpipe.models import load_any, save_model
+
+Script = Callable[..., None]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """``script("average", argument, ...)``: runs one of them, in this process."""
+
+    def run(name: str, *arguments: object) -> None:
+        path = Path(__file__).parent.parent / "train" / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        runpy.run_path(str(path), run_name="__main__")
+
+    return run
+
+
+def test_an_average_lies_between_its_two_models_and_says_what_it_is(
+    script: Script, make_model: Any, tmp_path: Path
+) -> None:
+    one, other = make_model(), make_model()
+    save_model(tmp_path / "one.safetensors", one)
+    save_model(tmp_path / "other.safetensors", other)
+    files = (tmp_path / "one.safetensors", tmp_path / "other.safetensors")
+    script("average", *files, "--share", 0.25, "-o", tmp_path / "both.safetensors")
+    both = load_any(tmp_path / "both.safetensors")
+    for name, weight in both.generator.state_dict().items():
+        expected = 0.75 * one.generator.state_dict()[name] + 0.25 * other.generator.state_dict()[name]
+        torch.testing.assert_close(weight, expected, atol=2e-3, rtol=2e-3)  # files hold half precision
+    assert both.card.made_by["averaged_with"] == {"share": 0.25, "made_by": {"recipe": "a test"}}
+
+
+def test_models_of_different_architectures_have_no_average(
+    script: Script, make_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "one.safetensors", make_model())
+    save_model(tmp_path / "other.safetensors", make_model(norm="batch"))
+    with pytest.raises(SystemExit):
+        script("average", tmp_path / "one.safetensors", tmp_path / "other.safetensors", "-o", tmp_path / "both")
+    assert "different architectures" in capsys.readouterr().err
+    assert not (tmp_path / "both").exists()
+
+
+def test_masks_of_what_is_dark(script: Script, tmp_path: Path) -> None:
+    picture = np.full((60, 120, 3), 200, np.uint8)
+    picture[:, :60] = 10
+    picture[10:14, 90:94] = 10  # a small dark thing is no night
+    (tmp_path / "in/sub").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in/sub/half.jpg"), picture)
+    script("dark_masks", tmp_path / "in", tmp_path / "masks")
+    mask = cv2.imread(str(tmp_path / "masks/sub/half.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    assert mask.shape == (60, 120)
+    assert (mask[:, :45] == 0).all()
+    assert (mask[:, 75:] == 255).all()
+
+
+def test_a_folder_that_is_not_there(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("dark_masks", tmp_path / "nothing", tmp_path / "masks")
+    assert "nothing" in capsys.readouterr().err
