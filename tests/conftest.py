@@ -32,6 +32,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
+def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that need no GPU see none where there is one, nor do processes that they start: a CPU is exact."""
+    if not request.node.get_closest_marker("needs_cuda"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(autouse=True)
 def no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is installed, no test downloads the weights of Inception."""
     monkeypatch.setattr("cgpipe.metrics.inception.find_spec", lambda name: None)

@@ -100,6 +100,20 @@ def assert_equal_to_the_bit(one: dict[str, torch.Tensor], other: dict[str, torch
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_gpu_trains_as_a_cpu_does_and_goes_on(recipe: Path, tmp_path: Path, precision: str) -> None:
+    gpu, cpu = tmp_path / "gpu", tmp_path / "cpu"
+    config = config_of(recipe, gpu, gpu_ids="0", precision=precision)
+    assert not train(replace(config, epochs=2)).losses.keys() ^ train(config, resume=True).losses.keys()
+    train(config_of(recipe, cpu, gpu_ids="-1"))
+    first_steps = zip(*((run / "metrics.jsonl").read_text().splitlines()[:3] for run in (gpu, cpu)), strict=True)
+    for one, other in first_steps:
+        assert json.loads(one) == pytest.approx(json.loads(other), rel=0.02 if precision == "fp32" else 0.2)
+    for model in (gpu / "red2blue.safetensors", gpu / "blue2red.safetensors"):
+        assert load_model(model).generator(torch.zeros(1, 3, 32, 32)).isfinite().all()
+
+
 def test_a_run_leaves_models_samples_and_figures(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     report = train(config_of(recipe, run))
