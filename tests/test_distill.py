@@ -247,8 +247,14 @@ def test_the_model_is_published_on_request_only(
 
 
 def test_a_student_can_start_with_a_model(teacher: Path, dataset: Path, tmp_path: Path) -> None:
-    student = Distiller(config_of(teacher, dataset, tmp_path / "run", init=str(teacher))).student
-    assert_equal_to_the_bit(dict(student.state_dict()), dict(load_model(teacher).generator.state_dict()))
+    run = Distiller(config_of(teacher, dataset, tmp_path / "run", init=str(teacher)))
+    assert_equal_to_the_bit(dict(run.student.state_dict()), dict(load_model(teacher).generator.state_dict()))
+    assert not run.notices
+    padded = {"channels": 16, "blocks": 1, "padding": "reflect"}
+    (notice,) = Distiller(
+        config_of(teacher, dataset, tmp_path / "run", init=str(teacher), student_settings=padded)
+    ).notices
+    assert "padding = zeros, and this run has padding = reflect" in notice
     with pytest.raises(TrainingError, match="architecture"):
         Distiller(
             config_of(teacher, dataset, tmp_path / "run", init=str(teacher), student="compact-xs", student_settings={})

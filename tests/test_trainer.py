@@ -471,6 +471,23 @@ def test_a_run_can_start_with_models_that_are_there(recipe: Path, tmp_path: Path
         Trainer(config_of(recipe, tmp_path / "run", **files, gen_settings={"channels": 32, "blocks": 2}))
 
 
+def test_weights_that_fit_a_network_of_other_settings_are_remarked_upon_once(recipe: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    train(config_of(recipe, first, epochs=1))
+    made_as = config_of(recipe, first).gen_settings
+    start = {"init_a_to_b": str(first / "red2blue.safetensors")}
+    for name, settings in (("same", made_as), ("other", made_as | {"padding": "reflect"})):
+        said: list[str] = []
+        run = config_of(recipe, tmp_path / name, epochs=1, gen_settings=settings, **start)
+        train(run, on_progress=lambda progress, said=said: said.extend(progress.warnings))  # type: ignore[misc]
+        remarks = [warning for warning in said if "was made with" in warning]
+        expected = "red2blue.safetensors was made with padding = zeros, and this run has padding = reflect"
+        assert len(remarks) == (name == "other") and all(expected in remark for remark in remarks)
+        written = (tmp_path / name / "metrics.jsonl").read_text()
+        assert written.count("was made with") == len(remarks)
+    assert not Trainer(config_of(recipe, tmp_path / "cold", epochs=1)).notices
+
+
 def test_discriminators_can_have_a_head_start(recipe: Path, tmp_path: Path) -> None:
     trainer = Trainer(config_of(recipe, tmp_path / "run", head_start=2))
     batch = noise_batch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from cgpipe.networks.base import Generator
@@ -48,3 +49,9 @@ def all_settings(architecture: str, settings: Mapping[str, Any]) -> dict[str, An
     """``settings`` with what the name alone stands for, so that a file still fits when a preset is changed later."""
     preset = GENERATORS[architecture]
     return (dict(preset.keywords) if isinstance(preset, partial) else {}) | dict(settings)
+
+
+def settings_in_force(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a generator with its value, those that nobody named included."""
+    parameters = signature(GENERATORS[architecture]).parameters
+    return {name: parameter.default for name, parameter in parameters.items()} | dict(settings)

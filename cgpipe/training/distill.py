@@ -38,7 +38,7 @@ from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.samples import load_samples
 from cgpipe.training.schedule import learning_rate_factor
 from cgpipe.training.sides import sides_of
-from cgpipe.training.trainer import warm_start
+from cgpipe.training.warm_start import warm_start
 
 SAMPLES = 6
 
@@ -81,6 +81,8 @@ class Distiller(Run):
         self.config = config = with_names(config, self.teacher.card)
         self.dataset = UnpairedPictures(*find_sides(config, self.teacher.card), config.of_the_trainer())
         self.student = build_student(config)
+        if config.init:
+            self.notices = warm_start(self.student, config.init, config.student, config.student_settings)
         self._check_crop()
         self.features, self.judge = self._build_judges(judged=bool(self.dataset.pictures["b"]))
         for network in self._networks():
@@ -343,18 +345,14 @@ def find_sides(config: DistillConfig, teacher: ModelCard) -> tuple[list[Path], l
 
 
 def build_student(config: DistillConfig) -> Generator:
-    """The student with fresh weights, or with those of ``config.init``.
+    """The student with fresh weights.
 
     Raises:
         UsageError: its architecture or a setting of it is unknown.
-        ModelError: there is no such model to start with, or it cannot be read.
-        TrainingError: that model's architecture is another one.
     """
     try:
         student = build_generator(config.student, **config.student_settings)
     except ValueError as error:
         raise UsageError(f"The student cannot be built: {error}") from error
     initialise(student)
-    if config.init:
-        warm_start(student, config.init)
     return student

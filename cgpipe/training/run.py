@@ -99,6 +99,8 @@ class Run(ABC):
     total_steps: int
     step: int = 0
     epoch: int = 0
+    notices: tuple[str, ...] = ()
+    """What is to be said of how a new run begins, with its first step."""
 
     def __init__(self) -> None:
         self.watch = Watch()
@@ -152,6 +154,7 @@ class Run(ABC):
         """
         if resume:
             self._resume()
+            self.notices = ()
         else:
             self._refuse_to_overwrite()
         require_alike(self.step, self.total_steps)
@@ -182,14 +185,14 @@ class Run(ABC):
         with stop_on_signals() as stop_asked:
             for batch in self.batches():
                 losses = compiled_or_eager(partial(self.train_step, batch))
-                warnings: tuple[str, ...] = ()
+                warnings, self.notices = self.notices, ()
                 log.add(losses)
                 if self.step % config.log_every == 0:
                     log.write(self.step, self.epoch, self.learning_rate())
                     self._require_sound(log.means.values())
                     self._show({"learning_rate": self.learning_rate()} | log.means)
                 if first and (self.finished or self.step % config.sample_every == 0):
-                    warnings = self.write_samples()
+                    warnings += self.write_samples()
                     if self.board and config.histograms:
                         self.board.add_histograms(self.weights(), self.step)
                 for warning in warnings:

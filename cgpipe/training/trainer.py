@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from cgpipe.engine.compiling import can_compile
-from cgpipe.errors import TrainingError
-from cgpipe.models import Model, ModelCard, find_model, load_any
+from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, all_settings
 from cgpipe.training.batch_norm import synchronise
 from cgpipe.training.collapse import CollapseWatch
@@ -29,6 +28,7 @@ from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.samples import load_samples, sample_rows
 from cgpipe.training.schedule import Plateau, learning_rate_factor
 from cgpipe.training.sets import find_sample_pictures, find_training_pictures, sets_to_test_on
+from cgpipe.training.warm_start import warm_start
 
 SAMPLES = 6
 ARCHITECTURE = (
@@ -54,6 +54,7 @@ def train(
 
     Raises:
         DataError: the dataset is missing or empty.
+        ModelError: a model to start with is missing, or cannot be read.
         UsageError: the devices or the batch cannot be shared out to the processes.
         TrainingError: there is nothing to resume, a run is in the way, the losses explode or are no longer finite, or
             another process of the run is lost.
@@ -102,9 +103,10 @@ class Trainer(Run):
             self.networks.compile_networks()
 
     def _warm_start(self) -> None:
+        made_as = self.config.gen_net, self.config.generator_settings()
         for name, generator in self.networks.generators.items():
             if named := getattr(self.config, f"init_{name}"):
-                warm_start(generator, named)
+                self.notices += warm_start(generator, named, *made_as)
 
     def _freeze(self) -> None:
         # After the optimisers are made: they know all weights, so that a run can be resumed with others frozen.
@@ -288,23 +290,6 @@ class Trainer(Run):
             self.plateau.load_state_dict(state["plateau"])
         if state.get("scaler") and self.scaler.is_enabled():  # that of a run in another type is empty
             self.scaler.load_state_dict(state["scaler"])
-
-
-def warm_start(generator: Generator, named: str) -> None:
-    """Gives ``generator`` the weights of a model: a file of any known project, or a name.
-
-    Raises:
-        ModelError: there is no such model, or it cannot be read.
-        TrainingError: its architecture is another one.
-    """
-    model = load_any(find_model(file=named).path)
-    try:
-        generator.load_state_dict(model.generator.state_dict())
-    except RuntimeError as error:
-        raise TrainingError(
-            f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which is not that of "
-            "the run: choose the same with --gen-net, --ngf and --norm."
-        ) from error
 
 
 def _learns(optimizer: torch.optim.Optimizer) -> bool:

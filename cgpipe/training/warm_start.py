@@ -1,0 +1,46 @@
+"""Beginning with the weights of a model that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cgpipe.errors import TrainingError
+from cgpipe.models import ModelCard, find_model, load_any
+from cgpipe.networks import Generator, settings_in_force
+
+_TRAINING_ONLY = ("dropout",)
+"""Settings that may differ, since a finished model makes nothing of them."""
+
+
+def warm_start(generator: Generator, named: str, architecture: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Gives ``generator``, built by ``settings``, the weights of a model: a file of any known project, or a name.
+
+    Returns:
+        What to tell the user: the weights fit, and yet the model works with them otherwise, as by its padding.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+        TrainingError: its architecture is another one.
+    """
+    model = load_any(find_model(file=named).path)
+    try:
+        generator.load_state_dict(model.generator.state_dict())
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which is not that of "
+            "the run: choose the same with --gen-net, --ngf and --norm."
+        ) from error
+    if not (differences := _differences(model.card, settings_in_force(architecture, settings))):
+        return ()
+    made = f"{named} was made with {', '.join(differences)}"
+    return (f"{made}: the weights fit, but learned otherwise. To go on as they were made, set that in the recipe.",)
+
+
+def _differences(card: ModelCard, ours: Mapping[str, Any]) -> list[str]:
+    theirs = settings_in_force(card.architecture, card.settings)
+    return [
+        f"{name} = {theirs[name]}, and this run has {name} = {ours[name]}"
+        for name in sorted(theirs.keys() & ours.keys() - set(_TRAINING_ONLY))
+        if theirs[name] != ours[name]
+    ]
