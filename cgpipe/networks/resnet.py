@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cgpipe.networks.base import Generator
 from cgpipe.networks.norm import NormKind, make_norm, needs_bias
+from cgpipe.networks.winograd import Conv3x3
 
 Antialias = bool | Literal["down", "up"]
 
@@ -20,10 +21,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, norm: NormKind, *, dropout: bool) -> None:
         super().__init__()
-        self.conv1 = _reflected(channels, channels, 3, bias=needs_bias(norm))
+        self.conv1 = Conv3x3(channels, channels, padding_mode="reflect", bias=needs_bias(norm))
         self.norm1 = make_norm(norm, channels)
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
-        self.conv2 = _reflected(channels, channels, 3, bias=needs_bias(norm))
+        self.conv2 = Conv3x3(channels, channels, padding_mode="reflect", bias=needs_bias(norm))
         self.norm2 = make_norm(norm, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -82,11 +83,11 @@ class ResNetGenerator(Generator):
         if antialias not in (False, True, "down", "up"):
             raise ValueError(f"antialias must be False, True, 'down' or 'up', not {antialias!r}")
         smooth_down, smooth_up = antialias in (True, "down"), antialias in (True, "up")
-        self.stem = _stage(_reflected(in_channels, ngf, 7, bias=needs_bias(norm)), norm)
+        self.stem = _stage(_reflected(in_channels, ngf, bias=needs_bias(norm)), norm)
         self.down = nn.Sequential(*(_down(width * ngf, norm, smooth=smooth_down) for width in (1, 2)))
         self.blocks = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout=dropout) for _ in range(blocks)))
         self.up = nn.Sequential(*(_up(width * ngf, norm, smooth=smooth_up) for width in (4, 2)))
-        self.head = _reflected(ngf, out_channels, 7, bias=True)
+        self.head = _reflected(ngf, out_channels, bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.head(self.up(self.blocks(self.down(self.stem(x))))))
@@ -105,8 +106,8 @@ class ResNetGenerator(Generator):
         return features
 
 
-def _reflected(inputs: int, outputs: int, side: int, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode="reflect", bias=bias)
+def _reflected(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 7, padding=3, padding_mode="reflect", bias=bias)
 
 
 def _stage(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind) -> nn.Sequential:
@@ -115,10 +116,11 @@ def _stage(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind) -> nn.Sequentia
 
 
 def _down(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
-    stride = 1 if smooth else 2
-    stage = _stage(nn.Conv2d(inputs, 2 * inputs, 3, stride=stride, padding=1, bias=needs_bias(norm)), norm)
-    if smooth:
-        stage.add_module("blur", BlurDown(2 * inputs))
+    outputs, bias = 2 * inputs, needs_bias(norm)
+    if not smooth:
+        return _stage(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=bias), norm)
+    stage = _stage(Conv3x3(inputs, outputs, bias=bias), norm)
+    stage.add_module("blur", BlurDown(outputs))
     return stage
 
 
@@ -126,7 +128,7 @@ def _up(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
     outputs, bias = inputs // 2, needs_bias(norm)
     if not smooth:
         return _stage(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=bias), norm)
-    stage = _stage(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
+    stage = _stage(Conv3x3(inputs, outputs, bias=bias), norm)
     # CUT spreads the pixels by the filter [1, 3, 3, 1] with the edge repeated: that is bilinear interpolation.
     spread = nn.Upsample(scale_factor=2, mode="bilinear")
     return nn.Sequential(OrderedDict([("spread", spread), *stage.named_children()]))

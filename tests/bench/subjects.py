@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from plain import with_torch_convolutions
 from reference_networks import junyanz_resnet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,9 +56,8 @@ def shipped(folder: Path, *, quick: bool) -> Subject:
     """The model that ``--to zebra`` finds in the package."""
     entry = next(entry for entry in list_models() if entry.place == "shipped" and entry.name == "horse2zebra")
     model = load_any(entry.path)
-    return Subject(
-        title=f"shipped {entry.name} ({model.card.architecture})", file=str(entry.path), plain=model.generator
-    )
+    title = f"shipped {entry.name} ({model.card.architecture})"
+    return Subject(title=title, file=str(entry.path), plain=with_torch_convolutions(model.generator))
 
 
 def fast(folder: Path, *, quick: bool) -> Subject:
@@ -65,7 +65,8 @@ def fast(folder: Path, *, quick: bool) -> Subject:
     for entry in list_models():
         if entry.place == "shipped" and entry.card and entry.card.architecture == FAST:
             model = load_any(entry.path)
-            return Subject(title=f"shipped {entry.name} ({FAST})", file=str(entry.path), plain=model.generator)
+            plain = with_torch_convolutions(model.generator)
+            return Subject(title=f"shipped {entry.name} ({FAST})", file=str(entry.path), plain=plain)
     torch.manual_seed(0)
     card = ModelCard(
         architecture=FAST,
@@ -80,7 +81,8 @@ def fast(folder: Path, *, quick: bool) -> Subject:
     )
     path = folder / "fast.safetensors"
     save_model(path, Model(card, build_generator(FAST)))
-    return Subject(title=f"{FAST} with random weights", file=str(path), plain=load_any(path).generator)
+    plain = with_torch_convolutions(load_any(path).generator)
+    return Subject(title=f"{FAST} with random weights", file=str(path), plain=plain)
 
 
 SUBJECTS: Mapping[str, Callable[..., Subject]] = {"resnet": resnet, "shipped": shipped, "fast": fast}

@@ -1,6 +1,7 @@
 """The training loop of the CycleGAN repositories, written plainly: eager, fp32, pictures one after the other.
 
-Its networks are built by cgpipe, so that both sides train the same ones; everything else is its own.
+Its networks are built by cgpipe, with torch's own convolutions, so that both sides train the same ones; everything
+else is its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from plain import with_torch_convolutions
 from torch.nn import functional as F
 
 from cgpipe.training.config import TrainConfig
@@ -39,7 +41,7 @@ def train_plainly(config: TrainConfig, seed: int, device: torch.device) -> Itera
     """Trains, giving the losses of every step."""
     torch.manual_seed(seed)
     chance = random.Random(seed)
-    networks = build_method(config).to(device)
+    networks = with_torch_convolutions(build_method(config)).to(device)
     a_to_b, b_to_a, judge_a, judge_b = (getattr(networks, name) for name in ("a_to_b", "b_to_a", "judge_a", "judge_b"))
     generators = torch.optim.Adam([*a_to_b.parameters(), *b_to_a.parameters()], lr=config.lr, betas=(0.5, 0.999))
     judges = torch.optim.Adam([*judge_a.parameters(), *judge_b.parameters()], lr=config.lr, betas=(0.5, 0.999))
