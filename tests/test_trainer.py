@@ -488,6 +488,13 @@ def test_weights_that_fit_a_network_of_other_settings_are_remarked_upon_once(rec
     assert not Trainer(config_of(recipe, tmp_path / "cold", epochs=1)).notices
 
 
+@pytest.mark.parametrize(("precision", "compiles"), [("fp32", False), ("bf16", True)])
+def test_what_would_not_gain_is_not_compiled(recipe: Path, tmp_path: Path, precision: str, compiles: bool) -> None:
+    trainer = Trainer(config_of(recipe, tmp_path / "run", compile=True, precision=precision))
+    networks = [*trainer.networks.generators.values(), *trainer.networks.judges.values()]
+    assert [network._compiled_call_impl is not None for network in networks] == [compiles] * 4
+
+
 def test_discriminators_can_have_a_head_start(recipe: Path, tmp_path: Path) -> None:
     trainer = Trainer(config_of(recipe, tmp_path / "run", head_start=2))
     batch = noise_batch()

@@ -173,7 +173,9 @@ class TrainConfig:
     sync_batchnorm: bool = _setting(False, "With norm batch and several processes: by the statistics of all.")
     precision: Precision = _setting("auto", "Arithmetic of the networks; fp16 needs a GPU.")
     compile: bool = _setting(
-        True, "Compile the networks, where pictures are cropped: slower to start; with bf16 about twice as fast after."
+        True,
+        "Compile the networks, where pictures are cropped: slower to start; in bf16 about twice as fast after. In fp32 "
+        "on a CPU nothing is compiled: it would gain nothing.",
     )
     threads: int = _setting(0, "CPU threads; 0: as many as torch chooses.")
     workers: int = _setting(0, "Processes that prepare pictures; 0: none.")

@@ -92,7 +92,7 @@ class Distiller(Run):
         self.optimizers = {name: adam(network, config.lr) for name, network in self.learners.items()}
         self.total_steps = config.steps
         self.samples = self._load_samples()
-        if config.compile and can_compile(self.arithmetic.device):
+        if config.compile and self.arithmetic.gains_by_compiling and can_compile(self.arithmetic.device):
             keep_compiled()
             for network in self._networks():
                 network.compile(dynamic=False)

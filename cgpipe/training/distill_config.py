@@ -59,7 +59,11 @@ class DistillConfig:
 
     gpu_ids: str = setting("auto", "GPU to use, such as 0; -1 for the CPU.")
     precision: Precision = setting("auto", "Arithmetic of the networks: auto, fp32 or bf16.")
-    compile: bool = setting(True, "Compile the networks: slower to start; with bf16 about twice as fast after.")
+    compile: bool = setting(
+        True,
+        "Compile the networks: slower to start; in bf16 about twice as fast after. In fp32 on a CPU nothing is "
+        "compiled: it would gain nothing.",
+    )
     threads: int = setting(0, "CPU threads; 0: as many as torch chooses.")
     workers: int = setting(0, "Processes that prepare pictures; 0: none.")
     log_every: int = setting(50, "Steps between lines of metrics.jsonl.")

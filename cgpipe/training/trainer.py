@@ -99,7 +99,8 @@ class Trainer(Run):
         self.step_in_epoch = 0
         self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
-        if config.compile and config.crops and can_compile(self.arithmetic.device):
+        wanted = config.compile and config.crops and self.arithmetic.gains_by_compiling
+        if wanted and can_compile(self.arithmetic.device):
             self.networks.compile_networks()
 
     def _warm_start(self) -> None:
