@@ -20,7 +20,7 @@ class Arithmetic:
 
     @property
     def gains_by_compiling(self) -> bool:
-        """Not in fp32 on a CPU: 3x3 convolutions are computed the long way when compiled, and nothing else is faster."""
+        """Not in fp32 on a CPU: 3x3 convolutions are computed the long way when compiled, and nothing is faster."""
         return self.device.type != "cpu" or self.dtype != torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:
