@@ -6,6 +6,7 @@ place of 144. The ways into that space and out of it are small matrix products, 
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,8 @@ WINDOW = TILE + 2
 """Side of what a tile sees of the input."""
 FEWEST_CHANNELS = 64
 """With fewer, in or out, the ways into the space and back cost more than the products save."""
+MEASURED = platform.machine().lower() in ("x86_64", "amd64")
+"""Elsewhere torch has other convolutions, beside which this was never measured."""
 BAND = 256
 """Tiles that are worked on at a time, about: what comes between then lies in the cache."""
 
@@ -67,12 +70,13 @@ class Conv3x3(nn.Conv2d):
         if torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad):
             y: torch.Tensor = _Convolution.apply(x, self.weight, padding, self._transformed)
         else:
-            y = convolve(F.pad(x, (padding,) * 4), self._transformed(transform_kernel))
+            y = convolve(x, self._transformed(transform_kernel), padding)
         return y if self.bias is None else y + self.bias[:, None, None]
 
     def _goes_by_tiles(self, x: torch.Tensor) -> bool:
         return (
-            min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
+            MEASURED
+            and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
             and x.dtype in (torch.float32, torch.float64)
             and x.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
@@ -99,11 +103,15 @@ class _Transformed(NamedTuple):
     kernel: torch.Tensor
 
 
-def convolve(padded: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Convolves (N, C, H + 2, W + 2) with a :func:`transform_kernel`: (N, D, H, W), channels_last."""
-    count, outputs = len(padded), kernel.shape[2]
-    height, width = padded.shape[2] - 2, padded.shape[3] - 2
-    padded = _whole_tiles(padded, 2)
+def convolve(x: torch.Tensor, kernel: torch.Tensor, padding: int = 0) -> torch.Tensor:
+    """Convolves (N, C, H, W), with ``padding`` zeros on every side, with a :func:`transform_kernel`.
+
+    Returns:
+        (N, D, H + 2 * padding - 2, W + 2 * padding - 2), channels_last.
+    """
+    count, outputs = len(x), kernel.shape[2]
+    height, width = (side + 2 * padding - 2 for side in x.shape[2:])
+    padded = _of_whole_tiles(x, padding, height, width)
     columns = (padded.shape[3] - 2) // TILE
     result = padded.new_empty(count, padded.shape[2] - 2, columns, TILE, outputs)
     for top, bottom in _bands(padded.shape):
@@ -124,9 +132,10 @@ def transform_turned(weight: torch.Tensor) -> torch.Tensor:
     return transform_kernel(weight.transpose(0, 1).flip(2, 3))
 
 
-def gradient_of_weight(padded: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """(D, C, 3, 3) of (N, C, H + 2, W + 2) and (N, D, H, W): each step of :func:`convolve`, transposed."""
-    padded, gradient = _whole_tiles(padded, 2), _whole_tiles(gradient, 0)
+def gradient_of_weight(x: torch.Tensor, gradient: torch.Tensor, padding: int = 0) -> torch.Tensor:
+    """(D, C, 3, 3) of what :func:`convolve` took and of its result's gradient: each of its steps, transposed."""
+    height, width = gradient.shape[2:]
+    padded, gradient = _of_whole_tiles(x, padding, height, width), _of_whole_tiles(gradient, 0, height, width)
     inputs, outputs = padded.shape[1], gradient.shape[1]
     total = None
     for top, bottom in _bands(padded.shape):
@@ -141,7 +150,7 @@ def gradient_of_weight(padded: torch.Tensor, gradient: torch.Tensor) -> torch.Te
 
 
 class _Convolution(torch.autograd.Function):
-    """:func:`convolve` of ``x`` with ``padding`` zeros on every side, and its gradients."""
+    """:func:`convolve`, and its gradients."""
 
     @staticmethod
     def forward(
@@ -149,7 +158,7 @@ class _Convolution(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.transformed = padding, transformed
-        return convolve(F.pad(x, (padding,) * 4), transformed(transform_kernel))
+        return convolve(x, transformed(transform_kernel), padding)
 
     @staticmethod
     @once_differentiable
@@ -157,9 +166,9 @@ class _Convolution(torch.autograd.Function):
         x, _ = ctx.saved_tensors  # The weight is asked for too, so that one that has changed since is an error.
         of_input = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_input = convolve(F.pad(gradient, (2 - ctx.padding,) * 4), ctx.transformed(transform_turned))
+            of_input = convolve(gradient, ctx.transformed(transform_turned), 2 - ctx.padding)
         if ctx.needs_input_grad[1]:
-            of_weight = gradient_of_weight(F.pad(x, (ctx.padding,) * 4), gradient)
+            of_weight = gradient_of_weight(x, gradient, ctx.padding)
         return of_input, of_weight, None, None
 
 
@@ -171,10 +180,10 @@ def _bands(shape: torch.Size) -> Iterator[tuple[int, int]]:
         yield top, min(height, top + rows)
 
 
-def _whole_tiles(x: torch.Tensor, padding: int) -> torch.Tensor:
-    """(N, C, H + padding, W + padding) with zeros below and to the right, so that H and W are those of whole tiles."""
-    down, right = (-(side - padding) % TILE for side in x.shape[2:])
-    return F.pad(x, (0, right, 0, down)) if down or right else x
+def _of_whole_tiles(x: torch.Tensor, padding: int, height: int, width: int) -> torch.Tensor:
+    """``x`` with zeros around it, and with more of them below and to the right until the result's tiles are whole."""
+    down, right = -height % TILE, -width % TILE
+    return F.pad(x, (padding, padding + right, padding, padding + down)) if padding or down or right else x
 
 
 def _transform_input(padded: torch.Tensor) -> torch.Tensor:
