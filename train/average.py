@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("one", help="model file or name, which the header is taken from")
     parser.add_argument("other", help="model file or name")
-    parser.add_argument("--share", type=float, default=0.5, help="of the other; below 0 leads away from it [default: 0.5]")
+    parser.add_argument("--share", type=float, default=0.5, help="of the other; below 0: away from it [default: 0.5]")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file for the result")
     given = parser.parse_args()
     try:
