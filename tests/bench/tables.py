@@ -13,6 +13,7 @@ from results import Table
 from scale import measure_scale
 from settings import Settings
 from start import measure_start
+from tiles import measure_tiles
 from training import measure_train
 from video import measure_video
 
@@ -22,6 +23,7 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "generator-fast": partial(measure_generator, "fast"),
     "int8-resnet": partial(measure_int8, "resnet"),
     "int8-shipped": partial(measure_int8, "shipped"),
+    "tiles": measure_tiles,
     "train-compact": partial(measure_train, "compact"),
     "train-resnet": partial(measure_train, "resnet"),
     "folder": measure_folder,

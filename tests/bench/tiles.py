@@ -1,0 +1,87 @@
+"""3x3 convolutions by tiles beside torch's own, in whole networks in fp32: what comes out, and with gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from measure import in_turn, repeated
+from plain import with_torch_convolutions
+from results import Row, Table
+from settings import CannotMeasureError, Settings
+from torch import nn
+
+from cgpipe.engine.memory import keep_freed_memory
+from cgpipe.networks import build_generator
+
+NETWORKS = {"ResNet-9": "resnet_9blocks", "compact": "compact", "compact-xs": "compact-xs"}
+COLUMNS = {
+    "network": "",
+    "what": "",
+    "threads": "",
+    "torch's, ms": ".1f",
+    "by tiles, ms": ".1f",
+    "times as fast": ".2f",
+    "largest difference": ".4f",
+}
+SECONDS = 2.0
+"""How long each way runs at a time, at least."""
+
+
+def measure_tiles(settings: Settings) -> list[Table]:
+    """Every network with one thread and with all."""
+    if settings.device.type != "cpu":
+        raise CannotMeasureError("convolutions go by tiles on a CPU alone")
+    keep_freed_memory()
+    side, threads = 64 if settings.quick else 256, torch.get_num_threads()
+    rows = [row for name in NETWORKS for count in sorted({1, threads}) for row in _rows(name, side, count, settings)]
+    torch.set_num_threads(threads)
+    notes = [
+        f"One picture of {side}x{side}, random weights, fp32. With gradients: those of all weights too.",
+        "Differences are those of the results, in levels of 255.",
+    ]
+    return [Table(title="3x3 convolutions by tiles", columns=COLUMNS, rows=rows, notes=notes)]
+
+
+def _rows(name: str, side: int, threads: int, settings: Settings) -> Iterator[Row]:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    ours = build_generator(NETWORKS[name]).eval().to(memory_format=torch.channels_last)
+    theirs = with_torch_convolutions(copy.deepcopy(ours))
+    x = (torch.rand(1, 3, side, side) * 2 - 1).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        difference = float((ours(x) - theirs(x)).abs().max()) * 127.5
+    for what, run in (("translating", _translate), ("with gradients", _learn)):
+        ways = {
+            way: repeated(partial(_often, run, network, x), _seconds(settings), settings.device)
+            for way, network in (("torch's, ms", theirs), ("by tiles, ms", ours))
+        }
+        rates = {way: runs.rate.median for way, runs in in_turn(ways, settings.times(3)).items()}
+        yield {
+            "network": name,
+            "what": what,
+            "threads": threads,
+            **{way: 1000 / rate for way, rate in rates.items()},
+            "times as fast": rates["by tiles, ms"] / rates["torch's, ms"],
+            "largest difference": difference,
+        }
+
+
+def _seconds(settings: Settings) -> float:
+    return 0.01 if settings.quick else SECONDS
+
+
+def _often(run: Callable[[nn.Module, torch.Tensor], None], network: nn.Module, x: torch.Tensor, count: int) -> None:
+    for _ in range(count):
+        run(network, x)
+
+
+@torch.inference_mode()
+def _translate(network: nn.Module, x: torch.Tensor) -> None:
+    network(x)
+
+
+def _learn(network: nn.Module, x: torch.Tensor) -> None:
+    network(x).square().mean().backward()
