@@ -27,13 +27,11 @@ MODES: tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular")
 SIDES = [(8, 8), (16, 20), (17, 23), (3, 5), (4, 130)]
 
 
-def pair(
-    padding_mode: PaddingMode = "zeros", *, bias: bool = True, dtype: torch.dtype = torch.float64
-) -> list[nn.Conv2d]:
+def pair(padding_mode: PaddingMode = "zeros", *, dtype: torch.dtype = torch.float64) -> list[nn.Conv2d]:
     """A convolution by tiles, and torch's own with the same weights."""
     torch.manual_seed(0)
-    tiled = Conv3x3(WIDE, WIDE + 16, padding_mode=padding_mode, bias=bias)
-    plain = nn.Conv2d(WIDE, WIDE + 16, 3, padding=1, padding_mode=padding_mode, bias=bias)
+    tiled = Conv3x3(WIDE, WIDE + 16, padding_mode=padding_mode)
+    plain = nn.Conv2d(WIDE, WIDE + 16, 3, padding=1, padding_mode=padding_mode)
     plain.load_state_dict(tiled.state_dict())
     return [tiled.to(dtype), plain.to(dtype)]
 

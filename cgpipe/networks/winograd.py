@@ -46,7 +46,6 @@ KERNEL = [
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 """B^T, G and A^T of the paper's section 4.3."""
 
-
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
