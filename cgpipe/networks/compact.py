@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.networks.base import Generator
+from cgpipe.networks.convolution import Conv2d
 from cgpipe.networks.norm import NormKind, make_norm
-from cgpipe.networks.winograd import Conv3x3
 
 Padding = Literal["zeros", "reflect"]
 
@@ -119,6 +119,4 @@ class CompactGenerator(Generator):
 
 def _conv(inputs: int, outputs: int, norm: NormKind, padding: Padding, *, stride: int = 1) -> nn.Conv2d:
     # A bias in front of a norm that removes the mean computes nothing.
-    if stride == 1:
-        return Conv3x3(inputs, outputs, padding_mode=padding, bias=norm == "none")
-    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode=padding, bias=norm == "none")
+    return Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode=padding, bias=norm == "none")

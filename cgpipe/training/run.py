@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 
 from cgpipe.engine.compiling import compiled_or_eager
+from cgpipe.engine.memory import FOR_TRAINING, keep_freed_memory
 from cgpipe.errors import MediaError, ModelError, TrainingError
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
 from cgpipe.training.board import Board
@@ -103,6 +104,7 @@ class Run(ABC):
     """What is to be said of how a new run begins, with its first step."""
 
     def __init__(self) -> None:
+        keep_freed_memory(FOR_TRAINING)
         self.watch = Watch()
         self.board: Board | None = None
 

@@ -6,25 +6,37 @@ from typing import TypeVar
 
 from torch import nn
 
-from cgpipe.networks.winograd import Conv3x3
+from cgpipe.networks.convolution import Conv2d, ConvTranspose2d
+from cgpipe.networks.norm import InstanceNorm
 
 N = TypeVar("N", bound=nn.Module)
 
 
-def with_torch_convolutions(network: N) -> N:
-    """``network``, changed so that each 3x3 convolution is torch's own, with the same weights."""
-    ours = [name for name, module in network.named_modules() if isinstance(module, Conv3x3)]
-    for name in ours:
-        conv = network.get_submodule(name)
-        assert isinstance(conv, Conv3x3)
-        theirs = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            3,
-            padding=1,
-            padding_mode=conv.padding_mode,  # type: ignore[arg-type]
-            bias=conv.bias is not None,
-        )
-        theirs.weight, theirs.bias = conv.weight, conv.bias
-        network.set_submodule(name, theirs)
+def with_torch_layers(network: N) -> N:
+    """``network``, changed so that each convolution and each norm is torch's own, with the same weights."""
+    for name, module in list(network.named_modules()):
+        theirs: nn.Module | None = None
+        if isinstance(module, Conv2d):
+            theirs = nn.Conv2d(
+                module.in_channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                padding_mode=module.padding_mode,  # type: ignore[arg-type]
+            )
+        elif isinstance(module, ConvTranspose2d):
+            theirs = nn.ConvTranspose2d(
+                module.in_channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                module.output_padding,  # type: ignore[arg-type]
+            )
+        elif isinstance(module, InstanceNorm):
+            theirs = nn.InstanceNorm2d(module.channels, module.eps, affine=module.weight is not None)
+        if theirs is not None:
+            theirs.weight, theirs.bias = module.weight, module.bias
+            network.set_submodule(name, theirs)
     return network

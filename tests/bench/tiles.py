@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 from measure import in_turn, repeated
-from plain import with_torch_convolutions
+from plain import with_torch_layers
 from results import Row, Table
 from settings import CannotMeasureError, Settings
 from torch import nn
@@ -49,7 +49,7 @@ def _rows(name: str, side: int, threads: int, settings: Settings) -> Iterator[Ro
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     ours = build_generator(NETWORKS[name]).eval().to(memory_format=torch.channels_last)
-    theirs = with_torch_convolutions(copy.deepcopy(ours))
+    theirs = with_torch_layers(copy.deepcopy(ours))
     x = (torch.rand(1, 3, side, side) * 2 - 1).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         difference = float((ours(x) - theirs(x)).abs().max()) * 127.5

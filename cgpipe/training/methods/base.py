@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -78,7 +79,7 @@ class Method(nn.Module, ABC):
         losses = {}
         kind, smoothing = self.config.gan_loss, self.config.label_smoothing
         for domain in (domain for domain in self.judges if not self._is_frozen(f"judge_{domain}")):
-            of_real, of_fake = (self.judged(domain, pictures[domain]) for pictures in (real, fake))
+            of_real, of_fake = self.judged(domain, real[domain], fake[domain])
             losses[f"judge_{domain}"] = discriminator_loss(of_real, of_fake, kind, smoothing=smoothing)
         return losses
 
@@ -94,7 +95,8 @@ class Method(nn.Module, ABC):
         for domain, pictures in fake.items():
             if self._is_frozen(MAKER[domain]):
                 continue
-            losses[f"adversarial_{domain}"] = generator_loss(self.judged(domain, pictures), self.config.gan_loss)
+            judgement = self.judged(domain, pictures)[0]
+            losses[f"adversarial_{domain}"] = generator_loss(judgement, self.config.gan_loss)
             if domain in self.moments:
                 losses[f"moments_{domain}"] = config.moment_weight * self.moments[domain](real[domain], pictures)
         return losses
@@ -112,10 +114,21 @@ class Method(nn.Module, ABC):
                 losses[f"background_{source}"] = config.background_weight * outside
         return losses
 
-    def judged(self, domain: str, pictures: torch.Tensor) -> WeightedLogits:
-        """A discriminator's judgement, of pictures changed at random where the recipe says so."""
-        judgement: WeightedLogits = self.judges[domain](diffaugment(pictures, self.config.listed("diffaugment")))
-        return judgement
+    def judged(self, domain: str, *batches: torch.Tensor) -> list[WeightedLogits]:
+        """A discriminator's judgement of each batch, of pictures changed at random where the recipe says so."""
+        judge, kinds = self.judges[domain], self.config.listed("diffaugment")
+        changed = [diffaugment(pictures, kinds) for pictures in batches]
+        if not _can_join(judge, changed):
+            return [judge(pictures) for pictures in changed]
+        parts = [(weight, logits.chunk(len(changed))) for weight, logits in judge(torch.cat(changed))]
+        return [[(weight, logits[index]) for weight, logits in parts] for index in range(len(changed))]
+
+    def translated(self, generator: str, *batches: torch.Tensor) -> Sequence[torch.Tensor]:
+        """What a generator makes of each batch."""
+        network = self.generators[generator]
+        if not _can_join(network, batches):
+            return [network(pictures) for pictures in batches]
+        return network(torch.cat(batches)).chunk(len(batches))
 
     def to_device(self, device: torch.device) -> None:
         """Moves everything, the frozen networks too, in the memory layout that convolutions run best in."""
@@ -129,3 +142,9 @@ class Method(nn.Module, ABC):
         judges = () if self.config.gan_loss == "wgan-gp" else self.judges.values()
         for network in (*self.generators.values(), *judges):
             network.compile(dynamic=False)
+
+
+def _can_join(network: nn.Module, batches: Sequence[torch.Tensor]) -> bool:
+    """Whether the network may have all batches at once, which takes less time, and makes the same of each picture."""
+    mixes = any(isinstance(module, nn.BatchNorm2d) and module.training for module in network.modules())
+    return not mixes and len({pictures.shape for pictures in batches}) == 1

@@ -29,15 +29,17 @@ class CycleGAN(Method):
 
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         a, b = real["a"], real["b"]
-        fake = {"b": self.a_to_b(a), "a": self.b_to_a(b)}
+        identity = config.lamda * config.idt_coef
+        fake_b, *same_b = self.translated("a_to_b", a, *([b] if identity else []))
+        fake_a, *same_a = self.translated("b_to_a", b, *([a] if identity else []))
+        fake = {"b": fake_b, "a": fake_a}
         losses = self.realism_losses(real, fake, config) | self.background_losses(real, fake, config)
         lamda_b = config.lamda if config.lamda_b < 0 else config.lamda_b
         if config.lamda:
-            losses["cycle_a"] = config.lamda * cycle_loss(self.b_to_a(fake["b"]), a)
+            losses["cycle_a"] = config.lamda * cycle_loss(self.b_to_a(fake_b), a)
         if lamda_b:
-            losses["cycle_b"] = lamda_b * cycle_loss(self.a_to_b(fake["a"]), b)
-        if config.lamda and config.idt_coef:
-            weight = config.lamda * config.idt_coef
-            losses["identity_a"] = weight * cycle_loss(self.b_to_a(a), a)
-            losses["identity_b"] = weight * cycle_loss(self.a_to_b(b), b)
+            losses["cycle_b"] = lamda_b * cycle_loss(self.a_to_b(fake_a), b)
+        if identity:
+            losses["identity_a"] = identity * cycle_loss(same_a[0], a)
+            losses["identity_b"] = identity * cycle_loss(same_b[0], b)
         return losses, fake
