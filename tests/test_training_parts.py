@@ -521,6 +521,44 @@ def kinds_of(network: torch.nn.Module) -> set[str]:
     return {type(module).__name__ for module in network.modules()}
 
 
+@pytest.mark.parametrize("settings", [{}, {"method": "cut"}, {"norm": "none"}], ids=["cyclegan", "cut", "no norm"])
+def test_passes_that_are_joined_give_the_same_losses(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    built = networks(gen_net="resnet_6blocks", **settings).double()
+    real = {domain: torch.rand(2, 3, 32, 32, dtype=torch.float64) for domain in "ab"}
+
+    def learnt() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        built.zero_grad()
+        losses, fake = built.generator_losses(real, built.config)
+        losses |= built.judge_losses(real, {domain: pictures.detach() for domain, pictures in fake.items()})
+        torch.stack(list(losses.values())).sum().backward()
+        return [*losses.values(), *(weight.grad for weight in built.parameters())]
+
+    joined = learnt()
+    monkeypatch.setattr("cgpipe.training.methods.base._can_join", lambda *_: False)
+    for one, other in zip(joined, learnt(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("norm", "sizes"), [("instance", (2, 2)), ("batch", (1, 1, 1, 1))])
+def test_a_batch_norm_never_sees_two_domains_at_once(norm: str, sizes: tuple[int, ...]) -> None:
+    built = networks(norm=norm, gen_net="resnet_6blocks")
+    seen: list[int] = []
+    for network in (built.a_to_b, built.judge_a):
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    real = {domain: torch.rand(1, 3, 32, 32) for domain in "ab"}
+    list(built.translated("a_to_b", real["a"], real["b"]))
+    built.judged("a", real["a"], real["b"])
+    assert tuple(seen) == sizes
+
+
+def test_pictures_of_different_sizes_go_one_after_the_other() -> None:
+    built = networks(gen_net="resnet_6blocks")
+    wide, high = built.translated("a_to_b", torch.rand(1, 3, 32, 48), torch.rand(1, 3, 48, 32))
+    assert (wide.shape, high.shape) == ((1, 3, 32, 48), (1, 3, 48, 32))
+
+
 def test_norm_is_that_of_generators_and_discriminators() -> None:
     for norm, layer in (("batch", "BatchNorm2d"), ("instance", "InstanceNorm"), ("instance_affine", "InstanceNorm")):
         built = networks(norm=norm, gen_net="resnet_6blocks")

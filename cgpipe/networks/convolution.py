@@ -182,12 +182,11 @@ class _ByRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         geometry, wanted = ctx.geometry, ctx.needs_input_grad[:3]
-        small = x if geometry.transposed else gradient
+        large, small = (gradient, x) if geometry.transposed else (x, gradient)
         if torch.is_grad_enabled() or weight.numel() * len(small) * small[0, 0].numel() < LEAST_WORK:
             return *geometry.gradients(gradient, x, weight, wanted), None
         of_input, _, _ = geometry.gradients(gradient, x, weight, (wanted[0], False, False))
-        pair = (gradient, x) if geometry.transposed else (x, gradient)
-        of_weight = gradient_of_weight(*pair, weight.shape[3], geometry.stride, geometry.padding)
+        of_weight = gradient_of_weight(large, small, weight.shape[3], geometry.stride, geometry.padding)
         return of_input, of_weight, _of_bias(gradient) if wanted[2] else None, None
 
 

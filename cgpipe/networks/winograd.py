@@ -7,7 +7,7 @@ so all of it is torch's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -28,7 +28,7 @@ INPUT = [
     [0, 2, -1, -2, 1, 0],
     [0, 4, 0, -5, 0, 1],
 ]
-KERNEL = {
+KERNEL: Mapping[int, Sequence[Sequence[float]]] = {
     3: [
         [1 / 4, 0, 0],
         [-1 / 6, -1 / 6, -1 / 6],
@@ -50,7 +50,7 @@ OUTPUT = {
     3: [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
     4: [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 1]],
 }
-"""B^T, G and A^T of the paper's section 4.3, whose points 0, 1, -1, 2, -2 and infinity do for both, by the kernel's side."""
+"""B^T, G and A^T of the paper's section 4.3 with the points 0, 1, -1, 2, -2 and infinity; two by the kernel's side."""
 
 
 def convolve(
@@ -100,24 +100,35 @@ def gradients(
     tile, seam = WINDOW + 1 - side, side - 1
     padded, whole = _of_whole_tiles(x, tile, padding, height, width), _of_whole_tiles(gradient, tile, 0, height, width)
     inputs, rows, columns = x.shape[1], whole.shape[2] // tile, whole.shape[3] // tile
-    ways_out, ways_in = _output(side, x.dtype).T, _input(x.dtype).T
+    way_out, way_in = _output(side, x.dtype).T, _input(x.dtype).T
     pixels = x.new_zeros(count, rows + 1, tile, columns + 1, tile, inputs) if of_input else None
     taps = None
     for top, bottom in _bands(count, whole.shape[2], columns, tile):
-        product = _both_ways(ways_out, _windows(whole[:, :, top:bottom], tile, tile)).view(WINDOW**2, -1, outputs)
+        product = _both_ways(way_out, _windows(whole[:, :, top:bottom], tile, tile)).view(WINDOW**2, -1, outputs)
         if of_weight:
             seen = _transform_input(padded[:, :, top : bottom + seam], tile).transpose(1, 2)
             taps = torch.bmm(seen, product) if taps is None else taps.baddbmm_(seen, product)
         if pixels is not None:
-            windows = _both_ways(ways_in, torch.bmm(product, kernel.transpose(1, 2)))
+            windows = _both_ways(way_in, torch.bmm(product, kernel.transpose(1, 2)))
             windows = windows.view(WINDOW, WINDOW, count, -1, columns, inputs)
             _lay_over_each_other(pixels[:, top // tile : bottom // tile + 1], windows.permute(2, 3, 0, 4, 1, 5))
-    if pixels is not None:
-        inner = pixels.flatten(3, 4).flatten(1, 2)[:, padding:, padding:].permute(0, 3, 1, 2)
-        pixels = inner[:, :, : x.shape[2], : x.shape[3]]
-    if taps is not None:
-        taps = (_kernel(side, x.dtype).T @ taps.flatten(1)).view(side, side, inputs, outputs).permute(3, 2, 0, 1)
-    return pixels, taps
+    return (
+        None if pixels is None else _cut_out(pixels.flatten(3, 4).flatten(1, 2), padding, x.shape),
+        None if taps is None else _out_of_the_space(taps, side),
+    )
+
+
+def _cut_out(pixels: torch.Tensor, margin: int, shape: torch.Size) -> torch.Tensor:
+    """(N, H, W, C) without its margins, as (N, C, H, W) of ``shape``."""
+    height, width = shape[2:]
+    return pixels[:, margin : margin + height, margin : margin + width].permute(0, 3, 1, 2)
+
+
+def _out_of_the_space(taps: torch.Tensor, side: int) -> torch.Tensor:
+    """:func:`transform_kernel`, transposed: (36, C, D) to (D, C, side, side)."""
+    inputs, outputs = taps.shape[1:]
+    kernels = _kernel(side, taps.dtype).T @ taps.flatten(1)
+    return kernels.view(side, side, inputs, outputs).permute(3, 2, 0, 1)
 
 
 def _lay_over_each_other(pixels: torch.Tensor, windows: torch.Tensor) -> None:
@@ -174,10 +185,11 @@ def _output(side: int, dtype: torch.dtype) -> torch.Tensor:
 @lru_cache
 def _kernel(side: int, dtype: torch.dtype) -> torch.Tensor:
     """For both ways at once, as kernels are small: (36, side * side)."""
-    one_way = _kept(KERNEL[side], dtype)
-    return _kept(torch.kron(one_way, one_way).tolist(), dtype)
+    with torch.inference_mode(False):
+        one_way = _kept(KERNEL[side], dtype)
+        return torch.kron(one_way, one_way)
 
 
-def _kept(rows: list[list[float]], dtype: torch.dtype) -> torch.Tensor:
+def _kept(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> torch.Tensor:
     with torch.inference_mode(False):  # for whoever comes next, with gradients or without
         return torch.tensor(rows, dtype=dtype)

@@ -12,8 +12,13 @@ from cgpipe.networks.norm import InstanceNorm
 N = TypeVar("N", bound=nn.Module)
 
 
-def with_torch_layers(network: N) -> N:
-    """``network``, changed so that each convolution and each norm is torch's own, with the same weights."""
+def with_torch_layers(network: N, norm: type[nn.InstanceNorm2d | nn.GroupNorm] = nn.GroupNorm) -> N:
+    """``network``, changed so that each convolution and each norm is torch's own, with the same weights.
+
+    Args:
+        norm: what stands for instance norm; a group norm with one group a channel is as good, and takes less time
+            where channels lie last.
+    """
     for name, module in list(network.named_modules()):
         theirs: nn.Module | None = None
         if isinstance(module, Conv2d):
@@ -35,7 +40,8 @@ def with_torch_layers(network: N) -> N:
                 module.output_padding,  # type: ignore[arg-type]
             )
         elif isinstance(module, InstanceNorm):
-            theirs = nn.InstanceNorm2d(module.channels, module.eps, affine=module.weight is not None)
+            groups = [module.channels] if norm is nn.GroupNorm else []
+            theirs = norm(*groups, module.channels, eps=module.eps, affine=module.weight is not None)
         if theirs is not None:
             theirs.weight, theirs.bias = module.weight, module.bias
             network.set_submodule(name, theirs)

@@ -1,6 +1,6 @@
 """The training loop of the CycleGAN repositories, written plainly: eager, fp32, pictures one after the other.
 
-Its networks are built by cgpipe, with torch's own convolutions, so that both sides train the same ones; everything
+Its networks are built by cgpipe, with torch's own layers, so that both sides train the same ones; everything
 else is its own.
 """
 
@@ -41,7 +41,7 @@ def train_plainly(config: TrainConfig, seed: int, device: torch.device) -> Itera
     """Trains, giving the losses of every step."""
     torch.manual_seed(seed)
     chance = random.Random(seed)
-    networks = with_torch_layers(build_method(config)).to(device)
+    networks = with_torch_layers(build_method(config), torch.nn.InstanceNorm2d).to(device)
     a_to_b, b_to_a, judge_a, judge_b = (getattr(networks, name) for name in ("a_to_b", "b_to_a", "judge_a", "judge_b"))
     generators = torch.optim.Adam([*a_to_b.parameters(), *b_to_a.parameters()], lr=config.lr, betas=(0.5, 0.999))
     judges = torch.optim.Adam([*judge_a.parameters(), *judge_b.parameters()], lr=config.lr, betas=(0.5, 0.999))

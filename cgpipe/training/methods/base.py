@@ -128,7 +128,8 @@ class Method(nn.Module, ABC):
         network = self.generators[generator]
         if not _can_join(network, batches):
             return [network(pictures) for pictures in batches]
-        return network(torch.cat(batches)).chunk(len(batches))
+        made: torch.Tensor = network(torch.cat(batches))
+        return made.chunk(len(batches))
 
     def to_device(self, device: torch.device) -> None:
         """Moves everything, the frozen networks too, in the memory layout that convolutions run best in."""
