@@ -13,7 +13,7 @@ from cgpipe.networks.eager import eager_on_cpu
 NormKind = Literal["instance", "instance_affine", "batch", "none"]
 NORMS: tuple[NormKind, ...] = ("instance", "instance_affine", "batch", "none")
 FEWEST_PIXELS = 1024
-"""Of a channels_last map; with fewer, torch's own group norm goes through it channel by channel."""
+"""Of a map; with fewer, torch's group norm on a CPU goes through it channel by channel, wherever these lie."""
 
 
 class InstanceNorm(nn.Module):
@@ -31,7 +31,7 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not (torch.is_grad_enabled() and x.requires_grad and eager_on_cpu(x)):
+        if not eager_on_cpu(x):
             return F.group_norm(x, self.channels, self.weight, self.bias, self.eps)
         y: torch.Tensor = _Normalise.apply(x, self.eps)
         if self.weight is None or self.bias is None:
@@ -43,7 +43,7 @@ class InstanceNorm(nn.Module):
 
 
 class _Normalise(torch.autograd.Function):
-    """Instance normalisation whose gradient is made by sums over whole pictures.
+    """Group normalisation with one group a channel, whose gradient is made by sums over whole pictures.
 
     torch's own takes five to ten times as long where channels lie last, and so does its way forward for small maps.
     """
