@@ -71,12 +71,16 @@ class Conv2d(nn.Conv2d):
         )
 
     def _kernel(self) -> torch.Tensor:
-        """The weight in Winograd's space, kept until it changes."""
+        """The weight in Winograd's space, kept until it changes, as autograd counts.
+
+        Who changes it in ways that do not count, as fused optimisers do, has to say so by
+        ``torch.autograd.graph.increment_version``.
+        """
         weight, kept = self.weight, self._kept
-        version = 0 if weight.is_inference() else weight._version
-        if kept is None or kept.weight is not weight or kept.version != version:
+        state = weight.data_ptr(), 0 if weight.is_inference() else weight._version
+        if kept is None or kept.weight is not weight or kept.state != state:
             with torch.no_grad():
-                kept = self._kept = _Kept(weight, version, winograd.transform_kernel(weight))
+                kept = self._kept = _Kept(weight, state, winograd.transform_kernel(weight))
         return kept.kernel
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 class _Kept(NamedTuple):
     weight: torch.Tensor
-    version: int
+    state: tuple[int, int]
     kernel: torch.Tensor
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.autograd.graph import increment_version
 
 from cgpipe.training.distributed import average_gradients
 
@@ -33,11 +34,13 @@ def update(
         loss.backward()
         average_gradients(optimizer)
         optimizer.step()
-        return
-    scaler.scale(loss).backward()
-    average_gradients(optimizer)
-    scaler.step(optimizer)
-    scaler.update()
+    else:
+        scaler.scale(loss).backward()
+        average_gradients(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+    # A fused step does not count as a change in place, by which convolutions know that a weight is another one.
+    increment_version([weight for group in optimizer.param_groups for weight in group["params"]])
 
 
 @torch.no_grad()
