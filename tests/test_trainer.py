@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -84,6 +85,45 @@ def recipe(tmp_path: Path, dataset: Path) -> Path:
     path = tmp_path / "recipe.toml"
     path.write_text(f"dataset_dir = {str(dataset)!r}\n" + RECIPE)
     return path
+
+
+def test_steps_are_those_of_a_plain_loop(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined passes, tiles and all: in fp64, on the same pictures, from the same weights."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "bench")
+    import training_loop
+
+    monkeypatch.setattr("cgpipe.networks.convolution.LEAST_WORK", 0)
+    config = TrainConfig(
+        **{"dataset_dir": dataset, "checkpoint_dir": tmp_path / "run", "results_dir": tmp_path / "results"},
+        **{
+            "gen_net": "resnet_6blocks",
+            "ngf": 16,
+            "ndf": 16,
+            "feature_weight": 0.0,
+            "gpu_ids": "-1",
+            "precision": "fp32",
+            "stages": (),
+        },
+        **{"load_height": 40, "load_width": 40, "load_min": 32, "crop_height": 32, "crop_width": 32},
+    )
+    trainer = Trainer(config)
+    trainer.networks.double()
+    trainer.averages.double()
+    plain = copy.deepcopy(trainer.networks)
+    seen: dict[str, list[torch.Tensor]] = {"a": [], "b": []}
+    monkeypatch.setattr(training_loop, "build_method", lambda _: plain)
+    monkeypatch.setattr(training_loop, "pictures", lambda folder, *_: iter(seen[folder.name[-1].lower()]))
+    for _, batch in zip(range(4), trainer.batches(), strict=False):
+        for domain, pictures in batch.items():
+            seen[domain].append(pictures.double())
+    expected = training_loop.train_plainly(config, 0, torch.device("cpu"))
+    trainer.step = 0
+    for a, b in zip(seen["a"], seen["b"], strict=True):
+        trainer.step += 1
+        losses, wanted = trainer.train_step({"a": a, "b": b}), next(expected)
+        for kind, loss in wanted.items():
+            found = sum(float(value) for name, value in losses.items() if name.startswith(kind))
+            assert found == pytest.approx(loss, rel=2e-3), (trainer.step, kind)
 
 
 def config_of(recipe: Path, run: Path, **overrides: Any) -> TrainConfig:
