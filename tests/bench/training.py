@@ -25,7 +25,7 @@ NOT_TIMED = 5
 
 NETWORKS: Mapping[str, tuple[dict[str, Any], int]] = {
     "compact": ({"gen_net": "compact", "ndf": 32, "batch_size": 2}, 300),
-    "resnet": ({"gen_net": "resnet_9blocks", "ndf": 64, "batch_size": 1, "crop_height": 256, "crop_width": 256}, 20),
+    "resnet": ({"gen_net": "resnet_9blocks", "ndf": 64, "batch_size": 1, "crop_height": 256, "crop_width": 256}, 12),
 }
 """Settings, and steps: ResNet-9 at its own size would take hours for 300."""
 
