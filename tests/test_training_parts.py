@@ -74,6 +74,8 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ("epochs = 0", "greater than 0"),
         ("lamda = -1", "must not be negative"),
         ("crop_height = 300", "does not fit"),
+        ("load_height = 80", "load_min 140"),
+        ('preprocess = "none"\nbatch_size = 1\nload_height = 80', "load_min 140"),
         ('source = "zebra"', "different names"),
         ("[[stages]]\nepoch = 3", "stages"),
         ('gan_loss = "least squares"', "gan_loss must be one of lsgan, vanilla"),

@@ -294,6 +294,11 @@ class TrainConfig:
             )
         if not self.crops and self.gan_loss == "wgan-gp":
             raise UsageError("wgan-gp mixes pictures of both kinds, which must have one size: choose a crop.")
+        if self.load_min > self.load_height:
+            raise UsageError(
+                f"Pictures cannot be resized to a height between load_min {self.load_min} and load_height "
+                f"{self.load_height}: make load_min smaller, or 0 for the one height."
+            )
         if self.preprocess != "resize_and_crop":
             return
         smallest = self.load_min or self.load_height
