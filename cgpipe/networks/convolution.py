@@ -67,7 +67,7 @@ class Conv2d(nn.Conv2d):
             self.kernel_size[0] in winograd.KERNELS
             and self.geometry.stride == 1
             and min(self.in_channels, self.out_channels) >= FEWEST_BY_TILES
-            and self.weight.numel() * len(x) * x[0, 0].numel() >= LEAST_WORK
+            and _multiplications(self.weight, x) >= LEAST_WORK
         )
 
     def _kernel(self) -> torch.Tensor:
@@ -187,11 +187,17 @@ class _ByRows(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         geometry, wanted = ctx.geometry, ctx.needs_input_grad[:3]
         large, small = (gradient, x) if geometry.transposed else (x, gradient)
-        if torch.is_grad_enabled() or weight.numel() * len(small) * small[0, 0].numel() < LEAST_WORK:
+        if torch.is_grad_enabled() or _multiplications(weight, small) < LEAST_WORK:
             return *geometry.gradients(gradient, x, weight, wanted), None
         of_input, _, _ = geometry.gradients(gradient, x, weight, (wanted[0], False, False))
         of_weight = gradient_of_weight(large, small, weight.shape[3], geometry.stride, geometry.padding)
         return of_input, of_weight, _of_bias(gradient) if wanted[2] else None, None
+
+
+def _multiplications(weight: torch.Tensor, places: torch.Tensor) -> int:
+    """Of a kernel that is laid on every place of (N, C, H, W)."""
+    count, _, height, width = places.shape
+    return weight.numel() * count * height * width
 
 
 def _of_bias(gradient: torch.Tensor) -> torch.Tensor:
