@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cgpipe.errors import UsageError
-from cgpipe.media.files import Plan, atomic_write, is_current, named_format, picture_format, plan_files, remove_stale
+from cgpipe.media.files import Plan, atomic_write, is_current, plan_files, remove_stale
+from cgpipe.media.pictures.formats import named_format, picture_format
 
 Tree = Callable[..., Path]
 

@@ -19,8 +19,10 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.images import PictureExtras, read_picture, write_picture
-from cgpipe.media.tags import Tags, into_png
+from cgpipe.media.pictures.extras import PictureExtras
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.tags import Tags, into_png
+from cgpipe.media.pictures.write import write_picture
 
 HEIGHT, WIDTH = 37, 53
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}

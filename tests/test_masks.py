@@ -16,7 +16,7 @@ from PIL import Image
 import cgpipe
 from cgpipe.cli import cli
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.masks import PictureMasks, fit, read_mask
+from cgpipe.media.pictures.masks import PictureMasks, fit, read_mask
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from cgpipe.engine.export import INPUT, extra, load_onnx, to_onnx
 from cgpipe.engine.scale import MIDDLE_SCALE, highest, resize, working_size
 from cgpipe.errors import UsageError
 from cgpipe.media.files import atomic_write
-from cgpipe.media.images import read_picture
+from cgpipe.media.pictures.read import read_picture
 from cgpipe.models import Model
 
 MOST_PICTURES = 48

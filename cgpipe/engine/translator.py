@@ -26,7 +26,7 @@ from cgpipe.engine.precision import Precision
 from cgpipe.engine.scale import Size, add_change, highest, resize, to_integer, working_size
 from cgpipe.errors import CgpipeError, CgpipeWarning, ModelError, UsageError
 from cgpipe.media.frames import Batch, Pixels
-from cgpipe.media.masks import Mask, fit, with_mask
+from cgpipe.media.pictures.masks import Mask, fit, with_mask
 from cgpipe.models import Model, find_model, load_any
 from cgpipe.models.foreign import Direction
 

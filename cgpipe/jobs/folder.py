@@ -28,8 +28,10 @@ from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.jobs.startup import StartUp
 from cgpipe.media.files import Plan, plan_files
 from cgpipe.media.frames import Batch, Frame, Unreadable
-from cgpipe.media.images import PictureExtras, read_picture, write_picture
-from cgpipe.media.masks import PictureMasks
+from cgpipe.media.pictures.extras import PictureExtras
+from cgpipe.media.pictures.masks import PictureMasks
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.write import write_picture
 from cgpipe.models import find_model
 from cgpipe.models.foreign import Direction
 

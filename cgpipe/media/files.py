@@ -10,7 +10,7 @@ import stat
 import unicodedata
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -22,38 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cgpipe.errors import UsageError
-
-PICTURE_SUFFIXES: Mapping[str, str] = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".dib": "BMP",
-}
-"""The format that a file name's suffix stands for; the first suffix of a format is the one given to new files."""
-
-
-def picture_format(name: str | os.PathLike[str]) -> str | None:
-    """The format that the suffix of a file name stands for, or None; upper and lower case are alike."""
-    return PICTURE_SUFFIXES.get(os.path.splitext(name)[1].lower())
-
-
-def named_format(name: str) -> str:
-    """The format that a user calls ``name``, such as ``jpg``, ``.JPG`` or ``tiff``.
-
-    Raises:
-        UsageError: no such format is known.
-    """
-    try:
-        return PICTURE_SUFFIXES["." + name.lower().removeprefix(".")]
-    except KeyError:
-        known = ", ".join(suffix[1:] for suffix in PICTURE_SUFFIXES)
-        raise UsageError(f"unknown picture format {name!r}; choose one of {known}") from None
+from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, named_format, picture_format
 
 
 class FilePair(NamedTuple):

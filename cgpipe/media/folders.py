@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cgpipe.errors import DataError
-from cgpipe.media.files import PICTURE_SUFFIXES, picture_format
+from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 
 
 def find_pictures(place: Path) -> list[Path]:

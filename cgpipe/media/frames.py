@@ -23,7 +23,7 @@ class Frame:
 
     Args:
         pixels: RGB, shape (height, width, 3), uint8, or uint16 where the source holds more than 8 bits; with a mask
-            (see :mod:`cgpipe.media.masks`) as fourth channel, where one confines the change.
+            (see :mod:`cgpipe.media.pictures.masks`) as fourth channel, where one confines the change.
         origin: who the frame is and what must be given back with it; opaque to everything but its source and sink.
     """
 

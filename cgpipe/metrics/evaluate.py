@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from cgpipe.errors import UsageError
 from cgpipe.media.folders import find_pictures
-from cgpipe.media.images import read_picture
-from cgpipe.media.masks import PictureMasks
+from cgpipe.media.pictures.masks import PictureMasks
+from cgpipe.media.pictures.read import read_picture
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.metrics.inception import Inception, has_inception
 from cgpipe.metrics.scores import fid, kid, top1_share

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cgpipe.media.images import read_picture
-from cgpipe.media.masks import fit, read_mask, with_mask
+from cgpipe.media.pictures.masks import fit, read_mask, with_mask
+from cgpipe.media.pictures.read import read_picture
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.distributed import share
 from cgpipe.training.sets import find_training_masks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cgpipe.errors import DataError, MediaError
 from cgpipe.media.folders import find_pictures
-from cgpipe.media.masks import PictureMasks
+from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.training.config import TrainConfig
 
 

@@ -16,7 +16,8 @@ from results import Aim, Row, Table
 from settings import Settings
 from subjects import Subject, resnet, shipped
 
-from cgpipe.media.images import read_picture, write_picture
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.write import write_picture
 
 SCRIPT = Path(__file__).with_name("reference_loop.py")
 REFERENCE = "reference loop, ResNet-9"

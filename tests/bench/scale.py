@@ -29,7 +29,8 @@ from torch.nn import functional as F
 import cgpipe
 from cgpipe.engine.scale import add_change, mean_around, resize
 from cgpipe.media.folders import find_pictures
-from cgpipe.media.images import read_picture, write_picture
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.write import write_picture
 from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.metrics.evaluate import imagenet_class
 

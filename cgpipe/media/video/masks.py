@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.files import picture_format
 from cgpipe.media.frames import Frame, Unreadable
-from cgpipe.media.masks import Mask, confined, fit, lightness_of, read_mask, with_mask
+from cgpipe.media.pictures.formats import picture_format
+from cgpipe.media.pictures.masks import Mask, confined, fit, lightness_of, read_mask, with_mask
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.opening import open_source
 from cgpipe.media.video.sequences import is_sequence

@@ -16,9 +16,10 @@ import numpy as np
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import RGB, Colour
-from cgpipe.media.files import picture_format
 from cgpipe.media.frames import Frame, Pixels
-from cgpipe.media.images import read_picture, write_picture
+from cgpipe.media.pictures.formats import picture_format
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.write import write_picture
 from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Sink, Source
 from cgpipe.media.video.libav import writing

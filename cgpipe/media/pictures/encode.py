@@ -16,7 +16,7 @@ from PIL.ExifTags import Base
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
-from cgpipe.media.tags import Tags, add_to_tiff, into_bmp, into_jpeg, into_png
+from cgpipe.media.pictures.tags import Tags, add_to_tiff, into_bmp, into_jpeg, into_png
 
 QUALITY = 95
 """Of JPEG and WebP. JPEG keeps colour at full resolution (4:4:4): on photographs that is 6 dB for 30% more bytes."""

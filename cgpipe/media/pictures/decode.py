@@ -1,0 +1,93 @@
+"""Pixels of an opened picture.
+
+Pillow reads the header and the tags, and decodes all but two kinds: JPEG, for which OpenCV takes half the time, and
+16 bits a channel, of which Pillow keeps 8. OpenCV 4.12 is the first that refuses a JPEG cut short. (torchvision would
+decode JPEG as fast, but gives up its decoders, and the one for PNG brings the process down on a damaged file.) Both
+libraries release the interpreter's lock and can be called from several threads.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, TiffImagePlugin
+from PIL.ExifTags import Base
+
+from cgpipe.media.pictures.profiles import from_cmyk
+
+_Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
+
+
+def is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO")
+
+
+def bytes_of(file: io.BufferedReader, start: int = 0, count: int | None = None) -> bytearray:
+    """Bytes of the file, by default all of them; Pillow's place in it is kept."""
+    place = file.tell()
+    content = bytearray(file.seek(0, io.SEEK_END) if count is None else count)
+    file.seek(start)
+    file.readinto(content)
+    file.seek(place)
+    return content
+
+
+def decoded(image: Image.Image, file: io.BufferedReader, bits: int, reduced_to: int | None) -> _Array:
+    """Array of shape (height, width, 3 or 4): RGB, and opacity where there is any."""
+    if image.mode == "CMYK":
+        return np.array(from_cmyk(image))
+    if bits == 16:
+        return _decoded_deep(image, file)
+    if is_jpeg(image) and not _reduced(image, reduced_to):
+        return _decoded_by_opencv(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION, np.uint8)
+    if image.has_transparency_data:
+        return np.array(image.convert("RGBA"))
+    return np.array(image.convert("RGB"))  # which only decodes what is RGB already
+
+
+def _reduced(image: Image.Image, reduced_to: int | None) -> bool:
+    """Sets the image to be decoded at a fraction of its size, if that is wanted and possible."""
+    size = image.size
+    if reduced_to:
+        image.draft(None, (reduced_to, reduced_to))
+    return image.size != size
+
+
+def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsignedinteger[Any]]) -> _Array:
+    decoded: _Array | None = cv2.imdecode(np.frombuffer(bytes_of(file), np.uint8), flags)
+    if decoded is None or decoded.dtype != dtype:
+        raise ValueError("its pixels cannot be decoded")
+    return decoded
+
+
+def _decoded_deep(image: Image.Image, file: io.BufferedReader) -> _Array:
+    """16 bits a channel; OpenCV leaves two peculiarities of TIFF, inverted gray and premultiplied alpha, to us."""
+    decoded = _decoded_by_opencv(file, cv2.IMREAD_UNCHANGED, np.uint16)
+    pixels: _Array = cv2.cvtColor(decoded, _TO_RGB[decoded.shape[2] if decoded.ndim == 3 else 1])
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.tag_v2.get(Base.PhotometricInterpretation) == 0:
+            pixels = 65535 - pixels
+        if image.tag_v2.get(Base.ExtraSamples) == (1,):
+            opacity = np.maximum(pixels[..., 3:].astype(np.float32), 1) / 65535
+            pixels[..., :3] = np.minimum(np.rint(pixels[..., :3] / opacity), 65535)
+    return pixels
+
+
+_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
+
+TURNS: Mapping[int, Callable[[Any], Any]] = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+"""What makes pixels of an EXIF orientation upright."""

@@ -1,0 +1,29 @@
+"""What was in a picture file beside the RGB pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cgpipe.media.frames import Pixels
+from cgpipe.media.pictures.tags import Tags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureExtras:
+    """What was in a picture file beside the RGB pixels.
+
+    Args:
+        format: ``JPEG``, ``PNG``, ``WEBP``, ``TIFF`` or ``BMP``.
+        size: height and width in the file, upright; the pixels' own, unless they were read reduced.
+        bits: bits a channel in the file, 1 to 16.
+        gray: the file holds no colour.
+        alpha: opacity, shape (height, width), of the pixels' type; None if the file has none.
+        tags: profile, EXIF, XMP and resolution, as they fit upright RGB pixels.
+    """
+
+    format: str
+    size: tuple[int, int]
+    bits: int = 8
+    gray: bool = False
+    alpha: Pixels | None = None
+    tags: Tags = field(default_factory=Tags)

@@ -1,0 +1,75 @@
+"""Picture files out: whole ones, or none."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.files import atomic_write
+from cgpipe.media.frames import Pixels
+from cgpipe.media.pictures.encode import QUALITY, encode
+from cgpipe.media.pictures.extras import PictureExtras
+from cgpipe.media.pictures.formats import named_format, picture_format
+
+_Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
+
+
+def write_picture(
+    path: str | os.PathLike[str],
+    pixels: Pixels,
+    extras: PictureExtras | None = None,
+    *,
+    format: str | None = None,
+    quality: int | None = None,
+) -> None:
+    """Writes a whole picture file under ``path``, or none.
+
+    PNG and TIFF hold 16 bits, the others get 8. JPEG has no opacity: there the picture is laid on white. BMP holds
+    the resolution only. TIFF is not compressed, which on photographs would save a tenth and take ten times as long.
+
+    Args:
+        pixels: RGB, shape (height, width, 3), uint8 or uint16.
+        extras: what the picture was read with; None: nothing to give back.
+        format: as :func:`~cgpipe.media.pictures.formats.named_format` knows it; None: by the name's suffix, and where
+            that says nothing, the format that was read.
+        quality: of JPEG and WebP, 1 to 100, at 100 WebP loses nothing; None: :data:`QUALITY`.
+
+    Raises:
+        MediaError: the picture cannot be encoded in this format (too long a side), or the file not written.
+        UsageError: an unknown format or quality.
+    """
+    extras = extras or PictureExtras(format=picture_format(path) or "PNG", size=pixels.shape[:2])
+    kind = named_format(format) if format else picture_format(path) or extras.format
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"quality {quality} is not between 1 and 100")
+    encoded = encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality or QUALITY)
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(encoded)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _composed(pixels: _Array, alpha: _Array | None, kind: str) -> _Array:
+    """What the encoder of this format takes: (height, width, 3 or 4), in the depth that the format holds."""
+    pixels = _in_depth(pixels, pixels.dtype if kind in ("PNG", "TIFF") else np.dtype(np.uint8))
+    if alpha is None:
+        return pixels
+    alpha = _in_depth(alpha, pixels.dtype)
+    if kind != "JPEG":
+        return np.dstack([pixels, alpha])
+    white = np.iinfo(pixels.dtype).max
+    opacity = alpha[..., None].astype(np.float32) / white
+    return np.rint(pixels * opacity + white * (1 - opacity)).astype(pixels.dtype)
+
+
+def _in_depth(values: _Array, dtype: np.dtype[Any]) -> _Array:
+    if values.dtype == dtype:
+        return values
+    if dtype == np.uint8:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return values.astype(np.uint16) * np.uint16(257)
