@@ -97,6 +97,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
         {"diffaugment": "color,translation,cutout", "norm": "batch", "sync_batchnorm": True},
         {"method": "fastcut", "norm": "none"},
         {"moment_weight": 2.0, "norm": "none"},
+        {"motion_weight": 2.0, "norm": "none"},
     ],
 )
 def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, settings: dict[str, Any]) -> None:

@@ -198,7 +198,7 @@ def test_a_run_killed_at_random_ends_like_one_that_was_not(
     recipe: Path, tmp_path: Path, method: str, kills: int
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(config_of(recipe, whole, epochs=8, method=method))
+    train(config_of(recipe, whole, epochs=8, method=method, motion_weight=1.0))
     chance = random.Random(0)
     for attempt in range(kills):
         with start(recipe, killed, workers=attempt % 3, resume=attempt > 0, method=method) as process:
@@ -214,7 +214,7 @@ def test_a_run_killed_at_random_ends_like_one_that_was_not(
 
 def start(recipe: Path, run: Path, workers: int, *, resume: bool, method: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--workers", str(workers)]
-    command += ["--epochs", "8", "--method", method]
+    command += ["--epochs", "8", "--method", method, "--motion-weight", "1"]
     command += ["--checkpoint_dir", str(run), "--results-dir", str(run / "results"), "--no-publish"]
     return subprocess.Popen([*command, "--resume"] if resume else command)
 

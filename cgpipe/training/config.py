@@ -49,6 +49,7 @@ class Stage:
     idt_coef: float | None = None
     moment_weight: float | None = None
     background_weight: float | None = None
+    motion_weight: float | None = None
     batch_size: int | None = None
     load_min: int | None = None
     load_height: int | None = None
@@ -112,6 +113,11 @@ class TrainConfig:
         "to stay horses: try 1.",
     )
     background_weight: float = _setting(10.0, "Weight of what changes outside the masks, where there are any.")
+    motion_weight: float = _setting(
+        0.0,
+        "Weight of what keeps video still: the translation of a moved picture shall be the moved translation. Stripes "
+        "take 5, brush strokes 1 to 2. 0: none.",
+    )
     gan_loss: GanLoss = _setting("lsgan", "The adversarial loss.")
     label_smoothing: float = _setting(0.0, "What is taken off the 1 that real pictures shall be judged.")
     diffaugment: str = _setting(
@@ -210,6 +216,7 @@ class TrainConfig:
                 "feature_weight",
                 "moment_weight",
                 "background_weight",
+                "motion_weight",
                 "workers",
                 "threads",
                 "head_start",

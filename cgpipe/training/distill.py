@@ -31,6 +31,7 @@ from cgpipe.training.device import choose_arithmetic
 from cgpipe.training.distill_config import DistillConfig
 from cgpipe.training.distributed import is_member
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss
+from cgpipe.training.motion import motion_loss
 from cgpipe.training.networks import Judge
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.recipe import plain_settings
@@ -196,6 +197,8 @@ class Distiller(Run):
                 losses["perceptual"] = config.perceptual_weight * feature_distance(features, wanted_features)
             if self.judge is not None:
                 losses["adversarial"] = config.adversarial_weight * generator_loss(self.judge(made, features))
+            if config.motion_weight:
+                losses["motion"] = config.motion_weight * motion_loss(self.student, pictures, made)
         return losses, made.detach(), [feature.detach() for feature in features] if features else None
 
     def _judge_loss(

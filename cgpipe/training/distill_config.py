@@ -51,6 +51,10 @@ class DistillConfig:
     pixel_weight: float = setting(10.0, "Weight of the distance from the teacher's pixels.")
     perceptual_weight: float = setting(1.0, "Weight of the distance from the teacher's in pretrained features.")
     adversarial_weight: float = setting(1.0, "Weight of the discriminator's say, where there are real pictures.")
+    motion_weight: float = setting(
+        0.0,
+        "Weight of what keeps video still: the translation of a moved picture shall be the moved translation. 0: none.",
+    )
     ndf: int = setting(32, "Width of the discriminator's first layer.")
     feature_weight: float = setting(0.5, "Weight of each discriminator head on pretrained features; 0: none.")
     feature_taps: tuple[int, ...] = setting((4, 10), "Blocks of EfficientNet-Lite0 whose features are used.")
@@ -83,6 +87,7 @@ class DistillConfig:
             ),
             not_negative=(
                 *("decay", "pixel_weight", "perceptual_weight", "adversarial_weight", "feature_weight"),
+                "motion_weight",
                 *("workers", "threads", "watch_every"),
             ),
         )

@@ -15,6 +15,7 @@ from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import WeightedLogits, discriminator_loss, generator_loss, gradient_penalty
 from cgpipe.training.moments import FeatureMoments
+from cgpipe.training.motion import motion_loss
 from cgpipe.training.networks import Judge
 
 Losses = dict[str, torch.Tensor]
@@ -112,6 +113,21 @@ class Method(nn.Module, ABC):
                 change = (fake[target].float() - real[source]).abs()
                 outside = ((1 - real[f"mask_{source}"]) * change).mean()
                 losses[f"background_{source}"] = config.background_weight * outside
+        return losses
+
+    def motion_losses(self, translated: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
+        """What it costs that translations do not move with their pictures, in which they would shimmer on video.
+
+        Args:
+            translated: what was translated, by domain.
+            fake: what was made of it.
+            config: the settings in force.
+        """
+        losses: Losses = {}
+        for source, target in (("a", "b"), ("b", "a")):
+            if config.motion_weight and target in fake and not self._is_frozen(MAKER[target]):
+                distance = motion_loss(self.generators[MAKER[target]], translated[source], fake[target])
+                losses[f"motion_{source}"] = config.motion_weight * distance
         return losses
 
     def judged(self, domain: str, *batches: torch.Tensor) -> list[WeightedLogits]:

@@ -74,13 +74,15 @@ class CUT(Method):
         source, target = real[self.source], real[self.target]
         # Drawn on the CPU, whose random state a run keeps.
         flipped = self.variant.flips and bool(torch.rand(()) < 0.5)
-        fake = {self.target: self.generator(source.flip(3) if flipped else source)}
+        translated = source.flip(3) if flipped else source
+        fake = {self.target: self.generator(translated)}
         weight = config.nce_weight or self.variant.weight
         if self.variant.identity:
             weight /= 2
         losses = self.realism_losses(real, fake, config)
         upright = {self.target: fake[self.target].flip(3)} if flipped else fake
         losses |= self.background_losses(real, upright, config)
+        losses |= self.motion_losses({self.source: translated}, fake, config)
         losses[f"nce_{self.source}"] = weight * self.nce_loss(source, fake[self.target], flipped=flipped)
         if self.variant.identity:
             losses[f"nce_{self.target}"] = weight * self.nce_loss(target, self.generator(target))

@@ -34,6 +34,7 @@ class CycleGAN(Method):
         fake_a, *same_a = self.translated("b_to_a", b, *([a] if identity else []))
         fake = {"b": fake_b, "a": fake_a}
         losses = self.realism_losses(real, fake, config) | self.background_losses(real, fake, config)
+        losses |= self.motion_losses(real, fake, config)
         lamda_b = config.lamda if config.lamda_b < 0 else config.lamda_b
         if config.lamda:
             losses["cycle_a"] = config.lamda * cycle_loss(self.b_to_a(fake_b), a)
