@@ -43,7 +43,7 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(autouse=True)
 def no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is installed, no test downloads the weights of Inception."""
-    monkeypatch.setattr("cgpipe.metrics.inception.find_spec", lambda name: None)
+    monkeypatch.setattr("cgpipe.evaluation.inception.find_spec", lambda name: None)
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ import pytest
 from click.testing import CliRunner
 
 from cgpipe.cli import cli
+from cgpipe.data import download as datasets
+from cgpipe.data.download import KnownDataset, digest_of, download, fetch
 from cgpipe.errors import DataError, UsageError
-from cgpipe.training import datasets
-from cgpipe.training.datasets import KnownDataset, digest_of, download, fetch
 
 
 @dataclass

@@ -20,11 +20,11 @@ from click.testing import CliRunner
 from reference_networks import junyanz_resnet, randomise
 
 from cgpipe.cli import cli
+from cgpipe.data.unpaired import load_rgb, to_network_range
 from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
-from cgpipe.metrics.evaluate import Evaluation, Evaluator
+from cgpipe.evaluation.evaluator import Evaluation, Evaluator
 from cgpipe.models import Model, ModelCard, find_model, load_model, save_model
 from cgpipe.networks import Generator, build_generator
-from cgpipe.training.data import load_rgb, to_network_range
 from cgpipe.training.distill import Distiller, distill, feature_distance, find_sides, load_teacher
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 from cgpipe.training.run import Progress

@@ -150,7 +150,7 @@ REFUSED = (
     "Error: A batch of 3 cannot be shared out equally among 2 processes: make --batch-size a multiple of their number, "
     "or start fewer."
 )
-LAUNCH = "import sys; from cgpipe.training.distributed import launch; sys.exit(launch(sys.argv[1:], processes=2))"
+LAUNCH = "import sys; from cgpipe.parallel import launch; sys.exit(launch(sys.argv[1:], processes=2))"
 
 
 @contextmanager

@@ -19,12 +19,12 @@ from reference_networks import junyanz_resnet, randomise
 
 from cgpipe.cli import cli
 from cgpipe.errors import CgpipeError, CgpipeWarning, DataError, MediaError, UsageError
-from cgpipe.metrics.efficientnet import EfficientNetLite
-from cgpipe.metrics.evaluate import Evaluator
-from cgpipe.metrics.inception import Inception, has_inception, load_extractor
-from cgpipe.metrics.scales import by_side, kid_by_side
+from cgpipe.evaluation.evaluate import evaluate
+from cgpipe.evaluation.evaluator import Evaluator
+from cgpipe.evaluation.inception import Inception, has_inception, load_extractor
+from cgpipe.evaluation.scales import by_side, kid_by_side
 from cgpipe.models import load_model
-from cgpipe.training.testing import evaluate
+from cgpipe.networks.efficientnet import EfficientNetLite
 
 FileModel = Callable[..., Path]
 
@@ -153,7 +153,7 @@ def test_what_changes_outside_masks(dataset: Path, tmp_path: Path) -> None:
 def test_figures_and_scales_are_recorded(
     dataset: Path, tmp_path: Path, file_model: FileModel, models_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgpipe.training.testing.kid_by_side", partial(kid_by_side, sides=(32, 64)))
+    monkeypatch.setattr("cgpipe.evaluation.record.kid_by_side", partial(kid_by_side, sides=(32, 64)))
     path = file_model(tmp_path, "red", "blue", quality={"before": 1})
     weights = load_model(path).generator.state_dict()
     report = evaluate(str(path), dataset, size=32, record=True)
@@ -253,7 +253,7 @@ def no_connection(fpath: str) -> None:
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
     """Makes one of the packages with Inception be there and no other, with modules that hold what they are given."""
-    monkeypatch.setattr("cgpipe.metrics.inception.user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr("cgpipe.evaluation.inception.user_cache_path", lambda name: tmp_path / "cache")
 
     def forget() -> None:
         has_inception.cache_clear()
@@ -261,7 +261,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
     def make(package: str = "", **modules: dict[str, object]) -> None:
         forget()
-        monkeypatch.setattr("cgpipe.metrics.inception.find_spec", lambda name: name == package)
+        monkeypatch.setattr("cgpipe.evaluation.inception.find_spec", lambda name: name == package)
         monkeypatch.setitem(sys.modules, package, ModuleType(package))
         for name, holds in modules.items():
             module = ModuleType(f"{package}.{name}")

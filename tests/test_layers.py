@@ -12,14 +12,20 @@ PACKAGE = Path(__file__).parent.parent / "cgpipe"
 
 BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "parallel": {"errors"},
+    "recipe": {"errors"},
     "networks": {"errors"},
     "media": {"errors"},
     "models": {"errors", "networks", "media"},
     "engine": {"errors", "networks", "media", "models"},
-    "metrics": {"errors", "networks", "media", "models", "engine"},
+    "data": {"errors", "parallel", "recipe", "media", "models"},
+    "evaluation": {"errors", "networks", "media", "models", "engine", "data"},
     "jobs": {"errors", "networks", "media", "models", "engine"},
-    "training": {"errors", "networks", "media", "models", "engine", "metrics"},
-    "cli": {"errors", "networks", "media", "models", "engine", "metrics", "jobs", "training"},
+    "training": {"errors", "parallel", "recipe", "networks", "media", "models", "engine", "data", "evaluation"},
+    "cli": {
+        *("errors", "parallel", "recipe", "networks", "media", "models", "engine", "data", "evaluation"),
+        *("jobs", "training"),
+    },
     "__main__": {"cli"},
     "__init__": {"errors", "media", "models", "engine", "jobs"},
 }

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cgpipe.errors import DataError, MissingDependencyError, ModelError, UsageError
-from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
-from cgpipe.metrics.evaluate import Evaluation, Evaluator, imagenet_class
-from cgpipe.metrics.scales import share_by_side, working_scales
-from cgpipe.metrics.scores import fid, kid, top1_share
+from cgpipe.evaluation.evaluator import Evaluation, Evaluator, imagenet_class
+from cgpipe.evaluation.scales import share_by_side, working_scales
+from cgpipe.evaluation.scores import fid, kid, top1_share
+from cgpipe.networks.efficientnet import EfficientNetLite, Variant
 
 VARIANTS: tuple[Variant, ...] = ("lite0", "lite1", "lite2")
 

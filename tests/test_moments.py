@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training import moments as module
 from cgpipe.training.config import Stage, TrainConfig
 from cgpipe.training.methods import build_method

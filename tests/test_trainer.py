@@ -28,14 +28,14 @@ from click.testing import CliRunner
 from cgpipe.cli import cli
 from cgpipe.cli.bar import TrainingBar
 from cgpipe.errors import DataError, MissingDependencyError, TrainingError, UsageError
+from cgpipe.evaluation.runs import record
+from cgpipe.evaluation.runs import test as run_test
 from cgpipe.models import find_model, load_model
 from cgpipe.networks.compact import CompactGenerator
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.methods.cut import Projection
 from cgpipe.training.run import Progress
 from cgpipe.training.state import load_state, save_state
-from cgpipe.training.testing import record
-from cgpipe.training.testing import test as run_test
 from cgpipe.training.trainer import Trainer, train
 
 RECIPE = """
@@ -353,11 +353,11 @@ def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_
     run = tmp_path / "run"
     config = config_of(recipe, run, epochs=1)
     train(config)
-    report = run_test(config, size=64)
+    report = run_test(config, config.checkpoint_dir, config.results_dir, size=64)
     assert [path.name for path in report.grids] == ["red2blue-0001.jpg", "blue2red-0001.jpg"]
     assert all(cv2.imread(str(path)).shape == (3 * 64 + 16, 2 * 64 + 12, 3) for path in report.grids)
     assert {d: e.input_count for d, e in report.evaluations.items()} == {("red", "blue"): 2, ("blue", "red"): 2}
-    assert record(config, report) == [run / "red2blue.safetensors", run / "blue2red.safetensors"]
+    assert record(config, run, report) == [run / "red2blue.safetensors", run / "blue2red.safetensors"]
     quality = load_model(run / "red2blue.safetensors").card.quality["dataset/testA at 64"]
     assert quality["pictures"] == 2
     assert quality["mean_change_of_255"] == round(report.evaluations["red", "blue"].mean_change, 2)
@@ -378,10 +378,10 @@ def test_a_one_sided_run_makes_one_model_and_shows_and_measures_it(
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert f"nce_{side}" in lines[0] and not any("cycle" in key or "identity" in key for key in lines[0])
     assert f"kid_x1000_{name}" in lines[-1]
-    shown = run_test(config_of(recipe, run), size=64)  # the folder says what there is
+    shown = run_test(config, run, config.results_dir, size=64)  # the folder says what there is
     assert list(shown.evaluations) == [(source, target)]
     assert shown.evaluations[source, target].inputs == f"dataset/test{side.upper()}"
-    assert record(config, shown) == [run / f"{name}.safetensors"]
+    assert record(config, run, shown) == [run / f"{name}.safetensors"]
 
 
 @pytest.mark.parametrize("method", ["cyclegan", "cut"])

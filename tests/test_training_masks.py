@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cgpipe.data.dataset import find_training_masks, find_training_pictures
+from cgpipe.data.unpaired import UnpairedPictures, training_batches
 from cgpipe.errors import DataError, UsageError
 from cgpipe.training.config import TrainConfig
-from cgpipe.training.data import UnpairedPictures, training_batches
 from cgpipe.training.methods import build_method
-from cgpipe.training.sets import find_training_masks, find_training_pictures
 
 SIDE = 48
 

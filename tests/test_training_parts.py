@@ -14,20 +14,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cgpipe.data.dataset import find_sample_pictures, find_training_pictures, sets_to_test_on
+from cgpipe.data.pictures import find_pictures
+from cgpipe.data.unpaired import Place, UnpairedPictures, augment, epoch_length, load_rgb, training_batches
 from cgpipe.errors import DataError, TrainingError, UsageError
-from cgpipe.media.folders import find_pictures
 from cgpipe.networks import GENERATORS, build_generator
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import Stage, TrainConfig, load_config
-from cgpipe.training.data import Place, UnpairedPictures, augment, epoch_length, load_rgb, training_batches
 from cgpipe.training.device import choose_arithmetic
 from cgpipe.training.distill_config import load_distill_config
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, patch_nce
 from cgpipe.training.methods import build_method
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.schedule import Plateau, learning_rate_factor
-from cgpipe.training.sets import find_sample_pictures, find_training_pictures, sets_to_test_on
 from cgpipe.training.state import load_state, save_state
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cgpipe.errors import DataError
-from cgpipe.metrics.scales import share_by_side, translate_at, working_scales
+from cgpipe.evaluation.scales import share_by_side, translate_at, working_scales
 from cgpipe.networks import build_generator
 
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from cgpipe.data.pictures import find_pictures
 from cgpipe.errors import CgpipeError
-from cgpipe.media.folders import find_pictures
-from cgpipe.metrics.efficientnet import EfficientNetLite
-from cgpipe.metrics.evaluate import imagenet_class, load_picture
+from cgpipe.evaluation.evaluator import imagenet_class, load_picture
+from cgpipe.networks.efficientnet import EfficientNetLite
 
 CLASSES = ("sorrel", "zebra")
 SIDE = 448

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cgpipe.data.pictures import find_pictures
+from cgpipe.data.unpaired import load_rgb
 from cgpipe.errors import CgpipeError
-from cgpipe.media.folders import find_pictures
-from cgpipe.training.data import load_rgb
 
 BLACK, WHITE = 30, 80
 """Levels of 255, averaged around each place: what is dark, and what is not."""

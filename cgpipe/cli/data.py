@@ -19,7 +19,7 @@ def command() -> None:
 @command.command("list")
 def list_() -> None:
     """List the datasets that can be fetched by name."""
-    from cgpipe.training.datasets import DATASETS
+    from cgpipe.data.download import DATASETS
 
     width = max(map(len, DATASETS))
     for name, known in DATASETS.items():
@@ -43,7 +43,7 @@ def fetch_(name: str, **options: Any) -> None:
 
     NAME is one of `cgpipe data list`, or with --url what to call the folder.
     """
-    from cgpipe.training.datasets import fetch
+    from cgpipe.data.download import fetch
 
     with ByteBar(name) as bar:
         report = fetch(name, on_bytes=bar.show, **options)

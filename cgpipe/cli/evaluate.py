@@ -53,7 +53,7 @@ def command(class_name: str, **options: Any) -> None:
     and Lite2 (extra cgpipe[metrics]), and by Inception where torch-fidelity or clean-fid is. Each figure stands with
     the pictures, the size and the weights that it was measured with. Without DATASET, name --inputs and --reference.
     """
-    from cgpipe.training.testing import evaluate
+    from cgpipe.evaluation.evaluate import evaluate
 
     chosen = None if class_name == "none" else class_name
     report = evaluate(**options, class_name=chosen, on_grid=lambda path: click.echo(f"Wrote {path}", err=True))

@@ -147,8 +147,8 @@ def export(model: str, format: Format, output: Path | None, with_normalisation: 
 
 
 def _export_int8(entry: Entry, path: Path, pictures: Path) -> None:
+    from cgpipe.data.pictures import find_pictures
     from cgpipe.engine.quantise import export_int8
-    from cgpipe.media.folders import find_pictures
     from cgpipe.models import load_any
 
     done = export_int8(load_any(entry.path), path, find_pictures(pictures))

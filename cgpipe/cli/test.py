@@ -10,7 +10,7 @@ import click
 from cgpipe.training.config import TrainConfig, load_config
 
 if TYPE_CHECKING:
-    from cgpipe.training.testing import TestReport
+    from cgpipe.evaluation.runs import TestReport
 
 
 @click.command()
@@ -30,18 +30,25 @@ def command(recipe: Path | None, size: int, figures: bool, keep: bool, **setting
     config = load_config(recipe, {name: value for name, value in settings.items() if value is not None})
     if keep and not figures:
         raise click.UsageError("--record needs figures: leave out --no-figures.")
-    from cgpipe.training.testing import record
+    from cgpipe.evaluation.runs import record
 
     report = show_test(config, size=size, figures=figures)
-    for path in record(config, report) if keep else ():
+    for path in record(config, config.checkpoint_dir, report) if keep else ():
         click.echo(f"Recorded in {path}")
 
 
 def show_test(config: TrainConfig, *, size: int = 256, figures: bool = True) -> TestReport:
     """Tests, and prints what was written and measured."""
-    from cgpipe.training.testing import test
+    from cgpipe.evaluation.runs import test
 
-    report = test(config, size=size, figures=figures, on_grid=lambda path: click.echo(f"Wrote {path}", err=True))
+    report = test(
+        config,
+        config.checkpoint_dir,
+        config.results_dir,
+        size=size,
+        figures=figures,
+        on_grid=lambda path: click.echo(f"Wrote {path}", err=True),
+    )
     for evaluation in report.evaluations.values():
         click.echo("\n" + evaluation.to_markdown())
     return report

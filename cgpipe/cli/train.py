@@ -33,8 +33,8 @@ def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -
     if testing:
         show_test(config)
         return
+    from cgpipe.parallel import is_first, is_member, launch
     from cgpipe.training.device import gpus_of
-    from cgpipe.training.distributed import is_first, is_member, launch
     from cgpipe.training.trainer import train
 
     if "," in config.gpu_ids and not is_member():

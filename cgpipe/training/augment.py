@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch.nn import functional as F
 
-from cgpipe.training.distributed import in_all, share
+from cgpipe.parallel import in_all, share
 
 
 def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cgpipe.training.distributed import add_up, process_count
+from cgpipe.parallel import add_up, process_count
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):

@@ -12,22 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from cgpipe.data.settings import DataSettings
 from cgpipe.errors import UsageError
-from cgpipe.training.recipe import read_recipe
-from cgpipe.training.recipe import setting as _setting
+from cgpipe.models.card import plain_name
+from cgpipe.recipe import read_recipe
+from cgpipe.recipe import setting as _setting
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 MethodName = Literal["cyclegan", "cut", "fastcut"]
 Direction = Literal["AtoB", "BtoA"]
-Preprocess = Literal[
-    "resize_and_crop",
-    "scale_width",
-    "scale_width_and_crop",
-    "scale_shortest",
-    "scale_shortest_and_crop",
-    "crop",
-    "none",
-]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 TAPS = (
@@ -59,37 +52,15 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(DataSettings):
     """Everything that decides how a run goes.
 
     Raises:
         UsageError: a value is out of its range, or two values contradict one another.
     """
 
-    dataset_dir: Path = _setting(
-        Path("datasets/horse2zebra"), "Folder with trainA and trainB, optionally testA, testB."
-    )
-    domain_a: Path | None = _setting(
-        None,
-        "Pictures of domain A, in place of those in --dataset-dir: a folder by any name, or a list, which is a .txt "
-        "file with a path on each line, relative to its folder.",
-        files=True,
-    )
-    domain_b: Path | None = _setting(None, "The same of domain B.", files=True)
-    test_a: Path | None = _setting(None, "The same of domain A for sample grids and measurements.", files=True)
-    test_b: Path | None = _setting(None, "The same of domain B.", files=True)
-    masks_a: Path | None = _setting(
-        None,
-        "Masks for the training pictures of domain A: a folder of pictures of the same names, or one for all. White "
-        "may change; what changes elsewhere costs --background-weight.",
-        files=True,
-    )
-    masks_b: Path | None = _setting(None, "The same of domain B.", files=True)
     checkpoint_dir: Path = _setting(Path("checkpoints/horse2zebra"), "Folder for the run's state and model files.")
     results_dir: Path = _setting(Path("results/horse2zebra"), "Folder for sample grids.")
-    source: str = _setting("horse", "What domain A shows, for --from and --to.")
-    target: str = _setting("zebra", "What domain B shows.")
-
     licence: str = _setting("unknown", "Licence of the models, as an SPDX identifier, for their headers.")
 
     method: MethodName = _setting(
@@ -102,7 +73,6 @@ class TrainConfig:
     lr_policy: Policy = _setting("linear", "How the learning rate falls.")
     decay_epoch: int = _setting(8, "Epoch from which the learning rate falls, by linear or cosine to 0.")
     lr_step: int = _setting(50, "Epochs from one fall to the next, by step; without progress until a fall, by plateau.")
-    batch_size: int = _setting(2, "Pictures of each domain a step.")
     lr: float = _setting(2e-4, "Learning rate of Adam (betas 0.5, 0.999).")
     lamda: float = _setting(10.0, "Weight of the cycle loss of cyclegan.")
     lamda_b: float = _setting(-1.0, "That of B to A and back, where it is to differ; -1: --lamda for both.")
@@ -126,21 +96,6 @@ class TrainConfig:
     freeze: str = _setting(
         "", "Networks that do not learn, of a_to_b,b_to_a,judge_a,judge_b, those that the method has."
     )
-
-    preprocess: Preprocess = _setting(
-        "resize_and_crop",
-        "What is done to each picture. resize_and_crop: brought to --load-width by --load-height, whatever its shape, "
-        "and cropped. scale_width: brought to the width --load-width in its own shape. scale_shortest: its shorter "
-        "side brought to --load-height. With _and_crop these are cropped too. crop: a crop of the picture as it is. "
-        "none: the picture as it is. Where a crop does not fit, the picture is enlarged until it does. Without one, "
-        "sides are brought to the nearest that the generator takes, and --batch-size must be 1.",
-    )
-    flip: bool = _setting(True, "Mirror half of the pictures, at random.")
-    load_height: int = _setting(280, "Height to which pictures are resized before the crop.")
-    load_width: int = _setting(280, "Width to which pictures are resized before the crop.")
-    load_min: int = _setting(140, "Resize to a random size between this height and --load-height; 0: no variation.")
-    crop_height: int = _setting(128, "Height of the random crop.")
-    crop_width: int = _setting(128, "Width of the random crop.")
 
     gen_net: str = _setting(
         "compact",
@@ -173,7 +128,6 @@ class TrainConfig:
     head_start: int = _setting(0, "First steps in which only the discriminators learn: for generators that know much.")
     pool_size: int = _setting(50, "Translated pictures kept to train the discriminators on; 0: only the newest.")
     ema: float = _setting(0.999, "Share of the old in the running average of weights that is shipped; 0: no average.")
-    seed: int = _setting(0, "Makes a run repeatable.")
 
     gpu_ids: str = _setting("auto", "GPUs to use, such as 0, or 0,1 with a process for each; -1 for the CPU.")
     sync_batchnorm: bool = _setting(False, "With norm batch and several processes: by the statistics of all.")
@@ -184,7 +138,6 @@ class TrainConfig:
         "on a CPU nothing is compiled: it would gain nothing.",
     )
     threads: int = _setting(0, "CPU threads; 0: as many as torch chooses.")
-    workers: int = _setting(0, "Processes that prepare pictures; 0: none.")
     log_every: int = _setting(50, "Steps between lines of metrics.jsonl.")
     sample_every: int = _setting(1000, "Steps between sample grids.")
     save_every: int = _setting(500, "Steps between saves.")
@@ -230,7 +183,7 @@ class TrainConfig:
         if self.source == self.target:
             raise UsageError(f"Both domains are called {self.source!r}: give them different names.")
         for config in (self, *(self._merged(stage) for stage in self.stages)):
-            config._check_sizes()
+            config.check_sizes()
         self._check_method()
         self._check_losses()
         self._check_taps()
@@ -276,6 +229,8 @@ class TrainConfig:
             raise UsageError(f"label_smoothing must be at least 0 and less than 1, not {self.label_smoothing}.")
         if self.label_smoothing and self.gan_loss not in ("lsgan", "vanilla"):
             raise UsageError(f"{self.gan_loss} has no labels to smooth: leave out label_smoothing, or take lsgan.")
+        if not self.crops and self.gan_loss == "wgan-gp":
+            raise UsageError("wgan-gp mixes pictures of both kinds, which must have one size: choose a crop.")
         if self.gan_loss == "wgan-gp" and self.norm == "batch":
             raise UsageError("wgan-gp penalises each picture alone, which batch norm mixes: use norm instance or none.")
 
@@ -287,33 +242,6 @@ class TrainConfig:
                 raise UsageError(
                     f"{name} takes blocks of EfficientNet-{network}, 0 to {last} in rising order, not {list(taps)}."
                 )
-
-    @property
-    def crops(self) -> bool:
-        """Whether all pictures have the size of the crop in the end."""
-        return self.preprocess.endswith("crop")
-
-    def _check_sizes(self) -> None:
-        if not self.crops and self.batch_size > 1:
-            raise UsageError(
-                f"With preprocess {self.preprocess} pictures have sizes of their own, which make no batch: set "
-                "batch_size to 1, or crop."
-            )
-        if not self.crops and self.gan_loss == "wgan-gp":
-            raise UsageError("wgan-gp mixes pictures of both kinds, which must have one size: choose a crop.")
-        if self.load_min > self.load_height:
-            raise UsageError(
-                f"Pictures cannot be resized to a height between load_min {self.load_min} and load_height "
-                f"{self.load_height}: make load_min smaller, or 0 for the one height."
-            )
-        if self.preprocess != "resize_and_crop":
-            return
-        smallest = self.load_min or self.load_height
-        if self.crop_height > smallest or self.crop_width > self.load_width * smallest // self.load_height:
-            raise UsageError(
-                f"A crop of {self.crop_width}x{self.crop_height} does not fit into pictures of height {smallest}: "
-                "make crop_height and crop_width smaller, or load_min, load_height and load_width larger."
-            )
 
     def _merged(self, stage: Stage) -> TrainConfig:
         changes = {k: v for k, v in asdict(stage).items() if v is not None and k != "from_epoch"}
@@ -355,7 +283,7 @@ class TrainConfig:
 
     def model_path(self, source: str, target: str) -> Path:
         """Where the run keeps the model of one direction."""
-        return self.checkpoint_dir / f"{source}2{target}.safetensors"
+        return self.checkpoint_dir / f"{plain_name(source, target)}.safetensors"
 
     def generator_settings(self) -> dict[str, Any]:
         """Keyword arguments for :func:`cgpipe.networks.build_generator`."""

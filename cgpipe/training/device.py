@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cgpipe.errors import UsageError
-from cgpipe.training.distributed import place_on_machine
+from cgpipe.parallel import place_on_machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,27 +18,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cgpipe.data.dataset import sides_of
+from cgpipe.data.pictures import find_pictures
+from cgpipe.data.unpaired import UnpairedPictures, epoch_length, training_batches
 from cgpipe.engine.compiling import can_compile, keep_compiled
 from cgpipe.errors import MissingDependencyError, UsageError
-from cgpipe.media.folders import find_pictures
-from cgpipe.metrics.efficientnet import EfficientNetLite
+from cgpipe.evaluation.grids import load_samples
 from cgpipe.models import Model, ModelCard, find_model, load_any
 from cgpipe.models.card import UNKNOWN
 from cgpipe.networks import Generator, all_settings, build_generator
+from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
-from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
+from cgpipe.parallel import is_member
+from cgpipe.recipe import plain_settings
 from cgpipe.training.device import choose_arithmetic
 from cgpipe.training.distill_config import DistillConfig
-from cgpipe.training.distributed import is_member
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss
 from cgpipe.training.motion import motion_loss
 from cgpipe.training.networks import Judge
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
-from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
-from cgpipe.training.samples import load_samples
 from cgpipe.training.schedule import learning_rate_factor
-from cgpipe.training.sides import sides_of
 from cgpipe.training.warm_start import warm_start
 
 SAMPLES = 6

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cgpipe.data.settings import Way
 from cgpipe.errors import UsageError
+from cgpipe.recipe import read_recipe, require, setting
 from cgpipe.training.config import TrainConfig
-from cgpipe.training.recipe import read_recipe, require, setting
-from cgpipe.training.sides import Way
 
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from cgpipe.parallel import in_all, share
 from cgpipe.training.config import GanLoss
-from cgpipe.training.distributed import in_all, share
 
 WeightedLogits = Sequence[tuple[float, torch.Tensor]]
 """Maps of logits, each with its weight in the sum."""

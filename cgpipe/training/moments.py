@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgpipe.metrics.efficientnet import EfficientNetLite
-from cgpipe.training.distributed import add_up, in_all
+from cgpipe.networks.efficientnet import EfficientNetLite
+from cgpipe.parallel import add_up, in_all
 
 REMEMBERED = 1000
 """Real pictures whose statistics are averaged, about; fewer at first."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.networks.discriminators import FeatureHeads, PooledHead, build_discriminator
+from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import WeightedLogits
 

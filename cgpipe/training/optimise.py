@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import increment_version
 
-from cgpipe.training.distributed import average_gradients
+from cgpipe.parallel import average_gradients
 
 
 def adam(network: nn.Module, lr: float) -> torch.optim.Adam:

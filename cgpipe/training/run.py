@@ -13,20 +13,20 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
+from cgpipe.data.dataset import sides_of
 from cgpipe.engine.compiling import compiled_or_eager
 from cgpipe.engine.memory import FOR_TRAINING, keep_freed_memory
 from cgpipe.errors import MediaError, ModelError, TrainingError
+from cgpipe.evaluation.grids import grid_of, save_grid
+from cgpipe.evaluation.watch import Watch
 from cgpipe.models import Model, ModelCard, save_model, user_models_folder
+from cgpipe.parallel import any_of, in_all, is_first, require_alike
+from cgpipe.recipe import plain_settings
 from cgpipe.training.board import Board
 from cgpipe.training.device import Arithmetic
-from cgpipe.training.distributed import any_of, in_all, is_first, require_alike
 from cgpipe.training.metrics_log import MetricsLog
-from cgpipe.training.recipe import plain_settings
-from cgpipe.training.samples import grid_of, save_grid
-from cgpipe.training.sides import sides_of
 from cgpipe.training.signals import stop_on_signals
 from cgpipe.training.state import KEPT, load_state, save_state
-from cgpipe.training.watch import Watch
 
 STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cgpipe.training.distributed import is_member
+from cgpipe.parallel import is_member
 
 
 @contextmanager

@@ -11,23 +11,23 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from cgpipe.data.dataset import find_sample_pictures, find_training_pictures, sets_to_test_on
+from cgpipe.data.unpaired import UnpairedPictures, epoch_length, training_batches
 from cgpipe.engine.compiling import can_compile
+from cgpipe.evaluation.grids import load_samples, sample_rows
 from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, all_settings
+from cgpipe.parallel import average, gather, require_shares, share, together
+from cgpipe.recipe import plain_settings
 from cgpipe.training.batch_norm import synchronise
 from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import TrainConfig
-from cgpipe.training.data import UnpairedPictures, epoch_length, training_batches
 from cgpipe.training.device import Arithmetic, choose_arithmetic
-from cgpipe.training.distributed import average, gather, require_shares, share, together
 from cgpipe.training.methods import Losses, Method, Pictures, build_method
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.pool import ImagePool
-from cgpipe.training.recipe import plain_settings
 from cgpipe.training.run import Progress, Run, TrainReport
-from cgpipe.training.samples import load_samples, sample_rows
 from cgpipe.training.schedule import Plateau, learning_rate_factor
-from cgpipe.training.sets import find_sample_pictures, find_training_pictures, sets_to_test_on
 from cgpipe.training.warm_start import warm_start
 
 SAMPLES = 6
@@ -45,7 +45,7 @@ def train(
 ) -> TrainReport:
     """Trains until the last epoch is done, or until SIGINT or SIGTERM asks to stop, and saves.
 
-    Started by torchrun, it is one of several processes that share out each batch (:mod:`cgpipe.training.distributed`).
+    Started by torchrun, it is one of several processes that share out each batch (:mod:`cgpipe.parallel`).
 
     Args:
         config: the whole recipe.

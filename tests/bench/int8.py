@@ -14,13 +14,13 @@ from results import Row, Table
 from settings import CannotMeasureError, Settings
 from subjects import SUBJECTS
 
+from cgpipe.data.pictures import find_pictures
 from cgpipe.engine.export import INPUT
 from cgpipe.engine.network import Network
 from cgpipe.engine.precision import Precision
 from cgpipe.engine.quantise import Quantised, export_int8
 from cgpipe.errors import MissingDependencyError
-from cgpipe.media.folders import find_pictures
-from cgpipe.metrics.evaluate import Evaluator
+from cgpipe.evaluation.evaluator import Evaluator
 from cgpipe.models import load_any
 from cgpipe.networks import Generator
 

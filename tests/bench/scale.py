@@ -27,12 +27,12 @@ from settings import CannotMeasureError, Settings
 from torch.nn import functional as F
 
 import cgpipe
+from cgpipe.data.pictures import find_pictures
 from cgpipe.engine.scale import add_change, mean_around, resize
-from cgpipe.media.folders import find_pictures
+from cgpipe.evaluation.evaluator import imagenet_class
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
-from cgpipe.metrics.efficientnet import EfficientNetLite
-from cgpipe.metrics.evaluate import imagenet_class
+from cgpipe.networks.efficientnet import EfficientNetLite
 
 Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """From pixels (1, H, W, 3), and what was seen and made of it (1, 3, h, w), to pixels."""

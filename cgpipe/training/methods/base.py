@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from cgpipe.engine.compiling import keep_compiled
-from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.networks import Generator
+from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import WeightedLogits, discriminator_loss, generator_loss, gradient_penalty

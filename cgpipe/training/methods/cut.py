@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.networks import Generator, build_generator
+from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import patch_nce

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cgpipe.metrics.efficientnet import EfficientNetLite
 from cgpipe.networks import Generator, build_generator
+from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import cycle_loss

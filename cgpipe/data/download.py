@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from cgpipe.data.pictures import find_pictures
 from cgpipe.errors import DataError, UsageError
-from cgpipe.media.folders import find_pictures
 
 SERVER = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 """Where the authors of CycleGAN (arXiv 1703.10593) keep theirs."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cgpipe.errors import DataError, MissingDependencyError
-from cgpipe.metrics.evaluate import Evaluator
+from cgpipe.evaluation.evaluator import Evaluator
 from cgpipe.models import Model, save_model
 
 

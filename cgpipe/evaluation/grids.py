@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,10 +10,16 @@ import numpy as np
 import torch
 from torchvision.utils import make_grid
 
+from cgpipe.data.unpaired import load_rgb, to_network_range
 from cgpipe.errors import MediaError
+from cgpipe.evaluation.evaluator import pictures_of
 from cgpipe.media.files import atomic_write
 from cgpipe.networks import Generator
-from cgpipe.training.data import load_rgb, to_network_range
+
+ROW = 8
+"""Pictures in a row of a grid."""
+
+OnGrid = Callable[[Path], None]
 
 
 def load_samples(pictures: Sequence[Path], count: int, side: int = 256) -> torch.Tensor:
@@ -71,3 +77,24 @@ def save_grid(path: Path, grid: torch.Tensor) -> None:
             partial.write_bytes(data.tobytes())
     except OSError as error:
         raise MediaError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def write_grids(
+    folder: Path,
+    name: str,
+    inputs: Sequence[Path],
+    there: Generator,
+    back: Generator | None,
+    size: int,
+    on_grid: OnGrid | None = None,
+) -> list[Path]:
+    """Real, generated and, with a way back, reconstructed, one below the other, for every picture; the files."""
+    pictures = pictures_of(inputs)
+    paths = []
+    for first in range(0, len(pictures), ROW):
+        real = torch.stack([to_network_range(load_square(path, size)) for path in pictures[first : first + ROW]])
+        paths.append(folder / f"{name}-{first + 1:04d}.jpg")
+        save_grid(paths[-1], sample_grid(real, there, back))
+        if on_grid:
+            on_grid(paths[-1])
+    return paths

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from cgpipe.data.pictures import find_pictures
+from cgpipe.data.settings import DataSettings, Way
 from cgpipe.errors import DataError, MediaError
-from cgpipe.media.folders import find_pictures
 from cgpipe.media.pictures.masks import PictureMasks
-from cgpipe.training.config import TrainConfig
+from cgpipe.models import ModelCard
+from cgpipe.models.card import plain_name
 
 
-def find_training_pictures(config: TrainConfig) -> tuple[list[Path], list[Path]]:
+def find_training_pictures(config: DataSettings) -> tuple[list[Path], list[Path]]:
     """The training pictures of both domains.
 
     Raises:
@@ -30,7 +33,7 @@ def find_training_pictures(config: TrainConfig) -> tuple[list[Path], list[Path]]
     return find_pictures(first), find_pictures(second)
 
 
-def find_training_masks(config: TrainConfig, domain: str, pictures: Sequence[Path]) -> list[Path]:
+def find_training_masks(config: DataSettings, domain: str, pictures: Sequence[Path]) -> list[Path]:
     """The mask of each training picture of ``a`` or ``b``; none where the recipe names no masks.
 
     Raises:
@@ -53,7 +56,7 @@ def _place(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
 
 
-def find_sample_pictures(config: TrainConfig, domain: str, training: list[Path]) -> list[Path]:
+def find_sample_pictures(config: DataSettings, domain: str, training: list[Path]) -> list[Path]:
     """Pictures of ``a`` or ``b`` to show a run by: those of the test set, or where there is none those to train on.
 
     Raises:
@@ -64,7 +67,7 @@ def find_sample_pictures(config: TrainConfig, domain: str, training: list[Path])
     return find_pictures(place) if place is not None and (named or place.is_dir()) else training
 
 
-def sets_to_test_on(config: TrainConfig, source: str) -> tuple[Path, Path]:
+def sets_to_test_on(config: DataSettings, source: str) -> tuple[Path, Path]:
     """Of a model that takes pictures of ``source``: those to test it on, and real ones of what it makes.
 
     Raises:
@@ -76,13 +79,34 @@ def sets_to_test_on(config: TrainConfig, source: str) -> tuple[Path, Path]:
     return (first, second) if source == config.source else (second, first)
 
 
-def _training_set(config: TrainConfig, domain: str) -> Path:
+def _training_set(config: DataSettings, domain: str) -> Path:
     named: Path | None = getattr(config, f"domain_{domain}")
     return named or config.dataset_dir / f"train{domain.upper()}"
 
 
-def _test_set(config: TrainConfig, domain: str) -> Path | None:
+def _test_set(config: DataSettings, domain: str) -> Path | None:
     named: Path | None = getattr(config, f"test_{domain}")
     # Those of the dataset do not belong to training pictures that come from elsewhere.
     in_dataset = config.dataset_dir / f"test{domain.upper()}" if config.domain_a is None else None
     return named or in_dataset
+
+
+def sides_of(card: ModelCard, dataset: Path, direction: Way = "auto") -> tuple[str, str]:
+    """``A`` and ``B``: of the pictures that go in, and of those that the result should look like; or the reverse.
+
+    As asked for, as the model's own recipe says, or as the dataset's name says: ``horse2zebra`` has horses in ``A``.
+    """
+    if direction == "auto":
+        trained = _recipe(card.made_by).get("source") == card.target
+        named = dataset.resolve().name == plain_name(card.target, card.source)
+        direction = "BtoA" if trained or named else "AtoB"
+    return ("A", "B") if direction == "AtoB" else ("B", "A")
+
+
+def _recipe(made_by: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of the training; for a distilled model, that of its teacher."""
+    teacher = made_by.get("teacher")
+    if isinstance(teacher, Mapping):
+        return _recipe(teacher.get("made_by", {}))
+    recipe = made_by.get("recipe")
+    return recipe if isinstance(recipe, Mapping) else {}

@@ -9,9 +9,9 @@ import torch
 
 from cgpipe.engine.scale import add_change, resize, to_integer
 from cgpipe.errors import DataError
-from cgpipe.metrics.efficientnet import EfficientNetLite, Variant
-from cgpipe.metrics.evaluate import Folders, Translation, imagenet_class, load_picture, pictures_of
-from cgpipe.metrics.scores import kid, top1_share
+from cgpipe.evaluation.evaluator import Folders, Translation, imagenet_class, load_picture, pictures_of
+from cgpipe.evaluation.scores import kid, top1_share
+from cgpipe.networks.efficientnet import EfficientNetLite, Variant
 
 Score = TypeVar("Score")
 

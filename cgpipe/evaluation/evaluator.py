@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cgpipe.data.pictures import find_pictures
 from cgpipe.errors import UsageError
-from cgpipe.media.folders import find_pictures
+from cgpipe.evaluation.inception import Inception, has_inception
+from cgpipe.evaluation.scores import fid, kid, top1_share
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.media.pictures.read import read_picture
-from cgpipe.metrics.efficientnet import EfficientNetLite
-from cgpipe.metrics.inception import Inception, has_inception
-from cgpipe.metrics.scores import fid, kid, top1_share
+from cgpipe.networks.efficientnet import EfficientNetLite
 
 Translation = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [-1, 1] to the same; a generator, or any function."""
@@ -49,7 +49,7 @@ class Figures:
         weights: name of the classifier's file.
         resolution: pixels a side that it looks at.
         class_share: share, 0 to 1, of pictures whose top-1 class is the one asked for; None where none was.
-        kid: kernel distance to the reference, times 1000 (:func:`cgpipe.metrics.scores.kid`).
+        kid: kernel distance to the reference, times 1000 (:func:`cgpipe.evaluation.scores.kid`).
         fid: Fréchet distance to the reference on the same features; not the Inception FID of papers.
     """
 

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cgpipe.data.dataset import find_training_masks
+from cgpipe.data.settings import DataSettings
 from cgpipe.media.pictures.masks import fit, read_mask, with_mask
 from cgpipe.media.pictures.read import read_picture
-from cgpipe.training.config import TrainConfig
-from cgpipe.training.distributed import share
-from cgpipe.training.sets import find_training_masks
+from cgpipe.parallel import share
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(
-        self, pictures_a: list[Path], pictures_b: list[Path], config: TrainConfig, *, multiple: int = 1
+        self, pictures_a: list[Path], pictures_b: list[Path], config: DataSettings, *, multiple: int = 1
     ) -> None:
         self.pictures = {"a": pictures_a, "b": pictures_b}
         self.masks = {d: find_training_masks(config, d, pictures) for d, pictures in self.pictures.items()}
@@ -85,7 +85,7 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
                 sample[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
         return sample
 
-    def __reduce__(self) -> tuple[Any, tuple[list[Path], list[Path], TrainConfig]]:
+    def __reduce__(self) -> tuple[Any, tuple[list[Path], list[Path], DataSettings]]:
         """What worker processes are given; the caches stay behind."""
         build = partial(UnpairedPictures, multiple=self.multiple)
         return build, (self.pictures["a"], self.pictures["b"], self.config)
@@ -105,7 +105,7 @@ class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
 
 
 def augment(
-    pixels: npt.NDArray[np.uint8], config: TrainConfig, random: np.random.Generator, *, multiple: int = 1
+    pixels: npt.NDArray[np.uint8], config: DataSettings, random: np.random.Generator, *, multiple: int = 1
 ) -> npt.NDArray[np.uint8]:
     """Brings a picture (height, width, channels) to its size, crops it at random and mirrors it, as ``config`` says.
 
@@ -126,7 +126,7 @@ def augment(
     return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
 
 
-def _loaded_size(height: int, width: int, config: TrainConfig, random: np.random.Generator) -> tuple[int, int]:
+def _loaded_size(height: int, width: int, config: DataSettings, random: np.random.Generator) -> tuple[int, int]:
     """Height and width to which a picture of this size is brought before the crop."""
     load_height = config.load_height
     if config.load_min:

@@ -1,0 +1,104 @@
+"""What is asked of a dataset: where its pictures are, and how each is brought to its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cgpipe.errors import UsageError
+from cgpipe.recipe import setting
+
+Preprocess = Literal[
+    "resize_and_crop",
+    "scale_width",
+    "scale_width_and_crop",
+    "scale_shortest",
+    "scale_shortest_and_crop",
+    "crop",
+    "none",
+]
+Way = Literal["auto", "AtoB", "BtoA"]
+"""Which domain of a dataset goes in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings:
+    """How each training picture is resized, cropped and flipped."""
+
+    preprocess: Preprocess = setting(
+        "resize_and_crop",
+        "How pictures are resized and cropped. resize_and_crop: to --load-width by --load-height, whatever the shape, "
+        "then a random crop. scale_width: to the width --load-width, keeping the shape. scale_shortest: the shorter "
+        "side to --load-height. With _and_crop, these are cropped too. crop: a crop of the original. none: the "
+        "original. A picture too small for the crop is enlarged. Without a crop, sides are rounded to what the "
+        "generator accepts, and --batch-size must be 1.",
+    )
+    flip: bool = setting(True, "Flip half of the pictures horizontally, at random.")
+    load_height: int = setting(280, "Height to which pictures are resized before the crop.")
+    load_width: int = setting(280, "Width to which pictures are resized before the crop.")
+    load_min: int = setting(140, "Resize to a random height between this and --load-height; 0: always --load-height.")
+    crop_height: int = setting(128, "Height of the random crop.")
+    crop_width: int = setting(128, "Width of the random crop.")
+    batch_size: int = setting(2, "Pictures of each domain per step.")
+
+    @property
+    def crops(self) -> bool:
+        """Whether all pictures have the size of the crop in the end."""
+        return self.preprocess.endswith("crop")
+
+    def check_sizes(self) -> None:
+        """Raises UsageError where crops do not fit, or where pictures of several sizes would make a batch."""
+        if not self.crops and self.batch_size > 1:
+            raise UsageError(
+                f"With preprocess {self.preprocess} pictures have sizes of their own, which make no batch: set "
+                "batch_size to 1, or crop."
+            )
+        if self.load_min > self.load_height:
+            raise UsageError(
+                f"Pictures cannot be resized to a height between load_min {self.load_min} and load_height "
+                f"{self.load_height}: make load_min smaller, or 0 for the one height."
+            )
+        if self.preprocess != "resize_and_crop":
+            return
+        smallest = self.load_min or self.load_height
+        if self.crop_height > smallest or self.crop_width > self.load_width * smallest // self.load_height:
+            raise UsageError(
+                f"A crop of {self.crop_width}x{self.crop_height} does not fit into pictures of height {smallest}: "
+                "make crop_height and crop_width smaller, or load_min, load_height and load_width larger."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(PictureSettings):
+    """A dataset of two domains, and how its pictures are prepared."""
+
+    dataset_dir: Path = setting(
+        Path("datasets/horse2zebra"), "Folder with trainA and trainB, optionally testA and testB."
+    )
+    domain_a: Path | None = setting(
+        None,
+        "Training pictures of domain A, instead of those in --dataset-dir: a folder, or a .txt list with one path per "
+        "line, relative to the list's folder.",
+        files=True,
+    )
+    domain_b: Path | None = setting(None, "Same, for domain B.", files=True)
+    test_a: Path | None = setting(
+        None, "Test pictures of domain A, for sample grids and metrics: a folder or a list.", files=True
+    )
+    test_b: Path | None = setting(None, "Same, for domain B.", files=True)
+    masks_a: Path | None = setting(
+        None,
+        "Masks for the training pictures of domain A: a folder with a picture of the same name for each, or one "
+        "picture for all. White may change; changes elsewhere cost --background-weight.",
+        files=True,
+    )
+    masks_b: Path | None = setting(None, "Same, for domain B.", files=True)
+    source: str = setting("horse", "Name of domain A, for --from and --to.")
+    target: str = setting("zebra", "Name of domain B.")
+    workers: int = setting(0, "Processes that load pictures; 0: load in the training process.")
+    seed: int = setting(0, "Random seed.")
+
+    def at_epoch(self, epoch: int) -> DataSettings:
+        """The settings in force during ``epoch``, counted from 0."""
+        return self

@@ -1,0 +1,70 @@
+"""What was measured of a model, kept in its file's header."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cgpipe.errors import UsageError
+from cgpipe.evaluation.evaluator import Evaluation, Folders, imagenet_class
+from cgpipe.evaluation.scales import KID_TOLERANCE, kid_by_side, share_by_side, working_scales
+from cgpipe.models import Model, load_model, save_model
+from cgpipe.models.loading import narrowest
+
+
+def record_figures(path: Path, evaluation: Evaluation, inputs: Folders, reference: Folders) -> None:
+    """Puts figures, and the working scales that are measured now, into the header of a model file of ours.
+
+    Raises:
+        ModelError: there is no such file, or it cannot be written.
+    """
+    model = load_model(path)
+    generator, domains = model.generator.eval(), (model.card.source, model.card.target)
+    if (wanted := class_of(*domains)) is not None:
+        shares = share_by_side(generator, inputs, wanted)
+        success = {side: share if wanted == domains[1] else 1 - share for side, share in shares.items()}
+        scales = working_scales(success)
+        by_side = {f"share seen as {wanted} by side": {str(side): round(share, 3) for side, share in shares.items()}}
+    else:
+        kids = kid_by_side(generator, inputs, reference)
+        scales = working_scales({side: -value for side, value in kids.items()}, KID_TOLERANCE)
+        by_side = {"kid_x1000 by side": {str(side): round(value, 2) for side, value in kids.items()}}
+    quality = {
+        **model.card.quality,
+        f"{evaluation.inputs} at {evaluation.size}": quality_of(evaluation),
+        **by_side,
+    }
+    card = replace(model.card, quality=quality, working_scales=scales)
+    save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
+
+
+def quality_of(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as a model's header keeps it, rounded."""
+    figures: dict[str, Any] = {
+        row.weights: {"share": _rounded(row.class_share, 4), "kid_x1000": _rounded(row.kid, 2)}
+        for row in evaluation.figures.values()
+    }
+    background = _rounded(evaluation.background_change, 2)
+    return figures | {
+        "pictures": evaluation.input_count,
+        "reference": f"{evaluation.reference_count} of {evaluation.reference}",
+        "share_of_class": evaluation.class_name,
+        "mean_change_of_255": _rounded(evaluation.mean_change, 2),
+        **({} if evaluation.background_change is None else {"background_change_of_255": background}),
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def class_of(source: str, target: str) -> str | None:
+    """The ImageNet class whose share tells most: what the result should show, else what it should show no longer."""
+    for domain in (target, source):
+        try:
+            imagenet_class(domain)
+        except UsageError:
+            continue
+        return domain
+    return None

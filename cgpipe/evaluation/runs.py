@@ -1,0 +1,107 @@
+"""What a run's models make of the test sets: grids of every picture, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgpipe.data.dataset import sets_to_test_on
+from cgpipe.data.settings import DataSettings
+from cgpipe.errors import ModelNotFoundError
+from cgpipe.evaluation.evaluator import Evaluation, Evaluator
+from cgpipe.evaluation.grids import OnGrid, write_grids
+from cgpipe.evaluation.record import class_of, record_figures
+from cgpipe.models import Found, find_model, load_any
+from cgpipe.models.card import plain_name
+from cgpipe.networks import Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestReport:
+    """What :func:`test` made.
+
+    Args:
+        grids: files, in order.
+        evaluations: the figures of each direction, by its source and its target.
+    """
+
+    grids: tuple[Path, ...]
+    evaluations: Mapping[tuple[str, str], Evaluation]
+
+
+def test(
+    data: DataSettings,
+    folder: Path,
+    results: Path,
+    *,
+    size: int = 256,
+    figures: bool = True,
+    on_grid: OnGrid | None = None,
+) -> TestReport:
+    """Translates all of testA and testB, there and back where there is a way back, and measures.
+
+    The models are those in ``folder``, or, where that holds none, those that ``--to`` finds: of both
+    directions, or of one where there is only that.
+
+    Args:
+        data: the test sets, and what the domains are called.
+        folder: that of the run.
+        results: folder for the grids.
+        size: side in pixels at which pictures are translated (the middle square of others).
+        figures: measure too, which needs the extra ``metrics``.
+        on_grid: told of every grid that is written.
+
+    Raises:
+        DataError: testA or testB is missing or empty.
+        ModelNotFoundError: there is no model of this pair.
+        MissingDependencyError: figures are asked for, and what measures them is not installed.
+    """
+    generators = load_generators(data, folder)
+    grids: list[Path] = []
+    evaluations: dict[tuple[str, str], Evaluation] = {}
+    for domains, there in generators.items():
+        inputs, reference = sets_to_test_on(data, domains[0])
+        back = generators.get(domains[::-1])
+        grids += write_grids(results, plain_name(*domains), [inputs], there, back, size, on_grid)
+        if figures:
+            evaluator = Evaluator(inputs, reference, class_name=class_of(*domains), size=size)
+            evaluations[domains] = evaluator.evaluate(there, back)
+    return TestReport(grids=tuple(grids), evaluations=evaluations)
+
+
+def record(data: DataSettings, folder: Path, report: TestReport) -> list[Path]:
+    """Puts the figures of ``report`` and the measured working scales into the headers of the run's model files.
+
+    Raises:
+        ModelError: the run's folder holds no model files.
+    """
+    for domains, evaluation in report.evaluations.items():
+        record_figures(model_path(folder, *domains), evaluation, *sets_to_test_on(data, domains[0]))
+    return [model_path(folder, *domains) for domains in report.evaluations]
+
+
+def model_path(folder: Path, source: str, target: str) -> Path:
+    """Where a run in ``folder`` keeps the model of one direction."""
+    return folder / f"{plain_name(source, target)}.safetensors"
+
+
+def load_generators(data: DataSettings, folder: Path) -> dict[tuple[str, str], Generator]:
+    """The generators by source and target: those in the run's folder, or, where that holds none, those of the zoo.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    pair = (data.source, data.target)
+    paths = {domains: model_path(folder, *domains) for domains in (pair, pair[::-1])}
+    found: dict[tuple[str, str], Path | Found] = {d: path for d, path in paths.items() if path.is_file()}
+    found = found or {domains: model for domains in paths if (model := _in_zoo(*domains)) is not None}
+    found = found or {pair: find_model(pair[1], source=pair[0])}  # raises, and says what there is
+    return {domains: load_any(model).generator.eval() for domains, model in found.items()}
+
+
+def _in_zoo(source: str, target: str) -> Found | None:
+    try:
+        return find_model(target, source=source)
+    except ModelNotFoundError:
+        return None
