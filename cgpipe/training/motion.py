@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from cgpipe.training.distributed import in_all, share
+from cgpipe.parallel import in_all, share
 
 ROTATION = math.radians(4)
 """Largest rotation, in radians."""
