@@ -1,9 +1,8 @@
-"""cgpipe's convolutions and norms are torch's, forwards and backwards, whatever way they go."""
+"""The fast layers for CPUs give what torch's give, forward and backward."""
 
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,28 +10,29 @@ import pytest
 import torch
 from torch import nn
 
-from cgpipe.networks import build_generator, convolution, winograd
-from cgpipe.networks.convolution import FEWEST_BY_TILES, LEAST_WORK, Conv2d, ConvTranspose2d, PaddingMode
+from cgpipe.networks import build_generator
+from cgpipe.networks.cpu import accelerate, convolution, faster_layer, steady_weights, winograd
+from cgpipe.networks.cpu.convolution import MIN_CHANNELS_FOR_WINOGRAD, MIN_MULTIPLICATIONS, FastConv2d
+from cgpipe.networks.cpu.eager import MEASURED
 from cgpipe.networks.discriminators import PatchDiscriminator
-from cgpipe.networks.eager import MEASURED
 from cgpipe.networks.norm import InstanceNorm
 from cgpipe.training.optimise import adam, update
 
 pytestmark = pytest.mark.skipif(not MEASURED, reason="there are ways of our own on x86 alone")
-WIDE = FEWEST_BY_TILES
-MODES: tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular")
+WIDE = MIN_CHANNELS_FOR_WINOGRAD
+MODES = ("zeros", "reflect", "replicate", "circular")
 SIDES = [(8, 8), (16, 20), (17, 23), (3, 5), (4, 130)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 @pytest.fixture(autouse=True)
 def any_work_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "LEAST_WORK", 0)
+    monkeypatch.setattr(convolution, "MIN_MULTIPLICATIONS", 0)
 
 
 @pytest.fixture
 def as_shipped(any_work_is_enough: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "LEAST_WORK", LEAST_WORK)
+    monkeypatch.setattr(convolution, "MIN_MULTIPLICATIONS", MIN_MULTIPLICATIONS)
 
 
 @pytest.fixture
@@ -63,28 +63,27 @@ class Pair(NamedTuple):
     theirs: nn.Module
 
 
-def tiled(side: int = 3, padding_mode: PaddingMode = "zeros", *, dtype: torch.dtype = torch.float64) -> Pair:
+def pair_of(theirs: nn.Module, dtype: torch.dtype = torch.float64) -> Pair:
+    """A layer of torch's, and a fast copy of it with weights of its own."""
+    theirs.to(dtype)
+    ours = faster_layer(copy.deepcopy(theirs))
+    assert ours is not None
+    return Pair(ours, theirs)
+
+
+def tiled(side: int = 3, padding_mode: str = "zeros", *, dtype: torch.dtype = torch.float64) -> Pair:
     torch.manual_seed(0)
-    ours = Conv2d(WIDE, WIDE + 16, side, padding=1, padding_mode=padding_mode)
-    theirs = nn.Conv2d(WIDE, WIDE + 16, side, padding=1, padding_mode=padding_mode)
-    theirs.load_state_dict(ours.state_dict())
-    return Pair(ours.to(dtype), theirs.to(dtype))
+    return pair_of(nn.Conv2d(WIDE, WIDE + 16, side, padding=1, padding_mode=padding_mode), dtype)
 
 
 def strided(side: int, stride: int, padding: int, outputs: int = 48) -> Pair:
     torch.manual_seed(0)
-    ours = Conv2d(32, outputs, side, stride=stride, padding=padding)
-    theirs = nn.Conv2d(32, outputs, side, stride, padding)
-    theirs.load_state_dict(ours.state_dict())
-    return Pair(ours.double(), theirs.double())
+    return pair_of(nn.Conv2d(32, outputs, side, stride, padding))
 
 
 def transposed(side: int, stride: int, padding: int, output_padding: int) -> Pair:
     torch.manual_seed(0)
-    shape = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    ours, theirs = ConvTranspose2d(48, 32, side, **shape), nn.ConvTranspose2d(48, 32, side, **shape)  # type: ignore[arg-type]
-    theirs.load_state_dict(ours.state_dict())
-    return Pair(ours.double(), theirs.double())
+    return pair_of(nn.ConvTranspose2d(48, 32, side, stride, padding, output_padding))
 
 
 def gradients(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
@@ -122,7 +121,7 @@ def check_gradients_of_gradients(pair: Pair, x: torch.Tensor) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("side", winograd.KERNELS)
 def test_tiles_give_what_a_convolution_gives(
-    side: int, layout: torch.memory_format, sides: tuple[int, int], padding_mode: PaddingMode, ways: dict[str, int]
+    side: int, layout: torch.memory_format, sides: tuple[int, int], padding_mode: str, ways: dict[str, int]
 ) -> None:
     pair = tiled(side, padding_mode)
     x = torch.randn(2, WIDE, *sides, dtype=torch.float64).to(memory_format=layout)
@@ -135,7 +134,7 @@ def test_tiles_give_what_a_convolution_gives(
 @pytest.mark.parametrize("sides", SIDES)
 @pytest.mark.parametrize("side", winograd.KERNELS)
 def test_gradients_by_tiles_are_those_of_a_convolution(
-    side: int, sides: tuple[int, int], padding_mode: PaddingMode, ways: dict[str, int]
+    side: int, sides: tuple[int, int], padding_mode: str, ways: dict[str, int]
 ) -> None:
     check_gradients(tiled(side, padding_mode), torch.randn(2, WIDE, *sides, dtype=torch.float64))
     assert ways == {"convolve": 1, "gradients": 1}
@@ -156,7 +155,7 @@ def test_large_pictures_go_in_bands_and_small_ones_together(count: int, sides: t
 
 def test_only_the_gradients_that_are_asked_for_are_made() -> None:
     for conv in (tiled().ours, strided(3, 2, 1).ours):
-        assert isinstance(conv, Conv2d)
+        assert isinstance(conv, nn.Conv2d)
         x = torch.randn(1, conv.in_channels, 8, 8, dtype=torch.float64)
         conv(x).sum().backward()
         assert x.grad is None and conv.weight.grad is not None
@@ -165,37 +164,56 @@ def test_only_the_gradients_that_are_asked_for_are_made() -> None:
         assert x.grad is not None and conv.weight.grad is None
 
 
-def test_a_changed_weight_is_noticed() -> None:
+CHANGES: dict[str, Callable[[nn.Module], object]] = {
+    "lerp": lambda conv: torch._foreach_lerp_(list(conv.parameters()), [p + 1 for p in conv.parameters()], 0.5),
+    "data.lerp": lambda conv: [p.data.lerp_(p.data + 1, 0.5) for p in conv.parameters()],
+    "data.mul": lambda conv: [p.data.mul_(2) for p in conv.parameters()],
+    "load": lambda conv: conv.load_state_dict({name: 2 * value for name, value in conv.state_dict().items()}),
+    "new": lambda conv: setattr(conv, "weight", nn.Parameter(conv.weight.flip(0).clone())),
+    "fused step": lambda conv: _fused_step(conv),
+}
+
+
+def _fused_step(conv: nn.Module) -> None:
+    with torch.enable_grad():
+        update(adam(conv, lr=0.1), {"size": torch.stack([p.square().sum() for p in conv.parameters()]).sum()})
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_weight_is_used_at_once(change: str) -> None:
     pair = tiled()
     x = torch.randn(1, WIDE, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        before = pair.ours(x)
+        for conv in pair:
+            CHANGES[change](conv)
+        torch.testing.assert_close(pair.ours(x), pair.theirs(x))
+        assert not torch.allclose(pair.ours(x), before)
 
-    def both() -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            return pair.ours(x), pair.theirs(x)
 
-    torch.testing.assert_close(*both())
-    before = both()[0]
-    optimizers = [adam(conv, lr=0.1) for conv in pair]
-    for _ in range(2):
-        for conv, optimizer in zip(pair, optimizers, strict=True):
-            update(optimizer, {"size": conv(x).square().sum()})
-        torch.testing.assert_close(*both())
-    assert not torch.allclose(both()[0], before)
-    for change in (
-        lambda conv: torch._foreach_lerp_(list(conv.parameters()), [p + 1 for p in conv.parameters()], 0.5),
-        lambda conv: conv.load_state_dict({name: 2 * value for name, value in conv.state_dict().items()}),
-        lambda conv: setattr(conv, "weight", nn.Parameter(conv.weight.flip(0).clone())),
-    ):
-        with torch.no_grad():
-            for conv in pair:
-                change(conv)
-        torch.testing.assert_close(*both())
+def test_a_weight_that_stays_is_transformed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, int] = {}
+    counted = _counted(winograd.transform_kernel, "transforms", seen)
+    monkeypatch.setattr(winograd, "transform_kernel", counted)
+    ours, theirs = tiled()
+    frozen = FastConv2d.of(theirs, frozen=True)  # type: ignore[arg-type]
+    x = torch.randn(1, WIDE, 8, 8, dtype=torch.float64)
+    for layer, expected in ((ours, 3), (frozen, 1)):
+        seen.clear()
+        for _ in range(3):
+            torch.testing.assert_close(layer(x), theirs(x))
+        assert seen == {"transforms": expected}
+    seen.clear()
+    with steady_weights():
+        for _ in range(3):
+            check_gradients(Pair(ours, theirs), x)
+    assert seen == {"transforms": 1}
 
 
 @pytest.mark.parametrize("pair", [tiled(), strided(3, 2, 1)], ids=["tiles", "rows"])
 def test_a_weight_that_changes_between_the_ways_forward_and_back_is_an_error(pair: Pair) -> None:
     conv = copy.deepcopy(pair.ours)
-    assert isinstance(conv, Conv2d)
+    assert isinstance(conv, nn.Conv2d)
     y = conv(torch.randn(1, conv.in_channels, 8, 8, dtype=torch.float64, requires_grad=True))
     with torch.no_grad():
         conv.weight.add_(1)
@@ -203,20 +221,15 @@ def test_a_weight_that_changes_between_the_ways_forward_and_back_is_an_error(pai
         y.sum().backward()
 
 
-def test_copies_and_files_do_not_carry_what_was_worked_out() -> None:
-    ours, theirs = tiled()
-    x = torch.randn(1, WIDE, 8, 8, dtype=torch.float64)
-    with torch.inference_mode():
-        ours(x)
-    copied = copy.deepcopy(ours)
-    with torch.no_grad():
-        for conv in (copied, theirs):
-            conv.weight.mul_(2)  # type: ignore[operator]
-        torch.testing.assert_close(copied(x), theirs(x))
-    written = io.BytesIO()
-    torch.save(ours, written)
-    assert len(written.getvalue()) < 1.2 * 8 * sum(p.numel() for p in ours.parameters())
-    assert ours.state_dict().keys() == theirs.state_dict().keys()
+@pytest.mark.parametrize("name", ["resnet_6blocks", "compact", "unet_128"])
+def test_a_public_network_holds_nothing_but_torchs_layers(name: str) -> None:
+    network = build_generator(name)
+    before = copy.deepcopy(network.state_dict())
+    fast = accelerate(copy.deepcopy(network))
+    assert not any(isinstance(layer, FastConv2d) for layer in network.modules())
+    assert any(isinstance(layer, FastConv2d) for layer in fast.modules())
+    assert list(fast.state_dict()) == list(before)
+    network.load_state_dict(fast.state_dict())
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
@@ -224,7 +237,7 @@ def test_narrow_half_precision_traced_and_autocast_convolutions_are_plain(ways: 
     ours, theirs = tiled(dtype=torch.float32)
     x = torch.randn(1, WIDE, 16, 16)
     with torch.no_grad():
-        Conv2d(WIDE, WIDE - 1, 3, padding=1)(x)
+        pair_of(nn.Conv2d(WIDE, WIDE - 1, 3, padding=1), torch.float32).ours(x)
         traced = torch.jit.trace(ours, x, check_trace=False)
         exported = torch.export.export(ours, (x,)).module()
         for run in (traced, exported):
@@ -237,12 +250,12 @@ def test_narrow_half_precision_traced_and_autocast_convolutions_are_plain(ways: 
 
 @pytest.mark.parametrize("name", ["resnet_9blocks", "resnet_9blocks_antialias", "compact", "compact-xs"])
 def test_the_wide_convolutions_of_the_generators_go_by_tiles(name: str, ways: dict[str, int]) -> None:
-    generator = build_generator(name).eval().requires_grad_(False)
+    generator = accelerate(build_generator(name)).eval().requires_grad_(False)
     generator(torch.zeros(1, 3, 64, 64))
     wide = [
         conv
         for conv in generator.modules()
-        if isinstance(conv, Conv2d)
+        if isinstance(conv, nn.Conv2d)
         and (conv.kernel_size, conv.stride) == ((3, 3), (1, 1))
         and min(conv.in_channels, conv.out_channels) >= WIDE
     ]
@@ -270,7 +283,6 @@ def test_small_work_is_left_to_torch(ways: dict[str, int]) -> None:
         (7, 1, 3, 5),
         (3, 1, 1, 5),
         (4, 1, 2, 5),
-        (1, 1, 0, 48),
         (5, 3, 2, 48),
     ],
 )
@@ -320,16 +332,17 @@ def test_gradients_have_gradients(pair: Pair) -> None:
 @pytest.mark.parametrize("affine", [False, True])
 def test_a_norm_is_instance_norm(affine: bool, sides: tuple[int, int], layout: torch.memory_format) -> None:
     torch.manual_seed(0)
-    ours, theirs = InstanceNorm(6, affine=affine).double(), nn.InstanceNorm2d(6, affine=affine).double()
+    plain, theirs = InstanceNorm(6, affine=affine).double(), nn.InstanceNorm2d(6, affine=affine).double()
     if affine:
-        nn.init.normal_(ours.weight)  # type: ignore[arg-type]
-        nn.init.normal_(ours.bias)  # type: ignore[arg-type]
-        theirs.load_state_dict(ours.state_dict())
+        nn.init.normal_(plain.weight)  # type: ignore[arg-type]
+        nn.init.normal_(plain.bias)  # type: ignore[arg-type]
+        theirs.load_state_dict(plain.state_dict())
     x = (3 + 2 * torch.randn(2, 6, *sides, dtype=torch.float64)).to(memory_format=layout)
-    check_gradients(Pair(ours, theirs), x)
-    check_gradients_of_gradients(Pair(ours, theirs), x)
-    with torch.inference_mode():
-        torch.testing.assert_close(ours(x), theirs(x))
+    for ours in (plain, pair_of(plain).ours):
+        check_gradients(Pair(ours, theirs), x)
+        check_gradients_of_gradients(Pair(ours, theirs), x)
+        with torch.inference_mode():
+            torch.testing.assert_close(ours(x), theirs(x))
 
 
 def test_in_fp32_a_norm_rounds_no_worse_than_torchs() -> None:
@@ -342,7 +355,7 @@ def test_in_fp32_a_norm_rounds_no_worse_than_torchs() -> None:
             (found - right).abs().max() / right.abs().max()
             for found, right in zip(gradients(norm, x), exact, strict=True)
         ]
-        for norm in (InstanceNorm(8), nn.InstanceNorm2d(8))
+        for norm in (pair_of(InstanceNorm(8), torch.float32).ours, nn.InstanceNorm2d(8))
     ]
     for ours, theirs in zip(*errors, strict=True):
         assert ours < 2 * theirs + 1e-5
@@ -350,14 +363,6 @@ def test_in_fp32_a_norm_rounds_no_worse_than_torchs() -> None:
 
 def test_a_penalty_on_a_discriminators_gradients_is_what_torchs_layers_make_it() -> None:
     torch.manual_seed(0)
-    ours = PatchDiscriminator(ndf=32).double().to(memory_format=torch.channels_last)
-    theirs = nn.Sequential(*(_as_torch_has_it(layer) for layer in ours))
+    theirs = PatchDiscriminator(ndf=32).double().to(memory_format=torch.channels_last)
+    ours = accelerate(copy.deepcopy(theirs))
     check_gradients_of_gradients(Pair(ours, theirs), torch.rand(2, 3, 48, 48, dtype=torch.float64))
-
-
-def _as_torch_has_it(layer: nn.Module) -> nn.Module:
-    if isinstance(layer, Conv2d):
-        conv = nn.Conv2d(layer.in_channels, layer.out_channels, 4, layer.stride, layer.padding)  # type: ignore[arg-type]
-        conv.load_state_dict(layer.state_dict())
-        return conv.double()
-    return nn.InstanceNorm2d(layer.channels) if isinstance(layer, InstanceNorm) else layer

@@ -68,7 +68,8 @@ def test_the_last_convolution_makes_four_pixels_at_once_on_a_cpu_alone(name: str
 
 def test_a_network_with_nothing_to_rewrite_is_given_back() -> None:
     generator = used("compact", {})
-    assert rewrite(generator, CPU) is generator
+    assert rewrite(generator, torch.device("cuda")) is generator
+    assert rewrite(generator, CPU) is not generator  # it keeps what the engine computes from frozen weights
 
 
 @pytest.mark.parametrize(
@@ -88,12 +89,14 @@ def test_other_convolutions_are_left_alone(conv: nn.Module) -> None:
     generator = Generator()
     generator.multiple = 2
     generator.add_module("conv", conv)
-    assert rewrite(generator, CPU) is generator
+    assert rewrite(generator, torch.device("cuda")) is generator
+    assert rewrite(generator, CPU) is not generator  # it keeps what the engine computes from frozen weights
 
 
 def test_odd_sides_are_not_rewritten() -> None:
     generator = Generator()
     generator.add_module("conv", nn.Conv2d(4, 3, 3, padding=1))
-    assert rewrite(generator, CPU) is generator
+    assert rewrite(generator, torch.device("cuda")) is generator
+    assert rewrite(generator, CPU) is not generator  # it keeps what the engine computes from frozen weights
     generator.multiple = 2
     assert rewrite(generator, CPU) is not generator

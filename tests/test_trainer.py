@@ -92,7 +92,7 @@ def test_steps_are_those_of_a_plain_loop(dataset: Path, tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(Path(__file__).parent / "bench")
     import training_loop
 
-    monkeypatch.setattr("cgpipe.networks.convolution.LEAST_WORK", 0)
+    monkeypatch.setattr("cgpipe.networks.cpu.convolution.MIN_MULTIPLICATIONS", 0)
     config = TrainConfig(
         **{"dataset_dir": dataset, "checkpoint_dir": tmp_path / "run", "results_dir": tmp_path / "results"},
         **{

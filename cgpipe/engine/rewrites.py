@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cgpipe.networks import Generator
+from cgpipe.networks.cpu import accelerate
 
 FEW_CHANNELS = 4
 """Up to so many output channels a convolution leaves most of a vector unit idle."""
@@ -24,20 +25,23 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 def rewrite(generator: Generator, device: torch.device) -> Generator:
     """A generator that gives the same result to rounding and runs faster on ``device``; it takes even sides.
 
-    Where there is nothing to rewrite this is ``generator`` itself, else a copy.
+    On a CPU this is a copy; elsewhere ``generator`` itself where there is nothing to rewrite.
 
     Args:
         generator: in eval mode.
     """
+    on_cpu = device.type == "cpu"
     foldings = list(_foldings(generator))
-    narrow = list(_narrow_convolutions(generator)) if device.type == "cpu" and generator.multiple % 2 == 0 else []
-    if not foldings and not narrow:
+    narrow = list(_narrow_convolutions(generator)) if on_cpu and generator.multiple % 2 == 0 else []
+    if not foldings and not on_cpu:
         return generator
     faster = copy.deepcopy(generator)
     for conv, norm in foldings:
         _fold(faster, conv, norm)
     for name in narrow:
         faster.set_submodule(name, _by_shuffling(faster.get_submodule(name)))
+    if on_cpu:
+        accelerate(faster, frozen=True)
     return faster.requires_grad_(False)
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.networks.base import Generator
-from cgpipe.networks.convolution import Conv2d
 from cgpipe.networks.norm import NormKind, make_norm
 
 Padding = Literal["zeros", "reflect"]
@@ -119,4 +118,4 @@ class CompactGenerator(Generator):
 
 def _conv(inputs: int, outputs: int, norm: NormKind, padding: Padding, *, stride: int = 1) -> nn.Conv2d:
     # A bias in front of a norm that removes the mean computes nothing.
-    return Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode=padding, bias=norm == "none")
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode=padding, bias=norm == "none")

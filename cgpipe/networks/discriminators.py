@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from cgpipe.networks.convolution import Conv2d
 from cgpipe.networks.norm import NormKind, make_norm, needs_bias
 
 
@@ -18,17 +17,17 @@ class PatchDiscriminator(nn.Sequential):
     """
 
     def __init__(self, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance") -> None:
-        modules: list[nn.Module] = [Conv2d(3, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        modules: list[nn.Module] = [nn.Conv2d(3, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         width = ndf
         for index in range(1, layers + 1):
             inputs, width = width, ndf * min(2**index, 8)
             stride = 1 if index == layers else 2
             modules += [
-                Conv2d(inputs, width, 4, stride=stride, padding=1, bias=needs_bias(norm)),
+                nn.Conv2d(inputs, width, 4, stride=stride, padding=1, bias=needs_bias(norm)),
                 make_norm(norm, width),
                 nn.LeakyReLU(0.2),
             ]
-        modules.append(Conv2d(width, 1, 4, padding=1))
+        modules.append(nn.Conv2d(width, 1, 4, padding=1))
         super().__init__(*modules)
 
 
@@ -37,12 +36,12 @@ class PixelDiscriminator(nn.Sequential):
 
     def __init__(self, *, ndf: int = 64, norm: NormKind = "instance") -> None:
         super().__init__(
-            Conv2d(3, ndf, 1),
+            nn.Conv2d(3, ndf, 1),
             nn.LeakyReLU(0.2),
-            Conv2d(ndf, 2 * ndf, 1, bias=needs_bias(norm)),
+            nn.Conv2d(ndf, 2 * ndf, 1, bias=needs_bias(norm)),
             make_norm(norm, 2 * ndf),
             nn.LeakyReLU(0.2),
-            Conv2d(2 * ndf, 1, 1),
+            nn.Conv2d(2 * ndf, 1, 1),
         )
 
 
@@ -60,12 +59,12 @@ class FeatureHeads(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(
             nn.Sequential(
-                Conv2d(inputs, width, 1),
+                nn.Conv2d(inputs, width, 1),
                 nn.LeakyReLU(0.2),
-                Conv2d(width, width, 3, padding=1),
+                nn.Conv2d(width, width, 3, padding=1),
                 make_norm("instance", width),
                 nn.LeakyReLU(0.2),
-                Conv2d(width, 1, 1),
+                nn.Conv2d(width, 1, 1),
             )
             for inputs in channels
         )
@@ -88,7 +87,7 @@ class PooledHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], *, width: int = 128) -> None:
         super().__init__()
-        self.layers = nn.Sequential(Conv2d(sum(channels), width, 1), nn.LeakyReLU(0.2), Conv2d(width, 1, 1))
+        self.layers = nn.Sequential(nn.Conv2d(sum(channels), width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1))
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits (N, 1, 1, 1) for ``features`` (N, C_i, H_i, W_i)."""

@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.networks.base import Generator
-from cgpipe.networks.convolution import Conv2d, ConvTranspose2d
 from cgpipe.networks.norm import NormKind, make_norm, needs_bias
 
 Antialias = bool | Literal["down", "up"]
@@ -21,10 +20,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, norm: NormKind, *, dropout: bool) -> None:
         super().__init__()
-        self.conv1 = Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=needs_bias(norm))
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=needs_bias(norm))
         self.norm1 = make_norm(norm, channels)
         self.dropout = nn.Dropout(0.5) if dropout else nn.Identity()
-        self.conv2 = Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=needs_bias(norm))
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=needs_bias(norm))
         self.norm2 = make_norm(norm, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -107,7 +106,7 @@ class ResNetGenerator(Generator):
 
 
 def _reflected(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
-    return Conv2d(inputs, outputs, 7, padding=3, padding_mode="reflect", bias=bias)
+    return nn.Conv2d(inputs, outputs, 7, padding=3, padding_mode="reflect", bias=bias)
 
 
 def _stage(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind) -> nn.Sequential:
@@ -118,8 +117,8 @@ def _stage(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind) -> nn.Sequentia
 def _down(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
     outputs, bias = 2 * inputs, needs_bias(norm)
     if not smooth:
-        return _stage(Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=bias), norm)
-    stage = _stage(Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
+        return _stage(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=bias), norm)
+    stage = _stage(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
     stage.add_module("blur", BlurDown(outputs))
     return stage
 
@@ -127,8 +126,8 @@ def _down(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
 def _up(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
     outputs, bias = inputs // 2, needs_bias(norm)
     if not smooth:
-        return _stage(ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias), norm)
-    stage = _stage(Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
+        return _stage(nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias), norm)
+    stage = _stage(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
     # CUT spreads the pixels by the filter [1, 3, 3, 1] with the edge repeated: that is bilinear interpolation.
     spread = nn.Upsample(scale_factor=2, mode="bilinear")
     return nn.Sequential(OrderedDict([("spread", spread), *stage.named_children()]))

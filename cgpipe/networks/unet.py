@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.networks.base import Generator
-from cgpipe.networks.convolution import Conv2d, ConvTranspose2d
 from cgpipe.networks.norm import NormKind, make_norm, needs_bias
 
 
@@ -43,7 +42,7 @@ class UNetGenerator(Generator):
             raise ValueError(f"a U-Net has at least 5 levels, not {levels}")
         self.multiple = 2**levels
         bias = needs_bias(norm)
-        self.stem = Conv2d(in_channels, ngf, 4, stride=2, padding=1, bias=bias)
+        self.stem = nn.Conv2d(in_channels, ngf, 4, stride=2, padding=1, bias=bias)
         self.down, self.up = nn.Sequential(), nn.Sequential()
         for level in range(1, levels):
             outer, inner = (ngf * min(2**depth, 8) for depth in (level - 1, level))
@@ -51,7 +50,7 @@ class UNetGenerator(Generator):
             self.down.append(_down(outer, inner, "none" if innermost else norm, bias=bias))
             joined = inner if innermost else 2 * inner
             self.up.insert(0, _up(joined, outer, norm, dropout=dropout and level >= 4 and not innermost))
-        self.head = ConvTranspose2d(2 * ngf, out_channels, 4, stride=2, padding=1)
+        self.head = nn.ConvTranspose2d(2 * ngf, out_channels, 4, stride=2, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
@@ -74,13 +73,13 @@ class UNetGenerator(Generator):
 def _down(inputs: int, outputs: int, norm: NormKind, *, bias: bool) -> nn.Sequential:
     # Not in place: the input is also what the way up joins on.
     relu = nn.LeakyReLU(0.2)
-    conv = Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+    conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
     return nn.Sequential(OrderedDict(relu=relu, conv=conv, norm=make_norm(norm, outputs)))
 
 
 def _up(inputs: int, outputs: int, norm: NormKind, *, dropout: bool) -> nn.Sequential:
     relu = nn.ReLU(inplace=True)
-    conv = ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=needs_bias(norm))
+    conv = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=needs_bias(norm))
     stage = nn.Sequential(OrderedDict(relu=relu, conv=conv, norm=make_norm(norm, outputs)))
     if dropout:
         stage.add_module("dropout", nn.Dropout(0.5))

@@ -19,9 +19,9 @@ class Arithmetic:
     dtype: torch.dtype
 
     @property
-    def gains_by_compiling(self) -> bool:
-        """Not in fp32 on a CPU: 3x3 convolutions are computed the long way when compiled, and nothing is faster."""
-        return self.device.type != "cpu" or self.dtype != torch.float32
+    def is_plain_cpu(self) -> bool:
+        """Fp32 on a CPU: there :func:`cgpipe.networks.cpu.accelerate` helps, and compiling does not."""
+        return self.device.type == "cpu" and self.dtype == torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:
         """Runs what is inside it in :attr:`dtype`."""

@@ -27,6 +27,7 @@ from cgpipe.evaluation.grids import load_samples
 from cgpipe.models import Model, ModelCard, find_model, load_any
 from cgpipe.models.card import UNKNOWN
 from cgpipe.networks import Generator, all_settings, build_generator
+from cgpipe.networks.cpu import accelerate, steady_weights
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
 from cgpipe.parallel import is_member
@@ -88,12 +89,16 @@ class Distiller(Run):
         self.features, self.judge = self._build_judges(judged=bool(self.dataset.pictures["b"]))
         for network in self._networks():
             network.to(device=self.arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.arithmetic.is_plain_cpu:
+            accelerate(self.teacher.generator, frozen=True)
+            for network in filter(None, (self.student, self.judge)):
+                accelerate(network)
         self.average = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.learners = nn.ModuleDict({"student": self.student} | ({"judge": self.judge} if self.judge else {}))
         self.optimizers = {name: adam(network, config.lr) for name, network in self.learners.items()}
         self.total_steps = config.steps
         self.samples = self._load_samples()
-        if config.compile and self.arithmetic.gains_by_compiling and can_compile(self.arithmetic.device):
+        if config.compile and not self.arithmetic.is_plain_cpu and can_compile(self.arithmetic.device):
             keep_compiled()
             for network in self._networks():
                 network.compile(dynamic=False)
@@ -186,7 +191,7 @@ class Distiller(Run):
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[torch.Tensor] | None]:
         """The losses, and without gradients what the student made and its features."""
         config, losses = self.config, {}
-        with self.arithmetic.autocast():
+        with self.arithmetic.autocast(), steady_weights():
             made = self.student(pictures)
             features = self.features(made) if self.features else None
             if config.pixel_weight:
@@ -204,7 +209,7 @@ class Distiller(Run):
     def _judge_loss(
         self, judge: Judge, reals: torch.Tensor, made: torch.Tensor, features: list[torch.Tensor] | None
     ) -> torch.Tensor:
-        with self.arithmetic.autocast():
+        with self.arithmetic.autocast(), steady_weights():
             with torch.no_grad():
                 real_features = self.features(reals) if self.features else None
             return discriminator_loss(judge(reals, real_features), judge(made, features))

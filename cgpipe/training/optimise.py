@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.autograd.graph import increment_version
 
 from cgpipe.parallel import average_gradients
 
@@ -39,8 +38,6 @@ def update(
         average_gradients(optimizer)
         scaler.step(optimizer)
         scaler.update()
-    # A fused step does not count as a change in place, by which convolutions know that a weight is another one.
-    increment_version([weight for group in optimizer.param_groups for weight in group["params"]])
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from cgpipe.engine.compiling import can_compile
 from cgpipe.evaluation.grids import load_samples, sample_rows
 from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, all_settings
+from cgpipe.networks.cpu import accelerate, steady_weights
 from cgpipe.parallel import average, gather, require_shares, share, together
 from cgpipe.recipe import plain_settings
 from cgpipe.training.batch_norm import synchronise
@@ -85,6 +86,8 @@ class Trainer(Run):
         self.dataset = UnpairedPictures(*pictures, config, multiple=self.networks.multiple)
         self._warm_start()
         self.networks.to_device(self.arithmetic.device)
+        if self.arithmetic.is_plain_cpu:
+            accelerate(self.networks)
         self.generators = nn.ModuleList(self.networks.generators.values())
         self.averages = copy.deepcopy(self.generators).requires_grad_(False).eval()
         self.generator_optimizer = adam(nn.ModuleList([*self.generators, *self.networks.helpers]), config.lr)
@@ -99,7 +102,7 @@ class Trainer(Run):
         self.step_in_epoch = 0
         self.total_steps = sum(self._steps_in(epoch) for epoch in range(config.epochs))
         self.samples = {d: self._load_samples(d) for d in "ab"}
-        wanted = config.compile and config.crops and self.arithmetic.gains_by_compiling
+        wanted = config.compile and config.crops and not self.arithmetic.is_plain_cpu
         if wanted and can_compile(self.arithmetic.device):
             self.networks.compile_networks()
 
@@ -167,7 +170,7 @@ class Trainer(Run):
         for judge in self.networks.judges.values():
             judge.requires_grad_(False)
         learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
-        with torch.set_grad_enabled(learn), self.arithmetic.autocast():
+        with torch.set_grad_enabled(learn), self.arithmetic.autocast(), steady_weights():
             losses, fake = self.networks.generator_losses(real, self._settings_in_force())
         if learn:
             update(self.generator_optimizer, losses, self.scaler)
@@ -180,9 +183,10 @@ class Trainer(Run):
         # Every process keeps the pools of the whole run, so that a state has them all.
         kept = {d: share(self.pools[d].exchange(gather(fake[d].detach()))) for d in self.networks.judges}
         pooled = {d: self.arithmetic.place(pictures) for d, pictures in kept.items()}
-        with self.arithmetic.autocast():
-            losses = self.networks.judge_losses(real, pooled)
-        losses |= self.networks.gradient_penalties(real, pooled)
+        with steady_weights():
+            with self.arithmetic.autocast():
+                losses = self.networks.judge_losses(real, pooled)
+            losses |= self.networks.gradient_penalties(real, pooled)
         if _learns(self.judge_optimizer):
             update(self.judge_optimizer, losses, self.scaler)
         return losses

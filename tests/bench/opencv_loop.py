@@ -10,14 +10,13 @@ import time
 
 import cv2
 import torch
-from plain import with_torch_layers
 
 from cgpipe.models import load_any
 
 
 def main(model: str, source: str, target: str, height: str, width: str, device: str) -> None:
     """Prints how many frames it wrote and the seconds that they took, without the start."""
-    network = with_torch_layers(load_any(model).generator).to(device)
+    network = load_any(model).generator.to(device)
     reader = cv2.VideoCapture(source)
     rate = reader.get(cv2.CAP_PROP_FPS)
     size = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH)), int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from plain import with_torch_layers
 from reference_networks import junyanz_resnet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -57,7 +56,7 @@ def shipped(folder: Path, *, quick: bool) -> Subject:
     entry = next(entry for entry in list_models() if entry.place == "shipped" and entry.name == "horse2zebra")
     model = load_any(entry.path)
     title = f"shipped {entry.name} ({model.card.architecture})"
-    return Subject(title=title, file=str(entry.path), plain=with_torch_layers(model.generator))
+    return Subject(title=title, file=str(entry.path), plain=model.generator)
 
 
 def fast(folder: Path, *, quick: bool) -> Subject:
@@ -65,7 +64,7 @@ def fast(folder: Path, *, quick: bool) -> Subject:
     for entry in list_models():
         if entry.place == "shipped" and entry.card and entry.card.architecture == FAST:
             model = load_any(entry.path)
-            plain = with_torch_layers(model.generator)
+            plain = model.generator
             return Subject(title=f"shipped {entry.name} ({FAST})", file=str(entry.path), plain=plain)
     torch.manual_seed(0)
     card = ModelCard(
@@ -81,7 +80,7 @@ def fast(folder: Path, *, quick: bool) -> Subject:
     )
     path = folder / "fast.safetensors"
     save_model(path, Model(card, build_generator(FAST)))
-    plain = with_torch_layers(load_any(path).generator)
+    plain = load_any(path).generator
     return Subject(title=f"{FAST} with random weights", file=str(path), plain=plain)
 
 

@@ -8,13 +8,14 @@ from functools import partial
 
 import torch
 from measure import in_turn, repeated
-from plain import with_torch_layers
+from plain import with_torch_norms
 from results import Row, Table
 from settings import CannotMeasureError, Settings
 from torch import nn
 
 from cgpipe.engine.memory import keep_freed_memory
 from cgpipe.networks import build_generator
+from cgpipe.networks.cpu import accelerate
 from cgpipe.networks.discriminators import PatchDiscriminator
 from cgpipe.networks.initialise import initialise
 
@@ -57,12 +58,12 @@ def measure_tiles(settings: Settings) -> list[Table]:
 def _rows(name: str, side: int, threads: int, settings: Settings) -> Iterator[Row]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    ours = NETWORKS[name]().eval()
-    initialise(ours)
-    theirs = with_torch_layers(copy.deepcopy(ours), nn.InstanceNorm2d)
+    plain = NETWORKS[name]().eval()
+    initialise(plain)
+    theirs, ours = with_torch_norms(copy.deepcopy(plain)), accelerate(copy.deepcopy(plain), frozen=True)
     networks = {
         FIRST: theirs,
-        LAST: with_torch_layers(copy.deepcopy(ours)).to(memory_format=torch.channels_last),
+        LAST: plain.to(memory_format=torch.channels_last),
         OURS: ours.to(memory_format=torch.channels_last),
     }
     x = torch.rand(1, 3, side, side) * 2 - 1

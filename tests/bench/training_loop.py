@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from plain import with_torch_layers
+from plain import with_torch_norms
 from torch.nn import functional as F
 
 from cgpipe.training.config import TrainConfig
@@ -41,7 +41,7 @@ def train_plainly(config: TrainConfig, seed: int, device: torch.device) -> Itera
     """Trains, giving the losses of every step."""
     torch.manual_seed(seed)
     chance = random.Random(seed)
-    networks = with_torch_layers(build_method(config), torch.nn.InstanceNorm2d).to(device)
+    networks = with_torch_norms(build_method(config)).to(device)
     a_to_b, b_to_a, judge_a, judge_b = (getattr(networks, name) for name in ("a_to_b", "b_to_a", "judge_a", "judge_b"))
     generators = torch.optim.Adam([*a_to_b.parameters(), *b_to_a.parameters()], lr=config.lr, betas=(0.5, 0.999))
     judges = torch.optim.Adam([*judge_a.parameters(), *judge_b.parameters()], lr=config.lr, betas=(0.5, 0.999))

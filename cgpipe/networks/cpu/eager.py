@@ -1,7 +1,7 @@
-"""Where networks may go ways of their own: in full precision on a CPU, run as they are written.
+"""When the layers of this package apply: in fp32 or fp64 on an x86 CPU, run eagerly.
 
-torch's convolutions and norms are slow there in places, above all at gradients of channels_last tensors. Compiled,
-traced and exported networks, other types and other devices keep torch's own operations, which others know how to run.
+torch's convolutions and norms are slow there in places, above all the gradients of channels_last tensors. Compiled,
+traced and exported networks, other dtypes and other devices keep torch's own operations.
 """
 
 from __future__ import annotations

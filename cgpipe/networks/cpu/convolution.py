@@ -1,130 +1,154 @@
-"""Convolutions that are torch's to rounding, and learn faster on a CPU."""
+"""Convolutions equal to torch's to rounding, with faster gradients in fp32 on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgpipe.networks import winograd
-from cgpipe.networks.eager import eager_on_cpu
+from cgpipe.networks.cpu import winograd
+from cgpipe.networks.cpu.eager import eager_on_cpu
 
-FEWEST_BY_TILES = 64
-"""Channels in and out; with fewer, the ways into Winograd's space and back cost more than the products save."""
-FEWEST_BY_ROWS = 32
-"""Channels in; with fewer, torch's gradient of the weight is as fast."""
-LEAST_WORK = 2**26
-"""Multiplications; with fewer, torch's own are as fast."""
+MIN_CHANNELS_FOR_WINOGRAD = 64
+"""Channels in and out; with fewer, the transforms cost more than the products save."""
+MIN_CHANNELS_FOR_ROWS = 32
+"""Input channels; with fewer, torch's weight gradient is as fast."""
+MIN_MULTIPLICATIONS = 2**26
+"""With fewer, torch's own are as fast."""
 
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
 
-class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` with a square kernel.
+class FastConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with a square kernel, the same to rounding and faster in fp32 on a CPU.
 
-    In fp32 on a CPU, run eagerly (:mod:`cgpipe.networks.eager`), wide ones with a kernel of 3x3 or 4x4 and stride 1 go
-    by tiles (:mod:`cgpipe.networks.winograd`), forwards and backwards; the others make the gradient of their weight by
-    :func:`gradient_of_weight`.
+    Wide 3x3 and 4x4 kernels with stride 1 use Winograd transforms (:mod:`cgpipe.networks.cpu.winograd`), forward and
+    backward. The others compute their weight gradient by :func:`gradient_of_weight`.
+
+    Attributes:
+        frozen: the weight never changes again, so that its transform is kept.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        padding_mode: PaddingMode = "zeros",
-        bias: bool = True,
-    ) -> None:
-        super().__init__(inputs, outputs, kernel_size, stride, padding, padding_mode=padding_mode, bias=bias)
-        self.geometry = Geometry(stride=stride, padding=padding)
-        self._kept: _Kept | None = None
+    frozen = False
+    _frozen_kernel: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d, *, frozen: bool) -> FastConv2d:
+        """One that shares the parameters of ``conv``."""
+        fast = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            padding_mode=conv.padding_mode,
+            device="meta",
+        )
+        fast.weight, fast.bias, fast.frozen = conv.weight, conv.bias, frozen
+        return fast.train(conv.training)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not eager_on_cpu(x):
             return super().forward(x)
-        by_tiles, learns = self._goes_by_tiles(x), torch.is_grad_enabled() and self.weight.requires_grad
-        if not by_tiles and not (learns and self.in_channels >= FEWEST_BY_ROWS):
+        tiled, learns = self._suits_winograd(x), torch.is_grad_enabled() and self.weight.requires_grad
+        if not tiled and not (learns and self.in_channels >= MIN_CHANNELS_FOR_ROWS):
             return super().forward(x)
-        geometry = self.geometry
+        geometry = Geometry.of(self)
         if geometry.padding and self.padding_mode != "zeros":
             x, geometry = F.pad(x, 4 * (geometry.padding,), mode=self.padding_mode), geometry._replace(padding=0)
         y: torch.Tensor
-        if by_tiles:
-            y = _ByTiles.apply(x, self.weight, self.bias, self._kernel(), geometry)
+        if tiled:
+            y = _Winograd.apply(x, self.weight, self.bias, self._kernel(), geometry)
         else:
-            y = _ByRows.apply(x, self.weight, self.bias, geometry)
+            y = _GradientByRows.apply(x, self.weight, self.bias, geometry)
         return y
 
-    def _goes_by_tiles(self, x: torch.Tensor) -> bool:
+    def _suits_winograd(self, x: torch.Tensor) -> bool:
         return (
             self.kernel_size[0] in winograd.KERNELS
-            and self.geometry.stride == 1
-            and min(self.in_channels, self.out_channels) >= FEWEST_BY_TILES
-            and _multiplications(self.weight, x) >= LEAST_WORK
+            and self.stride[0] == 1
+            and min(self.in_channels, self.out_channels) >= MIN_CHANNELS_FOR_WINOGRAD
+            and _multiplications(self.weight, x) >= MIN_MULTIPLICATIONS
         )
 
     def _kernel(self) -> torch.Tensor:
-        """The weight in Winograd's space, kept until it changes, as autograd counts.
-
-        Who changes it in ways that do not count, as fused optimisers do, has to say so by
-        ``torch.autograd.graph.increment_version``.
-        """
-        weight, kept = self.weight, self._kept
-        state = weight.data_ptr(), 0 if weight.is_inference() else weight._version
-        if kept is None or kept.weight is not weight or kept.state != state:
-            with torch.no_grad():
-                kept = self._kept = _Kept(weight, state, winograd.transform_kernel(weight))
-        return kept.kernel
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}  # A copy has weights of its own.
+        if not self.frozen:
+            return transformed(self.weight)
+        if self._frozen_kernel is None or self._frozen_kernel.dtype != self.weight.dtype:
+            self._frozen_kernel = transformed(self.weight)
+        return self._frozen_kernel
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` with a square kernel; its weight's gradient on a CPU is as that of :class:`Conv2d`."""
+class FastConvTranspose2d(nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` with a square kernel, with the weight gradient of :class:`FastConv2d`."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        output_padding: int = 0,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(inputs, outputs, kernel_size, stride, padding, output_padding, bias=bias)
-        self.geometry = Geometry(stride=stride, padding=padding, transposed=True, output_padding=output_padding)
+    @classmethod
+    def of(cls, conv: nn.ConvTranspose2d) -> FastConvTranspose2d:
+        """One that shares the parameters of ``conv``."""
+        fast = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.output_padding,  # type: ignore[arg-type]
+            device="meta",
+        )
+        fast.weight, fast.bias = conv.weight, conv.bias
+        return fast.train(conv.training)
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
-        learns = torch.is_grad_enabled() and self.weight.requires_grad and self.out_channels >= FEWEST_BY_ROWS
+        learns = torch.is_grad_enabled() and self.weight.requires_grad and self.out_channels >= MIN_CHANNELS_FOR_ROWS
         if output_size is not None or not (learns and eager_on_cpu(x)):
             return super().forward(x, output_size)
-        y: torch.Tensor = _ByRows.apply(x, self.weight, self.bias, self.geometry)
+        y: torch.Tensor = _GradientByRows.apply(x, self.weight, self.bias, Geometry.of(self))
         return y
 
 
-class _Kept(NamedTuple):
-    weight: torch.Tensor
-    state: tuple[int, int]
-    kernel: torch.Tensor
+_transforms: ContextVar[dict[int, tuple[torch.Tensor, torch.Tensor]] | None] = ContextVar("transforms", default=None)
+
+
+@contextmanager
+def steady_weights() -> Iterator[None]:
+    """Promises that no weight changes in the body, so that each is transformed once, however often its layer runs."""
+    token = _transforms.set({})
+    try:
+        yield
+    finally:
+        _transforms.reset(token)
+
+
+def transformed(weight: torch.Tensor) -> torch.Tensor:
+    """The Winograd transform of (D, C, side, side): (36, C, D)."""
+    known = _transforms.get()
+    if known is not None and id(weight) in known:
+        return known[id(weight)][1]
+    with torch.no_grad():
+        kernel = winograd.transform_kernel(weight)
+    if known is not None:
+        known[id(weight)] = weight, kernel  # the weight too: as long as it lives, no other has its id
+    return kernel
 
 
 class Geometry(NamedTuple):
-    """What a convolution has beside its weight."""
+    """The parameters of a convolution other than its weight."""
 
     stride: int = 1
     padding: int = 0
     transposed: bool = False
     output_padding: int = 0
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d | nn.ConvTranspose2d) -> Geometry:
+        stride, padding, output_padding = conv.stride[0], conv.padding[0], conv.output_padding[0]
+        assert isinstance(padding, int)
+        transposed = isinstance(conv, nn.ConvTranspose2d)
+        return cls(stride=stride, padding=padding, transposed=transposed, output_padding=output_padding)
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """torch's own."""
@@ -144,8 +168,8 @@ class Geometry(NamedTuple):
         return 2 * [self.stride], 2 * [self.padding], [1, 1], self.transposed, 2 * [self.output_padding], 1
 
 
-class _ByTiles(torch.autograd.Function):
-    """A convolution of stride 1, and its gradients, in Winograd's space."""
+class _Winograd(torch.autograd.Function):
+    """A convolution of stride 1, and its gradients, by Winograd transforms."""
 
     @staticmethod
     def forward(
@@ -171,7 +195,7 @@ class _ByTiles(torch.autograd.Function):
         return *found, _of_bias(gradient) if wanted[2] else None, None, None
 
 
-class _ByRows(torch.autograd.Function):
+class _GradientByRows(torch.autograd.Function):
     """torch's own convolution, but for the gradient of the weight."""
 
     @staticmethod
@@ -187,7 +211,7 @@ class _ByRows(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         geometry, wanted = ctx.geometry, ctx.needs_input_grad[:3]
         large, small = (gradient, x) if geometry.transposed else (x, gradient)
-        if torch.is_grad_enabled() or _multiplications(weight, small) < LEAST_WORK:
+        if torch.is_grad_enabled() or _multiplications(weight, small) < MIN_MULTIPLICATIONS:
             return *geometry.gradients(gradient, x, weight, wanted), None
         of_input, _, _ = geometry.gradients(gradient, x, weight, (wanted[0], False, False))
         of_weight = gradient_of_weight(large, small, weight.shape[3], geometry.stride, geometry.padding)

@@ -111,10 +111,10 @@ def gradients(
         if pixels is not None:
             windows = _both_ways(way_in, torch.bmm(product, kernel.transpose(1, 2)))
             windows = windows.view(WINDOW, WINDOW, count, -1, columns, inputs)
-            _lay_over_each_other(pixels[:, top // tile : bottom // tile + 1], windows.permute(2, 3, 0, 4, 1, 5))
+            _overlap_add(pixels[:, top // tile : bottom // tile + 1], windows.permute(2, 3, 0, 4, 1, 5))
     return (
         None if pixels is None else _cut_out(pixels.flatten(3, 4).flatten(1, 2), padding, x.shape),
-        None if taps is None else _out_of_the_space(taps, side),
+        None if taps is None else _inverse_kernel_transform(taps, side),
     )
 
 
@@ -124,14 +124,14 @@ def _cut_out(pixels: torch.Tensor, margin: int, shape: torch.Size) -> torch.Tens
     return pixels[:, margin : margin + height, margin : margin + width].permute(0, 3, 1, 2)
 
 
-def _out_of_the_space(taps: torch.Tensor, side: int) -> torch.Tensor:
+def _inverse_kernel_transform(taps: torch.Tensor, side: int) -> torch.Tensor:
     """:func:`transform_kernel`, transposed: (36, C, D) to (D, C, side, side)."""
     inputs, outputs = taps.shape[1:]
     kernels = _kernel(side, taps.dtype).T @ taps.flatten(1)
     return kernels.view(side, side, inputs, outputs).permute(3, 2, 0, 1)
 
 
-def _lay_over_each_other(pixels: torch.Tensor, windows: torch.Tensor) -> None:
+def _overlap_add(pixels: torch.Tensor, windows: torch.Tensor) -> None:
     """Adds windows (N, rows, 6, columns, 6, C) to pixels (N, rows + 1, tile, columns + 1, tile, C)."""
     tile = pixels.shape[2]
     seam = WINDOW - tile

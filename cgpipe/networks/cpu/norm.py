@@ -1,0 +1,69 @@
+"""Instance normalisation with a faster gradient in fp32 on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from cgpipe.networks.cpu.eager import eager_on_cpu
+from cgpipe.networks.norm import InstanceNorm
+
+MIN_PIXELS_FOR_GROUP_NORM = 1024
+"""Of a feature map; below this torch's group norm on a CPU runs channel by channel, whatever the memory layout."""
+
+
+class FastInstanceNorm(InstanceNorm):
+    """:class:`~cgpipe.networks.norm.InstanceNorm`, the same to rounding, with a faster backward pass."""
+
+    @classmethod
+    def of(cls, norm: InstanceNorm) -> FastInstanceNorm:
+        """One that shares the parameters of ``norm``."""
+        fast = cls(norm.channels, eps=norm.eps)
+        fast.weight, fast.bias = norm.weight, norm.bias
+        return fast.train(norm.training)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not eager_on_cpu(x):
+            return super().forward(x)
+        y: torch.Tensor = _Normalise.apply(x, self.eps)
+        if self.weight is None or self.bias is None:
+            return y
+        return torch.addcmul(self.bias[:, None, None], y, self.weight[:, None, None])
+
+
+class _Normalise(torch.autograd.Function):
+    """Group normalisation with one group a channel, whose gradient is made by sums over whole pictures.
+
+    torch's own takes five to ten times as long where channels lie last, and so does its way forward for small maps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, eps: float) -> torch.Tensor:
+        count, channels, height, width = x.shape
+        if height * width < MIN_PIXELS_FOR_GROUP_NORM:
+            mean = x.mean((2, 3), keepdim=True)
+            centred = x - mean
+            scale = torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + eps)
+            y = centred.mul_(scale)
+        else:
+            shape = (count, channels, height * width, channels, eps)
+            y, mean, scale = torch.native_group_norm(x, None, None, *shape)
+        ctx.save_for_backward(x, mean, scale)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        x, mean, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # Gradients of the gradients are wanted.
+            y = F.group_norm(x, x.shape[1], eps=ctx.eps)
+            return torch.autograd.grad(y, x, gradient, create_graph=True)[0], None
+        mean, scale = mean.view(*x.shape[:2], 1, 1), scale.view(*x.shape[:2], 1, 1)
+        # Of y = (x - mean) * scale: scale * (gradient - its mean - y * the mean of gradient * y), as a * x + b + ...
+        of_mean = gradient.mean((2, 3), keepdim=True)
+        of_scale = ((gradient * x).mean((2, 3), keepdim=True) - of_mean * mean) * scale
+        slope = -of_scale * scale.square()
+        offset = -of_mean * scale - slope * mean
+        return torch.addcmul(offset, x, slope).addcmul_(gradient, scale), None
