@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cgpipe.jobs.folder import translate_folder
     from cgpipe.jobs.report import FileResult, FolderReport
     from cgpipe.jobs.video import VideoReport, translate_video
-    from cgpipe.media.frames import Batch, Frame, Unreadable
+    from cgpipe.media.frames import Batch, Failed, Frame
     from cgpipe.media.video import VideoSink, VideoSource
     from cgpipe.models import Model, ModelCard, find_model, list_models, load_any, load_model, save_model
 
@@ -46,7 +46,7 @@ _HOMES = {
     "jobs.folder": ("translate_folder",),
     "jobs.report": ("FileResult", "FolderReport"),
     "jobs.video": ("VideoReport", "translate_video"),
-    "media.frames": ("Batch", "Frame", "Unreadable"),
+    "media.frames": ("Batch", "Frame", "Failed"),
     "media.video": ("VideoSink", "VideoSource"),
     "models": ("Model", "ModelCard", "find_model", "list_models", "load_any", "load_model", "save_model"),
 }
@@ -56,6 +56,7 @@ __all__ = [
     "CgpipeError",
     "CgpipeWarning",
     "DataError",
+    "Failed",
     "FileResult",
     "FolderReport",
     "Frame",
@@ -67,7 +68,6 @@ __all__ = [
     "ModelNotFoundError",
     "TrainingError",
     "Translator",
-    "Unreadable",
     "UsageError",
     "VideoReport",
     "VideoSink",

@@ -18,7 +18,7 @@ from cgpipe.engine import translator as translator_module
 from cgpipe.engine.cuda import Conveyor
 from cgpipe.engine.scale import resampling
 from cgpipe.engine.translator import IN_FLIGHT, Translator
-from cgpipe.media.frames import Batch, Unreadable
+from cgpipe.media.frames import Batch, Failed
 from cgpipe.networks import Generator
 
 UP, COMPUTE, DOWN = range(3)
@@ -170,7 +170,7 @@ def test_a_stream_goes_over_the_conveyor_in_order_and_in_one_shape(make_model: A
         return translator._within_memory(pixels)
 
     translator._conveyor = Conveyor(PretendGpu(), seen, IN_FLIGHT)
-    word = Unreadable(origin="x", reason="broken")
+    word = Failed(origin="x", reason="broken")
     given = list(translator.stream([*sent[:2], word, *sent[2:]]))
     assert given.pop(2) is word
     assert {shape[0] for shape in shapes} == {3}

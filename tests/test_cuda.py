@@ -12,7 +12,7 @@ import torch
 from cgpipe.engine.batch_size import LARGEST, choose_batch_size
 from cgpipe.engine.cuda import CudaGpu
 from cgpipe.engine.translator import Translator
-from cgpipe.media.frames import Batch, Unreadable, batched
+from cgpipe.media.frames import Batch, Failed, batched
 from cgpipe.media.frames import Frame as PictureFrame
 
 pytestmark = pytest.mark.needs_cuda
@@ -41,7 +41,7 @@ def test_half_precision_is_close(make_model: Any, precision: Any) -> None:
 def test_a_stream_keeps_its_order_and_passes_all_else_through(make_model: Any) -> None:
     translator = Translator(make_model(), device="cuda", precision="fp32")
     frames = [PictureFrame(pixels=picture, origin=index) for index, picture in enumerate(pictures(10))]
-    word = Unreadable(origin="x", reason="broken")
+    word = Failed(origin="x", reason="broken")
     items: list[Any] = list(batched(frames, 3))
     items.insert(2, word)
     given = list(translator.stream(items))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cgpipe.media.frames import Batch, Frame, Unreadable, batched
+from cgpipe.media.frames import Batch, Failed, Frame, batched
 
 
 def frame(name: str, height: int = 4, width: int = 6) -> Frame:
@@ -77,9 +77,9 @@ def test_few_large_frames_wait_rather_than_many() -> None:
 
 
 def test_word_of_an_unreadable_frame_passes_at_once() -> None:
-    items = [frame("a"), Unreadable(origin="b", reason="broken"), frame("c")]
+    items = [frame("a"), Failed(origin="b", reason="broken"), frame("c")]
     passed, batch = batched(items, 2)
-    assert isinstance(passed, Unreadable)
+    assert isinstance(passed, Failed)
     assert isinstance(batch, Batch)
     assert batch.origins == ("a", "c")
 

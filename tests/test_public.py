@@ -11,9 +11,9 @@ import cgpipe
 from cgpipe.cli import COMMANDS
 
 PUBLIC = """
-    Batch CgpipeError CgpipeWarning DataError FileResult FolderReport Frame MediaError MissingDependencyError Model
-    ModelCard ModelError ModelNotFoundError TrainingError Translator Unreadable UsageError VideoReport VideoSink
-    VideoSource __version__ find_model list_models load_any load_model save_model translate_folder translate_video
+    Batch CgpipeError CgpipeWarning DataError Failed FileResult FolderReport Frame MediaError MissingDependencyError
+    Model ModelCard ModelError ModelNotFoundError TrainingError Translator UsageError VideoReport VideoSink VideoSource
+    __version__ find_model list_models load_any load_model save_model translate_folder translate_video
 """
 
 

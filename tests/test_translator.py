@@ -13,7 +13,7 @@ import torch
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator, choose_device, pad_to_multiple
 from cgpipe.errors import CgpipeError, UsageError
-from cgpipe.media.frames import Batch, Unreadable
+from cgpipe.media.frames import Batch, Failed
 from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, build_generator
 
@@ -100,7 +100,7 @@ def test_a_batch_is_what_its_pictures_are_alone() -> None:
 
 def test_origins_and_everything_else_pass_through_in_order() -> None:
     batch = Batch(pixels=torch.zeros((2, 8, 8, 3), dtype=torch.uint8), origins=("a", "b"))
-    word = Unreadable(origin="c", reason="broken")
+    word = Failed(origin="c", reason="broken")
     first, second = translator_of(Known(lambda x: x)).stream([batch, word])
     assert isinstance(first, Batch)
     assert first.origins == ("a", "b")

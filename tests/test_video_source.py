@@ -12,7 +12,7 @@ import pytest
 from clips import HEIGHT, WIDTH, Sound, damaged, handles, make_clip, picture, times_of
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.frames import Frame, Unreadable
+from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.video import VideoSource
 
 CODECS = [
@@ -213,7 +213,7 @@ def test_garbage_in_the_middle_is_filled(tmp_path: Path, name: str, codec: str, 
     assert len(times) > 40
     if name == "clip.mp4":  # whose index has survived
         assert times == whole
-        assert not [item for item in items if isinstance(item, Unreadable)]
+        assert not [item for item in items if isinstance(item, Failed)]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_truncated_file_says_so_at_its_end(tmp_path: Path, name: str, share: f
     items = list(source)
     frames = [item for item in items if isinstance(item, Frame)]
     assert 0 < len(frames) < 60
-    assert [type(item) for item in items[len(frames) :]] == [Unreadable]
+    assert [type(item) for item in items[len(frames) :]] == [Failed]
     assert "missing" in items[-1].reason
     assert len(frames) + source.damage.missing in range(56, 63)
 

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from cgpipe.errors import CgpipeError, MissingDependencyError, UsageError
-from cgpipe.media.files import atomic_write
 from cgpipe.models import Model
 from cgpipe.networks import Generator
+from cgpipe.storage import atomic_write
 
 Format = Literal["onnx", "torchscript", "torch-export", "openvino"]
 Run = Callable[[torch.Tensor], torch.Tensor]

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from cgpipe.engine.export import INPUT, extra, load_onnx, to_onnx
 from cgpipe.engine.scale import MIDDLE_SCALE, highest, resize, working_size
 from cgpipe.errors import UsageError
-from cgpipe.media.files import atomic_write
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.models import Model
+from cgpipe.storage import atomic_write
 
 MOST_PICTURES = 48
 """Pictures that are used at most: of every three, two for the ranges of values and one to measure the loss."""

@@ -11,8 +11,8 @@ from math import log2
 import torch
 from platformdirs import user_cache_path
 
-from cgpipe.media.files import atomic_write
 from cgpipe.networks import Generator
+from cgpipe.storage import atomic_write
 
 FILE = "trials.json"
 

@@ -13,10 +13,10 @@ from cgpipe.errors import ModelError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator, judges_at_hand
 from cgpipe.evaluation.grids import OnGrid, write_grids
 from cgpipe.evaluation.record import class_of, record_figures
-from cgpipe.media.files import atomic_write
 from cgpipe.models import Found, ModelCard, find_model, load_any
 from cgpipe.models.card import plain_name
 from cgpipe.models.header import is_ours
+from cgpipe.storage import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from torchvision.utils import make_grid
 from cgpipe.data.unpaired import load_rgb, to_network_range
 from cgpipe.errors import MediaError
 from cgpipe.evaluation.evaluator import pictures_of
-from cgpipe.media.files import atomic_write
 from cgpipe.networks import Generator
+from cgpipe.storage import atomic_write
 
 ROW = 8
 """Pictures in a row of a grid."""

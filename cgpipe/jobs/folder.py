@@ -24,10 +24,10 @@ from cgpipe.engine.translator import TranslatorOptions
 from cgpipe.errors import MediaError
 from cgpipe.jobs.common import domain_of, load_translator, settings_of
 from cgpipe.jobs.freshness import Freshness
+from cgpipe.jobs.plan import Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.jobs.startup import StartUp
-from cgpipe.media.files import Plan, plan_files
-from cgpipe.media.frames import Batch, Frame, Unreadable
+from cgpipe.media.frames import Batch, Failed, Frame
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.media.pictures.read import read_picture
@@ -152,7 +152,7 @@ def translate_folder(
 
 def _read_share(
     plan: Plan, freshness: Freshness | None, masks: PictureMasks | None, worker: int, workers: int
-) -> Iterator[Frame | Unreadable | Done]:
+) -> Iterator[Frame | Failed | Done]:
     """One worker's share of the pictures; the folders are walked anew, so that no list is handed over."""
     cv2.setNumThreads(0)  # 1 would wait for threads that a forked worker has not got
     for pair in plan.pairs(worker, workers):
@@ -164,14 +164,14 @@ def _read_share(
             yield _read(origin, masks, pair.place)
 
 
-def _read(origin: PictureOrigin, masks: PictureMasks | None, place: Path) -> Frame | Unreadable:
+def _read(origin: PictureOrigin, masks: PictureMasks | None, place: Path) -> Frame | Failed:
     started = time.perf_counter()
     try:
         frame = read_picture(origin.input)
         if masks:
             frame = masks.confine(frame, place)
     except (MediaError, OSError, MemoryError) as error:
-        return Unreadable(origin=origin, reason=_reason(error))
+        return Failed(origin=origin, reason=_reason(error))
     seconds = time.perf_counter() - started
     return Frame(
         pixels=frame.pixels,
@@ -195,7 +195,7 @@ class PictureWriter:
     ) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def write(self, items: Iterator[Batch | Unreadable | Done]) -> Iterator[FileResult]:
+    def write(self, items: Iterator[Batch | Failed | Done]) -> Iterator[FileResult]:
         """Writes every picture; the results come in the order of the pictures."""
         under_way: deque[Future[FileResult]] = deque()
         for item in items:
@@ -206,11 +206,11 @@ class PictureWriter:
         while under_way:
             yield under_way.popleft().result()
 
-    def _finish(self, item: Frame | Unreadable | Done) -> FileResult:
+    def _finish(self, item: Frame | Failed | Done) -> FileResult:
         origin: PictureOrigin = item.origin
         if isinstance(item, Done):
             return FileResult(input=origin.input, output=origin.output, status="skipped")
-        if isinstance(item, Unreadable):
+        if isinstance(item, Failed):
             return FileResult(input=origin.input, output=origin.output, status="failed", reason=item.reason)
         started = time.perf_counter()
         height, width = item.pixels.shape[:2]

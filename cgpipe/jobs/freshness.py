@@ -12,7 +12,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from cgpipe.media.files import atomic_write, is_current
+from cgpipe.storage import atomic_write, is_current
 
 
 class Freshness:

@@ -23,7 +23,7 @@ from cgpipe.jobs.common import deciding_settings, load_translator, settings_of
 from cgpipe.jobs.freshness import Freshness, stamp
 from cgpipe.jobs.report import rounded
 from cgpipe.jobs.startup import StartUp
-from cgpipe.media.frames import Frame, Pixels, Unreadable
+from cgpipe.media.frames import Failed, Frame, Pixels
 from cgpipe.media.video import StreamReport, VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
@@ -232,7 +232,7 @@ class VideoJob:
     def _translate(
         self, source: Source, mask: VideoMask | None, sink: Sink, report: VideoReport, start: StartUp
     ) -> None:
-        frames: Iterable[Frame | Unreadable] = source.frames(first=sink.resumed)
+        frames: Iterable[Frame | Failed] = source.frames(first=sink.resumed)
         decoded = Timed(mask.confine(frames, first=sink.resumed) if mask else frames)
         batches = load(
             lambda worker, workers: self._originals(decoded),
@@ -247,7 +247,7 @@ class VideoJob:
         stream = start.at_first("inference", self.translator.stream(start.at_first("decode", batches)))
         with closing(prefetch(stream, self.ahead)) as translated:
             for item in translated:
-                if isinstance(item, Unreadable):
+                if isinstance(item, Failed):
                     self._tell(report, [item.reason])
                     continue
                 began = time.perf_counter()
@@ -265,7 +265,7 @@ class VideoJob:
             report.notices.append(notice)
             warnings.warn(notice, CgpipeWarning, stacklevel=3)
 
-    def _originals(self, frames: Iterable[Frame | Unreadable]) -> Iterator[Frame | Unreadable]:
+    def _originals(self, frames: Iterable[Frame | Failed]) -> Iterator[Frame | Failed]:
         """The frames, each with its own pixels in its luggage where they are to be shown beside the translation."""
         for frame in frames:
             if self.video.get("side_by_side") and isinstance(frame, Frame):

@@ -15,9 +15,9 @@ from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.jobs.common import domain_of, load_translator
 from cgpipe.jobs.startup import StartUp
 from cgpipe.jobs.video import OnFrames, OnStart, PathLike, VideoJob, VideoOptions, VideoReport
-from cgpipe.media.files import atomic_write
 from cgpipe.models import find_model
 from cgpipe.models.foreign import Direction
+from cgpipe.storage import atomic_write
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),

@@ -1,4 +1,4 @@
-"""What travels through the pipeline: frames, batches of them, and word of those that could not be read."""
+"""What travels through the pipeline: frames, batches of them, and word of those that failed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from cgpipe.errors import CgpipeError
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -67,11 +69,27 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unreadable:
-    """Takes the place of a frame that could not be decoded, so that none is silently left out."""
+class Failed:
+    """Takes the place of a frame that could not be decoded, translated or encoded, so that none is silently left out.
+
+    Args:
+        origin: of the frame.
+        reason: what was wrong, for the user.
+    """
 
     origin: Any
     reason: str
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, for :attr:`Failed.reason`: a message for the user, whatever was raised."""
+    if isinstance(error, CgpipeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def batched(items: Iterable[Frame | T], batch_size: int, *, pending_bytes: int = PENDING_BYTES) -> Iterator[Batch | T]:

@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from cgpipe.errors import ModelError
-from cgpipe.media.files import atomic_write
 from cgpipe.models.card import ModelCard
 from cgpipe.models.header import METADATA_KEY, read_card, read_header
 from cgpipe.networks import Generator, build_generator
+from cgpipe.storage import atomic_write
 
 __all__ = ["Model", "load_model", "read_card", "save_model"]
 

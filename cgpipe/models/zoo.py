@@ -16,9 +16,9 @@ from typing import Literal
 import platformdirs
 
 from cgpipe.errors import ModelError, ModelNotFoundError, UsageError
-from cgpipe.media.files import atomic_write
 from cgpipe.models.card import GENERIC, UNKNOWN, ModelCard
 from cgpipe.models.header import is_ours, read_card
+from cgpipe.storage import atomic_write
 
 Place = Literal["file", "user", "shipped"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cgpipe.errors import TrainingError
-from cgpipe.media.files import atomic_write
+from cgpipe.storage import atomic_write
 from cgpipe.training.state import KEPT
 
 

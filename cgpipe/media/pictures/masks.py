@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.files import is_current
 from cgpipe.media.frames import Frame, Pixels
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 from cgpipe.media.pictures.read import read_picture
+from cgpipe.storage import is_current
 
 Mask = npt.NDArray[np.uint8]
 """Shape (height, width); 255 lets the whole change through, 0 nothing of it."""

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.files import atomic_write
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.encode import QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import named_format, picture_format
+from cgpipe.storage import atomic_write
 
 _Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
 

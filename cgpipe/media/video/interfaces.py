@@ -8,11 +8,11 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Self
 
-from cgpipe.media.frames import Frame, Unreadable
+from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.video.clip import Damage, VideoInfo
 from cgpipe.media.video.streams import StreamReport
 
-Pass = Generator[Frame | Unreadable, None, None]
+Pass = Generator[Frame | Failed, None, None]
 
 
 class Source(ABC):

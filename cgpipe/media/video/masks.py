@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.frames import Frame, Unreadable
+from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.masks import Mask, confined, fit, lightness_of, read_mask, with_mask
 from cgpipe.media.video.clip import VideoInfo
@@ -68,7 +68,7 @@ class VideoMask:
         if self._source is not None:
             self._source.close()
 
-    def confine(self, frames: Iterable[Frame | Unreadable], first: int = 0) -> Iterator[Frame | Unreadable]:
+    def confine(self, frames: Iterable[Frame | Failed], first: int = 0) -> Iterator[Frame | Failed]:
         """The frames, of which the first has the index ``first``, each with its mask as fourth channel.
 
         Raises:
@@ -83,7 +83,7 @@ class VideoMask:
             for item in frames:
                 yield confined(item, self._next(masks)) if isinstance(item, Frame) else item
 
-    def _next(self, masks: Iterator[Frame | Unreadable]) -> Mask:
+    def _next(self, masks: Iterator[Frame | Failed]) -> Mask:
         mask = next(masks, None)
         if isinstance(mask, Frame):
             return lightness_of(mask.pixels)

@@ -14,7 +14,7 @@ import av.error
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import ToRgb
-from cgpipe.media.frames import Frame, Pixels, Unreadable
+from cgpipe.media.frames import Failed, Frame, Pixels
 from cgpipe.media.video.clip import Orientation, Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.decoding import Reader, Shot
 from cgpipe.media.video.interfaces import Pass, Source
@@ -31,7 +31,7 @@ class VideoSource(Source):
 
     Damage does not end a pass. A frame that is lost is replaced by a repeat of its neighbour with the right time,
     marked ``filled``; where the file ends before what its container promises, or cannot be read on, one
-    :class:`~cgpipe.media.frames.Unreadable` says so. :attr:`damage` counts both.
+    :class:`~cgpipe.media.frames.Failed` says so. :attr:`damage` counts both.
 
     Args:
         path: a file, the address of a stream (``rtsp://``, ``http://``), or a readable binary file object.
@@ -160,9 +160,9 @@ class VideoSource(Source):
             filled=shot.filled,
         )
 
-    def _unreadable(self, index: int, reason: str) -> Unreadable:
+    def _unreadable(self, index: int, reason: str) -> Failed:
         origin = VideoOrigin(index=index, pts=0, time_base=self.info.time_base)
-        return Unreadable(origin=origin, reason=f"{self._name}: {reason}")
+        return Failed(origin=origin, reason=f"{self._name}: {reason}")
 
 
 class _Pixels:

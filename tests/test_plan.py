@@ -1,4 +1,4 @@
-"""Which files go in, where each one comes out, and how a finished one gets its name."""
+"""Which files go in, and where each one comes out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cgpipe.errors import UsageError
-from cgpipe.media.files import Plan, atomic_write, is_current, plan_files, remove_stale
+from cgpipe.jobs.plan import Plan, plan_files
 from cgpipe.media.pictures.formats import named_format, picture_format
+from cgpipe.storage import atomic_write
 
 Tree = Callable[..., Path]
 
@@ -329,7 +330,7 @@ def test_names_that_differ_in_case_collide_only_where_the_file_system_ignores_it
 # In a process of its own: where torch is loaded, Python's table of names is large enough to be measured when it grows.
 MEASURE_PEAK = """
 import sys, tracemalloc
-from cgpipe.media.files import plan_files
+from cgpipe.jobs.plan import plan_files
 tracemalloc.start()
 plan = plan_files([sys.argv[1]], domain="zebra", output=None, format=None, recursive=True)
 print(plan.count, tracemalloc.get_traced_memory()[1])
@@ -361,98 +362,3 @@ def test_parts_of_a_plan_are_its_whole_even_if_files_come_and_go(tree: Tree) -> 
     assert not first & second
     assert {f"{number}.jpg" for number in range(60)} - first - second <= {"7.jpg"}
     assert 10 < len(first) < 50
-
-
-# --- whole files only ----------------------------------------------------------------------------------------------
-
-
-def test_atomic_write_appears_at_once_and_makes_folders(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "sub" / "Ähre 1.jpg"
-    for durable, text in ((False, "first"), (True, "second")):
-        with atomic_write(path, durable=durable) as temporary:
-            temporary.write_text(text)
-            assert temporary.parent == path.parent
-            assert temporary.suffix == ".jpg"
-            assert path.exists() == durable
-        assert path.read_text() == text
-    assert os.listdir(path.parent) == ["Ähre 1.jpg"]
-
-
-def write_half(path: Path, error: type[BaseException]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text("half")
-        raise error
-
-
-def test_a_failed_atomic_write_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error):
-            write_half(path, error)
-    assert os.listdir(tmp_path) == ["a.txt"]
-    assert path.read_text() == "old"
-
-
-def test_long_names_leave_room_for_the_temporary_one(tmp_path: Path) -> None:
-    path = tmp_path / ("x" * 251 + ".jpg")
-    with atomic_write(path) as temporary:
-        temporary.write_text("whole")
-    assert path.read_text() == "whole"
-
-
-def test_permissions_are_those_of_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        with atomic_write(tmp_path / "a") as temporary:
-            temporary.write_text("x")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
-
-
-WRITER = """
-import sys, time
-from cgpipe.media.files import atomic_write
-with atomic_write(sys.argv[1]) as temporary:
-    temporary.write_text("half")
-    print("begun", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tree: Tree) -> None:
-    root = tree("in/a.jpg", "in/sub/b.jpg", "in-zebra/.cgpipe-other.jpg", "in-zebra/old.jpg")
-    plan = zebra("in")
-    command = [sys.executable, "-c", WRITER, str(root / "in-zebra/sub/b.jpg")]
-    search = os.pathsep.join(filter(None, sys.path))
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": search})
-    with writer, atomic_write(root / "in-zebra/mine.jpg") as mine:
-        assert writer.stdout
-        assert writer.stdout.readline() == "begun\n"
-        mine.write_text("half")
-        assert plan.remove_stale() == 0  # both are still being written
-        writer.kill()
-        writer.wait()
-        (left,) = os.listdir(root / "in-zebra/sub")
-        foreign = root / "in-zebra/sub" / left.replace(left[8:16], "00000000")
-        foreign.write_text("of a process on another machine")
-        assert plan.remove_stale() == 1
-        assert os.listdir(root / "in-zebra/sub") == [foreign.name]
-    assert sorted(os.listdir(root / "in-zebra")) == [".cgpipe-other.jpg", "mine.jpg", "old.jpg", "sub"]
-    assert remove_stale(root / "nowhere") == 0
-
-
-def test_current_is_what_is_there_and_no_older_than_its_source(tmp_path: Path) -> None:
-    source, output = tmp_path / "a.jpg", tmp_path / "b.jpg"
-    source.write_text("source")
-    os.utime(source, ns=(0, 5_000_000_000))
-    assert not is_current(source, output)
-    output.write_text("output")
-    for moment, current in ((4_999_999_999, False), (5_000_000_000, True), (6_000_000_000, True)):
-        os.utime(output, ns=(0, moment))
-        assert is_current(source, output) is current
-    output.write_text("")
-    assert not is_current(source, output)
-    assert not is_current(source, tmp_path)
-    assert not is_current(tmp_path / "gone.jpg", output)

@@ -1,17 +1,12 @@
-"""Which files go in, where each one comes out, and how a finished file gets its name."""
+"""Which files go in, and where each one comes out."""
 
 from __future__ import annotations
 
 import os
-import platform
-import re
-import secrets
-import stat
 import unicodedata
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -23,6 +18,7 @@ import numpy as np
 
 from cgpipe.errors import UsageError
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, named_format, picture_format
+from cgpipe.storage import is_own, remove_stale
 
 
 class FilePair(NamedTuple):
@@ -306,7 +302,7 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not _TEMPORARY.fullmatch(entry.name):
+            if not is_own(entry.name):
                 (folders if _is_folder(entry) else files).append(entry.name)
     return sorted(files), sorted(folders)
 
@@ -385,73 +381,3 @@ def _check_collisions(plan: Plan, inputs: np.ndarray, outputs: np.ndarray) -> No
         raise UsageError(
             f"{writers[target].input} would be written over the input {readers[target]}; choose another --output"
         )
-
-
-# --- whole files only ----------------------------------------------------------------------------------------------
-
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-_TEMPORARY = re.compile(r"\.cgpipe-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}(\..*)?")
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``, and renames it to ``path`` once the body has ended well.
-
-    The folders above are made. The temporary name ends in the same suffix, is hidden, and holds the process's id, so
-    that :func:`remove_stale` finds it after a kill. If the body raises, nothing is left and an older file at ``path``
-    stays as it was.
-
-    Args:
-        durable: wait until the bytes are on the disk before the renaming, for files that cannot be made again.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".cgpipe-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
-    try:
-        yield temporary
-        if durable:
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def remove_stale(folder: str | os.PathLike[str]) -> int:
-    """Removes the temporary files in ``folder`` whose process, on this machine, is no more; tells how many."""
-    removed = 0
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return 0
-    for name in names:
-        match = _TEMPORARY.fullmatch(name)
-        if match and match["host"] == _HOST and not _is_alive(int(match["pid"])):
-            Path(folder, name).unlink(missing_ok=True)
-            removed += 1
-    return removed
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # there, signal 0 would interrupt the process instead of asking after it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-def is_current(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> bool:
-    """Whether ``output`` is a file with something in it, written no earlier than ``source`` was last changed.
-
-    Nothing is said about how it was made: whether model and settings are the same is the caller's question.
-    """
-    try:
-        made, wanted = os.stat(output), os.stat(source)
-    except OSError:
-        return False
-    return stat.S_ISREG(made.st_mode) and made.st_size > 0 and made.st_mtime_ns >= wanted.st_mtime_ns

@@ -1,0 +1,100 @@
+"""From what was asked for to a model: the one way for commands, the Python API, jobs, training and measuring."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgpipe.errors import CgpipeWarning, ModelError
+from cgpipe.models.card import UNKNOWN, ModelCard
+from cgpipe.models.header import is_ours
+from cgpipe.models.zoo import Found, find_model
+from cgpipe.options import ModelChoice
+from cgpipe.storage import digest_of
+
+if TYPE_CHECKING:
+    from cgpipe.models.model_file import Model
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model that was found and not loaded yet, which costs no torch; in words, which one and why.
+
+    Args:
+        choice: what was asked for.
+        found: what answers to it.
+    """
+
+    choice: ModelChoice
+    found: Found
+
+    def __str__(self) -> str:
+        return str(self.found)
+
+    @property
+    def path(self) -> Path:
+        """The model's file."""
+        return self.found.path
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What the file says about itself; None for one of another project."""
+        return self.found.card
+
+    @property
+    def domain(self) -> str:
+        """The domain that a result shows, for its name."""
+        if self.choice.to is None and self.card is not None and self.card.target != UNKNOWN:
+            return self.card.target
+        return self.choice.to or "translated"
+
+    @cached_property
+    def deciding(self) -> dict[str, Any]:
+        """What decides a result: the file's content, and of a foreign file the way through it.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        try:
+            content: dict[str, Any] = {"content": digest_of(self.path)}
+            ours = is_ours(self.path)
+        except OSError as error:
+            raise ModelError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        if ours:
+            return content
+        way = {"to": self.choice.to, "direction": self.choice.direction, "statistics": self.choice.batch_statistics}
+        return content | way
+
+    def load(self) -> Model:
+        """Loads the model, and passes on what was to be said about finding it.
+
+        Raises:
+            ModelError: the file is damaged or of no known kind.
+            UsageError: a foreign file holds several generators, and nothing says which one is meant.
+        """
+        from cgpipe.models.loading import load_any
+
+        for warning in self.found.warnings:
+            warnings.warn(warning, CgpipeWarning, stacklevel=2)
+        choice = self.choice
+        return load_any(
+            self.found,
+            source=choice.source,
+            target=choice.to,
+            direction=choice.direction,
+            batch_statistics=choice.batch_statistics,
+        )
+
+
+def choose_model(choice: ModelChoice) -> Chosen:
+    """Finds the model that answers to a choice; :meth:`Chosen.load` loads it.
+
+    Raises:
+        ModelNotFoundError: none or several models answer.
+        ModelError: the file that was named is damaged.
+        UsageError: a domain contradicts what the file says about itself.
+    """
+    return Chosen(choice, find_model(choice.to, source=choice.source, file=choice.model))

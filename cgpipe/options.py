@@ -1,0 +1,327 @@
+"""What can be asked for, in small frozen groups that check themselves, and the fingerprint of what decides a result.
+
+A new option is one field in one of these groups. It counts for the fingerprint unless its :class:`Counts` says that it
+does not, so that what was made without it is made again with it; a field at its default never counts, so that adding
+it changes nothing for those who do not use it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from cgpipe.errors import UsageError
+from cgpipe.storage import PathLike, digest_of
+
+Size = int | Literal["auto", "full"]
+"""Short side at which a network works: pixels, the picture's own, or one of the model's scales."""
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+"""Numeric precision of a network."""
+
+Engine = Literal["auto", "eager", "compile", "torchscript", "onnx", "openvino"]
+"""What runs a network."""
+
+Direction = Literal["AtoB", "BtoA"]
+"""Which of two generators, by the order of the domains."""
+
+Counts = Literal["pictures", "file", "never"]
+"""What a field decides: the pixels of a result; the file around them alone (its sound); or nothing of the result."""
+
+Kind = Literal["pictures", "video"]
+
+PIXELS_VERSION = 1
+"""Raised when cgpipe gives other pixels for the same options: what was made before is then made again."""
+
+Result = TypeVar("Result")
+
+
+def option(default: Any, *, counts: Counts = "pictures", kinds: tuple[Kind, ...] = ("pictures", "video")) -> Any:
+    """A field of a group.
+
+    Args:
+        counts: what it decides.
+        kinds: the jobs that have it.
+    """
+    return field(default=default, metadata={"counts": counts, "kinds": kinds})
+
+
+def _content(value: Any) -> Any:
+    """A JSON value of an option; of a path that is there, what it holds."""
+    if isinstance(value, os.PathLike):
+        try:
+            return digest_of(value)
+        except OSError:
+            return os.fsencode(value).decode("utf-8", "backslashreplace")
+    return value
+
+
+def _check_one_of(name: str, value: object, known: tuple[object, ...], more: str = "") -> None:
+    if value not in known:
+        words = ", ".join(map(str, filter(None, (*known, more))))
+        raise UsageError(f"{name} {value!r} is not a valid value: use one of {words}.")
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not least <= value <= most:
+        raise UsageError(f"The {name} must be between {least} and {most}, not {value}.")
+
+
+def _check_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UsageError(f"{name} must be at least {least}, not {value}.")
+
+
+_PICTURES: tuple[Kind, ...] = ("pictures",)
+_VIDEO: tuple[Kind, ...] = ("video",)
+
+
+class Group:
+    """What the groups have in common."""
+
+    @classmethod
+    def options(cls, kind: Kind | None = None) -> tuple[Field[Any], ...]:
+        """The fields, or those of one kind of job."""
+        return tuple(f for f in fields(cls) if kind in (None, *f.metadata["kinds"]))  # type: ignore[arg-type]
+
+    def deciding(self, *, pictures_only: bool = False) -> dict[str, Any]:
+        """What decides a result, of all that was asked for: JSON values by field, those at their default left out.
+
+        Args:
+            pictures_only: leave out what changes the file but none of its pictures.
+        """
+        counting = ("pictures",) if pictures_only else ("pictures", "file")
+        asked = {f.name: getattr(self, f.name) for f in self.options() if f.metadata["counts"] in counting}
+        defaults = {f.name: f.default for f in self.options()}
+        return {name: _content(value) for name, value in asked.items() if value != defaults[name]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice(Group):
+    """Which model, and which way through it; without anything, the default model.
+
+    None of it counts by itself: what was chosen does (see :class:`cgpipe.models.choose.Chosen`).
+
+    Args:
+        to: the domain that comes out, such as ``zebra``.
+        source: the domain that goes in, where ``to`` alone is not clear.
+        model: a model file of any known project, or a model's name.
+        direction: which generator to take from another project's file that holds both.
+        batch_statistics: normalise another project's network with batch norm by each picture's own statistics.
+    """
+
+    to: str | None = option(None, counts="never")
+    source: str | None = option(None, counts="never")
+    model: PathLike | None = option(None, counts="never")
+    direction: Direction | None = option(None, counts="never")
+    batch_statistics: bool = option(False, counts="never")
+
+    def __post_init__(self) -> None:
+        _check_one_of("direction", self.direction, (None, "AtoB", "BtoA"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look(Group):
+    """How the result looks, whatever the model.
+
+    Args:
+        size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one of
+            the model's scales.
+        strength: blend strength, 0 to 2: 0 is the original, 1 the full translation.
+        mask: grayscale pictures that confine the change: white is translated, black is kept. For pictures a folder
+            with one of the same name for each, or one for all; for a video another one, pictures, or one picture.
+        side_by_side: original and translation in one picture.
+    """
+
+    size: Size = option("auto")
+    strength: float = option(1.0)
+    mask: PathLike | None = option(None)
+    side_by_side: bool = option(False, kinds=_VIDEO)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, int):
+            if self.size < 1:
+                raise UsageError(f"The size must be at least 1 pixel, not {self.size}.")
+        else:
+            _check_one_of("size", self.size, ("auto", "full"), "a number of pixels")
+        _check_range("strength", self.strength, 0, 2)
+        if self.mask is not None:
+            object.__setattr__(self, "mask", Path(self.mask))  # what it holds counts, and not its name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware(Group):
+    """What computes; none of it is a reason to translate again.
+
+    Args:
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``; several with commas between them
+            share the work.
+        precision: numeric precision of the network; ``auto`` tries.
+        engine: what runs the network.
+        batch_size: pictures translated together; None: what is fastest.
+        hwaccel: a device that decodes video.
+    """
+
+    device: str = option("auto", counts="never")
+    precision: Precision = option("auto", counts="never")
+    engine: Engine = option("auto", counts="never")
+    batch_size: int | None = option(None, counts="never")
+    hwaccel: str | None = option(None, counts="never", kinds=_VIDEO)
+
+    def __post_init__(self) -> None:
+        _check_least("batch_size", self.batch_size, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding(Group):
+    """How the result is written.
+
+    Args:
+        format: of pictures: ``jpg``, ``png``, ``webp``, ``tiff`` or ``bmp``; None: each one's own. The output's name
+            says it, so it does not count.
+        quality: of JPEG and WebP, 1 to 100.
+        codec: libav's name of a video encoder, or a short one such as ``hevc``; None: the container's most widely
+            played.
+        crf: constant quality of a video encoder; smaller is better.
+        preset: its speed against size, in its own words.
+        pix_fmt: libav's name of a pixel format, such as ``yuv420p10le``.
+        audio: keep a video's sound.
+    """
+
+    format: str | None = option(None, counts="never", kinds=_PICTURES)
+    quality: int | None = option(None, kinds=_PICTURES)
+    codec: str | None = option(None, kinds=_VIDEO)
+    crf: float | None = option(None, kinds=_VIDEO)
+    preset: str | None = option(None, kinds=_VIDEO)
+    pix_fmt: str | None = option(None, kinds=_VIDEO)
+    audio: bool = option(True, counts="file", kinds=_VIDEO)
+
+    def __post_init__(self) -> None:
+        _check_range("quality", self.quality, 1, 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut(Group):
+    """Which part of a video is read.
+
+    Args:
+        start: seconds into the clip.
+        end: seconds into the clip.
+        fps: a constant rate in place of the input's own times.
+        duration: seconds from the start on, after which a camera or a stream ends; another way of saying ``end``.
+    """
+
+    start: float | None = option(None, kinds=_VIDEO)
+    end: float | None = option(None, kinds=_VIDEO)
+    fps: float | None = option(None, kinds=_VIDEO)
+    duration: float | None = option(None, kinds=_VIDEO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Group):
+    """How the work is done, and what of it is done again.
+
+    Args:
+        workers: processes that decode pictures, 0 for a thread of this one; or threads that decode a video.
+        ahead: batches that each stage works ahead.
+        overwrite: translate again what is done, and replace files that cgpipe did not make.
+        checksum: compare the content of inputs, not their size and time of change, to see that they changed.
+        recursive: go into sub-folders.
+    """
+
+    workers: int | None = option(None, counts="never")
+    ahead: int = option(2, counts="never")
+    overwrite: bool = option(False, counts="never")
+    checksum: bool = option(False, counts="never")
+    recursive: bool = option(True, counts="never", kinds=_PICTURES)
+
+    def __post_init__(self) -> None:
+        _check_least("workers", self.workers, 0)
+        _check_least("ahead", self.ahead, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All groups of a job."""
+
+    choice: ModelChoice = ModelChoice()
+    look: Look = Look()
+    hardware: Hardware = Hardware()
+    encoding: Encoding = Encoding()
+    cut: Cut = Cut()
+    work: Work = Work()
+
+    @classmethod
+    def gather(cls, given: Mapping[str, Any], kind: Kind | None = None) -> Self:
+        """The groups from keywords: whole ones by the names they have here, and single fields, which go before.
+
+        Raises:
+            TypeError: a keyword that no group of this kind of job has.
+            UsageError: a value that cannot be used.
+        """
+        groups: dict[str, Group] = {home: given.get(home) or default for home, default in _GROUPS.items()}
+        homes = {option.name: home for home, group in groups.items() for option in group.options(kind)}
+        for name in given:
+            if name not in homes and name not in groups:
+                near = difflib.get_close_matches(name, [*homes, *groups], n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+        for home, group in groups.items():
+            own = {name: value for name, value in given.items() if homes.get(name) == home}
+            groups[home] = replace(group, **own) if own else group  # type: ignore[type-var]
+        return cls(**groups)  # type: ignore[arg-type]
+
+    def fingerprint(self, model: Mapping[str, Any], *, pictures_only: bool = False) -> str:
+        """16 hex digits that are the same exactly where the result of the same input would be.
+
+        Args:
+            model: what of the model decides (see :meth:`cgpipe.models.choose.Chosen.deciding`).
+            pictures_only: leave out what changes the file but none of its pictures.
+        """
+        deciding = {f.name: getattr(self, f.name).deciding(pictures_only=pictures_only) for f in fields(self)}
+        told = {"pixels": PIXELS_VERSION, "model": dict(model)} | {name: own for name, own in deciding.items() if own}
+        return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+_GROUPS: Mapping[str, Group] = vars(Options())
+
+
+def takes_options(kind: Kind) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Gives a function that takes ``options`` (:class:`Options`) their groups and fields as keywords.
+
+    So ``translate_folder("photos", to="zebra", look=Look(strength=0.5))`` works, and help, notebooks and editors show
+    every keyword.
+    """
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        own = inspect.signature(function)
+        names = [name for name in own.parameters if name != "options"]
+
+        @functools.wraps(function)
+        def with_keywords(*args: Any, **given: Any) -> Result:
+            direct = {name: given.pop(name) for name in names if name in given}
+            try:
+                options = Options.gather(given, kind)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}(): {error}") from None
+            return function(*args, options=options, **direct)
+
+        keywords = [(f.name, f.default, f.type) for group in _GROUPS.values() for f in group.options(kind)]
+        keywords += [(home, None, f"{type(group).__name__} | None") for home, group in _GROUPS.items()]
+        shown = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for name, default, annotation in keywords
+        ]
+        parameters = [*(own.parameters[name] for name in names), *shown]
+        with_keywords.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return with_keywords
+
+    return decorate

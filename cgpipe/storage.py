@@ -1,0 +1,223 @@
+"""Files on disk: whole or not at all, temporaries that say what they are, and what tells a file from another.
+
+Everything that cgpipe writes for its own use has a hidden name that begins with :data:`PREFIX`: a temporary
+(:func:`atomic_write`), a download that a later run resumes (:func:`partial_of`), a journal of outputs. Such a file is
+never an input, and one sweep (:func:`remove_stale`) knows which of them nobody needs any more.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import secrets
+import stat
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PathLike = str | os.PathLike[str]
+Publish = Callable[[PathLike, PathLike], None]
+"""Puts a finished temporary in its place, as :func:`os.replace` does."""
+
+PREFIX = ".cgpipe-"
+"""What the name of every file of cgpipe's own begins with."""
+
+HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+"""This machine in the name of a file that belongs to one of its processes."""
+
+STALE_SECONDS = 24 * 3600.0
+"""Age from which a file counts as abandoned on a file system without locks."""
+
+_TEMPORARY = re.compile(r"\.cgpipe-[0-9a-f]{8}-[0-9a-f]{8}(\..*)?")
+_LONGEST_SUFFIX = 16
+
+
+class Stamp(NamedTuple):
+    """A file's size in bytes and its time of change in nanoseconds: what is compared to see that it changed."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: PathLike) -> Stamp:
+        """The stamp of the file at ``path``.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        found = os.stat(path)
+        return cls(found.st_size, found.st_mtime_ns)
+
+
+def digest_of(path: PathLike) -> str:
+    """A checksum (BLAKE2b, 128 bits, in hex) of a file's content; of a folder, of the names and stamps of its files.
+
+    Raises:
+        OSError: there is nothing at this path, or it cannot be read.
+    """
+    sum = blake2b(digest_size=16)
+    if os.path.isdir(path):
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            if not entry.name.startswith("."):
+                sum.update(os.fsencode(f"{entry.name}\0{tuple(Stamp.of(entry))}\n"))
+        return sum.hexdigest()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sum.update(block)
+    return sum.hexdigest()
+
+
+def cache_folder(*names: str) -> Path:
+    """The folder called ``names`` in the user's cache; it may not exist yet."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("cgpipe").joinpath(*names)
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of this name is one of cgpipe's own, and so never an input."""
+    return name.startswith(PREFIX)
+
+
+def partial_of(path: PathLike) -> Path:
+    """Where the part of ``path`` that is there already is kept for a later run to resume; the sweep leaves it alone."""
+    target = Path(path)
+    return target.with_name(f"{PREFIX}partial-{target.name}")
+
+
+# --- whole files only ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = os.replace) -> Iterator[Path]:
+    """Gives an empty temporary file beside ``path``, and renames it to ``path`` when the body ends without an error.
+
+    The folders above are made. The temporary is hidden, ends in the same suffix, and stays locked until then, so that
+    :func:`remove_stale` finds it after a kill and leaves it alone before, whichever container or machine it runs on. If
+    the body raises, nothing is left and an older file at ``path`` stays as it was.
+
+    Args:
+        durable: wait until the bytes are on the disk before renaming, for files that cannot be made again.
+        publish: what to do in place of renaming.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_beside(target) as temporary:
+        yield temporary
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        publish(temporary, target)
+
+
+@contextmanager
+def temporary_beside(path: PathLike) -> Iterator[Path]:
+    """An empty temporary file in the folder of ``path``, locked while the body runs; removed if it is still there."""
+    target = Path(path)
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
+    file: int | None = None
+    while file is None:
+        temporary = target.with_name(f"{PREFIX}{HOST}-{secrets.token_hex(4)}{suffix}")
+        file = _hold(temporary, os.O_CREAT | os.O_EXCL)
+    try:
+        if fcntl is None:  # an open file could not be renamed there
+            os.close(file)
+        yield temporary
+    finally:
+        if fcntl is not None:
+            os.close(file)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: PathLike) -> int:
+    """Removes the temporaries in ``folder`` that a killed process of this machine left; returns how many.
+
+    A temporary whose lock can be taken has no writer, in whichever container it was. Where the file system has no
+    locks, one that nobody wrote to for a day counts as left.
+    """
+    removed = 0
+    try:
+        names = [entry.name for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
+    except OSError:
+        return 0
+    for name in names:
+        path = Path(folder, name)
+        file = take_over(path)
+        if file is not None:
+            with suppress(OSError):
+                path.unlink()
+                removed += 1
+            os.close(file)
+    return removed
+
+
+def take_over(path: Path) -> int | None:
+    """Opens a file of cgpipe's own that belongs to nobody any more, locked; None if it may be in use, or is gone.
+
+    Its name must hold :data:`HOST`: locks say nothing about a process of another machine.
+    """
+    if HOST not in path.name:
+        return None
+    with suppress(OSError):
+        if fcntl is None:
+            return None if time.time() - path.stat().st_mtime < STALE_SECONDS else os.open(path, os.O_RDWR | _BINARY)
+        return _hold(path, os.O_APPEND, wait=False)
+    return None
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _hold(path: Path, flags: int, *, wait: bool = True) -> int | None:
+    """An open file that holds the lock of ``path``; None if another holds it, or removed the file meanwhile."""
+    file = os.open(path, os.O_RDWR | _BINARY | flags, 0o666)
+    try:
+        if fcntl is not None and _lock(file, wait) and _is_at(file, path):
+            return file
+        if fcntl is None:
+            return file
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
+
+
+def _lock(file: int, wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return wait or time.time() - os.fstat(file).st_mtime >= STALE_SECONDS
+    return True
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def is_current(source: PathLike, output: PathLike) -> bool:
+    """Whether ``output`` is a file with something in it, written no earlier than ``source`` was last changed.
+
+    Nothing is said about how it was made: whether model and settings are the same is the caller's question.
+    """
+    try:
+        made, wanted = os.stat(output), os.stat(source)
+    except OSError:
+        return False
+    return stat.S_ISREG(made.st_mode) and made.st_size > 0 and made.st_mtime_ns >= wanted.st_mtime_ns
