@@ -13,7 +13,11 @@ from cgpipe.engine.scale import FAINT, add_change, detail_lost, resampling, resi
     ("height", "width", "size", "scales", "expected"),
     [
         (3000, 4000, "full", (192, 384), (3000, 4000)),
-        (3000, 4000, "auto", None, (3000, 4000)),
+        (1080, 1920, "auto", None, (1080, 1920)),
+        (3000, 4000, "auto", None, (1254, 1672)),
+        (20000, 8, "auto", (192, 384), (72408, 29)),
+        (65320, 48, "auto", (192, 384), (53422, 39)),
+        (5_000_000, 1, "auto", None, (3238172, 1)),
         (3000, 4000, "auto", (192, 384), (256, 341)),
         (4000, 3000, "auto", (192, 384), (341, 256)),
         (3000, 4000, "auto", (160, 192), (192, 256)),
@@ -30,12 +34,21 @@ def test_working_size(height: int, width: int, size: object, scales: tuple[int, 
     assert working_size(height, width, size, scales) == expected  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(5, 17), (64, 201), (64, 20), (7, 7)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(1, 1), (1, 9), (2, 1), (5, 17), (64, 201), (64, 20), (7, 7), (7, 8), (300, 7), (3, 100)]
+)
 def test_bands_resample_like_torch(inputs: int, outputs: int) -> None:
     line = torch.rand((1, 1, 1, inputs))
     expected = F.interpolate(line, (1, outputs), mode="bicubic", antialias=outputs < inputs).flatten()
     bands = resampling(inputs, outputs, torch.device("cpu"))
     torch.testing.assert_close(torch.cat([band.weights @ line.flatten()[band.inputs] for band in bands]), expected)
+    lines = F.interpolate(
+        torch.eye(inputs)[None, :, None], (1, outputs), mode="bicubic", antialias=outputs < inputs
+    ).squeeze()
+    for band in bands:
+        dense = torch.zeros(inputs, band.weights.shape[0])
+        dense[band.inputs] = band.weights.T
+        assert torch.equal(dense, lines.view(inputs, outputs)[:, band.outputs]), "torch's own, to the bit"
     assert [i for band in bands for i in range(outputs)[band.outputs]] == list(range(outputs))
 
 

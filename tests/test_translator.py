@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cgpipe.engine.prefetch import prefetch
-from cgpipe.engine.translator import Translator, choose_device, pad_to_multiple
+from cgpipe.engine.scale import pad_to_multiple
+from cgpipe.engine.translator import Translator, choose_device
 from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.media.frames import Batch, Failed
 from cgpipe.models import Model, ModelCard

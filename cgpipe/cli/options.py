@@ -95,7 +95,8 @@ speed_options = together(
         default="auto",
         metavar="auto|full|PIXELS",
         help="Short side at which the network works. The result has the picture's own size: the change is brought up "
-        "to it. auto: as it is where that is one of the model's scales, else one of them; of larger pictures 256.",
+        "to it. auto: as it is where that is one of the model's scales, else one of them; of larger pictures 256. A "
+        "model of unknown scales sees pictures as they are, up to 2 megapixels.",
     ),
     click.option(
         "--strength", type=click.FloatRange(0, 2), default=1.0, help="Multiplies the change; 0 leaves the picture."

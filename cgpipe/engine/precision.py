@@ -85,7 +85,7 @@ def _remembered_trial(generator: Generator, precision: Precision, picture: torch
 @torch.inference_mode()
 def compare(generator: Generator, dtype: torch.dtype, picture: torch.Tensor) -> Trial:
     """Runs ``generator`` on ``picture`` in fp32 and in ``dtype``; infinite or undefined values count as error 1."""
-    seen = _middle(picture[:1], generator.multiple)
+    seen = _middle(picture[:1], generator.multiple, generator.least_side)
     if seen.device.type != "cpu":
         seen = _filled(seen)
     outputs, seconds = [], []
@@ -122,10 +122,10 @@ def _filled(picture: torch.Tensor) -> torch.Tensor:
     return picture.repeat(max(1, PROBE_PIXELS // (picture.shape[2] * picture.shape[3])), 1, 1, 1)
 
 
-def _middle(picture: torch.Tensor, multiple: int) -> torch.Tensor:
+def _middle(picture: torch.Tensor, multiple: int, least: int) -> torch.Tensor:
     """The middle of a picture of more than :data:`PROBE_PIXELS`, in sides that the network takes."""
     height, width = picture.shape[2:]
     share = min(1.0, (PROBE_PIXELS / (height * width)) ** 0.5)
-    rows, columns = (max(multiple, int(side * share) // multiple * multiple) for side in (height, width))
+    rows, columns = (max(least, int(side * share) // multiple * multiple) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
     return picture[:, :, top : top + rows, left : left + columns]

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from cgpipe.engine.export import INPUT, extra, load_onnx, to_onnx
-from cgpipe.engine.scale import MIDDLE_SCALE, highest, resize, working_size
+from cgpipe.engine.scale import MIDDLE_SCALE, highest, pad_to_multiple, resize, working_size
 from cgpipe.errors import UsageError
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.models import Model
@@ -88,8 +87,7 @@ def _seen(model: Model, pictures: Iterable[Path]) -> Iterator[torch.Tensor]:
         scales = model.card.working_scales or (MIDDLE_SCALE, MIDDLE_SCALE)
         height, width = pixels.shape[1:3]
         seen = resize(pixels, working_size(height, width, "auto", scales)) / (highest(pixels.dtype) / 2) - 1
-        multiple = max(2, model.generator.multiple)
-        yield F.pad(seen, (0, -seen.shape[3] % multiple, 0, -seen.shape[2] % multiple), mode="replicate")
+        yield pad_to_multiple(seen, max(2, model.generator.multiple), model.generator.least_side)
 
 
 def _write(model: Model, path: Path, pictures: Iterator[torch.Tensor]) -> None:

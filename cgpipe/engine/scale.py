@@ -7,6 +7,7 @@ added to the original, which so keeps its own detail, but for detail that the ge
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ MOST_ENLARGED = 4
 """How many times a small picture is enlarged for the generator: a strip one pixel high must not become a mountain."""
 
 
+MOST_PIXELS = 1 << 21
+"""Pixels up to which ``auto`` works, a little more than Full HD: beyond, a network of another project may take more
+memory than there is, and a long thin picture would be enlarged into a huge one."""
+
 MIDDLE_SCALE = 256
 """Pixels of the short side at which models are trained and their figures made: where larger pictures are worked on."""
 
@@ -49,21 +54,43 @@ def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | 
     Args:
         size: the short side in pixels; ``full`` for the picture's own; ``auto`` for its own where that is one of the
             model's scales. A smaller one is enlarged to the smallest of them; a larger one is reduced to the one
-            nearest to :data:`MIDDLE_SCALE`: more pixels would cost time and show nothing more of the subject.
-        scales: the smallest and the largest short side at which the model works well; ``None`` where nothing is known,
-            which makes ``auto`` the same as ``full``.
+            nearest to :data:`MIDDLE_SCALE`: more pixels would cost time and show nothing more of the subject. In any
+            case no more than :data:`MOST_PIXELS`.
+        scales: the smallest and the largest short side at which the model works well; ``None`` where nothing is known:
+            there ``auto`` takes a picture's own size, within that bound.
     """
-    short = min(height, width)
-    if size == "full" or (size == "auto" and scales is None):
+    if size == "full":
         return height, width
-    if size == "auto":
-        assert scales is not None
-        smallest, largest = scales
-        target = max(short, smallest) if short <= largest else min(max(MIDDLE_SCALE, smallest), largest)
-    else:
-        target = int(size)
-    target = min(target, MOST_ENLARGED * short)
+    short = min(height, width)
+    target = min(_auto_side(height, width, scales) if size == "auto" else size, MOST_ENLARGED * short)
     return max(1, round(height * target / short)), max(1, round(width * target / short))
+
+
+def _auto_side(height: int, width: int, scales: tuple[int, int] | None) -> float:
+    """The short side for ``auto``."""
+    short = min(height, width)
+    smallest, largest = scales or (short, short)
+    target = max(short, smallest) if short <= largest else min(max(MIDDLE_SCALE, smallest), largest)
+    target = min(target, MOST_ENLARGED * short)
+    most = short * math.sqrt(MOST_PIXELS / (height * width))
+    return min(target, most)
+
+
+def pad_to_multiple(x: torch.Tensor, multiple: int, least: int = 1) -> torch.Tensor:
+    """Reflects (N, C, H, W) at its bottom and right edges, more than once where it is small.
+
+    Args:
+        multiple: the sides become multiples of it.
+        least: they become at least this, itself such a multiple.
+    """
+    height, width = (max(-(-side // multiple) * multiple, least) for side in x.shape[2:])
+    while x.shape[2] < height or x.shape[3] < width:
+        down, right = height - x.shape[2], width - x.shape[3]
+        if min(x.shape[2:]) == 1:
+            x = F.pad(x, (0, right, 0, down), mode="replicate")  # A line has nothing to reflect.
+        else:
+            x = F.pad(x, (0, min(right, x.shape[3] - 1), 0, min(down, x.shape[2] - 1)), mode="reflect")
+    return x
 
 
 def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -218,16 +245,32 @@ def resampling(inputs: int, outputs: int, device: torch.device, together: int = 
     Resizing is separable and linear, and each line comes from a few near ones. So a band of lines can be made alone:
     a large picture never has to be there as floating point numbers, and what is worked on stays in the cache.
     """
-    lines = torch.eye(inputs)[None, :, None, :]
-    matrix = F.interpolate(lines, (1, outputs), mode="bicubic", antialias=outputs < inputs)[0, :, 0, :].T
+    weights, starts = _taps(inputs, outputs)
     bands = []
     for rows in torch.arange(outputs).split(together):
-        weights = matrix[rows]
-        used = weights.any(0).nonzero()
+        top, bottom = int(starts[rows[0]]), int(starts[rows[-1]]) + weights.shape[1]
+        dense = torch.zeros(len(rows), bottom - top)
+        dense.scatter_(1, (starts[rows] - top)[:, None] + torch.arange(weights.shape[1]), weights[rows])
+        used = dense.any(0).nonzero()
         first, last = int(used.min()), int(used.max()) + 1
         outlines = slice(int(rows[0]), int(rows[-1]) + 1)
-        bands.append(Band(outlines, slice(first, last), weights[:, first:last].to(device)))
+        bands.append(Band(outlines, slice(top + first, top + last), dense[:, first:last].to(device)))
     return tuple(bands)
+
+
+def _taps(inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights of ``inputs`` lines in each of ``outputs``, (outputs, taps), and the first line that they are for.
+
+    torch is shown combs, lines of which every n-th is 1, and n is more than the lines that an output can come from: so
+    each answer is the weight of one line, and memory goes with the lines, not with their square.
+    """
+    step = inputs / outputs
+    taps = min(inputs, 2 * math.ceil(2 * max(1.0, step)) + 2)
+    combs = torch.eye(taps).repeat(1, -(-inputs // taps))[:, :inputs]
+    answers = F.interpolate(combs[None, :, None, :], (1, outputs), mode="bicubic", antialias=step > 1)[0, :, 0, :].T
+    middles = ((torch.arange(outputs, dtype=torch.float64) + 0.5) * step - 0.5).floor().long()
+    starts = (middles - taps // 2 + 1).clamp_(0, inputs - taps)
+    return answers.gather(1, (starts[:, None] + torch.arange(taps)) % taps), starts
 
 
 def to_integer(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

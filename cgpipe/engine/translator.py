@@ -16,14 +16,13 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from cgpipe.engine.backends import Engine
 from cgpipe.engine.cuda import Conveyor, CudaGpu
 from cgpipe.engine.lanes import lanes
 from cgpipe.engine.network import Network
 from cgpipe.engine.precision import Precision
-from cgpipe.engine.scale import Size, add_change, highest, resize, to_integer, working_size
+from cgpipe.engine.scale import Size, add_change, highest, pad_to_multiple, resize, to_integer, working_size
 from cgpipe.errors import CgpipeError, CgpipeWarning, ModelError, UsageError
 from cgpipe.media.frames import Batch, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
@@ -106,7 +105,7 @@ class Translator:
         self.asked = f"precision {precision}, engine {engine}, size {size}"
         """What was asked for of all that decides how fast it is, in words."""
         self.network = Network(model.generator, self.device, precision=precision, engine=engine)
-        self._multiple = model.generator.multiple
+        self._multiple, self._least_side = model.generator.multiple, model.generator.least_side
         self._largest: int | None = None
         self._threads = torch.get_num_threads()
         self._busy = Lock()
@@ -302,23 +301,11 @@ class Translator:
     def _generate(self, x: torch.Tensor) -> torch.Tensor:
         """Runs the network on (N, 3, H, W) in [-1, 1] of any size; float32 in and out."""
         height, width = x.shape[2:]
-        return self.network(pad_to_multiple(x, self._multiple))[:, :, :height, :width]
+        return self.network(pad_to_multiple(x, self._multiple, self._least_side))[:, :, :height, :width]
 
 
 def _itself(item: T) -> T:
     return item
-
-
-def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Reflects (N, C, H, W) at its bottom and right edges, more than once where it is small, up to a multiple."""
-    height, width = (-(-side // multiple) * multiple for side in x.shape[2:])
-    while x.shape[2] < height or x.shape[3] < width:
-        down, right = height - x.shape[2], width - x.shape[3]
-        if min(x.shape[2:]) == 1:
-            x = F.pad(x, (0, right, 0, down), mode="replicate")  # A line has nothing to reflect.
-        else:
-            x = F.pad(x, (0, min(right, x.shape[3] - 1), 0, min(down, x.shape[2] - 1)), mode="reflect")
-    return x
 
 
 def choose_device(name: str) -> torch.device:

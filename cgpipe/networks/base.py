@@ -9,10 +9,13 @@ from torch import nn
 class Generator(nn.Module):
     """Translates pictures: (N, 3, H, W) in [-1, 1] in, the same shape and range out.
 
-    ``H`` and ``W`` must be multiples of :attr:`multiple`; whoever calls a generator with other sizes pads and crops.
+    ``H`` and ``W`` must be multiples of :attr:`multiple` and at least :attr:`least_side`; whoever calls a generator
+    with other sizes pads and crops.
     """
 
     multiple: int = 1
+    least_side: int = 1
+    """Below it a layer has too few pixels: to pad by reflection, or to normalise by their own mean and deviation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

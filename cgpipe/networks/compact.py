@@ -85,6 +85,7 @@ class CompactGenerator(Generator):
         if padding not in get_args(Padding):
             raise ValueError(f"unknown padding {padding!r}: choose one of {', '.join(get_args(Padding))}")
         self.multiple = 8 if deep_blocks else 4
+        self.least_side = 2 * self.multiple
         before = (blocks + 1) // 2
         self.stem = _conv(48, channels, norm, padding)
         self.stem_norm = make_norm(norm, channels)

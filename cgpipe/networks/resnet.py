@@ -66,6 +66,7 @@ class ResNetGenerator(Generator):
     """
 
     multiple = 4
+    least_side = 8
 
     def __init__(
         self,
