@@ -16,7 +16,7 @@ from cgpipe.cli.options import domain, foreign_options, json_flag
 
 if TYPE_CHECKING:
     from cgpipe.engine.export import Format
-    from cgpipe.models import Entry, ModelCard
+    from cgpipe.models import Entry, Model, ModelCard
 
 Row = tuple[str, str]
 
@@ -61,13 +61,18 @@ def list_(as_json: bool) -> None:
 
 @command.command(short_help="Show what a model says about itself.")
 @click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]")
+@foreign_options
 @json_flag
-def show(model: str | None, as_json: bool) -> None:
+def show(model: str | None, as_json: bool, **options: Any) -> None:
     """Show what a model says about itself: by its name, by the domain it translates to, or by its file.
 
     Without an argument, the default model.
     """
-    entry, card = _look_up(model)
+    from cgpipe.models import load_any
+
+    entry = _look_up(model)
+    # Only a file of another project has no card before it is loaded.
+    card = entry.card or load_any(entry.path, **options).card
     if as_json:
         values = {"name": entry.name, "path": str(entry.path), "place": entry.place, **asdict(card)}
         click.echo(json.dumps(values, indent=2))
@@ -126,7 +131,10 @@ def import_(file: Path, **options: Any) -> None:
     help="For onnx: compute in 8-bit integers, in the ranges that pictures like these need. Faster, and less exact: "
     "by how much is said.",
 )
-def export(model: str, format: Format, output: Path | None, with_normalisation: bool, pictures: Path | None) -> None:
+@foreign_options
+def export(
+    model: str, format: Format, output: Path | None, with_normalisation: bool, pictures: Path | None, **options: Any
+) -> None:
     """Write a model's network as a file that other programs load.
 
     It takes any number of pictures of any size, in sides that are multiples of a number which is told. The file is
@@ -135,23 +143,22 @@ def export(model: str, format: Format, output: Path | None, with_normalisation: 
     from cgpipe.engine.export import SUFFIXES, export_model
     from cgpipe.models import load_any
 
-    entry, _ = _look_up(model)
+    entry = _look_up(model)
     path = output or Path(f"{entry.name}{SUFFIXES[format]}")
     if pictures:
         if format != "onnx" or with_normalisation:
             raise click.UsageError("--int8 goes with --format onnx alone, and without --with-normalisation.")
-        _export_int8(entry, path, pictures)
+        _export_int8(load_any(entry.path, **options), path, pictures)
         return
-    done = export_model(load_any(entry.path), path, format, with_normalisation=with_normalisation)
+    done = export_model(load_any(entry.path, **options), path, format, with_normalisation=with_normalisation)
     click.echo(f"Written to {path}: sides in multiples of {done.multiple}, error {100 * done.error:.2g}% of white.")
 
 
-def _export_int8(entry: Entry, path: Path, pictures: Path) -> None:
+def _export_int8(model: Model, path: Path, pictures: Path) -> None:
     from cgpipe.data.pictures import find_pictures
     from cgpipe.engine.quantise import export_int8
-    from cgpipe.models import load_any
 
-    done = export_int8(load_any(entry.path), path, find_pictures(pictures))
+    done = export_int8(model, path, find_pictures(pictures))
     click.echo(
         f"Written to {path}: sides in multiples of {done.multiple}. int8 against fp32 on {done.measured} pictures: "
         f"{done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (from 40 on a difference is hard to see)."
@@ -171,18 +178,16 @@ def default(model: str | None, reset: bool) -> None:
     click.echo(str(set_default(model) if model or reset else find_model()))
 
 
-def _look_up(model: str | None) -> tuple[Entry, ModelCard]:
+def _look_up(model: str | None) -> Entry:
     from cgpipe.errors import ModelNotFoundError
-    from cgpipe.models import find_model, load_any
+    from cgpipe.models import find_model
 
     try:
-        found = find_model(file=model)
+        return find_model(file=model).entry
     except ModelNotFoundError:
         if model is None:
             raise
-        found = find_model(model)
-    # Only a file of another project has no card before it is loaded.
-    return found.entry, found.card or load_any(found).card
+        return find_model(model).entry
 
 
 def _entry_values(entry: Entry, default: Path | None) -> dict[str, Any]:

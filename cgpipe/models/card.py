@@ -17,6 +17,9 @@ GENERIC = "photo"
 """The source domain that takes any picture."""
 
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_LARGEST_SIZE = 65_535
+_DEEPEST = 16
+"""Levels of mappings and lists inside a field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,11 @@ class ModelCard:
         return f"{self.source} to {self.target}"
 
     @property
+    def finished(self) -> bool:
+        """Whether the training has come to its end: ``made_by["finished"]``, and so where nothing is said of it."""
+        return self.made_by.get("finished", True) is not False
+
+    @property
     def name(self) -> str:
         """The plain name of a model of this pair: ``horse2zebra``."""
         return plain_name(self.source, self.target)
@@ -95,7 +103,7 @@ class ModelCard:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"the header is not JSON ({error})") from error
         if not isinstance(values, dict):
             raise ModelError("the header is not a JSON object")
@@ -136,17 +144,35 @@ def _check_version(version: object) -> None:
 def _text(card: ModelCard, name: str) -> str:
     value = getattr(card, name)
     _require(isinstance(value, str), name, f"must be text, not {value!r}")
+    _require(_encodes(value), name, "holds half a character: it cannot be written anywhere")
     return str(value)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        return bool(text.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def _plain(value: object, name: str) -> dict[str, Any]:
     """A copy of a mapping as JSON would give it back, so that a card equals itself after a trip through a file."""
     _require(isinstance(value, Mapping), name, f"must be a mapping, not {value!r}")
+    _require(not _deeper_than(value, _DEEPEST), name, f"has more than {_DEEPEST} levels")
     try:
-        copy: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))  # type: ignore[call-overload]
+        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)  # type: ignore[call-overload]
+        copy: dict[str, Any] = json.loads(text.encode())
     except (TypeError, ValueError) as error:
         raise ModelError(f"{name} holds something that a file cannot keep: {error}") from error
     return copy
+
+
+def _deeper_than(value: object, levels: int) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        return False
+    return levels == 0 or any(_deeper_than(inner, levels - 1) for inner in value)
 
 
 def _scales(value: object) -> tuple[int, int] | None:
@@ -159,4 +185,4 @@ def _scales(value: object) -> tuple[int, int] | None:
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_SIZE

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file
 
-from cgpipe.errors import ModelError, ModelNotFoundError
-from cgpipe.models.header import read_header
+from cgpipe.errors import ModelError
+from cgpipe.models.header import open_file, read_header
+from cgpipe.models.pickles import LARGEST_PICKLE, SAVE_AGAIN, check_pickle
 
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP = b"PK\x03\x04"
 _TENSORFLOW_INDEX_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 _TENSORFLOW = "a TensorFlow checkpoint: cgpipe reads PyTorch's; convert it with the project that it comes from"
-_SAVE_AGAIN = "Where the file was made, save the network's state_dict() with torch.save"
+_ROOM = 64 * 2**20  # bytes that any archive may unpack to
 _DAMAGED = "cut short or damaged: copy or download it again"
 
 # What a file begins with, and what it then is.
@@ -46,32 +48,53 @@ def load_checkpoint(path: Path) -> Any:
         ModelNotFoundError: there is no such file.
         ModelError: the file cannot be read, is damaged, or is something else; the message says what it looks like.
     """
-    try:
-        start, end = _ends(path)
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    start, end = _ends(path)
     if other := _something_else(path, start, end):
         raise ModelError(f"{path} is {other}")
     if start[8:9] == b"{":
         return _load_safetensors(path)
-    try:
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
+    with open_file(path) as file, warnings.catch_warnings(action="ignore"):
+        try:
+            _check_before(path, file, start)
+            file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
-    # Bytes from anywhere make the reader fail in any way; weights_only sees to it that failing is all it does.
-    except Exception as error:
-        raise ModelError(f"{path} is {_why_unreadable(start, str(error))}") from error
+        except ModelError as error:
+            raise ModelError(f"{path} {error}") from error
+        # Bytes from anywhere make the reader fail in any way; weights_only sees to it that failing is all it does.
+        except Exception as error:
+            raise ModelError(f"{path} is {_why_unreadable(start, str(error))}") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     if read_header(path).card is not None:
         raise ModelError(f"{path} is one of cgpipe's own models: use it as it is")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except Exception as error:  # of a library that says nothing of what it raises
+        raise ModelError(f"{path} is damaged: {error}") from error
+
+
+def _check_before(path: Path, file: IO[bytes], start: bytes) -> None:
+    """Sees to it that loading takes no more work and memory than the size of the file explains."""
+    if not start.startswith(_ZIP):
+        # Before torch 1.6: a number, a version, the system, the content, and the names of what follows it.
+        check_pickle(file, pickles=5 if start.startswith(_LEGACY_TORCH) else 1)
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
+        # torch packs nothing, and who packs its files again gains a few percent.
+        if unpacked > _ROOM + 4 * packed:
+            raise ModelError(f"would unpack to {unpacked / 1e9:.1f} GB from {packed / 1e6:.1f} MB: it is no checkpoint")
+        for entry in entries:
+            if entry.filename.endswith("/data.pkl"):
+                if entry.file_size > LARGEST_PICKLE:
+                    raise ModelError(f"has {entry.file_size / 1e6:.0f} MB of instructions around its weights")
+                check_pickle(io.BytesIO(archive.read(entry)))
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(512)
         file.seek(max(0, file.seek(0, 2) - 8))
         return start, file.read()
@@ -92,27 +115,37 @@ def _something_else(path: Path, start: bytes, end: bytes) -> str | None:
 
 
 def _something_else_zipped(path: Path) -> str | None:
+    if _directory_size(path) > LARGEST_PICKLE:
+        return "an archive of too many files"
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # in an archive every number may be wrong
         return _DAMAGED
     if any(name.endswith("/constants.pkl") for name in names):
-        return "a TorchScript program, which is code. " + _SAVE_AGAIN
+        return "a TorchScript program, which is code. " + SAVE_AGAIN
     if not any(name.endswith("/data.pkl") for name in names):
         return "a zip archive: unpack it and name the file inside"
     return None
+
+
+def _directory_size(path: Path) -> int:
+    """How many bytes the list of files at the end of an archive takes, by what the archive says."""
+    with open_file(path) as file:
+        file.seek(max(0, file.seek(0, 2) - 65_557))
+        _, found, end = file.read().rpartition(b"PK\x05\x06")
+    return int.from_bytes(end[8:12], "little") if found else 0
 
 
 def _why_unreadable(start: bytes, error: str) -> str:
     if refused := re.search(r"GLOBAL ([\w.]+)", error):
         return (
             f"not plain weights: it holds Python objects ({refused[1]}), and to load those would run code from the "
-            f"file. Nothing was run. {_SAVE_AGAIN}"
+            f"file. Nothing was run. {SAVE_AGAIN}"
         )
     from_torch = start.startswith((_ZIP, _LEGACY_TORCH))
     if from_torch and "Unsupported operand" not in error:
         return _DAMAGED
     if start.startswith(b"\x80") or from_torch:
-        return f"a Python pickle of a kind that cannot be read without trusting it. Nothing was run. {_SAVE_AGAIN}"
+        return f"a Python pickle of a kind that cannot be read without trusting it. Nothing was run. {SAVE_AGAIN}"
     return "not a checkpoint of any kind that cgpipe knows"

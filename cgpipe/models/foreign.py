@@ -17,11 +17,11 @@ import torch
 from cgpipe.errors import CgpipeError, ModelError, UsageError
 from cgpipe.models.checkpoint import load_checkpoint
 from cgpipe.models.layouts import Layout, recognise, unknown
+from cgpipe.models.weights import Weights, check_finite, check_plain, in_rgb
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.norm import NormKind
 
 Direction = Literal["AtoB", "BtoA"]
-Weights = dict[str, torch.Tensor]
 
 # In cycleGAN-PyTorch a generator is named after what it makes first and what it makes that of second.
 _BOTH_WAYS: Mapping[Direction, str] = {"AtoB": "Gba", "BtoA": "Gab"}
@@ -68,7 +68,9 @@ def read_foreign(
     content = load_checkpoint(path)
     notes: list[str] = []
     try:
-        return _convert(_one_generator(content, direction, target, notes), batch_statistics, notes)
+        weights = _one_generator(content, direction, target, notes)
+        check_plain(weights, path.stat().st_size)
+        return _convert(weights, batch_statistics, notes)
     except CgpipeError as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -125,16 +127,16 @@ def _one_domain(domains: list[str], target: str | None, notes: list[str]) -> str
 def _convert(weights: Weights, batch_statistics: bool, notes: list[str]) -> ForeignModel:
     layout = recognise(weights)
     weights = _in_our_names(weights, layout)
-    widths = _widths(weights, layout)
+    _check_ends(weights, layout)
     if layout.bgr:
         _turn_to_rgb(weights, layout)
         notes.append("The original works on BGR: its first and last convolutions were turned to RGB.")
+    weights, about_gray = in_rgb(weights)
+    notes += about_gray
     found = _norm(weights)
     norm: NormKind = "instance_affine" if found == "batch" and batch_statistics else found
     notes += _about_norm(found, weights, batch_statistics)
-    settings = {**layout.settings, **widths, "norm": norm}
-    if (widths["in_channels"], widths["out_channels"]) != (3, 3):
-        notes.append("The original does not work on RGB pictures.")
+    settings = {**layout.settings, "ngf": _width(weights), "norm": norm}
     generator = _build(layout, settings, weights, biases=norm != found)
     return ForeignModel(
         architecture=layout.architecture,
@@ -198,12 +200,15 @@ def _about_norm(norm: NormKind, weights: Weights, batch_statistics: bool) -> lis
     return notes + (["There is no batch norm: --batch-statistics changes nothing."] if batch_statistics else [])
 
 
-def _widths(weights: Weights, layout: Layout) -> dict[str, int]:
+def _check_ends(weights: Weights, layout: Layout) -> None:
     stem = _need(weights, "stem.conv.weight" if "stem.conv" in layout.modules.values() else "stem.weight", layout)
-    head = _need(weights, "head.bias", layout)
-    if stem.ndim != 4 or head.ndim != 1:
+    head, bias = _need(weights, "head.weight", layout), _need(weights, "head.bias", layout)
+    if stem.ndim != 4 or head.ndim != 4 or bias.ndim != 1 or 0 in stem.shape:
         raise ModelError(f"looks like a {layout.recognised_as}, but its first or last layer is no convolution")
-    return {"ngf": stem.shape[0], "in_channels": stem.shape[1], "out_channels": head.shape[0]}
+
+
+def _width(weights: Weights) -> int:
+    return weights["stem.conv.weight" if "stem.conv.weight" in weights else "stem.weight"].shape[0]
 
 
 def _build(layout: Layout, settings: Mapping[str, Any], weights: Weights, *, biases: bool) -> Generator:
@@ -226,4 +231,5 @@ def _build(layout: Layout, settings: Mapping[str, Any], weights: Weights, *, bia
         raise ModelError(f"looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} has no place in one")
     generator = build_generator(layout.architecture, **settings)
     generator.load_state_dict(weights, strict=True)
+    check_finite(generator, layout.their_key)
     return generator.eval().requires_grad_(False)

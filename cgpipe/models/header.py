@@ -7,9 +7,10 @@ type, shape and place, and a ``__metadata__`` of texts) and then the tensors. Ou
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,14 @@ from cgpipe.errors import ModelError, ModelNotFoundError
 from cgpipe.models.card import ModelCard
 
 METADATA_KEY = "cgpipe"
-LARGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+
+# Far above every network here, and read in a moment: what is beyond is refused before it is parsed.
+LARGEST_HEADER = 4_000_000  # bytes
+MOST_TENSORS = 10_000
+MOST_AXES = 8
+
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
+"""Of one value, by the names that safetensors has for types; of a type that is not here the size is not checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +45,26 @@ class Header:
     @property
     def values(self) -> int:
         """How many numbers the tensors hold together."""
-        return sum(prod(shape) for shape in self.shapes.values())
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """A model file, open for reading.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: it cannot be read, or is a folder, a pipe or a device.
+    """
+    try:
+        if path.is_fifo() or path.is_char_device() or path.is_socket():
+            raise ModelError(f"{path} cannot be read: it is not a regular file")  # and to open it could wait for ever
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_header(path: Path) -> Header:
@@ -45,17 +72,14 @@ def read_header(path: Path) -> Header:
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: it cannot be read, is not a safetensors file, or is cut off.
+        ModelError: it cannot be read, is not a safetensors file, is cut off, or its header is larger than
+            :data:`LARGEST_HEADER` or names more tensors than :data:`MOST_TENSORS`.
     """
-    try:
-        with path.open("rb") as file:
+    with open_file(path) as file:
+        try:
             return _parse(file, path.stat().st_size)
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except ModelError as error:
-        raise ModelError(f"{path} {error}") from error
+        except ModelError as error:
+            raise ModelError(f"{path} {error}") from error
 
 
 def read_card(path: Path) -> ModelCard:
@@ -81,38 +105,55 @@ def is_ours(path: Path) -> bool:
     """Whether a file is one of ours, by what is in it.
 
     Raises:
+        ModelNotFoundError: there is no such file.
         ModelError: it is a safetensors file, but cut off or damaged, so that nobody can say.
     """
-    try:
-        with path.open("rb") as file:
-            safetensors = file.read(9)[8:] == b"{"
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        safetensors = file.read(9)[8:] == b"{"
     return safetensors and read_header(path).card is not None
 
 
 def _parse(file: IO[bytes], size: int) -> Header:
     length = int.from_bytes(file.read(8), "little")
-    if size < 9 or length > LARGEST_HEADER:
+    if size < 9 or file.read(1) != b"{":
         raise ModelError("is not a safetensors file")
-    text = file.read(length)
-    if len(text) < length and text.startswith(b"{"):
+    if length > size - 8:
         raise ModelError(f"is cut off: {size} bytes of at least {8 + length}")
+    if length > LARGEST_HEADER:
+        raise ModelError(f"has a header of {length} bytes, but cgpipe reads up to {LARGEST_HEADER}")
     try:
-        entries = json.loads(text)
+        entries = json.loads(b"{" + file.read(length - 1))
         metadata = entries.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        header = _header(metadata, entries)
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        header, end = _header(metadata, entries)
+    # Whatever else JSON may hold: numbers without end, texts for numbers, one bracket inside another a million times.
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise ModelError("is not a safetensors file") from error
     if size != 8 + length + end:
         raise ModelError(f"is damaged: it has {size} bytes, but its header speaks of {8 + length + end}")
     return header
 
 
-def _header(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> Header:
-    return Header(
-        card=metadata.get(METADATA_KEY),
-        shapes={name: tuple(int(side) for side in entry["shape"]) for name, entry in entries.items()},
-        dtypes={name: str(entry["dtype"]) for name, entry in entries.items()},
-    )
+def _header(metadata: Mapping[str, Any], entries: Mapping[str, Any]) -> tuple[Header, int]:
+    """The header, and how many bytes the tensors take."""
+    if len(entries) > MOST_TENSORS:
+        raise ModelError(f"holds {len(entries)} tensors, but cgpipe reads up to {MOST_TENSORS}")
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        first, last = (_whole(value) for value in entry["data_offsets"])
+        if len(entry["shape"]) > MOST_AXES:
+            raise ValueError(f"{name} has too many axes")
+        bits = math.prod(_whole(side) for side in entry["shape"]) * _BITS.get(entry["dtype"], 0)
+        if first != end or last < first or (entry["dtype"] in _BITS and 8 * (last - first) != bits):
+            raise ModelError(f"is damaged: tensor {name} is not as long as its shape says, or not in its place")
+        end = last
+    card = metadata.get(METADATA_KEY)
+    if not isinstance(card, str | None):
+        raise ModelError("is damaged: the card in its header is not text")
+    shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    return Header(card=card, shapes=shapes, dtypes={name: str(entry["dtype"]) for name, entry in entries.items()}), end
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,11 +15,15 @@ from safetensors.torch import load_file, save
 
 from cgpipe.errors import ModelError
 from cgpipe.models.card import ModelCard
-from cgpipe.models.header import METADATA_KEY, read_card, read_header
+from cgpipe.models.header import METADATA_KEY, Header, read_card, read_header
+from cgpipe.models.weights import CHANNELS, LARGEST_MULTIPLE, check_finite, in_rgb
 from cgpipe.networks import Generator, build_generator
 from cgpipe.storage import atomic_write
 
 __all__ = ["Model", "load_model", "read_card", "save_model"]
+
+_TYPES = ("F16", "BF16", "F32", "F64", "I64")
+"""Of weights; the last is that of a batch norm's count."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +66,53 @@ def load_model(path: str | PathLike[str]) -> Model:
     """
     source = Path(path)
     card = read_card(source)
-    with torch.device("meta"):  # no memory is asked for before the sizes are known to be those of the file
-        _check_fit(source, _build(source, card))
-    generator = _build(source, card)
     try:
-        generator.load_state_dict(load_file(source))
+        generator = _load(source, card)
+        if {card.settings.get(name, 3) for name in CHANNELS} != {3}:
+            card, generator = _on_rgb(card, generator)
+        return Model(card, generator.eval().requires_grad_(False))
     except SafetensorError as error:
         raise ModelError(f"{source} is damaged: {error}") from error
-    return Model(card, generator.eval().requires_grad_(False))
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
 
 
-def _build(path: Path, card: ModelCard) -> Generator:
+def _load(path: Path, card: ModelCard) -> Generator:
+    header = read_header(path)
+    _check_settings(card.settings, len(header.shapes))
+    with torch.device("meta"):  # no memory is asked for before the sizes are known to be those of the file
+        _check_fit(header, _build(card))
+    generator = _build(card)
+    generator.load_state_dict(load_file(path))
+    check_finite(generator)
+    return generator
+
+
+def _on_rgb(card: ModelCard, generator: Generator) -> tuple[ModelCard, Generator]:
+    weights, _ = in_rgb(generator.state_dict())
+    settings = {name: value for name, value in card.settings.items() if name not in CHANNELS}
+    generator = build_generator(card.architecture, **settings)
+    generator.load_state_dict(weights)
+    return replace(card, settings=settings), generator
+
+
+def _check_settings(settings: Mapping[str, Any], tensors: int) -> None:
+    """Sees to it that building the network takes no longer than its file is large: every block has a tensor."""
+    for name in ("blocks", "deep_blocks", "levels"):
+        value = settings.get(name, 0)
+        if isinstance(value, int | float) and not 0 <= value <= tensors:
+            raise ModelError(f"settings: {name} is {value}, but the file holds {tensors} tensors")
+
+
+def _build(card: ModelCard) -> Generator:
     try:
-        return build_generator(card.architecture, **card.settings)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path}: architecture or settings: {error}") from error
+        with warnings.catch_warnings(action="ignore"):  # of layers without weights, which are refused below
+            generator = build_generator(card.architecture, **card.settings)
+    except (ValueError, TypeError, RuntimeError, OverflowError, ArithmeticError) as error:
+        raise ModelError(f"architecture or settings: {error}") from error
+    if generator.multiple > LARGEST_MULTIPLE:
+        raise ModelError(f"settings: sides would have to be multiples of {generator.multiple}")
+    return generator
 
 
 def _tensors(generator: Generator, dtype: torch.dtype, target: Path) -> dict[str, torch.Tensor]:
@@ -86,14 +125,16 @@ def _tensors(generator: Generator, dtype: torch.dtype, target: Path) -> dict[str
     return tensors
 
 
-def _check_fit(path: Path, generator: Generator) -> None:
-    found = dict(read_header(path).shapes)
+def _check_fit(header: Header, generator: Generator) -> None:
+    found = dict(header.shapes)
     for name, tensor in generator.state_dict().items():
         if name not in found:
-            raise ModelError(f"{path}: tensor {name} is missing")
+            raise ModelError(f"tensor {name} is missing")
         shape = found.pop(name)
-        if shape != tensor.shape:
+        if shape != tensor.shape or 0 in shape:
             needed = f"the architecture and settings in the header need {tuple(tensor.shape)}"
-            raise ModelError(f"{path}: tensor {name} has shape {shape}, but {needed}")
+            raise ModelError(f"tensor {name} has shape {shape}, but {needed}")
+        if header.dtypes[name] not in _TYPES:
+            raise ModelError(f"tensor {name} is of type {header.dtypes[name]}: weights are {', '.join(_TYPES[:-1])}")
     for name in found:
-        raise ModelError(f"{path}: tensor {name} has no place in the architecture that the header names")
+        raise ModelError(f"tensor {name} has no place in the architecture that the header names")

@@ -61,7 +61,8 @@ class Found:
         entry: the model.
         by_default: nothing was asked for, so the default was taken.
         in_place_of: the shipped model that it takes the place of.
-        warnings: damaged files in the user's folder that were passed over, each in a sentence.
+        warnings: what the user should know, each in a sentence: damaged files in the models' folders, which were passed
+            over, and a model whose training has not ended.
     """
 
     entry: Entry
@@ -102,7 +103,7 @@ def user_models_folder() -> Path:
 def list_models() -> list[Entry]:
     """Every model file in the user's folder, then every shipped one; damaged ones too, with the reason."""
     own = _entries(user_models_folder(), "user")
-    pairs = {entry.card.pair for entry in own if entry.card}
+    pairs = {entry.card.pair for entry in own if entry.card and entry.card.finished}
     shipped = _entries(SHIPPED_FOLDER, "shipped")
     return own + [replace(entry, shadowed=entry.card is not None and entry.card.pair in pairs) for entry in shipped]
 
@@ -113,8 +114,9 @@ def find_model(
     """The model that answers to what was asked for; without arguments, the default model.
 
     Args:
-        to: the domain that comes out. Of several models that give it, the one that takes any photo goes first; of
-            several for one pair, the one with the plain name (``horse2zebra``); else ``source`` must decide.
+        to: the domain that comes out. Of several models that give it, one whose training has ended goes first, then
+            the one that takes any photo; of several for one pair, the one with the plain name (``horse2zebra``); else
+            ``source`` must decide.
         source: the domain that goes in; a model for any photo answers where there is none for just this one.
         file: a model file, ours or foreign, or the name of a model in the zoo; goes before everything else.
 
@@ -128,8 +130,10 @@ def find_model(
         return Found(entry=_check_domains(_named(file, models), to, source))
     by_default = to is None and source is None
     entry = _default(models) if by_default else _choose(models, to, source)
-    damaged = tuple(f"{other.problem} (passed over)" for other in models if other.problem)
-    return Found(entry=entry, by_default=by_default, in_place_of=_shipped_twin(entry, models), warnings=damaged)
+    warnings = [f"{other.problem} (passed over)" for other in models if other.problem]
+    if entry.card and not entry.card.finished:
+        warnings.append(f"the training of {entry.name} has not ended: it is the only model that was found")
+    return Found(entry=entry, by_default=by_default, in_place_of=_shipped_twin(entry, models), warnings=tuple(warnings))
 
 
 def set_default(model: str | os.PathLike[str] | None) -> Found:
@@ -194,7 +198,7 @@ def _by_name(name: str, models: Sequence[Entry]) -> Entry:
 
 def _default(models: Sequence[Entry]) -> Entry:
     try:
-        chosen = (user_models_folder() / _DEFAULT_FILE).read_text(encoding="utf-8").strip()
+        chosen = (user_models_folder() / _DEFAULT_FILE).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return _by_name(SHIPPED_DEFAULT, [entry for entry in models if entry.place == "shipped"])
     try:
@@ -213,6 +217,7 @@ def _choose(models: Sequence[Entry], to: str | None, source: str | None) -> Entr
         fitting = exact or [entry for entry in fitting if to and _takes_any(entry)]
     if not fitting:
         raise _nothing_found(models, to, source)
+    fitting = [entry for entry in fitting if entry.card and entry.card.finished] or fitting
     return _only([entry for entry in fitting if entry.place == fitting[0].place], to, source)
 
 

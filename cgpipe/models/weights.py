@@ -1,0 +1,104 @@
+"""Weights from outside: which tensors can be a network's, and what must be so before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from cgpipe.errors import ModelError
+
+Weights = dict[str, torch.Tensor]
+
+LARGEST_MULTIPLE = 1024
+"""Of the sides that a network may ask for: a picture is padded up to it."""
+
+CHANNELS = ("in_channels", "out_channels")
+"""The settings of a network that say what pictures it takes and gives; 3 where they are not given."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""What a gray picture shows of red, green and blue (ITU-R BT.601), as Pillow and the reference projects have it."""
+
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+_ROOM = 64 * 2**20
+"""Bytes that the weights of any file, however small, may take once they are unpacked."""
+
+
+def check_plain(weights: Mapping[str, torch.Tensor], file_size: int) -> None:
+    """Sees to it that tensors are plain numbers in memory, not many times as many as a file of that size can hold.
+
+    Args:
+        weights: as they were read; a view may repeat one number without end.
+        file_size: in bytes.
+
+    Raises:
+        ModelError: one is sparse, quantised, without contents, or of another type, or they are too large together.
+    """
+    for name, value in weights.items():
+        if kind := _unusual(value):
+            raise ModelError(f"tensor {name} is {kind}: save the network with plain float weights")
+    size = sum(value.numel() * 4 for value in weights.values())
+    if size > _ROOM + 4 * file_size:
+        raise ModelError(f"its weights would take {size / 1e9:.1f} GB, but the file has {file_size / 1e6:.1f} MB")
+
+
+def _unusual(value: torch.Tensor) -> str | None:
+    if value.is_quantized:
+        return "quantised"
+    if value.is_nested or value.layout != torch.strided:
+        return "sparse or nested"
+    if value.device.type != "cpu":
+        return f"on the device {value.device.type}, without its contents"
+    if value.dtype not in _NUMBERS:
+        return f"of type {str(value.dtype).removeprefix('torch.')}"
+    return None
+
+
+def check_finite(network: nn.Module, named: Callable[[str], str] = str) -> None:
+    """Sees to it that a network's weights are numbers with which it can compute.
+
+    Args:
+        network: with the weights of a file in float32.
+        named: what the file calls the tensor of this name.
+
+    Raises:
+        ModelError: a value is not finite, or a running variance is below 0; names the tensor.
+    """
+    for name, value in network.state_dict().items():
+        if not value.isfinite().all():
+            raise ModelError(
+                f"tensor {named(name)} holds a value that is not finite (its training diverged): use an earlier one"
+            )
+        if name.endswith("running_var") and (value < 0).any():
+            raise ModelError(f"tensor {named(name)} holds a variance below 0: the file is damaged")
+
+
+def in_rgb(weights: Mapping[str, torch.Tensor]) -> tuple[Weights, list[str]]:
+    """The weights of a network on gray pictures as those of one on RGB, which sees their luma and gives gray.
+
+    Args:
+        weights: of one of our ResNets or U-Nets, by our names.
+
+    Returns:
+        The weights, the same where the network is on RGB already, and what to tell the user.
+
+    Raises:
+        ModelError: it takes or gives other pictures than gray and RGB ones.
+    """
+    rgb, notes = dict(weights), []
+    stem = "stem.conv.weight" if "stem.conv.weight" in rgb else "stem.weight"
+    taken, given = rgb[stem].shape[1], rgb["head.bias"].shape[0]
+    if taken not in (1, 3) or given not in (1, 3):
+        raise ModelError(
+            f"takes {taken} channels and gives {given}: cgpipe translates RGB pictures (3) and gray ones (1)"
+        )
+    if taken == 1:
+        rgb[stem] = torch.cat([rgb[stem] * share for share in LUMA], dim=1)
+        notes.append("The network works on gray pictures: of a colour picture it sees the luma.")
+    if given == 1:
+        outputs = 0 if rgb["head.weight"].shape[0] == 1 else 1  # a transposed convolution has them second
+        rgb["head.weight"] = torch.cat([rgb["head.weight"]] * 3, dim=outputs)
+        rgb["head.bias"] = rgb["head.bias"].repeat(3)
+        notes.append("The network gives gray pictures.")
+    return rgb, notes
