@@ -30,6 +30,8 @@ class ModelError(CgpipeError):
 class ModelNotFoundError(ModelError):
     """No model, or more than one, answers to what was asked for."""
 
+    exit_code = UsageError.exit_code
+
 
 class MissingDependencyError(CgpipeError):
     """An optional package is needed; the message names the extra to install."""
@@ -37,6 +39,12 @@ class MissingDependencyError(CgpipeError):
 
 class DataError(CgpipeError):
     """A dataset is missing, empty, or not laid out as it must be."""
+
+
+class DataNotFoundError(DataError):
+    """A dataset, or a list of pictures, is not where it was said to be."""
+
+    exit_code = UsageError.exit_code
 
 
 class TrainingError(CgpipeError):

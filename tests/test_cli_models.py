@@ -235,7 +235,7 @@ def test_show_takes_name_domain_and_file(models_folder: Path, file_model: FileMo
 def test_show_of_something_unknown_suggests(models_folder: Path, file_model: FileModel) -> None:
     file_model(models_folder, "cow", "donkey")
     result = run("models", "show", "donkye")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Did you mean donkey" in result.stderr
 
 

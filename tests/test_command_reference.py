@@ -35,11 +35,11 @@ def help_of(path: tuple[str, ...]) -> str:
     result = CliRunner().invoke(cli, [*path, "--help"], **options)
     assert result.exit_code == 0, result.output
     lines = "\n".join(f"    {line}".rstrip() for line in result.output.strip().splitlines())
-    return f"## cgpipe {' '.join(path)}\n\n{lines}\n"
+    return f"## {' '.join(['cgpipe', *path])}\n\n{lines}\n"
 
 
 def reference() -> str:
-    return "\n".join([INTRODUCTION, *map(help_of, paths(cli))])
+    return "\n".join([INTRODUCTION, *map(help_of, [(), *paths(cli)])])
 
 
 def test_the_reference_shows_what_the_program_prints() -> None:

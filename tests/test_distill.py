@@ -297,7 +297,7 @@ def test_what_is_missing_is_named(teacher: Path, dataset: Path, tmp_path: Path, 
     with pytest.raises(TrainingError, match="already holds a run"):
         distill(config_of(teacher, dataset, tmp_path / "run", steps=1))
     result = CliRunner().invoke(cli, ["distill", "nobody", str(dataset)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Error: " in result.output
 
 

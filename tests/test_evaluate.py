@@ -203,7 +203,7 @@ def test_the_command_prints_the_figures_and_says_what_is_missing(
     assert result.exit_code == 2
     assert "--inputs and --reference" in result.output
     result = CliRunner().invoke(cli, ["evaluate", path, str(tmp_path / "nowhere")])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "nowhere" in result.output
     for wrong in ({"size": 30}, {"class_name": "zebar"}):
         with pytest.raises(UsageError):

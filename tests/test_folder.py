@@ -154,7 +154,7 @@ def test_exit_codes_and_messages(photos: Path, tmp_path: Path) -> None:
     nothing = run(photos / "empty.jpg", "--to", "zebra", "-o", tmp_path / "x")
     assert nothing.exit_code == 1
     assert run(tmp_path / "missing", "--to", "zebra").exit_code == 2
-    assert run(photos, "--to", "zebar").exit_code == 1
+    assert run(photos, "--to", "zebar").exit_code == 2
     assert "Did you mean zebra?" in run(photos, "--to", "zebar").output
     assert run().exit_code == 2
     assert run(photos, "--compile", "--torchscript").exit_code == 2

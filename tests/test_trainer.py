@@ -344,7 +344,7 @@ def test_without_a_dataset_the_error_says_what_is_missing(tmp_path: Path, monkey
     with pytest.raises(DataError, match="trainA"):
         train(TrainConfig())
     result = CliRunner().invoke(cli, ["train"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "\nError: There is no dataset datasets/horse2zebra." in result.output
     assert "cgpipe data fetch horse2zebra" in result.output
 

@@ -9,6 +9,8 @@ import click
 
 from cgpipe import __version__
 from cgpipe.cli.group import CommandGroup
+from cgpipe.cli.signals import stop_like_ctrl_c
+from cgpipe.cli.terminal import fill_closed_streams
 
 PREFIX = "CGPIPE"
 
@@ -28,9 +30,23 @@ COMMANDS = {
 """Name, module and one line of help of every command. The module calls its command ``command``."""
 
 
+EXIT_CODES = """
+\b
+Exit codes of every command:
+  0    all is done
+  1    nothing could be done
+  2    wrong usage, or a name of something that is not there
+  3    some files failed, or a video is damaged in part
+  129  ended by SIGHUP: the terminal is gone
+  130  ended by Ctrl-C
+  143  ended by SIGTERM
+"""
+
+
 @click.group(
     cls=CommandGroup,
     lazy=COMMANDS,
+    epilog=EXIT_CODES,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": PREFIX,
@@ -52,6 +68,8 @@ def main() -> None:
     # Importing torch makes a million objects that stay. Looking for garbage among them, as they are made and once more
     # at the end, takes a quarter of the time of a short command.
     gc.set_threshold(100_000, 20, 50)
+    fill_closed_streams()
+    stop_like_ctrl_c()
     try:
         cli(prog_name="cgpipe")
     finally:

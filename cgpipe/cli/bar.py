@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
+from cgpipe.cli.terminal import Loudness, detail, escaped, loudness, say, warn
 
 if TYPE_CHECKING:
     from cgpipe.training.run import Progress
+
+NARROW = 58
+"""Columns up to which the training line has no bar and says what it says in fewer words."""
+
+SHORTEST_BAR = 10 * " "
+
+
+def watched() -> bool:
+    """Whether somebody sees a bar: standard error is a terminal, and the command is not to be quiet."""
+    return sys.stderr is not None and sys.stderr.isatty() and loudness() > Loudness.QUIET
 
 
 class CountingBar:
@@ -26,8 +37,8 @@ class CountingBar:
         """Says which model was taken and begins to count up to ``total``, or without end."""
         from tqdm import tqdm
 
-        click.echo(f"Model: {model}", err=True)
-        self._bar = tqdm(total=total, unit=self.unit, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        say(f"Model: {model}")
+        self._bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
 
     def advance(self, count: int = 1) -> None:
         """Counts ``count`` more."""
@@ -35,10 +46,19 @@ class CountingBar:
             self._bar.update(count)
 
     def write(self, line: str) -> None:
-        """Writes a line above the bar."""
+        """Writes a line above the bar, however quiet the command is to be."""
+        self._clear()
+        warn(escaped(line, one_line=True))
+
+    def detail(self, line: str) -> None:
+        """Writes a line above the bar that only ``--verbose`` wants."""
+        if loudness() == Loudness.VERBOSE:
+            self._clear()
+            detail(line)
+
+    def _clear(self) -> None:
         if self._bar is not None:
             self._bar.clear()
-        click.echo(line, err=True)
 
     def __enter__(self) -> CountingBar:
         return self
@@ -58,8 +78,7 @@ class ByteBar:
     def __init__(self, name: str) -> None:
         from tqdm import tqdm
 
-        quiet = not sys.stderr.isatty()
-        self._bar = tqdm(desc=name, unit="B", unit_scale=True, disable=quiet, dynamic_ncols=True)
+        self._bar = tqdm(desc=escaped(name), unit="B", unit_scale=True, disable=not watched(), dynamic_ncols=True)
 
     def show(self, there: int, total: int | None) -> None:
         """Shows that ``there`` bytes are there, of ``total`` where that is known."""
@@ -74,12 +93,18 @@ class ByteBar:
 
 
 class TrainingBar:
-    """The line that shows how a run goes; silent where nobody watches, or where another process shows it."""
+    """The line that shows how a run goes; silent where nobody watches, or where another process shows it.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    Args:
+        quiet: show nothing.
+        log_every: steps between the lines of ``--verbose``.
+    """
+
+    def __init__(self, *, quiet: bool = False, log_every: int = 0) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(unit="step", disable=quiet or not sys.stderr.isatty(), dynamic_ncols=True)
+        self._bar = tqdm(unit="step", disable=quiet or not watched(), dynamic_ncols=True)
+        self._log_every = 0 if quiet else log_every
 
     def __enter__(self) -> TrainingBar:
         return self
@@ -91,15 +116,38 @@ class TrainingBar:
         """Shows a step."""
         if self._bar.total is None:
             self._bar.total, self._bar.initial, self._bar.n = progress.total_steps, progress.step - 1, progress.step - 1
+        if not self._bar.disable:
+            self._bar.bar_format = self._line(progress, self._bar.format_dict["ncols"] or 79)
         self._bar.update(1)
         for warning in progress.warnings:
             self._bar.clear()
-            click.echo(f"Warning: {warning}", err=True)
-        if not self._bar.disable:
-            shown = [f"{self._steps_a_second() * progress.pictures:.3g} pictures/s"]
-            shown += [f"{name} {loss:.3f}" for name, loss in progress.losses.items()]
-            self._bar.set_postfix_str(", ".join(shown), refresh=False)
+            warn(f"Warning: {warning}")
+        if self._log_every and progress.step % self._log_every == 0 and loudness() == Loudness.VERBOSE:
+            self._bar.clear()
+            losses = ", ".join(_told(progress.losses))
+            detail(f"Step {progress.step} of {progress.total_steps}, epoch {progress.epoch}: {losses}")
+
+    def _line(self, progress: Progress, columns: int) -> str:
+        """A line of some columns at most: its losses in short where there is little room, as many as fit."""
+        rate, steps, wide = self._steps_a_second(), progress.total_steps, columns > NARROW
+        left = self._bar.format_interval((steps - progress.step) / max(rate, 1e-9))
+        parts = [f"{progress.step}/{steps}", f"{left} left" if wide else left]
+        parts.append(f"{rate * progress.pictures:.3g}{' pictures' if wide else ''}/s")
+        begin, comma = ("{percentage:3.0f}%|{bar}| ", ", ") if wide else ("{percentage:3.0f}% ", " ")
+        room = columns - len(f"100%|{SHORTEST_BAR}| " if wide else "100% ")
+        whole, short = _told(progress.losses), _told(progress.losses, short=True)
+        losses = whole if len(comma.join([*parts, *whole])) <= room else short
+        while losses and len(comma.join([*parts, *losses])) > room:
+            losses.pop()
+        return begin + comma.join([*parts, *losses])
 
     def _steps_a_second(self) -> float:
         now: dict[str, Any] = self._bar.format_dict
         return float(now["rate"] or (now["n"] - now["initial"]) / max(now["elapsed"], 1e-9))
+
+
+def _told(losses: Mapping[str, float], *, short: bool = False) -> list[str]:
+    """Each loss with its name: ``cycle_a 1.234``, in short ``cyc_a 1.23``."""
+    if short:
+        return [f"{name[:3]}{name[-2:] if name[-2:-1] == '_' else ''} {loss:.2f}" for name, loss in losses.items()]
+    return [f"{name} {loss:.3f}" for name, loss in losses.items()]

@@ -9,6 +9,8 @@ import click
 
 from cgpipe.cli.bar import ByteBar
 from cgpipe.cli.group import CommandGroup
+from cgpipe.cli.options import loudness_options
+from cgpipe.cli.terminal import say, show
 
 
 @click.group(cls=CommandGroup)
@@ -23,7 +25,7 @@ def list_() -> None:
 
     width = max(map(len, DATASETS))
     for name, known in DATASETS.items():
-        click.echo(f"{name.ljust(width)}  {known.domains[0]} and {known.domains[1]}")
+        show(f"{name.ljust(width)}  {known.domains[0]} and {known.domains[1]}")
 
 
 @command.command("fetch")
@@ -38,6 +40,7 @@ def list_() -> None:
 )
 @click.option("--url", help="A zip archive with trainA and trainB, in place of the one on the authors' server.")
 @click.option("--sha256", metavar="HEX", help="What the archive must have.")
+@loudness_options
 def fetch_(name: str, **options: Any) -> None:
     """Download a dataset, check it, and unpack it. What broke off goes on where it was.
 
@@ -47,8 +50,8 @@ def fetch_(name: str, **options: Any) -> None:
 
     with ByteBar(name) as bar:
         report = fetch(name, on_bytes=bar.show, **options)
-    click.echo(f"{report.folder}{'' if report.downloaded else ' was there'}; sha256 of its list {report.digest}")
-    click.echo("The sums are right." if report.verified else "No sum is known to compare with.")
+    say(f"{report.folder}{'' if report.downloaded else ' was there'}; sha256 of its list {report.digest}", err=False)
+    say("Checksum OK." if report.verified else "No checksum is known to compare with.", err=False)
     if report.domains:
         source, target = report.domains
-        click.echo(f"Train on it: cgpipe train --dataset-dir {report.folder} --source {source} --target {target}")
+        say(f"Train on it: cgpipe train --dataset-dir {report.folder} --source {source} --target {target}", err=False)

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from cgpipe.cli.bar import TrainingBar
-from cgpipe.cli.options import setting_options
+from cgpipe.cli.options import loudness_options, setting_options
+from cgpipe.cli.terminal import say
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 
 NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
@@ -20,6 +21,7 @@ NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
 @click.option("--config", "recipe", type=click.Path(dir_okay=False, path_type=Path), help="A recipe in TOML.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
 @setting_options(DistillConfig, leave_out=NOT_OPTIONS)
+@loudness_options
 def command(teacher: str, dataset: Path, recipe: Path | None, resume: bool, **settings: Any) -> None:
     """Make a model smaller: train a small generator to do what TEACHER does.
 
@@ -31,7 +33,7 @@ def command(teacher: str, dataset: Path, recipe: Path | None, resume: bool, **se
     config = load_distill_config(recipe, {"teacher": teacher, "dataset_dir": dataset, **given})
     from cgpipe.training.distill import distill
 
-    with TrainingBar() as bar:
+    with TrainingBar(log_every=config.log_every) as bar:
         report = distill(config, resume=resume, on_progress=bar.update)
     done = "Finished" if report.finished else "Stopped; go on with --resume"
-    click.echo(f"{done} at step {report.step}. Model: {report.model_files[0]}")
+    say(f"{done} at step {report.step}. Model: {report.model_files[0]}", err=False)

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from cgpipe.cli.options import loudness_options
+from cgpipe.cli.terminal import say, show
+
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -46,6 +49,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
 @click.option("-o", "--output", type=FOLDER, help="Folder for grids of every input, figures.md and figures.json.")
 @click.option("--record", is_flag=True, help="Put the figures and the working scales into the model file.")
+@loudness_options
 def command(class_name: str, **options: Any) -> None:
     """Measure MODEL on the pictures of DATASET, a folder with testA and testB.
 
@@ -56,7 +60,7 @@ def command(class_name: str, **options: Any) -> None:
     from cgpipe.evaluation.evaluate import evaluate
 
     chosen = None if class_name == "none" else class_name
-    report = evaluate(**options, class_name=chosen, on_grid=lambda path: click.echo(f"Wrote {path}", err=True))
-    click.echo(report.to_markdown())
+    report = evaluate(**options, class_name=chosen, on_grid=lambda path: say(f"Wrote {path}"))
+    show(report.to_markdown())
     if options["record"]:
-        click.echo(f"\nRecorded in {options['model']}")
+        say(f"\nRecorded in {options['model']}", err=False)

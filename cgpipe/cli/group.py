@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
+from cgpipe.cli.signals import exit_code_of, number_of, word_for
+from cgpipe.cli.terminal import Loudness, escaped, loudness, warn
 from cgpipe.errors import CgpipeError, CgpipeWarning
-
-INTERRUPTED = 130
-"""The exit code of a program that was stopped by Ctrl-C, as shells have it."""
 
 
 class ShownError(click.ClickException):
     """An error of cgpipe's as Click shows it: ``Error: …``, and the error's own exit code."""
 
-    def __init__(self, error: CgpipeError) -> None:
-        super().__init__(str(error))
+    def __init__(self, error: CgpipeError, *, verbose: bool = False) -> None:
+        super().__init__("\n".join([str(error), *(_causes(error) if verbose else ())]))
         self.exit_code = error.exit_code  # type: ignore[misc]  # a ClassVar there, but read from the instance
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        warn(f"Error: {self.message}")
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    while error.__cause__ is not None:
+        error = error.__cause__
+        yield f"  because of {type(error).__name__}: {error}"
 
 
 class CommandGroup(click.Group):
     """A group that imports its commands when they are called, and not to list them.
 
-    It turns :class:`CgpipeError` into ``Error: …`` with the error's own exit code, ends quietly on Ctrl-C, and gives
-    each option an environment variable named after what is typed: ``--from`` of ``translate`` is
-    ``CGPIPE_TRANSLATE_FROM``.
+    It turns :class:`CgpipeError` into ``Error: …`` with the error's own exit code, ends with a word on Ctrl-C and
+    signals like it, and suggests what a mistyped command may have meant. It gives each option an environment variable
+    named after what is typed: ``--from`` of ``translate`` is ``CGPIPE_TRANSLATE_FROM``.
 
     Args:
         lazy: module and one line of help of each command, by name; the module calls its command ``command``.
@@ -49,6 +60,22 @@ class CommandGroup(click.Group):
             _name_variables(command, f"{ctx.auto_envvar_prefix}_{cmd_name}")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.UsageError(f"No such command {args[0]!r}.{self._suggestion(ctx, args[0])}", ctx) from error
+
+    def _suggestion(self, ctx: click.Context, name: str) -> str:
+        near = get_close_matches(name.lower(), self.list_commands(ctx), n=1)
+        if near:
+            return f" Did you mean {near[0]}?"
+        if "translate" in self.lazy and Path(name).exists():
+            return f" Did you mean {ctx.command_path} translate {name}?"
+        return f" There are: {', '.join(self.list_commands(ctx))}."
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         helps = {name: text for name, (_, text) in self.lazy.items()}
         helps |= {name: command.get_short_help_str(limit=formatter.width) for name, command in self.commands.items()}
@@ -57,19 +84,31 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with warnings.catch_warnings():
-                warnings.showwarning = _show_warning  # type: ignore[assignment]
+            with _warnings_shown():
                 return super().invoke(ctx)
         except CgpipeError as error:
-            raise ShownError(error) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(INTERRUPTED)
+            raise ShownError(error, verbose=loudness() == Loudness.VERBOSE) from error
+        except click.ClickException as error:
+            error.message = escaped(error.message)  # type: ignore[misc]  # declared final there
+            raise
+        except KeyboardInterrupt as stop:
+            warn(word_for(number_of(stop)))
+            ctx.exit(exit_code_of(number_of(stop)))
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    if issubclass(category, CgpipeWarning):
-        click.echo(f"Warning: {message}", err=True)
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Shows what cgpipe warns of as a line, once each, and nothing of what its libraries warn of."""
+    said = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, CgpipeWarning) and str(message) not in said:
+            said.add(str(message))
+            warn(f"Warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _name_variables(command: click.Command, prefix: str) -> None:

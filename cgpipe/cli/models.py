@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import domain, foreign_options, json_flag
+from cgpipe.cli.options import domain, foreign_options, json_flag, loudness_options
+from cgpipe.cli.terminal import say, show
 
 if TYPE_CHECKING:
     from cgpipe.engine.export import Format
@@ -49,21 +50,21 @@ def list_(as_json: bool) -> None:
     except ModelError:
         default = None
     if as_json:
-        click.echo(json.dumps([_entry_values(entry, default) for entry in entries], indent=2))
+        show(json.dumps([_entry_values(entry, default) for entry in entries], indent=2))
         return
     rows = [_list_row(entry, default) for entry in entries if entry.card]
     _print_table([("NAME", "TRANSLATES", "WHERE", "SIZE", ""), *rows])
     for entry in entries:
         if entry.problem:
-            click.echo(f"Damaged: {entry.problem}")
-    click.echo(f"\nYour own models: {user_models_folder()}")
+            show(f"Damaged: {entry.problem}")
+    show(f"\nYour own models: {user_models_folder()}")
 
 
-@command.command(short_help="Show what a model says about itself.")
+@command.command("show", short_help="Show what a model says about itself.")
 @click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]")
 @foreign_options
 @json_flag
-def show(model: str | None, as_json: bool, **options: Any) -> None:
+def show_(model: str | None, as_json: bool, **options: Any) -> None:
     """Show what a model says about itself: by its name, by the domain it translates to, or by its file.
 
     Without an argument, the default model.
@@ -75,15 +76,15 @@ def show(model: str | None, as_json: bool, **options: Any) -> None:
     card = entry.card or load_any(entry.path, **options).card
     if as_json:
         values = {"name": entry.name, "path": str(entry.path), "place": entry.place, **asdict(card)}
-        click.echo(json.dumps(values, indent=2))
+        show(json.dumps(values, indent=2))
         return
-    click.echo(f"{entry.name}: {card.pair}")
+    show(f"{entry.name}: {card.pair}")
     if card.description:
-        click.echo(card.description)
-    click.echo()
+        show(card.description)
+    show("")
     _print_table(list(_show_rows(entry, card)))
     for paragraph in card.notes.splitlines():
-        click.echo("\n" + textwrap.fill(paragraph, _TEXT_WIDTH))
+        show("\n" + textwrap.fill(paragraph, _TEXT_WIDTH))
 
 
 @command.command("import")
@@ -93,6 +94,7 @@ def show(model: str | None, as_json: bool, **options: Any) -> None:
 @click.option("--name", help="What to call it.  [default: <from>2<to>]")
 @foreign_options
 @click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
+@loudness_options
 def import_(file: Path, **options: Any) -> None:
     """Take a model file into your folder, so that --to finds it.
 
@@ -104,9 +106,9 @@ def import_(file: Path, **options: Any) -> None:
     entry = import_model(file, **options)
     assert entry.card is not None
     if "recognised_as" in entry.card.made_by:
-        click.echo(f"Recognised as {entry.card.made_by['recognised_as']}.")
-        click.echo("".join(f"{note}\n" for note in entry.card.notes.splitlines()), nl=False)
-    click.echo(f"{entry.card.pair} is now {entry.path}")
+        recognised = f"Recognised as {entry.card.made_by['recognised_as']}."
+        say("\n".join([recognised, *entry.card.notes.splitlines()]), err=False)
+    say(f"{entry.card.pair} is now {entry.path}", err=False)
 
 
 @command.command()
@@ -132,6 +134,7 @@ def import_(file: Path, **options: Any) -> None:
     "by how much is said.",
 )
 @foreign_options
+@loudness_options
 def export(
     model: str, format: Format, output: Path | None, with_normalisation: bool, pictures: Path | None, **options: Any
 ) -> None:
@@ -151,7 +154,8 @@ def export(
         _export_int8(load_any(entry.path, **options), path, pictures)
         return
     done = export_model(load_any(entry.path, **options), path, format, with_normalisation=with_normalisation)
-    click.echo(f"Written to {path}: sides in multiples of {done.multiple}, error {100 * done.error:.2g}% of white.")
+    error = f"error {100 * done.error:.2g}% of white"
+    say(f"Written to {path}: sides in multiples of {done.multiple}, {error}.", err=False)
 
 
 def _export_int8(model: Model, path: Path, pictures: Path) -> None:
@@ -159,9 +163,10 @@ def _export_int8(model: Model, path: Path, pictures: Path) -> None:
     from cgpipe.engine.quantise import export_int8
 
     done = export_int8(model, path, find_pictures(pictures))
-    click.echo(
+    say(
         f"Written to {path}: sides in multiples of {done.multiple}. int8 against fp32 on {done.measured} pictures: "
-        f"{done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (from 40 on a difference is hard to see)."
+        f"{done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (from 40 on a difference is hard to see).",
+        err=False,
     )
 
 
@@ -175,7 +180,7 @@ def default(model: str | None, reset: bool) -> None:
 
     if model and reset:
         raise UsageError("--reset takes no model: it goes back to the shipped one")
-    click.echo(str(set_default(model) if model or reset else find_model()))
+    show(str(set_default(model) if model or reset else find_model()))
 
 
 def _look_up(model: str | None) -> Entry:
@@ -245,4 +250,4 @@ def _size(path: Path) -> str:
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        show("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

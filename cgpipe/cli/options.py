@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from cgpipe.cli.terminal import Loudness, set_loudness
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -55,6 +57,29 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
     return decorate
 
+
+def _set(loudness: Loudness) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            set_loudness(ctx, loudness)
+
+    return callback
+
+
+loudness_options = together(
+    click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set(Loudness.QUIET), help="Say only what fails."
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_set(Loudness.VERBOSE),
+        help="Name each file, what was chosen and why, and the causes of an error.",
+    ),
+)
+"""``--quiet`` and ``--verbose``, for every command that works; see :mod:`cgpipe.cli.terminal`."""
 
 foreign_options = together(
     click.option(

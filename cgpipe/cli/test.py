@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgpipe.cli.options import loudness_options
+from cgpipe.cli.terminal import say, show
 from cgpipe.training.config import TrainConfig, load_config
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
 @click.option("--figures/--no-figures", default=True, help="Measure too (needs the extra cgpipe[metrics]).")
 @click.option("--record", "keep", is_flag=True, help="Put the figures and the working scales into the model files.")
+@loudness_options
 def command(recipe: Path | None, size: int, figures: bool, keep: bool, **settings: Any) -> None:
     """Show what a run's models do: grids of every test picture (real, generated, reconstructed), and figures."""
     config = load_config(recipe, {name: value for name, value in settings.items() if value is not None})
@@ -34,7 +37,7 @@ def command(recipe: Path | None, size: int, figures: bool, keep: bool, **setting
 
     report = show_test(config, size=size, figures=figures)
     for path in record(config, config.checkpoint_dir, report) if keep else ():
-        click.echo(f"Recorded in {path}")
+        say(f"Recorded in {path}", err=False)
 
 
 def show_test(config: TrainConfig, *, size: int = 256, figures: bool = True) -> TestReport:
@@ -47,8 +50,8 @@ def show_test(config: TrainConfig, *, size: int = 256, figures: bool = True) -> 
         config.results_dir,
         size=size,
         figures=figures,
-        on_grid=lambda path: click.echo(f"Wrote {path}", err=True),
+        on_grid=lambda path: say(f"Wrote {path}"),
     )
     for evaluation in report.evaluations.values():
-        click.echo("\n" + evaluation.to_markdown())
+        show("\n" + evaluation.to_markdown())
     return report

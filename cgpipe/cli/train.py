@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from cgpipe.cli.bar import TrainingBar
-from cgpipe.cli.options import setting_options
+from cgpipe.cli.options import loudness_options, setting_options
+from cgpipe.cli.terminal import say
 from cgpipe.cli.test import show_test
 from cgpipe.training.config import TrainConfig, load_config
 
@@ -21,6 +22,7 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_
 @click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
 @click.option("--testing", is_flag=True, help="Show what the run's models do, as `cgpipe test`, instead of training.")
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)
+@loudness_options
 def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -> None:
     """Train models from two folders of unpaired pictures.
 
@@ -41,10 +43,10 @@ def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -
         processes = len(gpus_of(config.gpu_ids))
         click.get_current_context().exit(launch(["-m", "cgpipe", *sys.argv[1:]], processes=processes))
     if is_first():
-        click.echo(f"{config.pair()}, {config.schedule()}", err=True)
-    with TrainingBar(quiet=not is_first()) as bar:
+        say(f"{config.pair()}, {config.schedule()}")
+    with TrainingBar(quiet=not is_first(), log_every=config.log_every) as bar:
         report = train(config, resume=resume, on_progress=bar.update)
     if not is_first():
         return
     done = "Finished" if report.finished else "Stopped; go on with --resume"
-    click.echo(f"{done} at step {report.step}. Models: {', '.join(str(path) for path in report.model_files)}")
+    say(f"{done} at step {report.step}. Models: {', '.join(str(path) for path in report.model_files)}", err=False)

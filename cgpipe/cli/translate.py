@@ -10,7 +10,8 @@ import click
 
 from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar
-from cgpipe.cli.options import engine_of, model_options, report_option, speed_options
+from cgpipe.cli.options import engine_of, loudness_options, model_options, report_option, speed_options
+from cgpipe.cli.terminal import describe, say
 
 
 @click.command()
@@ -28,13 +29,12 @@ from cgpipe.cli.options import engine_of, model_options, report_option, speed_op
 @click.option("--recursive/--no-recursive", default=True, help="Go into sub-folders.")
 @speed_options
 @report_option
+@loudness_options
 def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -> None:
     """Translate pictures: folders (with all below them), files, or patterns such as 'photos/*.jpg'.
 
     The result mirrors the input: names, folders, formats, sizes, orientation, transparency and profiles are kept, and
     only the look changes. What is done already is skipped, so that an interrupted job can be started again.
-
-    Exit code: 0 all done, 1 nothing could be done, 2 wrong usage, 3 some files failed.
     """
     from cgpipe.jobs.folder import translate_folder
     from cgpipe.jobs.report import FileResult, ReportFile
@@ -48,9 +48,12 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
             bar.advance()
             if result.status == "failed":
                 bar.write(f"Failed: {result.input}: {result.reason}")
+            else:
+                bar.detail(f"{result.status.capitalize()}: {result.input} -> {result.output}")
 
         report = translate_folder(inputs, on_start=bar.start, on_result=tell, **options)
         report.first = {"imports": imports} | report.first
         written.finish(report.to_json())
-    click.echo(report.summary())
+    describe(report.settings, report.seconds)
+    say(report.summary(), err=False)
     click.get_current_context().exit(report.exit_code)

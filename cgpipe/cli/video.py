@@ -11,7 +11,8 @@ import click
 
 from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar
-from cgpipe.cli.options import engine_of, model_options, report_option, speed_options
+from cgpipe.cli.options import engine_of, loudness_options, model_options, report_option, speed_options
+from cgpipe.cli.terminal import describe, say
 
 if TYPE_CHECKING:
     from cgpipe.jobs.video import VideoOptions
@@ -51,6 +52,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.option("--overwrite", is_flag=True, help="Translate again what is done and current.")
 @speed_options
 @report_option
+@loudness_options
 def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | None, **options: Any) -> None:
     """Translate a video: cgpipe video in.mp4 out.mp4 --to zebra
 
@@ -59,8 +61,7 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     pictures (frames/%05d.png), a camera (camera:0), the address of a stream, or - for standard input; an output a
     folder or pattern of pictures, or -. With -o, several inputs go into a folder.
 
-    An interrupted job goes on where it was when it is started again. Exit code: 0 all done, 1 nothing could be done,
-    2 wrong usage, 3 damaged or failed in part.
+    An interrupted job goes on where it was when it is started again.
     """
     from cgpipe.jobs.videos import translate_videos
 
@@ -77,7 +78,8 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     if reports.videos:
         reports.videos[0].first = {"imports": imports} | reports.videos[0].first
     for report in reports.videos:
-        click.echo(report.summary(), err=report.output == "-")
+        describe(report.settings, report.seconds)
+        say(report.summary(), err=report.output == "-")
     if report_file:
         reports.write(report_file)
     click.get_current_context().exit(reports.exit_code)

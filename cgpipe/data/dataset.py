@@ -8,7 +8,7 @@ from typing import Any
 
 from cgpipe.data.pictures import find_pictures
 from cgpipe.data.settings import DataSettings, Way
-from cgpipe.errors import DataError, MediaError
+from cgpipe.errors import DataError, DataNotFoundError, MediaError
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.models import ModelCard
 from cgpipe.models.card import plain_name
@@ -23,7 +23,7 @@ def find_training_pictures(config: DataSettings) -> tuple[list[Path], list[Path]
     """
     root = config.dataset_dir
     if config.domain_a is None and not root.is_dir():
-        raise DataError(
+        raise DataNotFoundError(
             f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
             "the shipped models comes with `cgpipe data fetch horse2zebra`."
         )

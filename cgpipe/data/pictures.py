@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cgpipe.errors import DataError
+from cgpipe.errors import DataError, DataNotFoundError
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 
 
@@ -23,7 +23,7 @@ def find_pictures(place: Path) -> list[Path]:
         return _listed(place)
     if not place.is_dir():
         kind = "list" if place.suffix.lower() == ".txt" else "folder"
-        raise DataError(
+        raise DataNotFoundError(
             f"There is no {kind} {place}. A dataset has trainA and trainB, optionally testA and testB; other folders, "
             "and lists (.txt) of pictures, are named by --domain-a and --domain-b."
         )
@@ -54,7 +54,7 @@ def _listed(file: Path) -> list[Path]:
         raise DataError(f"{file} is empty: a list has the path of a picture on every line.")
     for number, path in found.items():
         if not path.is_file():
-            raise DataError(f"{file}, line {number}: there is no file {path}.")
+            raise DataNotFoundError(f"{file}, line {number}: there is no file {path}.")
         if not picture_format(path):
             raise DataError(f"{file}, line {number}: {path} is no picture ({', '.join(PICTURE_SUFFIXES)}).")
     return list(found.values())

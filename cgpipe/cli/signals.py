@@ -1,0 +1,48 @@
+"""Ending like Ctrl-C when another signal asks for it, so that nothing half-made is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+WORDS = {"SIGINT": "Interrupted.", "SIGTERM": "Terminated.", "SIGHUP": "Hung up."}
+"""What is said at the end; Windows has no SIGHUP."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the program to end; whatever cleans up after Ctrl-C cleans up after it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def stop_like_ctrl_c() -> None:
+    """Lets SIGTERM and SIGHUP raise :class:`Stopped`, unless they are ignored, as nohup has it."""
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+    heeded = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in heeded:
+        signal.signal(number, _stop)
+    if hasattr(os, "register_at_fork"):
+        # Worker processes have nothing to clean up: they end at once.
+        os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in heeded])
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def number_of(stop: KeyboardInterrupt) -> int:
+    """The signal that ended the program."""
+    return stop.number if isinstance(stop, Stopped) else signal.SIGINT
+
+
+def word_for(number: int) -> str:
+    """What is said at the end."""
+    return WORDS[signal.Signals(number).name]
+
+
+def exit_code_of(number: int) -> int:
+    """128 and the signal's number, as shells have it: 130 for Ctrl-C."""
+    return 128 + number
