@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cgpipe.engine.batch_size import LARGEST, choose_batch_size
 from cgpipe.engine.cuda import CudaGpu
 from cgpipe.engine.translator import Translator
 from cgpipe.media.frames import Batch, Failed, batched
@@ -75,14 +73,6 @@ def test_the_real_streams_go_side_by_side_in_page_locked_memory() -> None:
     gpu.wait(copying, gpu.mark(busy))
     gpu.finish(gpu.mark(copying))
     assert busy.query()
-
-
-def test_a_batch_size_is_found_and_leaves_no_limit_behind(make_model: Any) -> None:
-    translator = Translator(make_model(), device="cuda")
-    assert 1 <= choose_batch_size(translator, 64, 64) <= LARGEST
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        translator(pictures(64))
 
 
 def test_the_memory_of_a_stream_does_not_grow(make_model: Any) -> None:

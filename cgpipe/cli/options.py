@@ -157,13 +157,14 @@ speed_options = together(
         "--precision",
         type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
         default="auto",
-        help="Arithmetic of the network. auto: the faster one whose error is small, tried on the first picture.",
+        help="Numeric precision (dtype) of the network. auto: on a GPU fp16, or another where that is not accurate; "
+        "on a CPU bf16 where the processor has it and it is faster.",
     ),
     click.option(
         "--engine",
         type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino"]),
-        help="What runs the network. auto: eager, and in a long job another one that is installed and whose start "
-        "pays. onnx and openvino are extras: pip install 'cgpipe[openvino]'.  [default: auto]",
+        help="What runs the network. auto: eager. onnx and openvino are extras: pip install 'cgpipe[openvino]'.  "
+        "[default: auto]",
     ),
     click.option("--compile", is_flag=True, help="The same as --engine compile: slow to start."),
     click.option("--torchscript", is_flag=True, help="The same as --engine torchscript."),

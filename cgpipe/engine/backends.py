@@ -6,18 +6,17 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from cgpipe.engine.compiling import can_compile, compiled_or_eager, has_compiler, keep_compiled
+from cgpipe.engine.autotune import cast
+from cgpipe.engine.compiling import can_compile, compiled_or_eager, keep_compiled
 from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
-from cgpipe.engine.precision import cast, timed
 from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
+from cgpipe.options import Engine
 
-Engine = Literal["auto", "eager", "compile", "torchscript", "onnx", "openvino"]
 Run = Callable[[torch.Tensor], torch.Tensor]
 """Takes (N, 3, H, W) in the generator's own type and channels_last, and gives the same shape. Several threads may call
 it at once; one call uses as many threads as torch had in the thread that prepared it."""
@@ -32,42 +31,11 @@ def _compile(generator: Generator) -> Run:
     if not can_compile(device):
         return generator
     keep_compiled()
-    compiled: Run
-    if device.type == "cuda":
-        compiled = _CompiledForShapes(generator)
-    else:
-        # The compiled code has the number of threads written into it, so what is kept must be kept for that number.
-        options: dict[str, Any] = {"freezing": True, "cpp.threads": torch.get_num_threads()}
-        compiled = torch.compile(generator, options=options)
+    # The compiled code has the number of threads written into it, so what is kept must be kept for that number.
+    # Graphs of its own it has none on CUDA: those are recorded around it (see cgpipe.engine.cuda).
+    on_cpu: dict[str, Any] = {"freezing": True, "cpp.threads": torch.get_num_threads()}
+    compiled: Run = torch.compile(generator, options=on_cpu if device.type == "cpu" else None)
     return lambda x: compiled_or_eager(partial(compiled, x))
-
-
-class _CompiledForShapes:
-    """On CUDA: with CUDA graphs, which spare the launches, where that is faster at the shape at hand.
-
-    It can be far slower for convolutional networks (pytorch #171672), so it is timed once a shape.
-    """
-
-    def __init__(self, generator: Generator) -> None:
-        self.plain: Run = torch.compile(generator)
-        self.graphs: Run = torch.compile(generator, mode="reduce-overhead", dynamic=False)
-        self._chosen: dict[tuple[int, ...], Run] = {}
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        shape = tuple(x.shape)
-        if shape not in self._chosen:
-            self._chosen[shape] = self._faster(x)
-        return self._chosen[shape](x)
-
-    def _faster(self, x: torch.Tensor) -> Run:
-        self.plain(x)
-        try:
-            for _ in range(3):  # It warms up, records, and replays.
-                self.graphs(x)
-            seconds = timed(lambda: self.graphs(x), x.device)
-        except RuntimeError:
-            return self.plain
-        return self.graphs if seconds < timed(lambda: self.plain(x), x.device) else self.plain
 
 
 def _torchscript(generator: Generator) -> Run:
@@ -160,16 +128,6 @@ def check_engine(engine: Engine, device: torch.device) -> None:
         extra(package, engine)
     if engine in CPU_ONLY and device.type != "cpu":
         raise UsageError(f"--engine {engine} runs on a CPU alone: use --device cpu, or another engine.")
-
-
-def others_here(device: torch.device) -> list[Engine]:
-    """The back ends that may be faster than eager on this machine."""
-    if device.type != "cpu":
-        return ["compile"]
-    installed: list[Engine] = [
-        engine for engine, packages in PACKAGES.items() if all(find_spec(package) for package in packages)
-    ]
-    return [*installed, *(["compile"] if has_compiler() else [])]  # type: ignore[list-item]
 
 
 def _device_of(generator: Generator) -> torch.device:

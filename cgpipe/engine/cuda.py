@@ -1,21 +1,43 @@
-"""Batches through a GPU: copies up and down beside the computing, through page-locked memory that is used again."""
+"""Batches through a GPU: copies beside the computing, through reused page-locked memory, and work as CUDA graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
 from math import prod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
-Translate = Callable[[torch.Tensor], torch.Tensor]
-"""(N, H, W, C) integers to (N, H, W, 3) of the same type, on the device."""
+from cgpipe.engine.memory import is_out_of_memory
+
+
+class Translated(NamedTuple):
+    """What is made of a batch.
+
+    Args:
+        pixels: (N, H, W, 3) integers.
+        sums: (N,) float32, over the network's output for each picture: not finite where a value is not.
+    """
+
+    pixels: torch.Tensor
+    sums: torch.Tensor
+
+
+Work = Callable[[torch.Tensor], Translated]
+"""From (N, H, W, C) integers, on the device."""
+
+MAX_GRAPHS = 8
+"""Graphs that are kept: each holds the memory of its batch."""
+MAX_GRAPH_PIXELS = 1 << 22
+"""Pixels of a batch up to which launching kernels one by one costs time; beyond, the GPU is busy anyway."""
 
 
 class Gpu(Protocol):
-    """What a :class:`Conveyor` asks of a GPU. Streams work side by side; what is run in one goes in its order."""
+    """What a :class:`GpuPipeline` asks of a GPU. Streams work side by side; what is run in one goes in its order."""
 
     def host_memory(self, size: int) -> torch.Tensor:
         """``size`` bytes of page-locked memory."""
@@ -70,7 +92,7 @@ class CudaGpu:
         event.synchronize()
 
 
-class Conveyor:
+class GpuPipeline:
     """Takes batches through one GPU, several at a time.
 
     A batch is laid into page-locked memory, copied up, translated, and copied down, in three streams that events keep
@@ -79,17 +101,17 @@ class Conveyor:
 
     Args:
         gpu: where the work is done.
-        translate: what is done with the pixels there.
+        work: what is done with the pixels there.
         depth: batches that may be under way when another one is sent.
     """
 
-    def __init__(self, gpu: Gpu, translate: Translate, depth: int) -> None:
+    def __init__(self, gpu: Gpu, work: Work, depth: int) -> None:
         self._gpu = gpu
-        self._translate = translate
+        self._work = work
         self._up, self._compute, self._down = gpu.stream(), gpu.stream(), gpu.stream()
-        self._places = cycle([_Place(gpu) for _ in range(depth + 1)])
+        self._slots = cycle([_Slot(gpu) for _ in range(depth + 1)])
 
-    def send(self, pixels: torch.Tensor, count: int = 0) -> Callable[[], torch.Tensor]:
+    def send(self, pixels: torch.Tensor, count: int = 0) -> Callable[[], Translated]:
         """Sets a batch on its way, and gives a function that waits for its translation.
 
         Args:
@@ -97,41 +119,52 @@ class Conveyor:
             count: pictures to which the batch is filled up, with whatever lies there, so that all batches of a stream
                 have one shape; their translations are thrown away.
         """
-        gpu, place = self._gpu, next(self._places)
-        place.fetch()  # Who sends more than ``depth`` batches before asking for the first finds it kept.
+        gpu, slot = self._gpu, next(self._slots)
+        slot.settle()  # Who sends more than ``depth`` batches before asking for the first finds it kept.
         shape = (max(count, len(pixels)), *pixels.shape[1:])
-        staged, there = (memory.shaped(shape, pixels.dtype) for memory in (place.staged, place.there))
-        back = place.back.shaped((*shape[:3], 3), pixels.dtype)
+        staged, there = (memory.shaped(shape, pixels.dtype) for memory in (slot.staged, slot.there))
+        back, sums = slot.back.shaped((*shape[:3], 3), pixels.dtype), slot.sums.shaped(shape[:1], torch.float32)
         staged[: len(pixels)].copy_(pixels)
 
         def translate() -> None:
-            # Kept until this place is used again: the memory must not go to another batch while it is copied down.
-            place.translated = self._translate(there)
+            # Kept until this slot is used again: the memory must not go to another batch while it is copied down.
+            slot.translated = self._work(there)
+
+        def copy_down() -> None:
+            assert slot.translated is not None
+            back.copy_(slot.translated.pixels, non_blocking=True)
+            sums.copy_(slot.translated.sums, non_blocking=True)
 
         gpu.run(self._up, lambda: there.copy_(staged, non_blocking=True))
         gpu.wait(self._compute, gpu.mark(self._up))
         gpu.run(self._compute, translate)
         gpu.wait(self._down, gpu.mark(self._compute))
-        gpu.run(self._down, lambda: back.copy_(place.translated, non_blocking=True))
+        gpu.run(self._down, copy_down)
         arrived = gpu.mark(self._down)
 
         @cache
-        def fetch() -> torch.Tensor:
+        def fetch() -> Translated:
             gpu.finish(arrived)
-            return back[: len(pixels)].clone()
+            return Translated(back[: len(pixels)].clone(), sums[: len(pixels)].clone())
 
-        place.fetch = fetch
+        slot.fetch = fetch
         return fetch
 
 
-class _Place:
+class _Slot:
     """The memory of one batch under way."""
 
     def __init__(self, gpu: Gpu) -> None:
-        self.staged, self.back = _Memory(gpu.host_memory), _Memory(gpu.host_memory)
+        self.staged, self.back, self.sums = (_Memory(gpu.host_memory) for _ in range(3))
         self.there = _Memory(gpu.device_memory)
-        self.translated = torch.empty(0)
-        self.fetch: Callable[[], object] = lambda: None
+        self.translated: Translated | None = None
+        self.fetch: Callable[[], object] | None = None
+
+    def settle(self) -> None:
+        """Waits for the batch that was here."""
+        fetch, self.fetch = self.fetch, None
+        if fetch:
+            fetch()
 
 
 class _Memory:
@@ -146,3 +179,85 @@ class _Memory:
         if len(self._bytes) < size:
             self._bytes = self._make(size)
         return self._bytes[:size].view(dtype).view(shape)
+
+
+class Graphs:
+    """Work that is recorded once a shape and replayed: a replay is one launch in place of a hundred.
+
+    The first batch of a shape runs as it is, which loads its kernels; the second is recorded; so a folder of pictures
+    that all differ in size records nothing. Where a shape cannot be recorded, it runs as it is. The least recently used
+    graphs go.
+
+    Args:
+        work: what is done with a batch; reads nothing from the device.
+        record: runs work on an example, and gives a function that does the same with another one of that shape.
+        pixels: how many pixels of a batch the generator will see.
+    """
+
+    def __init__(
+        self, work: Work, record: Callable[[Work, torch.Tensor], Work], pixels: Callable[[torch.Tensor], int]
+    ) -> None:
+        self._work = work
+        self._record = record
+        self._pixels = pixels
+        self._runs: OrderedDict[tuple[torch.Size, torch.dtype], Work] = OrderedDict()
+        self._recorded: set[tuple[torch.Size, torch.dtype]] = set()
+
+    def __call__(self, pixels: torch.Tensor) -> Translated:
+        if self._pixels(pixels) > MAX_GRAPH_PIXELS:
+            return self._work(pixels)
+        key = (pixels.shape, pixels.dtype)
+        if key not in self._runs:
+            self._runs[key] = self._work
+        elif key not in self._recorded:
+            self._recorded.add(key)
+            self._runs[key] = self._recording(pixels)
+        self._runs.move_to_end(key)
+        if len(self._runs) > MAX_GRAPHS:
+            self._recorded.discard(self._runs.popitem(last=False)[0])
+        return self._runs[key](pixels)
+
+    def _recording(self, pixels: torch.Tensor) -> Work:
+        try:
+            return self._record(self._work, pixels)
+        except RuntimeError as error:  # torch's word for all that cannot be recorded
+            if is_out_of_memory(error):
+                torch.cuda.empty_cache()
+            return self._work
+
+
+class CudaGraphs:
+    """Records CUDA graphs that share their memory: they never run at the same time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+
+    def __call__(self, work: Work, example: torch.Tensor) -> Work:
+        with torch.cuda.device(self._device), _fastest_convolutions():
+            given = example.clone()
+            work(given)  # Measures convolutions, which cannot be done while a graph is recorded.
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                made = work(given)
+
+        def replay(pixels: torch.Tensor) -> Translated:
+            given.copy_(pixels)
+            graph.replay()
+            # The graph's own memory is overwritten by the next replay.
+            return Translated(made.pixels.clone(), made.sums.clone())
+
+        return replay
+
+
+@contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """Lets cuDNN measure which algorithm is fastest for each shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import platform
 
+import torch
+
 FOR_PICTURES = 256 << 20
 FOR_TRAINING = 2**31 - 1
 """The most that the C library can be told."""
@@ -26,3 +28,10 @@ def keep_freed_memory(most: int = FOR_PICTURES) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_TRIM_THRESHOLD, most)
         libc.mallopt(_MMAP_THRESHOLD, most)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's allocator for CPUs raises no type of its own."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return out_of_memory or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))

@@ -1,4 +1,4 @@
-"""Integer pictures in, translated integer pictures out; everything between happens on the device."""
+"""Integer pictures in, translated integer pictures out; everything between happens on one device."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import copy
 import os
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
-from functools import partial
-from itertools import cycle
 from threading import Lock
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
+from PIL import Image
 
-from cgpipe.engine.backends import Engine
-from cgpipe.engine.cuda import Conveyor, CudaGpu
-from cgpipe.engine.lanes import lanes
+from cgpipe.engine.autotune import batch_size
+from cgpipe.engine.cuda import CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
+from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
-from cgpipe.engine.precision import Precision
-from cgpipe.engine.scale import Size, add_change, highest, pad_to_multiple, resize, to_integer, working_size
-from cgpipe.errors import CgpipeError, CgpipeWarning, ModelError, UsageError
-from cgpipe.media.frames import Batch, Pixels
+from cgpipe.engine.scale import add_change, highest, pad_to_multiple, resize, to_integer, working_size
+from cgpipe.engine.stream import IN_FLIGHT, stream
+from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
+from cgpipe.media.frames import Batch, Failed, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
-from cgpipe.models import Model, find_model, load_any
-from cgpipe.models.foreign import Direction
+from cgpipe.models import Model
+from cgpipe.models.choose import choose_model
+from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size
 
 T = TypeVar("T")
-
-IN_FLIGHT = 2
-"""Batches given to a GPU before the first result is waited for."""
-
-LANE_PIXELS = 1 << 20
-"""Pixels up to which a batch is small: it then shares a CPU with others, one thread each."""
 
 
 class TranslatorOptions(TypedDict, total=False):
@@ -53,18 +46,20 @@ class Translator:
 
     A picture larger than the model knows is reduced for the generator, and the change is brought up to the picture's
     own size and added to it (see :mod:`cgpipe.engine.scale`). Sides that the network cannot take are padded by
-    reflection and cropped back. A batch for which a GPU has no room is halved.
+    reflection and cropped back. A batch for which there is no memory is halved; one whose result is not finite in half
+    precision is translated again in fp32.
 
     Args:
         model: from :func:`cgpipe.load_model`; :meth:`find` looks one up by domain.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``; several with commas between them
-            take the batches of a stream in turn.
-        precision: of the network: ``fp32``, ``fp16`` (CUDA only), ``bf16``, or ``auto``, which tries.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; of several with
+            commas between them the first translates what is called for, and all take the batches of a stream in turn.
+        precision: of the network: ``fp32``, ``fp16`` (not on a CPU), ``bf16``, or ``auto`` (see
+            :func:`cgpipe.engine.autotune.choose_precision`).
         size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one
             of the model's scales (see :func:`cgpipe.engine.scale.working_size`).
         strength: multiplies the change; 0 gives the original, 1 the translation.
-        engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino``, or ``auto``,
-            which runs eagerly until another pays (see :class:`cgpipe.engine.network.Network`).
+        engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx`` or ``openvino``; ``auto`` is
+            ``eager``.
 
     Raises:
         UsageError: an option has a value that cannot be used here, such as a GPU that is not there.
@@ -82,36 +77,35 @@ class Translator:
         strength: float = 1.0,
         engine: Engine = "auto",
     ) -> None:
-        if isinstance(size, int) and size < 1:
-            raise UsageError(f"The size must be at least 1 pixel, not {size}.")
-        if not 0 <= strength <= 2:
-            raise UsageError(f"The strength must be between 0 and 2, not {strength}.")
-        if {model.card.settings.get(name, 3) for name in ("in_channels", "out_channels")} != {3}:
-            raise ModelError(
-                "This model does not translate colour pictures: it has other channels than red, green, blue."
-            )
+        _check(model, size, strength)
         self.model = model
-        first, *others = device.split(",")
-        self.device = choose_device(first)
-        # One translator a device; this one shares out the batches among them.
-        self._team = [self]
-        for name in others:
-            alike = replace(model, generator=copy.deepcopy(model.generator))
-            self._team.append(
-                Translator(alike, device=name, precision=precision, size=size, strength=strength, engine=engine)
-            )
         self.size = size
         self.strength = strength
-        self.asked = f"precision {precision}, engine {engine}, size {size}"
-        """What was asked for of all that decides how fast it is, in words."""
+        first, *others = device.split(",")
+        self.device = choose_device(first)
         self.network = Network(model.generator, self.device, precision=precision, engine=engine)
-        self._multiple, self._least_side = model.generator.multiple, model.generator.least_side
+        self.replicas = [
+            Translator(
+                replace(model, generator=copy.deepcopy(model.generator)),
+                device=name,
+                precision=precision,
+                size=size,
+                strength=strength,
+                engine=engine,
+            )
+            for name in others
+        ]
+        """The same on the other devices that were named."""
+        self._exact: Network | None = None
         self._largest: int | None = None
         self._threads = torch.get_num_threads()
         self._busy = Lock()
         self._busy_seconds = 0.0
-        cuda = self.device.type == "cuda"
-        self._conveyor = Conveyor(CudaGpu(self.device), self._within_memory, IN_FLIGHT) if cuda else None
+        self._work: Work = self._translate_on_device
+        self._pipeline: GpuPipeline | None = None
+        if self.device.type == "cuda":
+            self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)
+            self._pipeline = GpuPipeline(CudaGpu(self.device), self._within_memory, IN_FLIGHT)
 
     @classmethod
     def find(
@@ -119,6 +113,7 @@ class Translator:
         to: str | None = None,
         *,
         source: str | None = None,
+        model: str | os.PathLike[str] | None = None,
         file: str | os.PathLike[str] | None = None,
         direction: Direction | None = None,
         batch_statistics: bool = False,
@@ -127,9 +122,10 @@ class Translator:
         """A translator by target domain, such as ``Translator.find("zebra")``; without arguments, the default model.
 
         Args:
-            to: what the result shows.
+            to: what the result shows; of a file of another project that holds both generators, which to take.
             source: what the pictures show, where ``to`` alone is not clear.
-            file: a model file of any known format, or a model's name.
+            model: a model file of any known format, or a model's name.
+            file: the same as ``model``.
             direction: ``AtoB`` or ``BtoA``, for files of other projects that hold both.
             batch_statistics: for batch-norm models of other projects: normalise each picture by its own statistics.
             options: of :class:`Translator`.
@@ -137,48 +133,87 @@ class Translator:
         Raises:
             ModelNotFoundError: none or several models answer.
             ModelError: the file cannot be read as a model.
+            UsageError: ``model`` and ``file`` name two, or ``to`` or ``source`` contradicts the file's card.
         """
-        found = find_model(to, source=source, file=file)
-        model = load_any(found.path, direction=direction, batch_statistics=batch_statistics)
-        return cls(model, **options)
+        if model is not None and file is not None and os.fspath(model) != os.fspath(file):
+            raise UsageError("`model` and `file` are the same: give one of them.")
+        choice = ModelChoice(
+            to=to,
+            source=source,
+            model=file if model is None else model,
+            direction=direction,
+            batch_statistics=batch_statistics,
+        )
+        return cls(choose_model(choice).load(), **options)
+
+    def __repr__(self) -> str:
+        card = self.model.card
+        return (
+            f"<Translator {card.source} to {card.target} ({card.architecture}) on {self.devices}, "
+            f"precision {self.precision}, engine {self.engine}, size {self.size}, strength {self.strength:g}>"
+        )
 
     @property
     def precision(self) -> Precision:
-        """What the network is computed in; ``auto`` until the first picture, on which that is tried."""
+        """The dtype of the network; ``auto`` until the first picture, on which that is chosen."""
         return self.network.precision
 
     @property
     def engine(self) -> Engine:
-        """What runs the network; for ``auto``, what ran the last picture."""
+        """What runs the network."""
         return self.network.engine
 
     @property
     def devices(self) -> str:
         """Where it runs, in words."""
-        return ",".join(str(member.device) for member in self._team)
+        return ",".join(str(member.device) for member in (self, *self.replicas))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether :meth:`launch` comes back before the batch is done."""
+        return self._pipeline is not None
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may translate at once."""
+        # What is compiled is so for a number of threads.
+        return self.device.type == "cpu" and self.engine != "compile"
 
     def describe(self) -> dict[str, Any]:
         """What was chosen and why, for a report; the precision of each device where they differ."""
         told = {"device": self.devices} | self.network.describe()
-        precisions = [member.precision for member in self._team]
+        precisions = [member.precision for member in (self, *self.replicas)]
         return told | ({"precision": ",".join(precisions)} if len({*precisions} - {"auto"}) > 1 else {})
 
     @property
     def busy_seconds(self) -> float:
         """Seconds that batches were under way, added up over all that ran side by side."""
-        return sum(member._busy_seconds for member in self._team)
+        return self._busy_seconds + sum(replica.busy_seconds for replica in self.replicas)
 
-    def __call__(self, pixels: Pixels, mask: Mask | None = None) -> Pixels:
+    def batch_size(self, height: int, width: int) -> int:
+        """How many pictures of ``height`` x ``width`` to translate together (see :mod:`cgpipe.engine.autotune`)."""
+        rows, columns = self._working_size(height, width)
+        return batch_size(self.device, height * width, rows * columns)
+
+    @overload
+    def __call__(self, pixels: Pixels, mask: Mask | None = None) -> Pixels: ...
+    @overload
+    def __call__(self, pixels: Image.Image, mask: Mask | None = None) -> Image.Image: ...
+    def __call__(self, pixels: Pixels | Image.Image, mask: Mask | None = None) -> Pixels | Image.Image:
         """Translates one picture (height, width, 3) or a stack (count, height, width, 3), uint8 or uint16 RGB.
 
         Args:
+            pixels: or a PIL picture, of which a PIL picture of mode RGB is made.
             mask: confines the change, softly: (height, width), uint8, of the pictures' size or another of the same
                 ratio of sides; 255 translates, 0 keeps the original to the bit.
 
         Raises:
             TypeError, ValueError: an array is of another type or shape.
-            MediaError: the mask has another ratio of sides than the picture.
+            MediaError: the mask has another ratio of sides than the picture; or there is no memory for the picture, or
+                the network's result is not finite.
         """
+        if isinstance(pixels, Image.Image):
+            return Image.fromarray(self(np.array(pixels.convert("RGB")), mask))
         if pixels.shape[-1] != 3:
             raise ValueError(f"pixels must have shape (height, width, 3), not {pixels.shape}")
         whole: Any = pixels if pixels.ndim == 4 else pixels[None]
@@ -190,76 +225,39 @@ class Translator:
         return translated if pixels.ndim == 4 else translated[0]
 
     def translate(self, batch: Batch) -> Batch:
-        """Translates a batch; the result is of the same size and type, on the CPU."""
-        return self._launch(batch)()
+        """Translates a batch; the result is of the same size and type, on the CPU.
 
-    def stream(self, items: Iterable[Batch | T]) -> Generator[Batch | T, None, None]:
+        Raises:
+            MediaError: there is no memory for a single picture, or the network's result is not finite.
+        """
+        return self.launch(batch)()
+
+    def stream(self, items: Iterable[Batch | T]) -> Generator[Batch | Failed | T, None, None]:
         """Translates the batches among ``items`` and passes everything else through, in order.
 
-        On CUDA copies and computing overlap (see :class:`cgpipe.engine.cuda.Conveyor`): up to :data:`IN_FLIGHT` batches
-        are under way on each GPU before a result is given.
-        On a CPU as many batches run side by side as torch has threads, one thread each: for small networks and large
-        that is faster than all threads on one, since they never wait for one another. Only large pictures run alone.
+        A picture that fails is given as such, with the reason, and the others go on; see
+        :func:`cgpipe.engine.stream.stream`.
         """
-        # The thread of a pipeline's stage may have been told of fewer.
-        torch.set_num_threads(self._threads)
-        # What is compiled is so for a number of threads, and does not run in lanes. ``auto`` heeds that by itself.
-        compiled = self.engine == "compile" and not self.network.auto
-        on_devices = self._conveyor is not None or len(self._team) > 1
-        width = 1 if on_devices or compiled else self._threads
-        # While a result is with whoever asked for it, every lane has work.
-        depth = IN_FLIGHT * len(self._team) if on_devices else width if width > 1 else 0
-        turns = cycle(self._team)
-        before = torch.Size((0,))
-        under_way: deque[Callable[[], Batch | T]] = deque()
-        try:
-            with lanes(width) as pool:
-                for item in items:
-                    if not isinstance(item, Batch):
-                        under_way.append(partial(_itself, item))
-                    elif width > 1 and self._pixels(item) <= LANE_PIXELS:
-                        under_way.append(pool.submit(self.translate, item).result)
-                    else:
-                        while under_way and width > 1:
-                            yield under_way.popleft()()
-                        shape = item.pixels.shape
-                        # The last batch of a clip is filled up to the shape of the others.
-                        short = shape[1:] == before[1:] and len(item) < before[0]
-                        before = before if short else shape
-                        under_way.append(next(turns)._launch(item, before[0]))
-                    while len(under_way) > depth:
-                        yield under_way.popleft()()
-                while under_way:
-                    yield under_way.popleft()()
-        finally:
-            # At once, and not when nothing refers to it any more: the stage before has a thread and an open file.
-            if isinstance(items, Generator):
-                items.close()
+        return stream([self, *self.replicas], items, self._threads)
 
-    def forget_limit(self) -> None:
-        """Tries whole batches again, where memory had no room for one before."""
-        self._largest = None
-
-    def _pixels(self, batch: Batch) -> int:
+    def pixels(self, batch: Batch) -> int:
         """How many pixels of a batch the generator will see."""
-        height, width = batch.pixels.shape[1:3]
-        height, width = working_size(height, width, self.size, self.model.card.working_scales)
-        return len(batch) * height * width
+        return self._seen_pixels(batch.pixels)
 
     @torch.inference_mode()
-    def _launch(self, batch: Batch, count: int = 0) -> Callable[[], Batch]:
+    def launch(self, batch: Batch, count: int = 0) -> Callable[[], Batch]:
         """Starts on a batch, on a GPU as one of ``count``, and gives a function that waits for its result."""
         started = time.perf_counter()
-        if self._conveyor is None:
-            translated = self._within_memory(batch.pixels)
+        if self._pipeline is None:
+            translated = Translated(*(part.cpu() for part in self._within_memory(batch.pixels)))
             self._count_busy(started)
-            return lambda: replace(batch, pixels=translated)
-        fetch = self._conveyor.send(batch.pixels, count)
+            return lambda: self._finished(batch, translated)
+        fetch = self._pipeline.send(batch.pixels, count)
 
         def wait() -> Batch:
-            pixels = fetch()
+            translated = fetch()
             self._count_busy(started)
-            return replace(batch, pixels=pixels)
+            return self._finished(batch, translated)
 
         return wait
 
@@ -267,49 +265,99 @@ class Translator:
         with self._busy:
             self._busy_seconds += time.perf_counter() - started
 
-    def _within_memory(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _finished(self, batch: Batch, translated: Translated) -> Batch:
+        """The result of a batch, computed again in fp32 where half precision left the range of numbers."""
+        if not translated.sums.isfinite().all():
+            translated = self._in_fp32(batch.pixels)
+        return replace(batch, pixels=translated.pixels)
+
+    @torch.inference_mode()
+    def _in_fp32(self, pixels: torch.Tensor) -> Translated:
+        if self.precision != "fp32":
+            if self._exact is None:
+                warnings.warn(
+                    f"In {self.precision} the network's result is not finite for every picture: those are translated "
+                    "again in fp32 (--precision fp32 saves the second try).",
+                    CgpipeWarning,
+                    stacklevel=2,
+                )
+                self._exact = Network(self.model.generator, self.device, precision="fp32")
+            translated = Translated(*(part.cpu() for part in self._translate_on_device(pixels, self._exact)))
+            if translated.sums.isfinite().all():
+                return translated
+        raise MediaError("the network's result holds values that are not finite")
+
+    def _within_memory(self, pixels: torch.Tensor) -> Translated:
         """Translates a batch on the device in as many parts as its memory asks for."""
         if self._largest and len(pixels) > self._largest:
-            return torch.cat([self._within_memory(part) for part in pixels.split(self._largest)])
+            parts = [self._within_memory(part) for part in pixels.split(self._largest)]
+            return Translated(*(torch.cat(part) for part in zip(*parts, strict=True)))
         try:
-            return self._translate_on_device(pixels)
-        except torch.OutOfMemoryError as error:
+            return self._work(pixels)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             half = len(pixels) // 2
             if half == 0:
-                raise CgpipeError(
-                    "The GPU has no room for a single picture of this size: use a smaller --size, or --device cpu."
-                ) from error
+                raise MediaError(self._no_room(*pixels.shape[1:3])) from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._largest = half
-        warnings.warn(f"The GPU is out of memory: going on with batches of {half}.", CgpipeWarning, stacklevel=2)
+        warnings.warn(f"Out of memory: going on with batches of {half}.", CgpipeWarning, stacklevel=2)
         return self._within_memory(pixels)
 
-    def _translate_on_device(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, 3) integers in and out, on the device; going in they may have a mask as fourth channel."""
+    def _no_room(self, height: int, width: int) -> str:
+        rows, columns = self._working_size(height, width)
+        what = "a processor" if self.device.type == "cpu" else "a GPU"
+        smaller = max(1, min(1024, min(rows, columns) // 2))
+        return (
+            f"not enough memory on {what} for {width}x{height} pixels, which the network sees at {columns}x{rows}: "
+            f"use a smaller size, such as --size {smaller}"
+        )
+
+    def _translate_on_device(self, pixels: torch.Tensor, network: Network | None = None) -> Translated:
+        """(N, H, W, 3) integers to the same, on the device; going in they may have a mask as fourth channel."""
+        pixels = pixels.to(self.device)
         pixels, mask = pixels[..., :3], pixels[..., 3] if pixels.shape[3] > 3 else None
         height, width = pixels.shape[1:3]
-        size = working_size(height, width, self.size, self.model.card.working_scales)
+        size = self._working_size(height, width)
         # A view: rows of interleaved RGB are what torch calls channels_last.
         seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
         half_range = highest(pixels.dtype) / 2
-        result = self._generate(seen / half_range - 1).add_(1).mul_(half_range)
+        result = self._generate(seen / half_range - 1, network or self.network)
+        sums = result.sum((1, 2, 3))
+        result.add_(1).mul_(half_range)
         if size == (height, width) and self.strength == 1 and mask is None:
-            return to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous()
-        return add_change(pixels, seen, result, self.strength, mask)
+            return Translated(to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous(), sums)
+        return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
 
-    def _generate(self, x: torch.Tensor) -> torch.Tensor:
+    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        return working_size(height, width, self.size, self.model.card.working_scales)
+
+    def _seen_pixels(self, pixels: torch.Tensor) -> int:
+        height, width = self._working_size(*pixels.shape[1:3])
+        return len(pixels) * height * width
+
+    def _generate(self, x: torch.Tensor, network: Network) -> torch.Tensor:
         """Runs the network on (N, 3, H, W) in [-1, 1] of any size; float32 in and out."""
         height, width = x.shape[2:]
-        return self.network(pad_to_multiple(x, self._multiple, self._least_side))[:, :, :height, :width]
+        generator = self.model.generator
+        padded = pad_to_multiple(x, generator.multiple, generator.least_side)
+        return network(padded)[:, :, :height, :width]
 
 
-def _itself(item: T) -> T:
-    return item
+def _check(model: Model, size: Size, strength: float) -> None:
+    """Raises what no translator can do."""
+    if isinstance(size, int) and size < 1:
+        raise UsageError(f"The size must be at least 1 pixel, not {size}.")
+    if not 0 <= strength <= 2:
+        raise UsageError(f"The strength must be between 0 and 2, not {strength}.")
+    if {model.card.settings.get(name, 3) for name in ("in_channels", "out_channels")} != {3}:
+        raise ModelError("This model does not translate colour pictures: it has other channels than red, green, blue.")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """The device called ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``xpu:N``.
 
     Raises:
         UsageError: the name is unknown, or there is no such GPU.
@@ -319,12 +367,18 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"Unknown device {name!r}: use auto, cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"Device {name!r} is not supported: use auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"Unknown device {name!r}: use auto, cpu, cuda, cuda:N, mps or xpu.") from error
+    counts = {"cpu": lambda: 1, "cuda": torch.cuda.device_count, "mps": torch.mps.device_count, "xpu": _xpu_count}
+    if device.type not in counts:
+        raise UsageError(f"Device {name!r} is not supported: use auto, cpu, cuda, cuda:N, mps or xpu.")
+    count = counts[device.type]()
+    if (device.index or 0) >= count:
         raise UsageError(
-            f"Device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs on this machine. "
-            "Use --device cpu, or install a build of torch with CUDA."
+            f"Device {name!r} is not there: torch sees {count} of them on this machine. "
+            "Use --device cpu, or install a build of torch for your GPU."
         )
     return device
+
+
+def _xpu_count() -> int:
+    return torch.xpu.device_count() if hasattr(torch, "xpu") else 0

@@ -17,7 +17,6 @@ from typing import Unpack
 
 import cv2
 
-from cgpipe.engine.batch_size import choose_batch_size
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import TranslatorOptions
@@ -118,7 +117,7 @@ def translate_folder(
     )
     # Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them.
     side = translator.model.card.training_size or 256
-    batch_size = batch_size or choose_batch_size(translator, side, side)
+    batch_size = batch_size or translator.batch_size(side, side)
     busy = translator.busy_seconds  # by trying batches
     default_workers = (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
     workers = min(default_workers if workers is None else workers, plan.count)
@@ -136,9 +135,7 @@ def translate_folder(
     )
     translated = prefetch(start.at_first("inference", translator.stream(start.at_first("decode", batches))), ahead)
     with closing(translated), PictureWriter(format, quality) as writer:
-        translator.network.left = plan.count
         for result in writer.write(translated):
-            translator.network.left -= 1
             if result.status == "translated":
                 start.reached("encode")
             report.add(result)

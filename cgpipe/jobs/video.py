@@ -14,7 +14,6 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from cgpipe.engine.batch_size import choose_batch_size
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator, TranslatorOptions
@@ -207,7 +206,7 @@ class VideoJob:
             info = source.info
             self._tell(report, info.notices)
             if self.video.get("batch_size") is None:
-                self.batch_size = choose_batch_size(self.translator, info.height, info.width)
+                self.batch_size = self.translator.batch_size(info.height, info.width)
             busy = self.translator.busy_seconds  # by the videos before, and by trying batches
             with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
                 if self.on_start:
@@ -241,7 +240,6 @@ class VideoJob:
             ahead=self.ahead,
         )
         encode_seconds = 0.0
-        left = source.info.frames
         if self.on_frames and sink.resumed:
             self.on_frames(sink.resumed)
         stream = start.at_first("inference", self.translator.stream(start.at_first("decode", batches)))
@@ -255,7 +253,6 @@ class VideoJob:
                     sink.write(beside_original(frame))
                 start.reached("encode")
                 encode_seconds += time.perf_counter() - began
-                self.translator.network.left = None if left is None else max(0, left - sink.frames)
                 if self.on_frames:
                     self.on_frames(len(item))
         report.seconds |= {"decode": decoded.seconds, "encode": encode_seconds}

@@ -15,9 +15,9 @@ from settings import CannotMeasureError, Settings
 from subjects import SUBJECTS
 
 from cgpipe.data.pictures import find_pictures
+from cgpipe.engine.autotune import Precision
 from cgpipe.engine.export import INPUT
 from cgpipe.engine.network import Network
-from cgpipe.engine.precision import Precision
 from cgpipe.engine.quantise import Quantised, export_int8
 from cgpipe.errors import MissingDependencyError
 from cgpipe.evaluation.evaluator import Evaluator
