@@ -39,17 +39,18 @@ def list_() -> None:
     help="Folder in which datasets lie.",
 )
 @click.option("--url", help="A zip archive with trainA and trainB, in place of the one on the authors' server.")
-@click.option("--sha256", metavar="HEX", help="What the archive must have.")
+@click.option("--sha256", metavar="HEX", help="Expected checksum of the archive.")
+@click.option("--max-size", type=click.FloatRange(min=0, min_open=True), default=20.0, help="Largest archive, in GB.")
 @loudness_options
-def fetch_(name: str, **options: Any) -> None:
-    """Download a dataset, check it, and unpack it. What broke off goes on where it was.
+def fetch_(name: str, max_size: float, **options: Any) -> None:
+    """Download a dataset, check it, and unpack it. Interrupted downloads resume.
 
     NAME is one of `cgpipe data list`, or with --url what to call the folder.
     """
     from cgpipe.data.download import fetch
 
     with ByteBar(name) as bar:
-        report = fetch(name, on_bytes=bar.show, **options)
+        report = fetch(name, on_bytes=bar.show, max_size=int(max_size * 1e9), **options)
     say(f"{report.folder}{'' if report.downloaded else ' was there'}; sha256 of its list {report.digest}", err=False)
     say("Checksum OK." if report.verified else "No checksum is known to compare with.", err=False)
     if report.domains:

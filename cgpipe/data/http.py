@@ -1,0 +1,218 @@
+"""Requests to servers that nobody vouches for: http and https alone, never for ever, no password in a message."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from email.message import Message
+from functools import partial
+from typing import IO, Any
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+
+from cgpipe.errors import DataError, UsageError
+
+SCHEMES = ("http", "https")
+PATIENCE = 30.0
+"""Seconds after which a connection that brought too little is closed."""
+SLOWEST = 1000
+"""Bytes a second that a server must bring."""
+_LONGEST_REASON = 200
+
+
+def shown(url: str) -> str:
+    """An address as a message may show it: without a user's name, a password, or a query that may hold a key."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, _host(parts), parts.path, "…" if parts.query else "", ""))
+
+
+def check_address(url: str) -> None:
+    """Raises UsageError where ``url`` is not one that can be asked for."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in SCHEMES and parts.hostname and (parts.port or True) and " " not in url
+    except ValueError as error:
+        raise UsageError(f"The address cannot be read: {error}.") from error
+    if not (whole and url.isprintable()):
+        raise UsageError(f"{shown(url)} is no address: it begins with http:// or https:// and a server's name.")
+
+
+@contextmanager
+def opened(url: str, headers: Mapping[str, str], *, patience: float = PATIENCE) -> Iterator[Response]:
+    """Asks for ``url`` and gives the answer; a connection that brings too little is closed.
+
+    Raises:
+        DataError: the server redirects to something else than http or https.
+        OSError, http.client.HTTPException: there is no answer. Of these ``urllib.error.HTTPError`` has a status.
+    """
+    request = urllib.request.Request(_without_user(url), headers={"User-Agent": "cgpipe", **headers})
+    user = _user(urlsplit(url))
+    if user:
+        request.add_unredirected_header("Authorization", user)
+    with _Watch(patience) as watch:
+        try:
+            with _opener(watch).open(request, timeout=patience) as answer:
+                yield Response(answer, watch)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            if watch.gave_up and not isinstance(error, TooSlowError):
+                raise TooSlowError from error
+            raise
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in a few words; those of a server are cut short."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server says {error.code} {str(error.reason)[:_LONGEST_REASON]}"
+    inner = getattr(error, "reason", None) or error
+    return str(getattr(inner, "strerror", None) or inner or type(inner).__name__)[:_LONGEST_REASON]
+
+
+class TooSlowError(OSError):
+    """The server brings too little to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the server brings less than {SLOWEST / 1000:.0f} kB a second")
+
+
+class Response:
+    """An answer, read as it comes."""
+
+    def __init__(self, answer: Any, watch: _Watch) -> None:
+        self.status: int = answer.status
+        self.headers: Message = answer.headers
+        self._answer = answer
+        self._watch = watch
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The body in parts of at most ``size`` bytes.
+
+        Raises:
+            TooSlowError: too little came.
+        """
+        while chunk := self._answer.read1(size):
+            self._watch.received += len(chunk)
+            yield chunk
+        if self._watch.gave_up:
+            raise TooSlowError
+
+
+class _Watch:
+    """Shuts the connection down once it has brought too little for some seconds; reading it ends then."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.socket: socket.socket | None = None
+        self.received = 0
+        self.gave_up = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cgpipe-watch", daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+
+    def _run(self) -> None:
+        before = 0
+        while not self._done.wait(self.patience):
+            if self.received - before < SLOWEST * self.patience:
+                self.gave_up = True
+                self._shut_down()
+                return
+            before = self.received
+
+    def _shut_down(self) -> None:
+        if self.socket is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # of the socket itself, below TLS
+
+
+def _opener(watch: _Watch) -> urllib.request.OpenerDirector:
+    """An opener that knows http and https, and nothing else: no ftp, no files, no data in the address."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        _Http(watch),
+        _Https(watch),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _Redirects(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+class _Http(urllib.request.HTTPHandler):
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_connection, self.watch, http.client.HTTPConnection), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_connection, self.watch, http.client.HTTPSConnection), req)
+
+
+def _connection(watch: _Watch, kind: type[http.client.HTTPConnection], *args: Any, **options: Any) -> Any:
+    """A connection whose socket the watch knows; urllib itself lets go of it when the answer begins."""
+    connection = kind(*args, **options)
+    connect = connection.connect
+
+    def watched() -> None:
+        connect()
+        watch.socket = connection.sock
+
+    connection.connect = watched  # type: ignore[method-assign]
+    return connection
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https alone, without reading what comes with the redirection."""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> Any:
+        fp.close()
+        target = urljoin(req.full_url, headers.get("Location", ""))
+        if urlsplit(target).scheme not in SCHEMES:
+            raise DataError(f"{shown(req.full_url)} redirects to {shown(target)}, which is neither http nor https.")
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        return super().redirect_request(req, fp, code, msg, headers, _without_user(newurl))
+
+
+def _host(parts: SplitResult) -> str:
+    return parts.netloc.rpartition("@")[2]
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=_host(parts)))
+
+
+def _user(parts: SplitResult) -> str:
+    """The header of the user and the password that an address holds, or nothing."""
+    if parts.username is None:
+        return ""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"

@@ -1,0 +1,85 @@
+"""bin/setup gives each checkout an environment of its own. A stand-in takes the place of python, venv and pip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "bin" / "setup"
+
+STAND_IN = f"""#!/bin/sh
+case "$1" in
+-m) mkdir -p "$4/bin"; touch "$4/pyvenv.cfg"
+    printf '#!/bin/sh\\necho "$@" >>"$PIP_LOG"\\n' >"$4/bin/pip"; chmod +x "$4/bin/pip"
+    printf '#!/bin/sh\\necho cgpipe of %s: "$@"\\n' "$4" >"$4/bin/cgpipe"; chmod +x "$4/bin/cgpipe" ;;
+*) exec {sys.executable} "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with two checkouts, called one and two, each in a folder called cgpipe."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    for name in ("one", "two"):
+        (tmp_path / name / "cgpipe" / "bin").mkdir(parents=True)
+        shutil.copy(SCRIPT, tmp_path / name / "cgpipe" / "bin" / "setup")
+        (tmp_path / name / "cgpipe" / "setup.py").write_text("requirements")
+    monkeypatch.setenv("PYTHON", str(stand_in))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_LOG", str(tmp_path / "pip.log"))
+    monkeypatch.delenv("CGPIPE_VENV", raising=False)
+    return tmp_path
+
+
+def set_up(machine: Path, name: str, *arguments: str) -> str:
+    command = [str(machine / name / "cgpipe" / "bin" / "setup"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def installs(machine: Path) -> list[str]:
+    return (machine / "pip.log").read_text().splitlines()
+
+
+def test_each_checkout_has_an_environment_and_nothing_is_done_twice(machine: Path) -> None:
+    one, two = (set_up(machine, name) for name in ("one", "two"))
+    assert one != two and Path(one).is_dir() and Path(two).is_dir()
+    assert [set_up(machine, name) for name in ("one", "two", "one")] == [one, two, one]
+    assert len(installs(machine)) == 2
+    for name, line in zip(("one", "two"), installs(machine), strict=True):
+        assert line.endswith(f"--editable {machine / name / 'cgpipe'}[test]")
+    assert set_up(machine, "two", "translate", "photos") == f"cgpipe of {two}: translate photos"
+
+
+def test_it_is_rebuilt_when_the_requirements_change(machine: Path) -> None:
+    set_up(machine, "one")
+    (machine / "one" / "cgpipe" / "setup.py").write_text("other requirements")
+    set_up(machine, "one")
+    assert len(installs(machine)) == 2
+
+
+def test_one_that_is_gone_takes_nothing_from_the_other(machine: Path) -> None:
+    one, two = (set_up(machine, name) for name in ("one", "two"))
+    shutil.rmtree(machine / "one")
+    assert set_up(machine, "two") == two and Path(two).is_dir()
+    assert Path(one).is_dir(), "removed only when another is set up"
+    shutil.copytree(machine / "two", machine / "three")
+    three = set_up(machine, "three")
+    assert [Path(venv).is_dir() for venv in (one, two, three)] == [False, True, True]
+
+
+def test_a_place_of_ones_own_and_what_is_no_environment(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGPIPE_VENV", str(machine / "mine"))
+    assert set_up(machine, "one") == str(machine / "mine")
+    (machine / "full").mkdir()
+    monkeypatch.setenv("CGPIPE_VENV", str(machine / "full"))
+    with pytest.raises(subprocess.CalledProcessError):
+        set_up(machine, "one")
+    assert os.listdir(machine / "full") == []
