@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cgpipe.engine.cuda import CudaGpu
+from cgpipe.engine.autotune import cast
+from cgpipe.engine.cuda import CudaGpu, Graphs
+from cgpipe.engine.fusion import _kernels, can_fuse, fuse, plainly
 from cgpipe.engine.translator import Translator
 from cgpipe.media.frames import Batch, Failed, batched
 from cgpipe.media.frames import Frame as PictureFrame
+from cgpipe.networks import build_generator
 
 pytestmark = pytest.mark.needs_cuda
 
@@ -93,3 +97,93 @@ def test_two_gpus_give_what_one_gives_in_order(make_model: Any) -> None:
     given = [batch for batch in translator.stream(batched(frames, 2)) if isinstance(batch, Batch)]
     assert [origin for batch in given for origin in batch.origins] == list(range(10))
     assert np.abs(np.concatenate([batch.pixels.numpy() for batch in given]).astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["compact", "compact-xs", "resnet_6blocks", "unet_128"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@torch.inference_mode()
+def test_a_fused_generator_gives_what_torch_gives(name: str, dtype: torch.dtype) -> None:
+    assert can_fuse(torch.device("cuda"))
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"padding": "reflect"} if name == "compact" else {}
+    generator = build_generator(name, **settings).eval().requires_grad_(False).cuda()
+    side = max(64, generator.least_side)
+    x = (torch.rand(2, 3, side, 2 * side, device="cuda") * 2 - 1).contiguous(memory_format=torch.channels_last)
+    expected = generator(x)
+    result = fuse(cast(generator, dtype))(x.to(dtype)).float()
+    tolerance = {torch.float32: 0.002, torch.float16: 0.02, torch.bfloat16: 0.1}[dtype]
+    assert (result - expected).abs().mean() < tolerance
+
+
+@pytest.mark.parametrize("size", [(1, 16, 4, 4), (1, 64, 200, 300), (3, 96, 31, 33), (2, 256, 64, 64), (1, 3, 9, 9)])
+@pytest.mark.parametrize("pad", [0, 1, 3])
+@torch.inference_mode()
+def test_kernels_agree_with_torch(size: tuple[int, ...], pad: int) -> None:
+    x = (torch.randn(size, device="cuda") * 3 + 20).half().contiguous(memory_format=torch.channels_last)
+    added = torch.randn(size[0], size[1], size[2] + 2, size[3] + 2, device="cuda").half()[:, :, 1:-1, 1:-1]
+    ways: dict[str, Any] = {"weight": None, "bias": None, "slope": 0.2, "residual": added, "pad": pad}
+    for eps in (1e-5, None):
+        result = _kernels()(x, eps=eps, **ways).float()
+        expected = plainly(x.float(), eps=eps, **(ways | {"residual": added.float()}))
+        torch.testing.assert_close(result, expected, atol=0.03, rtol=0.01)
+
+
+def test_a_graph_gives_what_was_given_to_it_and_not_what_was_recorded(make_model: Any) -> None:
+    translator = Translator(make_model(), device="cuda", precision="fp32")
+    batches = [Batch(pixels=torch.from_numpy(pictures(2) + shift), origins=(0, 1)) for shift in range(6)]
+    first = [translator.translate(batch).pixels for batch in batches]
+    assert isinstance(translator._work, Graphs)
+    assert len(translator._work._recorded) == 1
+    again = [batch.pixels for batch in translator.stream(batches) if isinstance(batch, Batch)]
+    plain = Translator(translator.model, device="cpu", precision="fp32")
+    for batch, one, other in zip(batches, first, again, strict=True):
+        expected = plain.translate(batch).pixels.int()
+        assert (one.int() - expected).abs().max() <= 2
+        assert (other.int() - expected).abs().max() <= 2
+
+
+@pytest.mark.parametrize("size", ["full", 40])
+def test_sizes_types_and_masks_come_as_they_like(make_model: Any, size: Any) -> None:
+    model = make_model()
+    on_gpu = Translator(model, device="cuda", precision="fp32", size=size)
+    on_cpu = Translator(model, device="cpu", precision="fp32", size=size)
+    numbers = np.random.default_rng(0)
+    for _ in range(3):
+        for shape, dtype in (((64, 48), np.uint8), ((72, 88), np.uint16), ((33, 120), np.uint8)):
+            picture = numbers.integers(0, np.iinfo(dtype).max, (*shape, 3)).astype(dtype)
+            mask = numbers.integers(0, 255, shape).astype(np.uint8)
+            tolerance = np.iinfo(dtype).max * 0.01
+            for options in ((), (mask,)):
+                gap = np.abs(on_gpu(picture, *options).astype(int) - on_cpu(picture, *options).astype(int))
+                assert gap.mean() <= tolerance / 4
+
+
+def test_a_picture_for_which_the_gpu_has_no_room_fails_alone(make_model: Any) -> None:
+    translator = Translator(make_model(), device="cuda", precision="fp16", size="full")
+    small = Batch(pixels=torch.from_numpy(pictures(1)), origins=("small",))
+    large = Batch(pixels=torch.zeros(1, 8000, 8000, 3, dtype=torch.uint8), origins=("large",))
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction((total - free + (1 << 28)) / total)
+    try:
+        given = list(translator.stream([small, large, small]))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert [type(item) for item in given] == [Batch, Failed, Batch]
+    assert isinstance(given[1], Failed) and "--size" in given[1].reason
+
+
+def test_what_overflows_in_fp16_is_translated_in_fp32(make_model: Any) -> None:
+    model = make_model()
+    with torch.no_grad():
+        for name, weights in model.generator.named_parameters():
+            if "to_pixels" in name:
+                weights.mul_(1e6)
+            if "refine" in name or "widen" in name:
+                weights.mul_(1e3)
+    expected = Translator(model, device="cpu", precision="fp32")(pictures(2)).astype(int)
+    translator = Translator(model, device="cuda", precision="fp16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = translator(pictures(2)).astype(int)
+    assert np.abs(result - expected).mean() < 3

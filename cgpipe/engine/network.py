@@ -35,8 +35,7 @@ class Network:
     ) -> None:
         check_precision(precision, device)
         check_engine(engine, device)
-        if device.type == "cpu":
-            keep_freed_memory()
+        keep_freed_memory()
         generator = generator.eval().requires_grad_(False)
         self._generator = rewrite(generator, device).to(device)
         self.precision: Precision = "fp32" if engine == "onnx" and precision == "auto" else precision

@@ -252,7 +252,13 @@ class Translator:
             translated = Translated(*(part.cpu() for part in self._within_memory(batch.pixels)))
             self._count_busy(started)
             return lambda: self._finished(batch, translated)
-        fetch = self._pipeline.send(batch.pixels, count)
+        try:
+            fetch = self._pipeline.send(batch.pixels, count)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            torch.cuda.empty_cache()
+            raise MediaError(self._no_room(*batch.pixels.shape[1:3])) from error
 
         def wait() -> Batch:
             translated = fetch()

@@ -1,0 +1,568 @@
+"""The parts of the check: each writes its rows as it finds them, so that what is stopped loses nothing.
+
+python parts.py PART FOLDER ROWS [--dry]
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+TESTS = Path(__file__).parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
+
+PART, FOLDER, ROWS = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+DRY = "--dry" in sys.argv
+DEVICE = torch.device("cpu" if DRY else "cuda")
+SECONDS = 0.01 if DRY else 0.4
+COUNTS = (1, 2) if DRY else (1, 32)
+
+
+def row(table: str, **cells: Any) -> None:
+    """Adds a row to the report."""
+    with ROWS.open("a") as file:
+        file.write(json.dumps({"table": table, **cells}) + "\n")
+
+
+def synchronize() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(run: Callable[[], object], times: int = 5) -> float:
+    """What a call takes, the device's work included: the median of several rounds of many calls."""
+    for _ in range(1 if DRY else 3):
+        run()
+    synchronize()
+    began = time.perf_counter()
+    run()
+    synchronize()
+    each = max(1, int(SECONDS / times / max(time.perf_counter() - began, 1e-6)))
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        for _ in range(each):
+            run()
+        synchronize()
+        found.append(1000 * (time.perf_counter() - began) / each)
+    return statistics.median(found)
+
+
+@contextmanager
+def without(*, graphs: bool = False, fusion: bool = False, benchmark: bool = False) -> Iterator[None]:
+    """Leaves parts of the GPU's way out."""
+    from contextlib import nullcontext
+
+    from cgpipe.engine import backends, cuda
+
+    kept = backends.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions
+    if fusion:
+        backends.can_fuse = lambda device: False  # type: ignore[assignment]
+    if graphs:
+        cuda.MAX_GRAPH_PIXELS = 0
+    if benchmark:
+        cuda._fastest_convolutions = nullcontext  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        backends.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions = kept
+
+
+def matrix_limit(dtype: torch.dtype) -> float:
+    """Multiplications and additions a second of a matrix product."""
+    side = 256 if DRY else 8192
+    left, right = (torch.randn(side, side, device=DEVICE).to(dtype) for _ in range(2))
+    return 2 * side**3 / (milliseconds(lambda: left @ right, 3) / 1000)
+
+
+def machine() -> None:
+    row("machine", what="torch", value=torch.__version__)
+    row("machine", what="processor cores", value=len(os.sched_getaffinity(0)))
+    if not DRY:
+        row("machine", what="GPU", value=torch.cuda.get_device_name())
+        row("machine", what="CUDA, cuDNN", value=f"{torch.version.cuda}, {torch.backends.cudnn.version()}")
+    for name in ("av", "cv2", "torchvision", "triton"):
+        try:
+            row("machine", what=name, value=__import__(name).__version__)
+        except ImportError as error:
+            row("machine", what=name, value=str(error))
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        row("machine", what=f"matrix product, {dtype}: TFLOP/s", value=matrix_limit(dtype) / 1e12)
+    memory = torch.empty(1 << (20 if DRY else 30), dtype=torch.uint8, device=DEVICE)
+    other = torch.empty_like(memory)
+    taken = milliseconds(lambda: other.copy_(memory), 3)
+    row("machine", what="copy on the device: TB/s, read and written", value=2 * len(memory) / taken / 1e9)
+    if not DRY:
+        pinned = torch.empty(1 << 26, dtype=torch.uint8, pin_memory=True)
+        up = memory[: len(pinned)]
+        rate = len(pinned) / milliseconds(lambda: up.copy_(pinned, non_blocking=True), 3) / 1e6
+        row("machine", what="copy up, page-locked: GB/s", value=rate)
+
+
+def tests() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/test_cuda.py"]
+    environment = os.environ | ({} if DRY else {"CGPIPE_REQUIRE_CUDA": "1"})
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines()
+    row("tests/test_cuda.py", result=lines[-1] if lines else done.stderr[-300:], exit_code=done.returncode)
+    for line in lines[:-1]:
+        if line.startswith(("FAILED", "ERROR", "E  ")):
+            row("failures", line=line[:300])
+
+
+def translator(file: Any, **options: Any) -> Any:
+    import cgpipe
+    from cgpipe.models import load_any
+
+    return cgpipe.Translator(load_any(file), device=str(DEVICE), size="full", **options)
+
+
+def shipped_file() -> Path:
+    from cgpipe.models import list_models
+
+    return next(entry.path for entry in list_models() if entry.place == "shipped" and entry.name == "horse2zebra")
+
+
+def side() -> int:
+    return 64 if DRY else 256
+
+
+def picture(count: int) -> Any:
+    from material import photo
+
+    import cgpipe
+
+    pixels = torch.from_numpy(np.repeat(photo(0, side(), side())[None], count, 0))
+    return cgpipe.Batch(pixels=pixels, origins=(None,) * count)
+
+
+def per_picture(translate: Any, batch: Any, streams: int = 2 if DRY else 16) -> float:
+    """Milliseconds a picture in a stream of batches, copies and the host's work included."""
+
+    def many() -> None:
+        for item in translate.stream(itertools.repeat(batch, streams)):
+            assert len(item) == len(batch)
+
+    return milliseconds(many, 5) / streams / len(batch)
+
+
+def on_device(translate: Any, batch: Any) -> float:
+    """Milliseconds a picture of the device's own work, pictures lying there."""
+    pixels = batch.pixels.to(DEVICE)
+
+    @torch.inference_mode()
+    def run() -> None:
+        translate._work(pixels)
+
+    return milliseconds(run, 5) / len(batch)
+
+
+def plain_loop(network: torch.nn.Module, pixels: np.ndarray, dtype: torch.dtype) -> Callable[[], object]:
+    """One picture after the other, as a script does it."""
+    network = network.to(device=DEVICE, dtype=dtype)
+    if dtype != torch.float32:
+        network = network.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run() -> object:
+        x = torch.from_numpy(pixels).to(DEVICE).permute(0, 3, 1, 2).to(dtype) / 127.5 - 1
+        y = network(x)
+        return ((y.permute(0, 2, 3, 1).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+    return run
+
+
+def kernels(translate: Any, batch: Any, table: str) -> None:
+    """The kernels that take most of a batch."""
+    from torch.profiler import ProfilerActivity, profile
+
+    pixels = batch.pixels.to(DEVICE)
+    with torch.inference_mode():
+        for _ in range(3):
+            translate._translate_on_device(pixels)
+        synchronize()
+        with profile(activities=[ProfilerActivity.CPU if DRY else ProfilerActivity.CUDA]) as watched:
+            translate._translate_on_device(pixels)
+            synchronize()
+    spent = "self_cpu_time_total" if DRY else "self_device_time_total"
+    found = sorted(watched.key_averages(), key=lambda event: -getattr(event, spent))
+    total = sum(getattr(event, spent) for event in found)
+    row(table, kernel="all of them", us=total, calls=sum(event.count for event in found))
+    for event in found[:16]:
+        row(table, kernel=event.key[:90], us=getattr(event, spent), calls=event.count)
+
+
+def one() -> None:
+    from cgpipe.models import load_any
+
+    file = shipped_file()
+    for dtype in (torch.float32, torch.bfloat16 if DRY else torch.float16):
+        for count in COUNTS:
+            run = plain_loop(load_any(file).generator, picture(count).pixels.numpy(), dtype)
+            row("shipped model, ms a picture", way=f"plain loop, {dtype}", batch=count, ms=milliseconds(run) / count)
+    for count in (1, 2) if DRY else (1, 4, 16, 32, 64):
+        translate = translator(file)
+        cells = {"ms": per_picture(translate, picture(count)), "on the device": on_device(translate, picture(count))}
+        row("shipped model, ms a picture", way=f"cgpipe, {translate.precision}", batch=count, **cells)
+    for name, left_out in (
+        ("no graphs", {"graphs": True}),
+        ("no fusion", {"fusion": True}),
+        ("no measured convolutions", {"benchmark": True}),
+        ("none of them", {"graphs": True, "fusion": True}),
+    ):
+        for count in COUNTS:
+            with without(**left_out):
+                translate = translator(file, precision="bf16" if DRY else "fp16")
+                cells = {
+                    "ms": per_picture(translate, picture(count)),
+                    "on the device": on_device(translate, picture(count)),
+                }
+            row("shipped model, ms a picture", way=f"cgpipe, fp16, {name}", batch=count, **cells)
+    translate = translator(file)
+    single = picture(1).pixels[0].numpy()
+    row(
+        "shipped model, ms a picture",
+        way="cgpipe, one call at a time",
+        batch=1,
+        ms=milliseconds(lambda: translate(single)),
+    )
+    translate = translator(file, precision="fp32")
+    row(
+        "shipped model, ms a picture",
+        way="cgpipe, fp32",
+        batch=COUNTS[-1],
+        ms=per_picture(translate, picture(COUNTS[-1])),
+    )
+    exact = translate(single).astype(int)
+    rough = translator(file)(single).astype(int)
+    row("against fp32", mean=float(np.abs(rough - exact).mean()), largest=int(np.abs(rough - exact).max()))
+    translate = translator(file)
+    for count in COUNTS:
+        translate.translate(picture(count))
+        kernels(translate, picture(count), f"kernels, batch {count}")
+
+
+def resnet() -> None:
+    from subjects import resnet as subject_of
+    from torch import nn
+
+    subject = subject_of(FOLDER, quick=DRY)
+    operations = subject.operations(side(), side())
+    limit = matrix_limit(torch.float16)
+    table = "ResNet-9, ms a picture"
+
+    def tell(way: str, count: int, ms: float, **more: float) -> None:
+        share = operations / (ms / 1000) / limit
+        row(table, way=way, batch=count, ms=ms, **{"of the fp16 limit": share}, **more)
+
+    for dtype in (torch.float32, torch.bfloat16 if DRY else torch.float16):
+        for count in COUNTS:
+            run = plain_loop(subject.plain, picture(count).pixels.numpy(), dtype)
+            tell(f"plain loop, {dtype}", count, milliseconds(run, 3) / count)
+    for name, left_out in (("", {}), (", no fusion", {"fusion": True}), (", no graphs", {"graphs": True})):
+        for count in (1, 8, 32)[: 1 if DRY else 3]:
+            with without(**left_out):
+                translate = translator(subject.file)
+                ms = per_picture(translate, picture(count), 2 if DRY else 4)
+                alone = on_device(translate, picture(count))
+            tell(f"cgpipe, {translate.precision}{name}", count, ms, **{"on the device": alone})
+    kernels(translate, picture(COUNTS[-1]), "ResNet-9 without graphs: kernels, batch 32")
+    half = {"device": DEVICE, "dtype": torch.float16 if not DRY else torch.float32}
+    maps = torch.randn(4 if DRY else 32, 64, side(), side(), **half).to(memory_format=torch.channels_last)
+    pixels = torch.randn(4 if DRY else 32, 3, side(), side(), **half).to(memory_format=torch.channels_last)
+    wide = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 5)).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for name, conv, x in (
+            ("head, 7x7 to 3", nn.Conv2d(64, 3, 7, padding=3), maps),
+            ("head, 7x7 to 8", nn.Conv2d(64, 8, 7, padding=3), maps),
+            ("head, 8x8 stride 2 to 12", nn.Conv2d(64, 12, 8, stride=2, padding=3), maps),
+            ("head, 8x8 stride 2 to 16", nn.Conv2d(64, 16, 8, stride=2, padding=3), maps),
+            ("head, 10x10 stride 4 to 48", nn.Conv2d(64, 48, 10, stride=4, padding=3), maps),
+            ("stem, 7x7 from 3", nn.Conv2d(3, 64, 7, padding=3), pixels),
+            ("stem, 7x7 from 8", nn.Conv2d(8, 64, 7, padding=3), wide),
+        ):
+            ready = conv.to(**half).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            torch.backends.cudnn.benchmark = True
+            row("convolutions, ms a picture", which=name, ms=milliseconds(lambda r=ready, x=x: r(x)) / len(x))  # type: ignore[misc]
+
+
+def draw(folder: Path, count: int, width: int, height: int, different: int) -> Path:
+    """JPEGs that are drawn; the same few under many names."""
+    import cv2
+    from material import photo
+
+    folder.mkdir(parents=True)
+
+    def make(index: int) -> bytes:
+        pixels = cv2.cvtColor(photo(index, width, height), cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+    with ThreadPoolExecutor() as pool:
+        contents = list(pool.map(make, range(different)))
+    for index in range(count):
+        (folder / f"{index:05d}.jpg").write_bytes(contents[index % different])
+    return folder
+
+
+def command(*words: object, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, env=os.environ | (environment or {})
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr[-1500:]}")
+
+
+def translate_folder(source: Path, target: Path, *options: object, name: str, table: str) -> dict[str, Any]:
+    """The whole command; its rate from start to end, and by its own report."""
+    shutil.rmtree(target, ignore_errors=True)
+    report = FOLDER / "report.json"
+    began = time.perf_counter()
+    command("-m", "cgpipe", "translate", source, "-o", target, "--device", DEVICE, "--json", report, *options)
+    seconds = time.perf_counter() - began
+    told: dict[str, Any] = json.loads(report.read_text())
+    count, total = told["translated"], told["seconds"]["total"]
+    row(
+        table,
+        way=name,
+        pictures=count,
+        seconds=seconds,
+        **{"a second, process": count / seconds, "a second, job": count / total, "first": told["first"]["total"]},
+        rest=json.dumps({key: round(value, 2) for key, value in told["seconds"].items()}),
+    )
+    return told
+
+
+def folder() -> None:
+    from subjects import resnet as subject_of
+
+    from cgpipe.media.pictures.read import read_picture
+    from cgpipe.media.pictures.write import write_picture
+
+    cores = len(os.sched_getaffinity(0))
+    table = "JPEGs of 1 megapixel"
+    count, width, height = (6, 96, 80) if DRY else (2000, 1152, 896)
+    began = time.perf_counter()
+    source, target = draw(FOLDER / "in", count, width, height, 3 if DRY else 64), FOLDER / "out"
+    row(table, way="(drawing them)", pictures=count, seconds=time.perf_counter() - began)
+    paths = sorted(source.iterdir())[:512]
+    few = FOLDER / "few"
+    few.mkdir()
+    for path in paths[: 2 if DRY else 60]:
+        shutil.copy(path, few)
+    translate_folder(few, target, "--to", "zebra", name="cgpipe, cold start", table=table)
+    told = translate_folder(source, target, "--to", "zebra", name="cgpipe", table=table)
+    row("settings", settings=json.dumps(told["settings"], default=str)[:600])
+    subject = subject_of(FOLDER, quick=DRY)
+    ngf = next(subject.plain.parameters()).shape[0]
+    began = time.perf_counter()
+    command(TESTS / "bench" / "reference_loop.py", subject.file, ngf, few, FOLDER / "theirs", ".jpg", DEVICE)
+    seconds, tried = time.perf_counter() - began, len(list(few.iterdir()))
+    row(
+        table, way="reference loop, ResNet-9", pictures=tried, seconds=seconds, **{"a second, process": tried / seconds}
+    )
+    for name, work in (
+        ("decoding alone", read_picture),
+        ("encoding alone", None),
+    ):
+        frame = read_picture(paths[0])
+        out = FOLDER / "encoded"
+        out.mkdir(exist_ok=True)
+
+        def encode(path: Path, frame: Any = frame, out: Path = out) -> None:
+            write_picture(out / path.name, frame.pixels, frame.origin)
+
+        with ThreadPoolExecutor(cores) as pool:
+            began = time.perf_counter()
+            list(pool.map(work or encode, paths))
+            rate = len(paths) / (time.perf_counter() - began)
+        row("codecs", way=f"{name}, {cores} threads", **{"a second": rate})
+    for workers in (4,) if DRY else (7, 12):
+        translate_folder(
+            source, target, "--to", "zebra", "--workers", workers, name=f"cgpipe --workers {workers}", table=table
+        )
+    if not DRY:
+        nvjpeg(paths)
+
+
+def nvjpeg(paths: list[Path]) -> None:
+    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+
+    contents = [torch.from_numpy(np.frombuffer(path.read_bytes(), np.uint8).copy()) for path in paths[:128]]
+    for size in (16, 64):
+
+        def decode(size: int = size) -> None:
+            for start in range(0, 128, size):
+                decode_jpeg(contents[start : start + size], ImageReadMode.RGB, device="cuda")
+
+        row("codecs", way=f"nvJPEG, decoding, {size} at a time", **{"a second": 128 / milliseconds(decode, 3) * 1000})
+    pictures = decode_jpeg(contents[:64], ImageReadMode.RGB, device="cuda")
+    rate = 64 / milliseconds(lambda: encode_jpeg(pictures, 95), 3) * 1000
+    row("codecs", way="nvJPEG, encoding", **{"a second": rate})
+
+
+def start() -> None:
+    source = draw(FOLDER / "in", 2, side(), side(), 2)
+    fresh = {"XDG_CACHE_HOME": str(FOLDER / "cache"), "TRITON_CACHE_DIR": str(FOLDER / "triton")}
+    for name in ("with empty caches", "again", "once more"):
+        target, report = FOLDER / "out", FOLDER / "report.json"
+        shutil.rmtree(target, ignore_errors=True)
+        words = ("-m", "cgpipe", "translate", source, "-o", target, "--to", "zebra", "--device", DEVICE)
+        began = time.perf_counter()
+        command(*words, "--json", report, environment=fresh)
+        ended = time.perf_counter() - began
+        told = json.loads(report.read_text())["first"]
+        steps = {step: round(value, 3) for step, value in told.items()}
+        row(
+            "start",
+            way=name,
+            **{"to the end of 2 pictures, s": ended, "to the first, by the report": told["total"]},
+            steps=json.dumps(steps),
+        )
+    began = time.perf_counter()
+    command("-c", "import torch")
+    row("start", way="importing torch alone", **{"to the end of 2 pictures, s": time.perf_counter() - began})
+    began = time.perf_counter()
+    command("-c", f"import torch; torch.zeros(1, device='{DEVICE}')")
+    row(
+        "start", way="importing torch, one tensor there", **{"to the end of 2 pictures, s": time.perf_counter() - began}
+    )
+
+
+def video() -> None:
+    from material import make_clip
+    from subjects import shipped
+    from video import _decode, _encode
+
+    import cgpipe
+
+    count, width, height = (8, 96, 64) if DRY else (300, 1920, 1080)
+    clip = make_clip(FOLDER / "clip.mp4", count, width, height)
+    table = f"{width}x{height} H.264 in and out"
+
+    def timed(name: str, run: Callable[[], int]) -> None:
+        began = time.perf_counter()
+        frames = run()
+        row(table, way=name, frames=frames, **{"a second": frames / (time.perf_counter() - began)})
+
+    timed("decoding alone", lambda: _decode(clip).count)
+    with cgpipe.VideoSource(clip) as opened:
+        frames = list(itertools.islice(opened, 128))
+    timed("encoding alone", lambda: _encode(FOLDER / "encoded.mp4", clip, frames).count)
+    report = FOLDER / "report.json"
+    for turn in ("first", "second"):
+        words = ("-m", "cgpipe", "video", clip, FOLDER / f"out-{turn}.mp4", "--to", "zebra", "--device", DEVICE)
+        began = time.perf_counter()
+        command(*words, "--json", report)
+        seconds = time.perf_counter() - began
+        told = json.loads(report.read_text())
+        told = told.get("videos", [told])[0]
+        rates = {"a second": count / seconds, "a second, job": count / told["seconds"]["total"]}
+        steps = {key: round(value, 2) for key, value in told["seconds"].items()}
+        row(table, way=f"cgpipe video, {turn}", frames=count, **rates, rest=json.dumps(steps))
+    brief = make_clip(FOLDER / "brief.mp4", 4 if DRY else 50, width, height)
+    subject = shipped(FOLDER, quick=DRY)
+    done = subprocess.run(
+        [
+            sys.executable,
+            TESTS / "bench" / "opencv_loop.py",
+            subject.file,
+            brief,
+            FOLDER / "theirs.mp4",
+            "256",
+            "456",
+            str(DEVICE),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    frames_done, seconds = done.stdout.split()[-2:]
+    row(table, way="OpenCV loop", frames=int(frames_done), **{"a second": int(frames_done) / float(seconds)})
+
+
+def training(which: str, steps: int, ways: tuple[tuple[str, dict[str, Any]], ...]) -> None:
+    from material import make_pictures
+    from training import LOSSES, NETWORKS, _ours
+    from training_loop import train_plainly
+
+    from cgpipe.training.config import TrainConfig
+
+    changes, _ = NETWORKS[which]
+    for name in ("trainA", "trainB"):
+        make_pictures(FOLDER / "set" / name, 4 if DRY else 32)
+    steps, untimed = (3, 1) if DRY else (steps, 8)
+
+    def measure(name: str, loop: Iterator[dict[str, float]]) -> None:
+        ends, last = [], {}
+        for losses in itertools.islice(loop, steps):
+            ends.append(time.perf_counter())
+            last = losses
+        each = 1000 * (ends[-1] - ends[untimed - 1]) / (len(ends) - untimed)
+        row(f"training {which}", way=name, steps=steps, **{"ms a step": each}, **{key: last[key] for key in LOSSES})
+
+    for name, options in ways:
+        config = TrainConfig(
+            gpu_ids="-1" if DRY else "0",
+            dataset_dir=FOLDER / "set",
+            checkpoint_dir=FOLDER / "run",
+            results_dir=FOLDER / "results",
+            feature_weight=0.0,
+            load_min=0,
+            load_height=286,
+            load_width=286,
+            stages=(),
+            **({"compile": False} | changes | options),
+        )
+        loop = train_plainly(config, 0, DEVICE) if name == "plain loop" else _ours(config)
+        measure(name, loop)
+
+
+def train() -> None:
+    ours = (("plain loop", {}), ("cgpipe train", {}))
+    compiled = () if DRY else (("cgpipe train --compile", {"compile": True}),)
+    training("compact", 60, (*ours, *compiled))
+
+
+def train_resnet() -> None:
+    training("resnet", 24, (("plain loop", {}), ("cgpipe train", {})))
+
+
+def compiled() -> None:
+    file = shipped_file()
+    for count in () if DRY else (1, 32):
+        translate = translator(file, engine="compile")
+        began = time.perf_counter()
+        translate.translate(picture(count))
+        started = time.perf_counter() - began
+        row("--engine compile", batch=count, ms=per_picture(translate, picture(count)), start=started)
+
+
+PARTS = {
+    "machine": machine,
+    "tests": tests,
+    "one": one,
+    "resnet": resnet,
+    "folder": folder,
+    "start": start,
+    "video": video,
+    "train": train,
+    "train-resnet": train_resnet,
+    "compile": compiled,
+}
+
+if __name__ == "__main__":
+    PARTS[PART]()

@@ -1,0 +1,98 @@
+"""Generators for a GPU: fused, they give what they gave."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cgpipe.engine.fusion import Between, fuse
+from cgpipe.networks import Generator, build_generator
+from cgpipe.networks.norm import InstanceNorm
+
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "shipped": ("compact", {}),
+    "shipped, reflect": ("compact", {"padding": "reflect"}),
+    "affine": ("compact-xs", {"norm": "instance_affine", "padding": "reflect"}),
+    "without norm": ("compact-flat", {"norm": "none", "channels": 16, "blocks": 1}),
+    "resnet": ("resnet_9blocks", {"ngf": 8, "dropout": True}),
+    "resnet, antialias": ("resnet_6blocks_antialias", {"ngf": 8}),
+    "resnet, batch": ("resnet_6blocks", {"ngf": 8, "norm": "batch"}),
+    "unet": ("unet_128", {"ngf": 8, "dropout": True}),
+}
+
+
+def generator_of(name: str) -> Generator:
+    torch.manual_seed(0)
+    architecture, settings = NETWORKS[name]
+    generator = build_generator(architecture, **settings).eval().requires_grad_(False)
+    for parameter in generator.parameters():
+        if parameter.ndim == 1:  # Scales and biases that show.
+            parameter.copy_(torch.randn_like(parameter))
+    return generator
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
+def test_a_fused_generator_gives_the_same(name: str) -> None:
+    generator = generator_of(name)
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    fused = fuse(generator)
+    for count, rows, columns in ((1, 2, 3), (2, 3, 2)):
+        step = generator.least_side
+        x = (torch.rand(count, 3, rows * step, columns * step) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(fused(x), generator(x), atol=1e-3, rtol=0)
+    assert generator.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["shipped", "shipped, reflect", "resnet"])
+def test_nothing_stands_alone_between_two_convolutions(name: str) -> None:
+    fused = fuse(generator_of(name))
+    called = [fused.get_submodule(str(node.target)) for node in fused.graph.nodes if node.op == "call_module"]  # type: ignore[union-attr]
+    assert {type(module) for module in called} <= {Between, nn.Conv2d, nn.ConvTranspose2d}
+    assert all(module.padding_mode == "zeros" for module in called if isinstance(module, nn.Conv2d))
+    normed = sum(isinstance(module, Between) and module.norm is not None for module in called)
+    assert normed == sum(isinstance(module, InstanceNorm) for module in generator_of(name).modules())
+
+
+ON_A_CPU = """
+import itertools, torch
+from cgpipe.engine.fusion import plainly
+from cgpipe.engine.kernels import between_convolutions
+torch.manual_seed(0)
+WAYS = list(itertools.product((True, False), (True, False), (None, 0.0, 0.2), (True, False)))
+for channels, height, width, pad in ((16, 5, 7, 0), (64, 20, 17, 1), (96, 9, 8, 3), (6, 4, 4, 1), (80, 60, 3, 2)):
+    for normed, affine, slope, added in WAYS if channels == 16 else WAYS[::5]:
+        dtype = torch.float32 if affine else torch.float16
+        x = (torch.randn(2, channels, height, width) * 3 + 5).to(dtype).contiguous(memory_format=torch.channels_last)
+        around = torch.randn(2, channels, height + 2, width + 2).to(dtype).contiguous(memory_format=torch.channels_last)
+        given = dict(
+            eps=1e-5 if normed else None,
+            weight=torch.randn(channels, dtype=dtype) if affine and normed else None,
+            bias=torch.randn(channels, dtype=dtype) if affine else None,
+            slope=slope,
+            residual=around[:, :, 1:-1, 1:-1] if added else None,
+            pad=pad,
+        )
+        result = between_convolutions(x, **given)
+        as_floats = {name: value.float() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+        expected = plainly(x.float(), **as_floats)
+        assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(result.float(), expected, atol=2e-3 if dtype == torch.float32 else 2e-2, rtol=2e-3)
+print("agree")
+"""
+
+
+def test_the_kernels_agree_with_torch_in_tritons_interpreter() -> None:
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_CPU], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "agree"
