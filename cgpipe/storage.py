@@ -20,6 +20,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from cgpipe.errors import UsageError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -37,6 +39,9 @@ HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 
 STALE_SECONDS = 24 * 3600.0
 """Age from which a file counts as abandoned on a file system without locks."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""A scheme of two letters or more: one alone is a drive of Windows. :class:`pathlib.Path` drops the second slash."""
 
 _TEMPORARY = re.compile(r"\.cgpipe-[0-9a-f]{8}-[0-9a-f]{8}(\..*)?")
 _LONGEST_SUFFIX = 16
@@ -93,6 +98,21 @@ def partial_of(path: PathLike) -> Path:
     """Where the part of ``path`` that is there already is kept for a later run to resume; the sweep leaves it alone."""
     target = Path(path)
     return target.with_name(f"{PREFIX}partial-{target.name}")
+
+
+def is_address(path: PathLike) -> bool:
+    """Whether ``path`` is an address, such as ``s3://bucket/photos``, and names nothing on this machine."""
+    return bool(_ADDRESS.match(os.fspath(path))) and not os.path.lexists(path)
+
+
+def require_local(path: PathLike) -> None:
+    """Raises UsageError where ``path`` is an address: it would be taken for a folder called ``s3:``."""
+    if is_address(path):
+        scheme, _, rest = os.fspath(path).partition(":")
+        raise UsageError(
+            f"{scheme}://{rest.lstrip('/')} is an address, and only files of this machine are read and written: "
+            "copy what is there first, or mount it."
+        )
 
 
 # --- whole files only ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 
 from cgpipe.cli import cli
 from cgpipe.cli.terminal import escaped
+from cgpipe.storage import is_address
 
 CGPIPE = [sys.executable, "-m", "cgpipe"]
 QUICK = ["--to", "zebra", "--size", "32", "--workers", "0"]
@@ -161,6 +162,38 @@ def test_a_name_of_nothing_is_wrong_usage_everywhere(
     assert (done.exit_code, message in done.output) == (2, True), done.output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["translate", "s3://bucket/photos", "--to", "zebra"],
+        ["translate", "photo.jpg", "-o", "s3://bucket/out", "--to", "zebra"],
+        ["translate", "photo.jpg", "--json", "https://host/report.json"],
+        ["video", "photo.jpg", "rtmp://host/live", "--to", "zebra"],
+        ["video", "photo.jpg", "-o", "gs://bucket/out", "--to", "zebra"],
+        ["train", "--dataset-dir", "s3://bucket/horse2zebra"],
+        ["evaluate", "horse2zebra", "https://host/dataset"],
+        ["models", "import", "https://host/model.pth"],
+    ],
+    ids=" ".join,
+)
+def test_addresses_are_refused_and_make_no_folder(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.jpg", np.zeros((16, 16, 3), np.uint8))
+    done = CliRunner().invoke(cli, arguments)
+    assert (done.exit_code, "is an address, and only files of this machine" in done.output) == (2, True), done.output
+    assert "://" in done.output, "both slashes are shown"
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_folder_whose_name_looks_like_an_address_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ab:" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert not is_address("ab:/photos")
+    assert is_address("ab:/others") and is_address(Path("s3://bucket")) and not is_address("C:/photos")
+
+
 def test_the_exit_codes_stand_in_one_table() -> None:
     shown = CliRunner().invoke(cli, ["--help"]).output
     assert [int(number) for number in re.findall(r"^ +(\d+)  ", shown, re.MULTILINE)] == [0, 1, 2, 3, 129, 130, 143]
@@ -231,7 +264,11 @@ def group_is_gone(group: int) -> bool:
 
 @pytest.mark.parametrize(
     ("number", "word", "workers"),
-    [(signal.SIGTERM, "Terminated.", "2"), (signal.SIGHUP, "Hung up.", "0"), (signal.SIGINT, "Interrupted.", "2")],
+    [
+        (signal.SIGTERM, "Terminated.", "2"),
+        pytest.param(signal.SIGHUP, "Hung up.", "0", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "Interrupted.", "2", marks=pytest.mark.slow),
+    ],
 )
 def test_signals_end_a_job_like_ctrl_c(photos: Path, number: signal.Signals, word: str, workers: str) -> None:
     report = photos.parent / "reports" / "r.json"
@@ -247,6 +284,7 @@ def test_signals_end_a_job_like_ctrl_c(photos: Path, number: signal.Signals, wor
     assert not list(Path(f"{photos}-zebra").glob(".cgpipe-*-*"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_makes_no_noise(photos: Path) -> None:
     with at_work(photos, "--workers", "2") as process:
         os.killpg(process.pid, signal.SIGHUP)
@@ -255,6 +293,7 @@ def test_a_signal_to_the_whole_group_makes_no_noise(photos: Path) -> None:
     assert said.splitlines()[1:] == ["Hung up."], said
 
 
+@pytest.mark.slow
 def test_nohup_is_respected(photos: Path) -> None:
     def ignore_hangup() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -132,7 +132,7 @@ def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
         (["{clip}", "{tmp}/out.mp4", "--start", "5"], 1, "no frame"),
         (["{clip}", "{clip}"], 2, "over itself"),
         (["{clip}", "{clip}", "{clip}"], 2, "-o"),
-        (["{clip}", "{tmp}/nowhere/out.mp4", "--to", "zebar"], 1, "zebra"),
+        (["{clip}", "{tmp}/nowhere/out.mp4", "--to", "zebar"], 2, "zebra"),
         ([], 2, "Missing argument"),
     ],
 )

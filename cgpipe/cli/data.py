@@ -9,7 +9,7 @@ import click
 
 from cgpipe.cli.bar import ByteBar
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import loudness_options
+from cgpipe.cli.options import LocalPath, loudness_options
 from cgpipe.cli.terminal import say, show
 
 
@@ -34,7 +34,7 @@ def list_() -> None:
     "-o",
     "--output",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False, path_type=Path),
     default=Path("datasets"),
     help="Folder in which datasets lie.",
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cgpipe.cli.bar import TrainingBar
-from cgpipe.cli.options import loudness_options, setting_options
+from cgpipe.cli.options import LocalPath, loudness_options, setting_options
 from cgpipe.cli.terminal import say
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 
@@ -17,8 +17,8 @@ NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
 
 @click.command()
 @click.argument("teacher")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--config", "recipe", type=click.Path(dir_okay=False, path_type=Path), help="A recipe in TOML.")
+@click.argument("dataset", type=LocalPath(path_type=Path))
+@click.option("--config", "recipe", type=LocalPath(dir_okay=False, path_type=Path), help="A recipe in TOML.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
 @setting_options(DistillConfig, leave_out=NOT_OPTIONS)
 @loudness_options

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from cgpipe.cli.options import loudness_options
+from cgpipe.cli.options import LocalPath, loudness_options
 from cgpipe.cli.terminal import say, show
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER = LocalPath(file_okay=False, path_type=Path)
 
 
 @click.command()
@@ -43,7 +43,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option(
     "--masks",
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     help="Masks of the inputs, white where a change belongs: measures what changes elsewhere.",
 )
 @click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import domain, foreign_options, json_flag, loudness_options
+from cgpipe.cli.options import LocalPath, domain, foreign_options, json_flag, loudness_options
 from cgpipe.cli.terminal import say, show
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def show_(model: str | None, as_json: bool, **options: Any) -> None:
 
 
 @command.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=LocalPath(exists=True, dir_okay=False, path_type=Path))
 @click.option("--from", "source", type=domain, metavar="DOMAIN", help="What goes in; a file of cgpipe's own knows.")
 @click.option("--to", "target", type=domain, metavar="DOMAIN", help="What comes out; a file of cgpipe's own knows.")
 @click.option("--name", help="What to call it.  [default: <from>2<to>]")
@@ -119,7 +119,7 @@ def import_(file: Path, **options: Any) -> None:
     required=True,
     help="onnx and openvino are extras: pip install 'cgpipe[onnx]'.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: NAME.SUFFIX, here]")
+@click.option("-o", "--output", type=LocalPath(path_type=Path), help="File to write.  [default: NAME.SUFFIX, here]")
 @click.option(
     "--with-normalisation",
     is_flag=True,
@@ -128,7 +128,7 @@ def import_(file: Path, **options: Any) -> None:
 @click.option(
     "--int8",
     "pictures",
-    type=click.Path(exists=True, path_type=Path),
+    type=LocalPath(exists=True, path_type=Path),
     metavar="FOLDER",
     help="For onnx: compute in 8-bit integers, in the ranges that pictures like these need. Faster, and less exact: "
     "by how much is said.",

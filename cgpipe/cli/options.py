@@ -11,8 +11,17 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from cgpipe.cli.terminal import Loudness, set_loudness
+from cgpipe.storage import require_local
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class LocalPath(click.Path):
+    """A path on this machine; an address such as ``s3://bucket`` is wrong usage, and no folder called ``s3:``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        require_local(value)
+        return super().convert(value, param, ctx)
 
 
 def device(value: str) -> str:
@@ -128,7 +137,7 @@ speed_options = together(
     ),
     click.option(
         "--mask",
-        type=click.Path(path_type=Path),
+        type=LocalPath(path_type=Path),
         help="Grey pictures that confine the change: white translates, black keeps the original. A folder with one of "
         "the same name for each picture, one picture for all, or for a video another video.",
     ),
@@ -173,9 +182,15 @@ speed_options = together(
 ``engine``, ``compile`` and ``torchscript`` for :func:`engine_of`."""
 
 report_option = click.option(
-    "--json", "report_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file."
+    "--json",
+    "report_file",
+    type=LocalPath(dir_okay=False, path_type=Path),
+    help="Write the report to this file; - is standard output.",
 )
 """``report_file``: where the report of a job goes."""
+
+STANDARD_OUTPUT = Path("-")
+"""The ``report_file`` that is no file: what else is said goes to standard error then."""
 
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs to read.")
 """``as_json``: a listing in a form for programs."""
@@ -196,7 +211,7 @@ def _setting_option(setting: Field[Any], hint: Any) -> Callable[[Command], Comma
     if get_origin(hint) is Literal:
         kind = click.Choice(get_args(hint), case_sensitive=False)
     elif Path in (hint, *get_args(hint)):
-        kind = click.Path(file_okay=setting.metadata["files"], path_type=Path)
+        kind = LocalPath(file_okay=setting.metadata["files"], path_type=Path)
     names = f"--{flag}/--no-{flag}" if hint is bool else f"--{flag}"
     taken = "" if setting.default in (None, "") else f"  [{setting.default}]"
     return click.option(names, setting.name, type=kind, default=None, help=f"{setting.metadata['help']}{taken}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpipe.cli.options import loudness_options
+from cgpipe.cli.options import LocalPath, loudness_options
 from cgpipe.cli.terminal import say, show
 from cgpipe.training.config import TrainConfig, load_config
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--config", "recipe", type=click.Path(dir_okay=False, path_type=Path), help="The recipe of the run.")
-@click.option("--dataset-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with testA and testB.")
-@click.option("--test-a", type=click.Path(path_type=Path), help="Another folder, or a .txt list, in place of testA.")
-@click.option("--test-b", type=click.Path(path_type=Path), help="The same in place of testB.")
-@click.option("--checkpoint-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
-@click.option("--results-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder for the grids.")
+@click.option("--config", "recipe", type=LocalPath(dir_okay=False, path_type=Path), help="The recipe of the run.")
+@click.option("--dataset-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder with testA and testB.")
+@click.option("--test-a", type=LocalPath(path_type=Path), help="Another folder, or a .txt list, in place of testA.")
+@click.option("--test-b", type=LocalPath(path_type=Path), help="The same in place of testB.")
+@click.option("--checkpoint-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder of the run.")
+@click.option("--results-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder for the grids.")
 @click.option("--source", help="What domain A shows.")
 @click.option("--target", help="What domain B shows.")
 @click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")

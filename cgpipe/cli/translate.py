@@ -10,13 +10,21 @@ import click
 
 from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar
-from cgpipe.cli.options import engine_of, loudness_options, model_options, report_option, speed_options
+from cgpipe.cli.options import (
+    STANDARD_OUTPUT,
+    LocalPath,
+    engine_of,
+    loudness_options,
+    model_options,
+    report_option,
+    speed_options,
+)
 from cgpipe.cli.terminal import describe, say
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; by default <INPUT>-<DOMAIN>.")
+@click.argument("inputs", nargs=-1, required=True, type=LocalPath(), metavar="INPUT...")
+@click.option("-o", "--output", type=LocalPath(path_type=Path), help="Folder to write; by default <INPUT>-<DOMAIN>.")
 @model_options
 @click.option(
     "--format",
@@ -55,5 +63,5 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
         report.first = {"imports": imports} | report.first
         written.finish(report.to_json())
     describe(report.settings, report.seconds)
-    say(report.summary(), err=False)
+    say(report.summary(), err=report_file == STANDARD_OUTPUT)
     click.get_current_context().exit(report.exit_code)

@@ -11,7 +11,15 @@ import click
 
 from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar
-from cgpipe.cli.options import engine_of, loudness_options, model_options, report_option, speed_options
+from cgpipe.cli.options import (
+    STANDARD_OUTPUT,
+    LocalPath,
+    engine_of,
+    loudness_options,
+    model_options,
+    report_option,
+    speed_options,
+)
 from cgpipe.cli.terminal import describe, say
 
 if TYPE_CHECKING:
@@ -32,7 +40,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the results of several inputs.")
+@click.option("-o", "--output", type=LocalPath(path_type=Path), help="Folder for the results of several inputs.")
 @model_options
 @click.option(
     "--codec", help="Encoder, such as libx264, hevc, av1, vp9, ffv1, prores, h264_nvenc; else the container's."
@@ -65,6 +73,9 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     """
     from cgpipe.jobs.videos import translate_videos
 
+    if report_file == STANDARD_OUTPUT and "-" in (inputs[-1] if len(inputs) > 1 else "", str(output)):
+        raise click.UsageError("Standard output cannot take both the video and its report.")
+
     imports = time.perf_counter() - BEGAN
 
     which = ("to", "source", "model", "direction", "batch_statistics")
@@ -79,7 +90,7 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
         reports.videos[0].first = {"imports": imports} | reports.videos[0].first
     for report in reports.videos:
         describe(report.settings, report.seconds)
-        say(report.summary(), err=report.output == "-")
+        say(report.summary(), err=STANDARD_OUTPUT in (report_file, Path(report.output)))
     if report_file:
         reports.write(report_file)
     click.get_current_context().exit(reports.exit_code)

@@ -17,7 +17,7 @@ from cgpipe.jobs.startup import StartUp
 from cgpipe.jobs.video import OnFrames, OnStart, PathLike, VideoJob, VideoOptions, VideoReport
 from cgpipe.models import find_model
 from cgpipe.models.foreign import Direction
-from cgpipe.storage import atomic_write
+from cgpipe.storage import atomic_write, require_local
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),
@@ -128,6 +128,7 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
     pairs = [_pair_without_folder(inputs, domain)] if output is None else _pairs_into(inputs, os.fspath(output))
     taken: dict[str, str] = {}
     for one, target in pairs:
+        require_local(target)
         place = os.path.realpath(target)
         if place == os.path.realpath(one):
             raise UsageError(f"{one} would be written over itself: choose another output.")
