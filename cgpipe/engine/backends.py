@@ -132,7 +132,8 @@ def check_engine(engine: Engine, device: torch.device) -> None:
 
 
 def _device_of(generator: Generator) -> torch.device:
-    return next(generator.parameters()).device
+    weights = next(generator.parameters(), None)
+    return torch.device("cpu") if weights is None else weights.device
 
 
 def _dtype_of(generator: Generator) -> torch.dtype:
