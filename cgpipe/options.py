@@ -115,6 +115,7 @@ class ModelChoice(Group):
         source: the domain that goes in, where ``to`` alone is not clear.
         model: a model file of any known project, or a model's name.
         direction: which generator to take from another project's file that holds both.
+        generator: the name, in another project's file, of the generator to take where it holds several.
         batch_statistics: normalise another project's network with batch norm by each picture's own statistics.
     """
 
@@ -122,6 +123,7 @@ class ModelChoice(Group):
     source: str | None = option(None, counts="never")
     model: PathLike | None = option(None, counts="never")
     direction: Direction | None = option(None, counts="never")
+    generator: str | None = option(None, counts="never")
     batch_statistics: bool = option(False, counts="never")
 
     def __post_init__(self) -> None:

@@ -246,7 +246,8 @@ def test_mmgeneration_is_chosen_from_by_the_domain_painted(saved: Save) -> None:
     horse, zebra = (randomise(mmgeneration_resnet(blocks=6), seed=seed) for seed in (6, 7))
     path = saved(mmgeneration_file(horse=horse, zebra=zebra))
     check(read_foreign(path, target="zebra"), InBgr(zebra))
-    with pytest.raises(UsageError, match=r"paint horse, zebra: name one of these with --to"):
+    check(read_foreign(path, generator="horse"), InBgr(horse))
+    with pytest.raises(UsageError, match=r"generators\.horse, generators\.zebra: say which one .* --generator NAME"):
         read_foreign(path, target="donkey")
 
 
@@ -351,16 +352,16 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
         ({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, "its keys are conv1.weight, fc.bias"),
         ({"epoch": 3, "model": {}}, "its keys are epoch, model"),
         ({}, "its keys are none"),
-        ({"Gab": 1, "Gba": "x"}, "holds a str"),
+        ({"Gab": 1, "Gba": "x"}, "its keys are Gab, Gba"),
         ([torch.zeros(1)], "holds a list"),
         (torch.zeros(1), "holds a Tensor"),
         ({"model.10.conv_block.0.weight": torch.zeros(4, 4, 3, 3)}, "blocks are not made like"),
-        ({"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, "U-Net with 2 levels"),
+        ({"model.model.1.model.1.weight": torch.zeros(4, 3, 4, 4)}, "U-Net with 2 levels"),
         (
             {"generators.zebra.model.3.block.1.conv.weight": torch.zeros(4, 4, 3, 3)},
             r"model\.0\.conv\.weight is missing",
         ),
-        ({"generators.zebra.to_rgb.weight": torch.zeros(1)}, "its keys are to_rgb.weight"),
+        ({"generators.zebra.to_rgb.weight": torch.zeros(1)}, "generators of a kind that cgpipe does not know"),
     ],
 )
 def test_other_contents_are_refused_with_what_they_look_like(saved: Save, content: Any, says: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import LocalPath, domain, foreign_options, json_flag, loudness_options
+from cgpipe.cli.options import LocalPath, domain, foreign_options, generator_option, json_flag, loudness_options
 from cgpipe.cli.terminal import say, show
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def list_(as_json: bool) -> None:
 @command.command("show", short_help="Show what a model says about itself.")
 @click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]")
 @foreign_options
+@generator_option
 @json_flag
 def show_(model: str | None, as_json: bool, **options: Any) -> None:
     """Show what a model says about itself: by its name, by the domain it translates to, or by its file.
@@ -93,13 +94,15 @@ def show_(model: str | None, as_json: bool, **options: Any) -> None:
 @click.option("--to", "target", type=domain, metavar="DOMAIN", help="What comes out; a file of cgpipe's own knows.")
 @click.option("--name", help="What to call it.  [default: <from>2<to>]")
 @foreign_options
+@generator_option
 @click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
 @loudness_options
 def import_(file: Path, **options: Any) -> None:
     """Take a model file into your folder, so that --to finds it.
 
-    FILE can be one of cgpipe's own or a generator of pytorch-CycleGAN-and-pix2pix, cycleGAN-PyTorch, CUT, or
-    mmgeneration; which one is seen by its content. Nothing in it is ever run.
+    FILE can be one of cgpipe's own, or a checkpoint with a generator of another project: pytorch-CycleGAN-and-pix2pix,
+    CUT, cycleGAN-PyTorch, PyTorch-GAN, pix2pixHD, mmgeneration, U-GAT-IT, AnimeGANv2, fast neural style, or white-box
+    cartoonisation. Which one is seen by its content. Nothing in it is ever run.
     """
     from cgpipe.models import import_model
 
@@ -134,6 +137,7 @@ def import_(file: Path, **options: Any) -> None:
     "by how much is said.",
 )
 @foreign_options
+@generator_option
 @loudness_options
 def export(
     model: str, format: Format, output: Path | None, with_normalisation: bool, pictures: Path | None, **options: Any

@@ -105,6 +105,10 @@ foreign_options = together(
 )
 """``direction`` and ``batch_statistics``, for files of other projects."""
 
+generator_option = click.option(
+    "--generator", metavar="NAME", help="Which generator to take from another project's file that holds several."
+)
+
 model_options = together(
     click.option("--to", metavar="DOMAIN", help="What the result shows, such as zebra."),
     click.option("--from", "source", metavar="DOMAIN", help="What the input shows, where --to alone is not clear."),

@@ -66,7 +66,7 @@ class Chosen:
         if ours:
             return content
         way = {"to": self.choice.to, "direction": self.choice.direction, "statistics": self.choice.batch_statistics}
-        return content | way
+        return content | way | ({"generator": self.choice.generator} if self.choice.generator else {})
 
     def load(self) -> Model:
         """Loads the model, and passes on what was to be said about finding it.
@@ -85,6 +85,7 @@ class Chosen:
             source=choice.source,
             target=choice.to,
             direction=choice.direction,
+            generator=choice.generator,
             batch_statistics=choice.batch_statistics,
         )
 

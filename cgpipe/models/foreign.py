@@ -1,7 +1,6 @@
-"""Generators from other projects: recognised by what is in the file, and converted into cgpipe's own networks.
+"""Generators from other projects: recognised by what is in the file, and converted into networks of cgpipe.
 
-Read are the ResNets and U-Nets of pytorch-CycleGAN-and-pix2pix and of cycleGAN-PyTorch, the ResNets of CUT with their
-low-pass filters, and the ResNets of mmgeneration and mmagic.
+The kinds that are read, and those that are called by their names and refused, are in :mod:`cgpipe.models.layouts`.
 """
 
 from __future__ import annotations
@@ -10,22 +9,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from cgpipe.errors import CgpipeError, ModelError, UsageError
+from cgpipe.errors import CgpipeError, ModelError
 from cgpipe.models.checkpoint import load_checkpoint
-from cgpipe.models.layouts import Layout, recognise, unknown
+from cgpipe.models.layouts import Layout, recognise
+from cgpipe.models.unwrap import one_generator
 from cgpipe.models.weights import Weights, check_finite, check_plain, in_rgb
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.norm import NormKind
+from cgpipe.options import Direction as Direction
 
-Direction = Literal["AtoB", "BtoA"]
-
-# In cycleGAN-PyTorch a generator is named after what it makes first and what it makes that of second.
-_BOTH_WAYS: Mapping[Direction, str] = {"AtoB": "Gba", "BtoA": "Gab"}
-_WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")  # of DataParallel and torch.compile
 _STATISTICS = re.compile(r"\.norm\d?\.(running_mean|running_var|num_batches_tracked)$")
 
 
@@ -49,95 +45,61 @@ class ForeignModel:
 
 
 def read_foreign(
-    path: Path, *, direction: Direction | None = None, target: str | None = None, batch_statistics: bool = False
+    path: Path,
+    *,
+    direction: Direction | None = None,
+    target: str | None = None,
+    generator: str | None = None,
+    batch_statistics: bool = False,
 ) -> ForeignModel:
     """The generator in a checkpoint of another project.
 
     Args:
         path: what ``torch.save`` or safetensors wrote; nothing in it is ever run.
-        direction: which generator to take from a file of cycleGAN-PyTorch, which holds both.
-        target: the domain that the generator paints: which one to take from a file of mmgeneration with several.
+        direction: which generator to take from a file that holds both.
+        target: the domain that the generator paints: which one to take from a file that names them by it.
+        generator: the name, in the file, of the one to take from a file with several.
         batch_statistics: normalise a network with batch norm by each picture's own statistics instead of those
             gathered in training, as the projects do whose test stays in training mode.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelError: the file cannot be read, holds no generator of a known kind, or does not fit that kind.
-        UsageError: the file holds several generators, and neither ``direction`` nor ``target`` picks one.
+        UsageError: the file holds several generators, and nothing picks one; the message lists them.
     """
     content = load_checkpoint(path)
     notes: list[str] = []
     try:
-        weights = _one_generator(content, direction, target, notes)
+        weights = one_generator(content, notes, direction=direction, target=target, generator=generator)
         check_plain(weights, path.stat().st_size)
         return _convert(weights, batch_statistics, notes)
     except CgpipeError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _one_generator(content: object, direction: Direction | None, target: str | None, notes: list[str]) -> Weights:
-    """The state dict of the generator that is asked for, without the prefixes of wrappers and of its domain."""
-    if isinstance(content, Mapping) and "Gab" in content and "Gba" in content:
-        return _state_dict(content[_one_way(direction, notes)])
-    if direction is not None:
-        notes.append(f"The file does not hold both directions: {direction} changes nothing.")
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    weights = _state_dict(content)
-    domains = sorted({key.split(".")[1] for key in weights if re.match(r"generators\.[^.]+\.", key)})
-    if not domains:
-        return weights
-    prefix = f"generators.{_one_domain(domains, target, notes)}."
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-
-
-def _state_dict(content: object) -> Weights:
-    if not isinstance(content, Mapping):
-        raise ModelError(f"holds a {type(content).__name__}, not a network's weights")
-    names = {key: _WRAPPERS.sub("", str(key)) for key in content}
-    if not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise unknown(names.values())
-    return {names[key]: value.detach() for key, value in content.items()}
-
-
-def _one_way(direction: Direction | None, notes: list[str]) -> str:
-    if direction is None:
-        raise UsageError(
-            "the file holds generators for both directions: say which one to take with --direction AtoB or "
-            "--direction BtoA (A is what trainA held); in Python, direction='AtoB' or 'BtoA'"
-        )
-    if direction not in _BOTH_WAYS:
-        raise UsageError(f"direction must be AtoB or BtoA, not {direction!r}")
-    name = _BOTH_WAYS[direction]
-    notes.append(
-        f"Of the two generators in the file, {name} was taken: it translates {direction.replace('to', ' to ')}."
-    )
-    return name
-
-
-def _one_domain(domains: list[str], target: str | None, notes: list[str]) -> str:
-    if len(domains) == 1:
-        return domains[0]
-    if target not in domains:
-        raise UsageError(f"the file holds generators that paint {', '.join(domains)}: name one of these with --to")
-    notes.append(f"Of the generators in the file, the one that paints {target} was taken.")
-    return target
-
-
 def _convert(weights: Weights, batch_statistics: bool, notes: list[str]) -> ForeignModel:
     layout = recognise(weights)
     weights = _in_our_names(weights, layout)
+    notes += layout.notes
+    if layout.own_norm:
+        return _foreign(layout, layout.settings, _build(layout, layout.settings, weights, biases=False), notes)
     _check_ends(weights, layout)
     if layout.bgr:
         _turn_to_rgb(weights, layout)
         notes.append("The original works on BGR: its first and last convolutions were turned to RGB.")
+    if layout.pixels == "0..255":
+        _turn_to_unit(weights, layout)
+        notes.append("The original works on pixels from 0 to 255: its first and last convolutions were scaled.")
     weights, about_gray = in_rgb(weights)
     notes += about_gray
     found = _norm(weights)
     norm: NormKind = "instance_affine" if found == "batch" and batch_statistics else found
     notes += _about_norm(found, weights, batch_statistics)
     settings = {**layout.settings, "ngf": _width(weights), "norm": norm}
-    generator = _build(layout, settings, weights, biases=norm != found)
+    return _foreign(layout, settings, _build(layout, settings, weights, biases=norm != found), notes)
+
+
+def _foreign(layout: Layout, settings: Mapping[str, Any], generator: Generator, notes: list[str]) -> ForeignModel:
     return ForeignModel(
         architecture=layout.architecture,
         settings=settings,
@@ -170,6 +132,15 @@ def _check_filter(key: str, value: torch.Tensor, taps: tuple[int, ...]) -> None:
 def _turn_to_rgb(weights: Weights, layout: Layout) -> None:
     for key, axis in (("stem.conv.weight", 1), ("head.weight", 0), ("head.bias", 0)):
         weights[key] = _need(weights, key, layout).flip(axis)
+
+
+def _turn_to_unit(weights: Weights, layout: Layout) -> None:
+    """Makes a network on pixels from 0 to 255 one on [-1, 1]; exact, since it pads by reflection."""
+    stem, bias = _need(weights, "stem.conv.weight", layout), _need(weights, "stem.conv.bias", layout)
+    weights["stem.conv.bias"] = (bias.double() + 127.5 * stem.double().sum((1, 2, 3))).float()
+    weights["stem.conv.weight"] = stem * 127.5
+    weights["head.weight"] = weights["head.weight"] / 127.5
+    weights["head.bias"] = weights["head.bias"] / 127.5 - 1
 
 
 def _need(weights: Weights, key: str, layout: Layout) -> torch.Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from math import isqrt
+from typing import Any, Literal
 
 import torch
 
@@ -22,14 +23,35 @@ Chain = list[tuple[str, str]]  # module paths of convolutions in order, and of t
 JUNYANZ = "pytorch-CycleGAN-and-pix2pix"
 ANCESTOR = "cycleGAN-PyTorch"
 
+Pixels = Literal["-1..1", "0..255"]
+
 # Keys that show what a file is, where that is no generator for cgpipe.
 _OTHERS: tuple[tuple[str, str], ...] = (
     (
         r"(rank_(unet|vae)|sd_(encoder|decoder|other)|(unet|vae)_lora_)",
         "an img2img-turbo model: cgpipe runs no diffusion",
     ),
+    (
+        r"(model\.diffusion_model|first_stage_model|(unet\.)?down_blocks)\.",
+        "a diffusion model, which cgpipe does not run",
+    ),
+    (
+        r"(conv_first|RRDB_trunk|model\.1\.sub|layers\.0\.residual_group)\.",
+        "an upscaler, but cgpipe's pictures keep their size",
+    ),
     (r"(model\.0\.weight|net\.0\.weight|dis_model\.|discriminators?\.)", "a discriminator: name the generator's file"),
     (r"mlp_\d+\.", "the feature network that CUT trains with: name the generator's file, *_net_G.pth"),
+    (
+        r"model1_[12]\.",
+        "the local enhancer of pix2pixHD: cgpipe runs its global generator, *_net_G.pth of the first phase",
+    ),
+    (r"head_0\.(conv|norm)_0\.", "a generator of SPADE (GauGAN), which paints label maps and not pictures"),
+    (r"(gen_[ab]\.)?(enc_(style|content)|dec)\.", "a model of MUNIT or UNIT, which needs a style beside the picture"),
+    (r"(mapping_network|style_encoder)\.", "a model of StarGAN v2, which needs a style beside the picture"),
+    (r"(down_convs|resnet_blocks|up_convs)\.", "the generator of pytorch-CartoonGAN, which cgpipe does not run yet"),
+    (r"down1\.model\.0\.", "the U-Net of PyTorch-GAN: cgpipe runs its ResNet"),
+    (r"(stylegan_decoder|synthesis|mapping)\.", "a StyleGAN network, which makes pictures out of noise"),
+    (r"features\.\d+\.(weight|0\.)", "a classifier"),
     (r"generators?(_ema)?\.", "generators of a kind that cgpipe does not know"),
 )
 
@@ -45,6 +67,9 @@ class Layout:
         modules: their module path to ours, for every layer with weights.
         filters: their keys of fixed low-pass filters, and the taps along either axis (a sixteenth of their product).
         bgr: whether the network takes and makes BGR pictures.
+        pixels: the range of the pixels that it takes and makes.
+        own_norm: the network has the norms of its project, and neither ``ngf`` nor ``norm`` is read from the tensors.
+        notes: what had to be guessed, a sentence each, for the user.
     """
 
     recognised_as: str
@@ -53,6 +78,9 @@ class Layout:
     modules: Mapping[str, str]
     filters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bgr: bool = False
+    pixels: Pixels = "-1..1"
+    own_norm: bool = False
+    notes: tuple[str, ...] = ()
 
     def their_key(self, key: str) -> str:
         """The key in their file of the tensor ``key`` in our network."""
@@ -66,10 +94,18 @@ def recognise(weights: Weights) -> Layout:
     Raises:
         ModelError: no project known here stores a generator like this.
     """
-    for pattern, read in _READERS:
-        if any(re.match(pattern, key) for key in weights):
-            return read(weights)
-    raise unknown(weights)
+    if (read := _reader(weights)) is None:
+        raise unknown(weights)
+    return read(weights)
+
+
+def is_generator(weights: Weights) -> bool:
+    """Whether a state dict looks like a generator of a known kind, whole or not."""
+    return _reader(weights) is not None
+
+
+def _reader(weights: Weights) -> Callable[[Weights], Layout] | None:
+    return next((read for pattern, read in _READERS if any(re.match(pattern, key) for key in weights)), None)
 
 
 def unknown(keys: Iterable[str]) -> ModelError:
@@ -83,30 +119,88 @@ def unknown(keys: Iterable[str]) -> ModelError:
 
 
 def _junyanz_resnet(weights: Weights) -> Layout:
-    """Also CUT's, where a filter follows each step down and precedes each step up."""
+    """Also CUT's, with a filter behind each step down and before each step up, and those that resize and convolve."""
     blocks, dropout = _blocks(weights, r"model\.(\d+)\.conv_block\.(\d+)\.weight", (5, 6))
-    down = "model.7.filt" in weights
-    first = 12 if down else 10
+    return _numbered_resnet(weights, blocks, dropout, "conv_block")
+
+
+def _pytorch_gan_resnet(weights: Weights) -> Layout:
+    blocks, dropout = _blocks(weights, r"model\.(\d+)\.block\.(\d+)\.weight", (5, 6))
+    return _numbered_resnet(weights, blocks, dropout, "block")
+
+
+def _numbered_resnet(weights: Weights, blocks: int, dropout: bool, inside: str) -> Layout:
+    """One sequence ``model``, numbered through with its paddings, norms and activations.
+
+    Args:
+        inside: what the sequence inside a residual block is called.
+    """
+    first = min(int(key.split(".")[1]) for key in weights if f".{inside}." in key)
     tail = first + blocks
-    up = f"model.{tail}.filt" in weights
+    blurred = "model.7.filt" in weights
+    each_down = 3 + blurred
+    steps = max(1, (first - 4) // each_down)
+    way, offset, each_up = _way_up(weights, tail)
 
-    def layer(index: int, inside: str = "") -> tuple[str, str]:
-        return f"model.{inside}{index}", f"model.{inside}{index + 1}"
+    def layer(index: int, path: str = "") -> tuple[str, str]:
+        return f"model.{path}{index}", f"model.{path}{index + 1}"
 
-    chain = [layer(1), layer(4), layer(7 + down)]
+    chain = [layer(1), *(layer(4 + each_down * step) for step in range(steps))]
     for index in range(first, tail):
-        chain += [layer(1, f"{index}.conv_block."), layer(5 + dropout, f"{index}.conv_block.")]
-    chain += [layer(tail + up), layer(tail + 3 + 2 * up)]
-    filters: dict[str, tuple[int, ...]] = {"model.7.filt": (1, 2, 1), "model.11.filt": (1, 2, 1)} if down else {}
-    if up:
-        filters |= {f"model.{tail}.filt": (1, 3, 3, 1), f"model.{tail + 4}.filt": (1, 3, 3, 1)}
-    antialias: Antialias = down if down == up else "down" if down else "up"
+        chain += [layer(1, f"{index}.{inside}."), layer(5 + dropout, f"{index}.{inside}.")]
+    chain += [layer(tail + each_up * step + offset) for step in range(steps)]
+    filters: dict[str, tuple[int, ...]] = {}
+    if blurred:
+        filters |= {f"model.{7 + 4 * step}.filt": (1, 2, 1) for step in range(steps)}
+    if way == "filter":
+        filters |= {f"model.{tail + 4 * step}.filt": (1, 3, 3, 1) for step in range(steps)}
+    up = way == "filter"
+    antialias: Antialias = blurred if blurred == up else "down" if blurred else "up"
+    settings, said, notes = _UPSAMPLING[way]
     return Layout(
-        recognised_as="ResNet of CUT" if antialias else f"ResNet of {JUNYANZ}",
-        **_resnet(blocks, dropout, antialias),
-        modules=_resnet_modules(chain, f"model.{tail + 7 + 2 * up}"),
+        recognised_as=_numbered_name(inside, steps, bool(antialias)) + said,
+        **_resnet(blocks, dropout, antialias, {**settings, **({"steps": steps} if steps != 2 else {})}),
+        modules=_resnet_modules(chain, f"model.{tail + each_up * steps + 1}", steps),
         filters=filters,
+        notes=notes,
     )
+
+
+def _way_up(weights: Weights, tail: int) -> tuple[str, int, int]:
+    """How a numbered ResNet goes up, at which place of a step its convolution is, and how many places a step has."""
+    if f"model.{tail}.filt" in weights:
+        return "filter", 1, 4
+    if f"model.{tail}.weight" not in weights:
+        if f"model.{tail + 1}.weight" in weights:
+            return "resize", 1, 4
+        if f"model.{tail + 2}.weight" in weights:
+            return "resize and reflect", 2, 5
+    return "transposed", 0, 3
+
+
+# By the way up: settings, what is added to the name, and what is told.
+_UPSAMPLING: Mapping[str, tuple[Mapping[str, Any], str, tuple[str, ...]]] = {
+    "transposed": ({}, "", ()),
+    "filter": ({}, "", ()),
+    "resize": (
+        {"upsample": "nearest"},
+        ", resizing and convolving",
+        ("The file does not say how it resizes: by the nearest pixel, as PyTorch-GAN does, is taken.",),
+    ),
+    "resize and reflect": (
+        {"upsample": "bilinear", "up_edges": "reflect"},
+        ", resizing and convolving",
+        ("The file does not say how it resizes: bilinear, as most such variants do, is taken.",),
+    ),
+}
+
+
+def _numbered_name(inside: str, steps: int, filtered: bool) -> str:
+    if inside == "block":
+        return "ResNet of PyTorch-GAN"
+    if filtered:
+        return "ResNet of CUT"
+    return "global generator of pix2pixHD" if steps == 4 else f"ResNet of {JUNYANZ}"
 
 
 def _ancestor_resnet(weights: Weights) -> Layout:
@@ -184,28 +278,117 @@ def _blocks(weights: Weights, pattern: str, second: tuple[int, int]) -> tuple[in
     return len({match[1] for match in found}), place == second[1]
 
 
-def _resnet(blocks: int, dropout: bool, antialias: Antialias = False) -> dict[str, Any]:
-    settings = {"dropout": dropout}
+def _resnet(
+    blocks: int, dropout: bool, antialias: Antialias = False, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The architecture's name, and its settings; ``more`` are those of rarer kinds."""
+    settings = {"dropout": dropout, **(more or {})}
     if blocks in (6, 9) and isinstance(antialias, bool):
         name = f"resnet_{blocks}blocks" + ("_antialias" if antialias else "")
         return {"architecture": name, "settings": settings}
     return {"architecture": "resnet", "settings": {"blocks": blocks, "antialias": antialias, **settings}}
 
 
-def _resnet_modules(chain: Chain, head: str) -> dict[str, str]:
-    blocks = (len(chain) - 5) // 2
+def _resnet_modules(chain: Chain, head: str, steps: int = 2) -> dict[str, str]:
+    blocks = (len(chain) - 1 - 2 * steps) // 2
     inside = [f"blocks.{index}.{{}}{place}" for index in range(blocks) for place in (1, 2)]
-    ours = ["stem.{}", "down.0.{}", "down.1.{}", *inside, "up.0.{}", "up.1.{}"]
+    down, up = ([f"{way}.{step}.{{}}" for step in range(steps)] for way in ("down", "up"))
+    ours = ["stem.{}", *down, *inside, *up]
     modules = {head: "head"}
     for (conv, norm), name in zip(chain, ours, strict=True):
         modules |= {conv: name.format("conv"), norm: name.format("norm")}
     return modules
 
 
-# Which key shows which layout.
+def _fast_neural_style(weights: Weights) -> Layout:
+    blocks = len({key.split(".")[0] for key in weights if re.match(r"res\d+\.", key)})
+    chain = [(f"conv{number}.conv2d", f"in{number}") for number in (1, 2, 3)]
+    for block in range(1, blocks + 1):
+        chain += [(f"res{block}.conv{place}.conv2d", f"res{block}.in{place}") for place in (1, 2)]
+    chain += [("deconv1.conv2d", "in4"), ("deconv2.conv2d", "in5")]
+    edges = {"down_edges": "reflect", "up_edges": "reflect"}
+    settings = {"blocks": blocks, "kernel": 9, **edges, "upsample": "nearest", "output": "linear"}
+    return Layout(
+        recognised_as="transformer network of fast neural style (pytorch/examples)",
+        architecture="resnet",
+        settings=settings,
+        modules=_resnet_modules(chain, "deconv3.conv2d"),
+        pixels="0..255",
+    )
+
+
+def _ugatit(weights: Weights) -> Layout:
+    ngf = _side(weights, "DownBlock.1.weight", 0)
+    inputs = _side(weights, "FC.0.weight", 1)
+    light = inputs == 4 * ngf
+    settings = {
+        "blocks": len({key.split(".")[0] for key in weights if key.startswith("UpBlock1_")}),
+        "ngf": ngf,
+        "size": None if light else 4 * isqrt(inputs // max(1, 4 * ngf)),
+    }
+    return _as_named("U-GAT-IT" + (", light" if light else ""), "ugatit", settings, weights)
+
+
+def _animegan2(weights: Weights) -> Layout:
+    return _as_named("AnimeGANv2 (animegan2-pytorch)", "animegan2", {}, weights)
+
+
+def _white_box(weights: Weights) -> Layout:
+    """As White-box-Cartoonization-PyTorch numbers it."""
+    blocks = len({key.split(".")[1] for key in weights if key.startswith("res_blocks.")})
+    modules = {"initial_down.0": "stem", "up1.0": "middle", "last.0": "last", "last.2": "head"}
+    for theirs, ours in (("down1", "down.0"), ("down2", "down.1"), ("up2", "up")):
+        modules |= {f"{theirs}.0": f"{ours}.conv1", f"{theirs}.2": f"{ours}.conv2"}
+    for block in range(blocks):
+        modules |= {f"res_blocks.{block}.block.{2 * place}": f"blocks.{block}.conv{place + 1}" for place in (0, 1)}
+    settings = {"blocks": blocks, "ngf": _side(weights, "initial_down.0.weight", 0)}
+    return _cartoon("White-box-Cartoonization-PyTorch", settings, modules)
+
+
+def _white_box_wbc(weights: Weights) -> Layout:
+    """As traiNNer numbers it, whose pixels nothing limits."""
+    blocks = len({key.split(".")[0] for key in weights if key.startswith("block_")})
+    names = ("down.0.conv1", "down.0.conv2", "down.1.conv1", "down.1.conv2", "middle", "up.conv1", "up.conv2", "last")
+    modules = {"conv": "stem", **{f"conv_{number}": name for number, name in enumerate((*names, "head"), 1)}}
+    for block in range(blocks):
+        modules |= {f"block_{block}.conv{place}": f"blocks.{block}.conv{place}" for place in (1, 2)}
+    settings = {"blocks": blocks, "ngf": _side(weights, "conv.weight", 0), "output": "linear"}
+    return _cartoon("traiNNer", settings, modules)
+
+
+def _cartoon(project: str, settings: Mapping[str, Any], modules: Mapping[str, str]) -> Layout:
+    name = f"generator of white-box cartoonisation ({project})"
+    return Layout(recognised_as=name, architecture="whitebox", settings=settings, modules=modules, own_norm=True)
+
+
+def _as_named(name: str, architecture: str, settings: Mapping[str, Any], weights: Weights) -> Layout:
+    """A network whose modules bear their names from the project."""
+    modules = {module: module for module in (key.rpartition(".")[0] for key in weights)}
+    return Layout(
+        recognised_as=f"generator of {name}",
+        architecture=architecture,
+        settings=settings,
+        modules=modules,
+        own_norm=True,
+    )
+
+
+def _side(weights: Weights, key: str, axis: int) -> int:
+    if key not in weights or weights[key].ndim <= axis:
+        raise ModelError(f"holds a network like one that cgpipe knows, but tensor {key} is missing or of another kind")
+    return weights[key].shape[axis]
+
+
+# Which key shows which layout; the first that fits.
 _READERS: tuple[tuple[str, Callable[[Weights], Layout]], ...] = (
     (r"res_model\.", _ancestor_resnet),
-    (r"(unet_model|model)\.model\.", _unet),
-    (r"model\.\d+\.block\.", _mmgeneration_resnet),
+    (r"(unet_model|model)\.model\.1\.model\.", _unet),
+    (r"model\.\d+\.block\.\d+\.conv\.", _mmgeneration_resnet),
+    (r"model\.\d+\.block\.", _pytorch_gan_resnet),
     (r"model\.\d+\.conv_block\.", _junyanz_resnet),
+    (r"deconv1\.conv2d\.", _fast_neural_style),
+    (r"UpBlock1_1\.", _ugatit),
+    (r"block_a\.0\.1\.", _animegan2),
+    (r"initial_down\.0\.", _white_box),
+    (r"block_0\.conv1\.", _white_box_wbc),
 )

@@ -11,11 +11,12 @@ import torch
 
 from cgpipe.errors import UsageError
 from cgpipe.models.card import UNKNOWN, ModelCard
-from cgpipe.models.foreign import Direction, read_foreign
+from cgpipe.models.foreign import read_foreign
 from cgpipe.models.header import is_ours
 from cgpipe.models.model_file import Model, load_model, save_model
 from cgpipe.models.zoo import Entry, user_models_folder
 from cgpipe.networks import Generator
+from cgpipe.options import Direction
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -26,6 +27,7 @@ def load_any(
     source: str | None = None,
     target: str | None = None,
     direction: Direction | None = None,
+    generator: str | None = None,
     batch_statistics: bool = False,
 ) -> Model:
     """A model from a file of ours or of another project, told apart by what is in it.
@@ -35,6 +37,7 @@ def load_any(
         source: the domain that goes in, for a foreign file, which does not say.
         target: the domain that comes out, likewise.
         direction: which generator to take from a foreign file that holds both.
+        generator: the name, in the file, of the one to take from a foreign file with several.
         batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
 
     Raises:
@@ -45,7 +48,9 @@ def load_any(
     file = Path(fspath(path))
     if is_ours(file):
         return load_model(file)
-    foreign = read_foreign(file, direction=direction, target=target, batch_statistics=batch_statistics)
+    foreign = read_foreign(
+        file, direction=direction, target=target, generator=generator, batch_statistics=batch_statistics
+    )
     card = ModelCard(
         architecture=foreign.architecture,
         settings=foreign.settings,
@@ -67,6 +72,7 @@ def import_model(
     target: str | None = None,
     name: str | None = None,
     direction: Direction | None = None,
+    generator: str | None = None,
     batch_statistics: bool = False,
     overwrite: bool = False,
 ) -> Entry:
@@ -78,6 +84,7 @@ def import_model(
         target: the domain that comes out, likewise.
         name: what to call it; by default ``<source>2<target>``, the name that ``--to`` prefers.
         direction: which generator to take from a foreign file that holds both.
+        generator: the name, in the file, of the one to take from a foreign file with several.
         batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
         overwrite: put it in the place of a model of that name.
 
@@ -85,7 +92,14 @@ def import_model(
         UsageError: a domain is missing, or the name is ill-formed or taken.
         ModelError: the file or a domain's name cannot be used, or the user's folder cannot be written.
     """
-    model = load_any(path, source=source, target=target, direction=direction, batch_statistics=batch_statistics)
+    model = load_any(
+        path,
+        source=source,
+        target=target,
+        direction=direction,
+        generator=generator,
+        batch_statistics=batch_statistics,
+    )
     card = replace(model.card, source=source or model.card.source, target=target or model.card.target)
     if UNKNOWN in (card.source, card.target):
         raise UsageError(f"{Path(path)} does not say what it translates: name both domains with --from and --to")

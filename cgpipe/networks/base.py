@@ -17,6 +17,9 @@ class Generator(nn.Module):
     least_side: int = 1
     """Below it a layer has too few pixels: to pad by reflection, or to normalise by their own mean and deviation."""
 
+    fixed_size: tuple[int, int] | None = None
+    """Height and width for which it was made, where it was made for one size alone: others are fitted into that."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 

@@ -8,8 +8,10 @@ from inspect import signature
 from typing import Any
 
 from cgpipe.networks.base import Generator
+from cgpipe.networks.cartoon import AnimeGenerator, WhiteBoxGenerator
 from cgpipe.networks.compact import CompactGenerator
 from cgpipe.networks.resnet import ResNetGenerator
+from cgpipe.networks.ugatit import UGATITGenerator
 from cgpipe.networks.unet import UNetGenerator
 
 GENERATORS: Mapping[str, Callable[..., Generator]] = {
@@ -26,21 +28,29 @@ GENERATORS: Mapping[str, Callable[..., Generator]] = {
     "unet_256": partial(UNetGenerator, levels=8),
 }
 
+FOREIGN: Mapping[str, Callable[..., Generator]] = {
+    "ugatit": UGATITGenerator,
+    "animegan2": AnimeGenerator,
+    "whitebox": WhiteBoxGenerator,
+}
+"""Generators of other projects: their files are run, but none is trained here."""
+
 
 def build_generator(architecture: str, **settings: Any) -> Generator:
     """A generator with fresh weights.
 
     Args:
-        architecture: a name in :data:`GENERATORS`.
+        architecture: a name in :data:`GENERATORS` or :data:`FOREIGN`.
         settings: keyword arguments of that architecture that differ from its defaults, such as ``ngf`` or ``norm``.
 
     Raises:
         ValueError: the name is unknown, or the architecture has no such setting or value.
     """
-    if architecture not in GENERATORS:
+    known = {**GENERATORS, **FOREIGN}
+    if architecture not in known:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(GENERATORS)}")
     try:
-        return GENERATORS[architecture](**settings)
+        return known[architecture](**settings)
     except TypeError as error:
         raise ValueError(f"architecture {architecture!r}: {error}") from error
 
@@ -53,5 +63,5 @@ def all_settings(architecture: str, settings: Mapping[str, Any]) -> dict[str, An
 
 def settings_in_force(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of a generator with its value, those that nobody named included."""
-    parameters = signature(GENERATORS[architecture]).parameters
+    parameters = signature({**GENERATORS, **FOREIGN}[architecture]).parameters
     return {name: parameter.default for name, parameter in parameters.items()} | dict(settings)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Collection
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from cgpipe.networks.base import Generator
 from cgpipe.networks.norm import NormKind, make_norm, needs_bias
 
 Antialias = bool | Literal["down", "up"]
+Upsample = Literal["transposed", "nearest", "bilinear"]
+Edges = Literal["zeros", "reflect"]
 
 
 class ResidualBlock(nn.Module):
@@ -49,24 +52,27 @@ class BlurDown(nn.Module):
 
 
 class ResNetGenerator(Generator):
-    """Two steps down, residual blocks at a quarter of the sides, two steps up; sides are multiples of 4.
+    """Steps down, residual blocks, and as many steps up; sides are multiples of 2 for each step.
 
     Args:
         blocks: residual blocks: 9 for pictures of 256 pixels and more, 6 for 128 in the paper.
-        ngf: channels at full size; there are four times as many in the blocks.
+        ngf: channels at full size; they double with every step.
         norm: normalisation after every convolution but the last.
         dropout: 0.5 between the two convolutions of each block, while training.
         antialias: low-pass filters where the sides change, as in CUT (arXiv 2007.15651): both ways (True), or only on
             the way "down" or "up".
         in_channels: of the picture that comes in.
         out_channels: of the picture that goes out.
+        steps: down, and up: 2 in CycleGAN, 4 in pix2pixHD (arXiv 1711.11585).
+        upsample: how the sides are doubled: by transposed convolutions, or by resizing and a convolution.
+        down_edges: padding of the convolutions on the way down.
+        up_edges: padding of the convolutions on the way up, where they are not transposed.
+        kernel: side of the first and the last convolution.
+        output: what limits the pixels; ``linear`` leaves that to who takes them.
 
     Raises:
         ValueError: a setting has a value that makes no network.
     """
-
-    multiple = 4
-    least_side = 8
 
     def __init__(
         self,
@@ -78,22 +84,40 @@ class ResNetGenerator(Generator):
         antialias: Antialias = False,
         in_channels: int = 3,
         out_channels: int = 3,
+        steps: int = 2,
+        upsample: Upsample = "transposed",
+        down_edges: Edges = "zeros",
+        up_edges: Edges = "zeros",
+        kernel: int = 7,
+        output: Literal["tanh", "linear"] = "tanh",
     ) -> None:
         super().__init__()
-        if antialias not in (False, True, "down", "up"):
-            raise ValueError(f"antialias must be False, True, 'down' or 'up', not {antialias!r}")
-        smooth_down, smooth_up = antialias in (True, "down"), antialias in (True, "up")
-        self.stem = _stage(_reflected(in_channels, ngf, bias=needs_bias(norm)), norm)
-        self.down = nn.Sequential(*(_down(width * ngf, norm, smooth=smooth_down) for width in (1, 2)))
-        self.blocks = nn.Sequential(*(ResidualBlock(4 * ngf, norm, dropout=dropout) for _ in range(blocks)))
-        self.up = nn.Sequential(*(_up(width * ngf, norm, smooth=smooth_up) for width in (4, 2)))
-        self.head = _reflected(ngf, out_channels, bias=True)
+        _check("antialias", antialias, (False, True, "down", "up"))
+        _check("upsample", upsample, get_args(Upsample))
+        _check("down_edges", down_edges, get_args(Edges))
+        _check("up_edges", up_edges, get_args(Edges))
+        _check("output", output, ("tanh", "linear"))
+        _check("steps", steps, range(1, 7))
+        _check("kernel", kernel, (3, 5, 7, 9))
+        self.multiple = 2**steps
+        self.least_side = 2 * self.multiple
+        self.output = output
+        smooth = antialias in (True, "down")
+        # CUT spreads the pixels by the filter [1, 3, 3, 1] with the edge repeated: that is bilinear interpolation.
+        spread: Upsample = "bilinear" if antialias in (True, "up") else upsample
+        widths = [2**step * ngf for step in range(steps + 1)]
+        self.stem = _stage(_reflected(in_channels, ngf, kernel, bias=needs_bias(norm)), norm)
+        self.down = nn.Sequential(*(_down(width, norm, down_edges, smooth=smooth) for width in widths[:-1]))
+        self.blocks = nn.Sequential(*(ResidualBlock(widths[-1], norm, dropout=dropout) for _ in range(blocks)))
+        self.up = nn.Sequential(*(_up(width, norm, up_edges, spread) for width in reversed(widths[1:])))
+        self.head = _reflected(ngf, out_channels, kernel, bias=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.head(self.up(self.blocks(self.down(self.stem(x))))))
+        y: torch.Tensor = self.head(self.up(self.blocks(self.down(self.stem(x)))))
+        return torch.tanh(y) if self.output == "tanh" else y
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The pixels, both steps down, and the first and the middle block, which are the layers of CUT."""
+        """The pixels, all steps down, and the first and the middle block, which are the layers of CUT."""
         y, features = self.stem(x), [x]
         for layer in self.down:
             y = layer(y)
@@ -106,8 +130,13 @@ class ResNetGenerator(Generator):
         return features
 
 
-def _reflected(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 7, padding=3, padding_mode="reflect", bias=bias)
+def _check(name: str, value: object, known: Collection[object]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
+
+
+def _reflected(inputs: int, outputs: int, kernel: int, *, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
 
 
 def _stage(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind) -> nn.Sequential:
@@ -115,20 +144,20 @@ def _stage(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormKind) -> nn.Sequentia
     return nn.Sequential(OrderedDict(conv=conv, norm=make_norm(norm, conv.out_channels), relu=relu))
 
 
-def _down(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
+def _down(inputs: int, norm: NormKind, edges: Edges, *, smooth: bool) -> nn.Sequential:
     outputs, bias = 2 * inputs, needs_bias(norm)
-    if not smooth:
-        return _stage(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=bias), norm)
-    stage = _stage(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
-    stage.add_module("blur", BlurDown(outputs))
+    stride = 1 if smooth else 2
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode=edges, bias=bias)
+    stage = _stage(conv, norm)
+    if smooth:
+        stage.add_module("blur", BlurDown(outputs))
     return stage
 
 
-def _up(inputs: int, norm: NormKind, *, smooth: bool) -> nn.Sequential:
+def _up(inputs: int, norm: NormKind, edges: Edges, upsample: Upsample) -> nn.Sequential:
     outputs, bias = inputs // 2, needs_bias(norm)
-    if not smooth:
+    if upsample == "transposed":
         return _stage(nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=bias), norm)
-    stage = _stage(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), norm)
-    # CUT spreads the pixels by the filter [1, 3, 3, 1] with the edge repeated: that is bilinear interpolation.
-    spread = nn.Upsample(scale_factor=2, mode="bilinear")
+    stage = _stage(nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode=edges, bias=bias), norm)
+    spread = nn.Upsample(scale_factor=2, mode=upsample)
     return nn.Sequential(OrderedDict([("spread", spread), *stage.named_children()]))
