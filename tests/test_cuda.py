@@ -115,8 +115,8 @@ def test_a_fused_generator_gives_what_torch_gives(name: str, dtype: torch.dtype)
     assert (result - expected).abs().mean() < tolerance
 
 
-@pytest.mark.parametrize("size", [(1, 16, 4, 4), (1, 64, 200, 300), (3, 96, 31, 33), (2, 256, 64, 64), (1, 3, 9, 9)])
-@pytest.mark.parametrize("pad", [0, 1, 3])
+@pytest.mark.parametrize("size", [(1, 64, 200, 300), (3, 96, 31, 33), (1, 3, 9, 9)])
+@pytest.mark.parametrize("pad", [0, 3])
 @torch.inference_mode()
 def test_kernels_agree_with_torch(size: tuple[int, ...], pad: int) -> None:
     x = (torch.randn(size, device="cuda") * 3 + 20).half().contiguous(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ MAX_VALUES = 2**31
 """Of a map: places are counted in 32 bits."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "chunk_pixels", "chunks"])
 def _sum_chunks(x, sums, pixels, channels, chunk_pixels, chunks, block: tl.constexpr, lanes: tl.constexpr):
     """Sums and squares of each channel over a chunk of a map, less the channel's first value, for accuracy."""
     n, chunk = tl.program_id(0), tl.program_id(1)
@@ -41,7 +41,7 @@ def _sum_chunks(x, sums, pixels, channels, chunk_pixels, chunks, block: tl.const
     tl.store(place + channels, squares, mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "chunks", "eps", "slope"])
 def _apply(
     x,
     out,
@@ -165,6 +165,6 @@ def between_convolutions(
         added=residual is not None,
         block=block,
         lanes=lanes,
-        most_chunks=triton.next_power_of_2(chunks),
+        most_chunks=MAX_CHUNKS,
     )
     return out

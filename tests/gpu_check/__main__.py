@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 LIMITS = {
     "machine": 30,
-    "tests": 45,
+    "tests": 60,
     "one": 45,
     "resnet": 40,
     "folder": 60,
@@ -42,7 +42,7 @@ def main() -> None:
     began = time.monotonic()
     report: dict[str, Any] = {}
     for part in chosen.only.split(","):
-        left = chosen.seconds - (time.monotonic() - began)
+        left = 3600.0 if chosen.dry_run else chosen.seconds - (time.monotonic() - began)
         if left < 5:
             report[part] = {"rows": [], "error": "no time was left"}
             continue
