@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from cgpipe.engine.fusion import Between, fuse
+from cgpipe.engine.fusion import Between, fuse, fused_where_possible
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.norm import InstanceNorm
 
@@ -23,6 +23,9 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet_9blocks", {"ngf": 8, "dropout": True}),
     "resnet, antialias": ("resnet_6blocks_antialias", {"ngf": 8}),
     "resnet, batch": ("resnet_6blocks", {"ngf": 8, "norm": "batch"}),
+    "ugatit": ("ugatit", {"ngf": 8, "size": None}),
+    "animegan2": ("animegan2", {}),
+    "whitebox": ("whitebox", {}),
     "unet": ("unet_128", {"ngf": 8, "dropout": True}),
 }
 
@@ -96,3 +99,13 @@ def test_the_kernels_agree_with_torch_in_tritons_interpreter() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "agree"
+
+
+class Branching(Generator):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.mean() > 0 else -x
+
+
+def test_what_cannot_be_traced_stays_as_it_is() -> None:
+    generator = Branching()
+    assert fused_where_possible(generator) is generator

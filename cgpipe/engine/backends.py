@@ -13,7 +13,7 @@ import torch
 from cgpipe.engine.autotune import cast
 from cgpipe.engine.compiling import can_compile, compiled_or_eager, keep_compiled
 from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
-from cgpipe.engine.fusion import can_fuse, fuse
+from cgpipe.engine.fusion import can_fuse, fused_where_possible
 from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
 from cgpipe.options import Engine
@@ -24,7 +24,7 @@ it at once; one call uses as many threads as torch had in the thread that prepar
 
 
 def _eager(generator: Generator) -> Run:
-    return fuse(generator) if can_fuse(_device_of(generator)) else generator
+    return fused_where_possible(generator) if can_fuse(_device_of(generator)) else generator
 
 
 def _compile(generator: Generator) -> Run:

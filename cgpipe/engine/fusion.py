@@ -106,6 +106,14 @@ def fuse(generator: Generator) -> nn.Module:
     return _Fusion(generator).graph_module
 
 
+def fused_where_possible(generator: Generator) -> nn.Module:
+    """:func:`fuse`, or ``generator`` itself where its way through the layers depends on what it sees."""
+    try:
+        return fuse(generator)
+    except (fx.proxy.TraceError, TypeError):
+        return generator
+
+
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, InstanceNorm) or super().is_leaf_module(m, module_qualified_name)
