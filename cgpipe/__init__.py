@@ -21,12 +21,17 @@ if TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
+    from cgpipe.evaluation.evaluate import evaluate
     from cgpipe.jobs.folder import translate_folder
     from cgpipe.jobs.report import FileResult, FolderReport
     from cgpipe.jobs.video import VideoReport, translate_video
+    from cgpipe.jobs.videos import VideosReport, translate_videos
     from cgpipe.media.frames import Batch, Failed, Frame
     from cgpipe.media.video import VideoSink, VideoSource
     from cgpipe.models import Model, ModelCard, find_model, list_models, load_any, load_model, save_model
+    from cgpipe.options import Cut, Encoding, Hardware, Look, ModelChoice, Work
+    from cgpipe.training.distill import distill
+    from cgpipe.training.trainer import train
 
 __version__ = "0.1.0"
 
@@ -43,27 +48,37 @@ _HOMES = {
         "TrainingError",
         "UsageError",
     ),
+    "evaluation.evaluate": ("evaluate",),
     "jobs.folder": ("translate_folder",),
     "jobs.report": ("FileResult", "FolderReport"),
     "jobs.video": ("VideoReport", "translate_video"),
-    "media.frames": ("Batch", "Frame", "Failed"),
+    "jobs.videos": ("VideosReport", "translate_videos"),
+    "media.frames": ("Batch", "Failed", "Frame"),
     "media.video": ("VideoSink", "VideoSource"),
     "models": ("Model", "ModelCard", "find_model", "list_models", "load_any", "load_model", "save_model"),
+    "options": ("Cut", "Encoding", "Hardware", "Look", "ModelChoice", "Work"),
+    "training.distill": ("distill",),
+    "training.trainer": ("train",),
 }
 
 __all__ = [
     "Batch",
     "CgpipeError",
     "CgpipeWarning",
+    "Cut",
     "DataError",
+    "Encoding",
     "Failed",
     "FileResult",
     "FolderReport",
     "Frame",
+    "Hardware",
+    "Look",
     "MediaError",
     "MissingDependencyError",
     "Model",
     "ModelCard",
+    "ModelChoice",
     "ModelError",
     "ModelNotFoundError",
     "TrainingError",
@@ -72,14 +87,20 @@ __all__ = [
     "VideoReport",
     "VideoSink",
     "VideoSource",
+    "VideosReport",
+    "Work",
     "__version__",
+    "distill",
+    "evaluate",
     "find_model",
     "list_models",
     "load_any",
     "load_model",
     "save_model",
+    "train",
     "translate_folder",
     "translate_video",
+    "translate_videos",
 ]
 
 

@@ -53,3 +53,14 @@ class TrainingError(CgpipeError):
 
 class CgpipeWarning(UserWarning):
     """Something that does not stop the work but that the user should know."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in words for the user, whatever was raised."""
+    if isinstance(error, CgpipeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import secrets
-import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -182,6 +181,17 @@ def remove_stale(folder: PathLike) -> int:
     return removed
 
 
+def create_locked(path: Path) -> int:
+    """Creates a file of cgpipe's own, open for appending and locked, so that nobody takes it over.
+
+    Raises:
+        OSError: it is there already, or cannot be created.
+    """
+    while (file := _hold(path, os.O_CREAT | os.O_EXCL | os.O_APPEND)) is None:
+        pass  # A sweep took it away before it was locked.
+    return file
+
+
 def take_over(path: Path) -> int | None:
     """Opens a file of cgpipe's own that belongs to nobody any more, locked; None if it may be in use, or is gone.
 
@@ -229,15 +239,3 @@ def _is_at(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def is_current(source: PathLike, output: PathLike) -> bool:
-    """Whether ``output`` is a file with something in it, written no earlier than ``source`` was last changed.
-
-    Nothing is said about how it was made: whether model and settings are the same is the caller's question.
-    """
-    try:
-        made, wanted = os.stat(output), os.stat(source)
-    except OSError:
-        return False
-    return stat.S_ISREG(made.st_mode) and made.st_size > 0 and made.st_mtime_ns >= wanted.st_mtime_ns

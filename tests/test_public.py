@@ -11,9 +11,10 @@ import cgpipe
 from cgpipe.cli import COMMANDS
 
 PUBLIC = """
-    Batch CgpipeError CgpipeWarning DataError Failed FileResult FolderReport Frame MediaError MissingDependencyError
-    Model ModelCard ModelError ModelNotFoundError TrainingError Translator UsageError VideoReport VideoSink VideoSource
-    __version__ find_model list_models load_any load_model save_model translate_folder translate_video
+    Batch CgpipeError CgpipeWarning Cut DataError Encoding Failed FileResult FolderReport Frame Hardware Look
+    MediaError MissingDependencyError Model ModelCard ModelChoice ModelError ModelNotFoundError TrainingError
+    Translator UsageError VideoReport VideoSink VideoSource VideosReport Work __version__ distill evaluate
+    find_model list_models load_any load_model save_model train translate_folder translate_video translate_videos
 """
 
 
@@ -21,6 +22,7 @@ def test_the_public_names_are_these() -> None:
     """Who adds or removes one does it on purpose: it is a promise to users."""
     assert cgpipe.__all__ == sorted(cgpipe.__all__) == PUBLIC.split()
     assert dir(cgpipe) == cgpipe.__all__
+    assert {name for names in cgpipe._HOMES.values() for name in names} | {"__version__"} == set(cgpipe.__all__)
 
 
 @pytest.mark.parametrize("name", PUBLIC.split())

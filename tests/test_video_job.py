@@ -64,7 +64,7 @@ def test_only_the_look_changes(clip: Path, tmp_path: Path) -> None:
 
 def test_frames_are_those_that_the_translator_makes(clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.mkv"
-    cgpipe.translate_video(clip, output, to="zebra", video={"codec": "ffv1"})
+    cgpipe.translate_video(clip, output, to="zebra", codec="ffv1")
     translate = cgpipe.Translator.find("zebra")
     expected = np.stack([translate(frame.pixels) for frame in cgpipe.VideoSource(clip)]).astype(int)
     # Lossless but for the way to YUV with half the colour resolution, or not, and back.
@@ -75,14 +75,14 @@ def test_frames_are_those_that_the_translator_makes(clip: Path, tmp_path: Path) 
 def test_batches_change_nothing(clip: Path, tmp_path: Path, batch_size: int) -> None:
     one, many = tmp_path / "one.mp4", tmp_path / "many.mp4"
     cgpipe.translate_video(clip, one, to="zebra", precision="fp32")
-    cgpipe.translate_video(clip, many, to="zebra", precision="fp32", video={"batch_size": batch_size})
+    cgpipe.translate_video(clip, many, to="zebra", precision="fp32", batch_size=batch_size)
     assert times_of(one) == times_of(many)
     assert np.abs(pictures_of(one) - pictures_of(many)).mean() < 1
 
 
 def test_original_and_translation_side_by_side(clip: Path, tmp_path: Path) -> None:
     output = tmp_path / "both.mp4"
-    cgpipe.translate_video(clip, output, to="zebra", video={"side_by_side": True, "crf": 1})
+    cgpipe.translate_video(clip, output, to="zebra", side_by_side=True, crf=1)
     both, original = pictures_of(output), pictures_of(clip)
     width = original.shape[2]
     assert both.shape == (20, original.shape[1], 2 * width, 3)
@@ -105,7 +105,7 @@ def test_a_second_run_skips_what_is_current(clip: Path, tmp_path: Path) -> None:
     assert not cgpipe.translate_video(clip, output, to="zebra").skipped
     assert cgpipe.translate_video(clip, output, to="zebra").skipped
     assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5).skipped
-    assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5, video={"overwrite": True}).skipped
+    assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5, overwrite=True).skipped
     os.utime(clip)
     assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5).skipped
 
@@ -153,7 +153,7 @@ def test_several_videos_go_into_a_folder_and_one_that_fails_stops_nothing(tmp_pa
     (tmp_path / "in" / "c.mp4").write_text("I am no video")
     result = run(tmp_path / "in", "-o", tmp_path / "out", "--to", "zebra", "--json", tmp_path / "r.json")
     assert result.exit_code == 3
-    made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file())
+    made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("[!.]*") if p.is_file())
     assert made == ["a.mp4", "sub/b.mkv"]
     report = json.loads((tmp_path / "r.json").read_text())
     assert [Path(failure["input"]).name for failure in report["failures"]] == ["c.mp4"]
@@ -236,7 +236,7 @@ def test_pictures_of_a_clip_match_its_source() -> None:
 
 MEASURE = """
 import resource, sys, cgpipe
-report = cgpipe.translate_video(sys.argv[1], sys.argv[2], to="zebra", device="cpu", video={"preset": "ultrafast"})
+report = cgpipe.translate_video(sys.argv[1], sys.argv[2], to="zebra", device="cpu", preset="ultrafast")
 print(report.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

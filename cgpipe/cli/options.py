@@ -185,6 +185,18 @@ speed_options = together(
 """``size``, ``strength`` and ``mask``; ``batch_size``, ``workers`` and ``prefetch``; ``device``, ``precision``; and
 ``engine``, ``compile`` and ``torchscript`` for :func:`engine_of`."""
 
+work_options = together(
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Translate again what is done and current, and replace files that cgpipe did not make.",
+    ),
+    click.option(
+        "--checksum", is_flag=True, help="Compare the content of inputs, not their size and time, to see changes."
+    ),
+)
+"""``overwrite`` and ``checksum``: what is done again."""
+
 report_option = click.option(
     "--json",
     "report_file",

@@ -18,6 +18,7 @@ from cgpipe.cli.options import (
     model_options,
     report_option,
     speed_options,
+    work_options,
 )
 from cgpipe.cli.terminal import describe, say
 
@@ -33,7 +34,7 @@ from cgpipe.cli.terminal import describe, say
     "tenth of the smallest.",
 )
 @click.option("--quality", type=click.IntRange(1, 100), help="Quality of JPEG and WebP.  [default: 95]")
-@click.option("--overwrite", is_flag=True, help="Translate again what is done and current.")
+@work_options
 @click.option("--recursive/--no-recursive", default=True, help="Go into sub-folders.")
 @speed_options
 @report_option

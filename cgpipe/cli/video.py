@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import click
 
@@ -19,11 +19,9 @@ from cgpipe.cli.options import (
     model_options,
     report_option,
     speed_options,
+    work_options,
 )
 from cgpipe.cli.terminal import describe, say
-
-if TYPE_CHECKING:
-    from cgpipe.jobs.video import VideoOptions
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -57,7 +55,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.option("--side-by-side", is_flag=True, help="Original and translation in one picture.")
 @click.option("--audio/--no-audio", default=True, help="Keep sound.")
 @click.option("--hwaccel", metavar="DEVICE", help="Decode on a device: cuda, vaapi, videotoolbox and so on.")
-@click.option("--overwrite", is_flag=True, help="Translate again what is done and current.")
+@work_options
 @speed_options
 @report_option
 @loudness_options
@@ -78,14 +76,10 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
 
     imports = time.perf_counter() - BEGAN
 
-    which = ("to", "source", "model", "direction", "batch_statistics")
-    model: dict[str, Any] = {name: options.pop(name) for name in which}
-    translator: dict[str, Any] = {name: options.pop(name) for name in ("size", "strength", "device", "precision")}
-    translator["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
-    options["threads"] = options.pop("workers")  # One clip is one stream: threads of its decoder do the work.
+    options["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
     with CountingBar("frame") as bar:
         told: dict[str, Any] = {"on_start": bar.start, "on_frames": bar.advance, "on_failure": bar.write}
-        reports = translate_videos(inputs, output, video=cast("VideoOptions", options), **told, **model, **translator)
+        reports = translate_videos(inputs, output, **told, **options)
     if reports.videos:
         reports.videos[0].first = {"imports": imports} | reports.videos[0].first
     for report in reports.videos:

@@ -1,59 +1,63 @@
-"""Sources through torch's DataLoader: decoding in other processes, batches made where they are decoded."""
+"""Frames decoded in other processes, and batched where they are decoded."""
 
 from __future__ import annotations
 
+import pickle
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Generic, TypeVar
 
+import cv2
+import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
-from cgpipe.engine.prefetch import prefetch
-from cgpipe.errors import CgpipeError
-from cgpipe.media.frames import batched
+from cgpipe.errors import CgpipeError, reason_of
+from cgpipe.media.frames import Batch, Failed, Frame, Origin, batched
 
-OpenShare = Callable[[int, int], Iterable[Any]]
-"""Given a worker's number and how many workers there are, its share of the frames."""
+SMALL_BYTES = 1 << 20
+"""Pixels up to which a batch goes through the pipe itself, which is quicker than a block of shared memory."""
 
-
-class _Batches(IterableDataset[Any]):
-    def __init__(self, open_share: OpenShare, batch_size: int) -> None:
-        self.open_share = open_share
-        self.batch_size = batch_size
-
-    def __iter__(self) -> Iterator[Any]:
-        worker = get_worker_info()
-        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        yield from batched(self.open_share(number, count), self.batch_size)
+T = TypeVar("T")
 
 
-def load(open_share: OpenShare, *, batch_size: int, workers: int, ahead: int) -> Generator[Any, None, None]:
-    """Batches of a source's frames, prefetched; what is not a frame passes through.
+def attempt(read: Callable[[Origin], Frame[Origin]], task: Origin) -> Frame[Origin] | Failed[Origin]:
+    """Reads one frame; whatever is raised is that frame's failure."""
+    try:
+        return read(task)
+    except Exception as error:
+        return Failed(origin=task, reason=reason_of(error))
+
+
+def load(
+    tasks: Iterable[Origin], read: Callable[[Origin], Frame[Origin]], *, batch_size: int, workers: int, ahead: int
+) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
+    """Batches of the frames that ``workers`` processes read, in the order of their tasks; each task has one answer.
 
     Args:
-        open_share: opens the part of the source that is one worker's; called in that worker.
+        tasks: origins of the frames; the iterable stays in this process.
+        read: gives the frame of a task; called in a worker. What it raises is that frame's failure.
         batch_size: frames of one size to a batch, at most.
-        workers: processes that decode; 0 decodes in a thread of this process, which is right for a video, whose
-            frames come one after the other and cost more to hand over than to decode.
         ahead: batches that each worker works ahead.
 
     Raises:
         CgpipeError: a worker died, most likely for want of memory.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Batches(open_share, batch_size),
+        _Reader(read, batch_size),
+        sampler=_Chunks(tasks, batch_size),
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=ahead if workers else None,
+        prefetch_factor=ahead,
+        collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
     )
-    return _guarded(loader) if workers else prefetch(loader, ahead)
-
-
-def _guarded(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     try:
-        yield from loader
+        for answer in loader:
+            yield from map(_unpacked, pickle.loads(answer))
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -62,7 +66,74 @@ def _guarded(loader: DataLoader[Any]) -> Generator[Any, None, None]:
         ) from error
 
 
+class _Chunks(Generic[T]):
+    """Lists of ``size`` tasks: what a worker is given at a time."""
+
+    def __init__(self, tasks: Iterable[T], size: int) -> None:
+        self._tasks = tasks
+        self._size = size
+
+    def __iter__(self) -> Iterator[list[T]]:
+        tasks = iter(self._tasks)
+        while chunk := list(islice(tasks, self._size)):
+            yield chunk
+
+
+class _Reader(Dataset[Any], Generic[Origin]):
+    """Reads a list of tasks into one pickled answer.
+
+    It is pickled here and not in the thread of a queue, where what cannot be pickled, or has no room in shared memory,
+    would vanish.
+    """
+
+    def __init__(self, read: Callable[[Origin], Frame[Origin]], batch_size: int) -> None:
+        self._read = read
+        self._batch_size = batch_size
+
+    def __getitem__(self, tasks: list[Origin]) -> bytes:
+        frames = (attempt(self._read, task) for task in tasks)
+        try:
+            return bytes(ForkingPickler.dumps([_packed(item) for item in batched(frames, self._batch_size)]))
+        except Exception as error:
+            return pickle.dumps([Failed(origin=task, reason=reason_of(error)) for task in tasks])
+
+
+@dataclass(frozen=True, slots=True)
+class _Copied(Generic[Origin]):
+    """A batch whose pixels go through the pipe."""
+
+    pixels: npt.NDArray[Any]
+    origins: tuple[Origin, ...]
+
+
+def _packed(item: Batch[Origin] | Failed[Origin]) -> Batch[Origin] | Failed[Origin] | _Copied[Origin]:
+    """The item with its pixels in shared memory; without, if they are few, or there is no room for them.
+
+    Containers have 64 MB of shared memory unless told otherwise.
+    """
+    if isinstance(item, Failed):
+        return item
+    if item.pixels.nbytes > SMALL_BYTES:
+        try:
+            item.pixels.share_memory_()
+            return item
+        except RuntimeError:  # no room
+            pass
+    return _Copied(item.pixels.numpy(), item.origins)
+
+
+def _unpacked(item: Batch[Origin] | Failed[Origin] | _Copied[Origin]) -> Batch[Origin] | Failed[Origin]:
+    if isinstance(item, _Copied):
+        return Batch(pixels=torch.from_numpy(item.pixels), origins=item.origins)
+    return item
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
 def _start_worker(number: int) -> None:
     # Ctrl-C is for the main process, which ends its workers; one thread each, or they would fight for the processor.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # 1 would wait for threads that a forked worker has not got

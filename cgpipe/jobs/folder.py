@@ -4,232 +4,256 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
-from collections import deque
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Unpack
+from typing import TYPE_CHECKING, Any
 
-import cv2
-
-from cgpipe.engine.loader import load
-from cgpipe.engine.prefetch import prefetch
-from cgpipe.engine.translator import TranslatorOptions
-from cgpipe.errors import MediaError
-from cgpipe.jobs.common import domain_of, load_translator, settings_of
-from cgpipe.jobs.freshness import Freshness
-from cgpipe.jobs.plan import Plan, plan_files
+from cgpipe.errors import CgpipeWarning, MediaError
+from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
+from cgpipe.jobs.plan import FilePair, Left, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport
-from cgpipe.jobs.startup import StartUp
-from cgpipe.media.frames import Batch, Failed, Frame
-from cgpipe.media.pictures.extras import PictureExtras
-from cgpipe.media.pictures.masks import PictureMasks
-from cgpipe.media.pictures.read import read_picture
-from cgpipe.media.pictures.write import write_picture
-from cgpipe.models import find_model
-from cgpipe.models.foreign import Direction
+from cgpipe.jobs.stopwatch import Stopwatch
+from cgpipe.media.pictures.formats import picture_format
+from cgpipe.models.choose import Chosen, choose_model
+from cgpipe.options import Options, takes_options
+from cgpipe.storage import PathLike, Publish, Stamp, remove_stale
 
-PathLike = str | os.PathLike[str]
+if TYPE_CHECKING:
+    from cgpipe.media.pictures.masks import PictureMasks
+    from cgpipe.media.pictures.sink import Written
+    from cgpipe.media.pictures.source import PictureOrigin
 
-WRITERS = 2
-"""Threads that encode: the codecs let go of Python's lock."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureOrigin:
-    """Who a picture is, where its translation goes, and what must be given back with it."""
-
-    input: Path
-    output: Path
-    extras: PictureExtras | None = None
-    decode_seconds: float = 0.0
+OnStart = Callable[[str, int], None]
+OnResult = Callable[[FileResult], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """Takes the place of a picture that was translated before and is current."""
-
-    origin: PictureOrigin
-
-
+@takes_options("pictures")
 def translate_folder(
     inputs: PathLike | Sequence[PathLike],
     output: PathLike | None = None,
     *,
-    to: str | None = None,
-    source: str | None = None,
-    model: PathLike | None = None,
-    direction: Direction | None = None,
-    batch_statistics: bool = False,
-    mask: PathLike | None = None,
-    format: str | None = None,
-    quality: int | None = None,
-    overwrite: bool = False,
-    recursive: bool = True,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    ahead: int = 2,
-    on_start: Callable[[str, int], None] | None = None,
-    on_result: Callable[[FileResult], None] | None = None,
-    **options: Unpack[TranslatorOptions],
+    options: Options,
+    on_start: OnStart | None = None,
+    on_result: OnResult | None = None,
 ) -> FolderReport:
     """Translates every picture of some folders, files or patterns; one that fails never stops the others.
 
     Sizes, names, sub-folders, formats, orientation, transparency, profiles and 16 bits are kept. A picture whose
-    translation is there and current is skipped. Every file appears whole or not at all.
+    translation is there and current is skipped, and a file that cgpipe did not make is never replaced. Every file
+    appears whole or not at all.
 
     Args:
         inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, or several of them.
-        output: the folder to write; by default ``<folder>-<domain>`` beside the input.
-        to, source, model, direction, batch_statistics: which model, as in :meth:`cgpipe.Translator.find`.
-        mask: confines the change: a folder with a grey picture of the same name for each, in any picture format, or
-            one picture for all. White translates, black keeps the original. A picture without a mask fails.
-        format: ``jpg``, ``png``, ``webp``, ``tiff`` or ``bmp``; by default each picture's own.
-        quality: of JPEG and WebP, 1 to 100.
-        overwrite: translate again what is done.
-        recursive: go into sub-folders.
-        batch_size: pictures of one size translated together; by default what is fastest, which is tried on a GPU.
-        workers: processes that decode; 0 decodes in a thread of this one. By default one for every four processors
-            where processes fork, else 0: elsewhere a script that does not guard its main module could not start them.
-        ahead: batches that each of them decodes ahead.
+        output: the folder to write, or a file for one input; by default ``<folder>-<domain>`` beside the input.
         on_start: told the model in words and the number of pictures, when the work begins.
         on_result: told what became of each file.
-        options: of :class:`cgpipe.Translator`.
+
+    All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
+    ``strength=0.5``, ``workers=0``), or a whole group (``look=Look(strength=0.5)``). ``workers`` are processes that
+    decode, by default one for every four processors where processes fork, else 0: elsewhere a script that does not
+    guard its main module could not start them. A picture that ``mask`` holds no mask for fails.
 
     Raises:
-        UsageError: an input or the mask is missing, or two inputs would write the same file; nothing has been written.
+        UsageError: an option cannot be used, an input or the mask is missing, or two inputs would write the same file;
+            nothing has been written.
         MediaError: the one mask for all cannot be read.
         ModelError: the model cannot be found or read.
     """
-    started, start = time.perf_counter(), StartUp()
-    found = find_model(to, source=source, file=model)
+    watch = Stopwatch()
+    chosen = choose_model(options.choice)
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    plan = plan_files(given, domain=domain_of(found, to), output=output, format=format, recursive=recursive)
-    masks = None if mask is None else PictureMasks(mask)
-    plan.remove_stale()
-    translator = load_translator(
-        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, start=start, **options
+    plan = plan_files(
+        given,
+        output,
+        domain=chosen.domain,
+        format=options.encoding.format,
+        recursive=options.work.recursive,
     )
-    # Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them.
-    side = translator.model.card.training_size or 256
-    batch_size = batch_size or translator.batch_size(side, side)
-    busy = translator.busy_seconds  # by trying batches
-    default_workers = (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
-    workers = min(default_workers if workers is None else workers, plan.count)
-    work = {"batch_size": batch_size, "workers": workers, "mask": None if mask is None else os.fspath(mask)}
-    report = FolderReport(model=str(found), outputs=plan.roots, settings=work, ignored=plan.ignored)
-    deciding = [found.path, format, quality, translator.size, translator.strength, work["mask"]]
-    freshness = Freshness(plan.roots, deciding)
-    if on_start:
-        on_start(report.model, plan.count)
-    batches = load(
-        partial(_read_share, plan, None if overwrite else freshness, masks),
-        batch_size=batch_size,
-        workers=workers,
-        ahead=ahead,
-    )
-    translated = prefetch(start.at_first("inference", translator.stream(start.at_first("decode", batches))), ahead)
-    with closing(translated), PictureWriter(format, quality) as writer:
-        for result in writer.write(translated):
-            if result.status == "translated":
-                start.reached("encode")
-            report.add(result)
-            if on_result:
-                on_result(result)
-    report.first = start.seconds
-    report.settings = settings_of(translator) | work
-    report.seconds |= {"inference": translator.busy_seconds - busy, "total": time.perf_counter() - started}
-    return report
+    masks = _masks(options)
+    fingerprint = _fingerprint(chosen, options)
+    work = options.work
+    with Journal(fingerprint, looks_made=looks_made, overwrite=work.overwrite, checksum=work.checksum) as journal:
+        job = _FolderJob(chosen, options, plan, masks, journal, on_result)
+        watch.reached("find")
+        if on_start:
+            on_start(str(chosen), plan.count)
+        job.sort_out()
+        if any(job.open):
+            job.translate(watch)
+    job.report.first = watch.first
+    job.report.seconds |= watch.seconds | {"total": watch.total}
+    return job.report
 
 
-def _read_share(
-    plan: Plan, freshness: Freshness | None, masks: PictureMasks | None, worker: int, workers: int
-) -> Iterator[Frame | Failed | Done]:
-    """One worker's share of the pictures; the folders are walked anew, so that no list is handed over."""
-    cv2.setNumThreads(0)  # 1 would wait for threads that a forked worker has not got
-    for pair in plan.pairs(worker, workers):
-        origin = PictureOrigin(input=pair.input, output=pair.output)
-        made_with_mask = masks is None or masks.is_older(pair.place, pair.output)
-        if freshness and made_with_mask and freshness.is_current(pair.input, pair.output):
-            yield Done(origin=origin)
-        else:
-            yield _read(origin, masks, pair.place)
+def _masks(options: Options) -> PictureMasks | None:
+    if options.look.mask is None:
+        return None
+    from cgpipe.media.pictures.masks import PictureMasks
+
+    return PictureMasks(options.look.mask)
 
 
-def _read(origin: PictureOrigin, masks: PictureMasks | None, place: Path) -> Frame | Failed:
-    started = time.perf_counter()
-    try:
-        frame = read_picture(origin.input)
-        if masks:
-            frame = masks.confine(frame, place)
-    except (MediaError, OSError, MemoryError) as error:
-        return Failed(origin=origin, reason=_reason(error))
-    seconds = time.perf_counter() - started
-    return Frame(
-        pixels=frame.pixels,
-        origin=PictureOrigin(input=origin.input, output=origin.output, extras=frame.origin, decode_seconds=seconds),
-    )
+def _fingerprint(chosen: Chosen, options: Options) -> str:
+    """Of all that was asked for; a folder's masks are inputs of their pictures."""
+    if options.look.mask is not None and Path(options.look.mask).is_dir():
+        options = replace(options, look=replace(options.look, mask=None))
+    return options.fingerprint(chosen.deciding)
 
 
-class PictureWriter:
-    """Encodes translated pictures in threads, a bounded number at a time, and says what became of each."""
+class _FolderJob:
+    """The pictures of a plan, each of which gets one result.
 
-    def __init__(self, format: str | None = None, quality: int | None = None) -> None:
-        self.format = format
-        self.quality = quality
-        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="cgpipe-writer")
+    Attributes:
+        open: for each picture, 1 while there is work to do.
+    """
 
-    def __enter__(self) -> PictureWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self,
+        chosen: Chosen,
+        options: Options,
+        plan: Plan,
+        masks: PictureMasks | None,
+        journal: Journal,
+        on_result: OnResult | None,
     ) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.report = FolderReport(model=str(chosen), outputs=plan.roots, settings=_asked(options))
+        self.report.ignored, self.report.earlier = plan.left[Left.NO_PICTURE], plan.left[Left.EARLIER]
+        self.open = bytearray(plan.count)
+        self._chosen = chosen
+        self._options = options
+        self._plan = plan
+        self._masks = masks
+        self._journal = journal
+        self._on_result = on_result
 
-    def write(self, items: Iterator[Batch | Failed | Done]) -> Iterator[FileResult]:
-        """Writes every picture; the results come in the order of the pictures."""
-        under_way: deque[Future[FileResult]] = deque()
-        for item in items:
-            for frame in item.frames() if isinstance(item, Batch) else [item]:
-                under_way.append(self._threads.submit(self._finish, frame))
-            while len(under_way) > 2 * WRITERS:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+    def sort_out(self) -> None:
+        """Gives a result to every picture that needs no work, or must not be written; sweeps the output folders."""
+        early, last = 0, None
+        for index, pair in enumerate(self._plan.pairs()):
+            if pair.output.parent != last:
+                last = pair.output.parent
+                remove_stale(last)
+            standing = Standing.OPEN if pair.problem else self._standing(pair)
+            early += standing is Standing.EARLY
+            if pair.problem or standing is Standing.FOREIGN:
+                self._tell(pair, "failed", reason=pair.problem or foreign_reason(pair.output))
+            elif standing is Standing.OPEN:
+                self.open[index] = 1
+            else:
+                self._tell(pair, "skipped")
+        if early:
+            warnings.warn(
+                f"{early} results are there from before cgpipe kept journals: they are taken as current, whatever they "
+                "were made with. --overwrite translates them again.",
+                CgpipeWarning,
+                stacklevel=4,
+            )
 
-    def _finish(self, item: Frame | Failed | Done) -> FileResult:
-        origin: PictureOrigin = item.origin
-        if isinstance(item, Done):
-            return FileResult(input=origin.input, output=origin.output, status="skipped")
-        if isinstance(item, Failed):
-            return FileResult(input=origin.input, output=origin.output, status="failed", reason=item.reason)
-        started = time.perf_counter()
-        height, width = item.pixels.shape[:2]
-        reason = ""
+    def translate(self, watch: Stopwatch) -> None:
+        """Does the work."""
+        from cgpipe.jobs.pipeline import Pipeline
+        from cgpipe.media.pictures.sink import PictureSink
+        from cgpipe.media.pictures.source import PictureSource
+
+        pipeline = Pipeline(self._chosen, self._options, watch)
+        # Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them.
+        side = pipeline.translator.model.card.training_size or 256
+        batch_size = pipeline.batch_size_for(side, side)
+        workers = min(_workers(self._options.work.workers), sum(self.open))
+
+        def finish(written: Written) -> None:
+            if not written.reason:
+                watch.reached("encode")
+            self._finish(written)
+
+        encoding = self._options.encoding
+        with PictureSink(finish, self._publisher, format=encoding.format, quality=encoding.quality) as sink:
+            source = PictureSource(self._tasks, self._masks)
+            pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers)
+        self.report.settings = (
+            pipeline.settings() | {"batch_size": batch_size, "workers": workers} | _asked(self._options)
+        )
+        self._account_for_all()
+
+    def _standing(self, pair: FilePair) -> Standing:
         try:
-            origin.output.parent.mkdir(parents=True, exist_ok=True)
-            write_picture(origin.output, item.pixels, origin.extras, format=self.format, quality=self.quality)
-        except (MediaError, OSError) as error:
-            reason = _reason(error)
-        return FileResult(
-            input=origin.input,
-            output=origin.output,
-            status="failed" if reason else "translated",
-            reason=reason,
-            width=width,
-            height=height,
+            return self._journal.standing(pair.output, self._inputs(pair))
+        except MediaError:  # no mask, which the reader says
+            return Standing.OPEN
+
+    def _inputs(self, pair: FilePair) -> tuple[Path, ...]:
+        if self._masks is None or not self._masks.path.is_dir():
+            return (pair.input,)
+        return pair.input, self._masks.path_of(pair.place)
+
+    def _tasks(self) -> Iterator[PictureOrigin]:
+        from cgpipe.media.pictures.source import PictureOrigin
+
+        for index, pair in enumerate(self._plan.pairs()):
+            if self.open[index]:
+                inputs: tuple[Path, ...] = (pair.input,)
+                stamps: tuple[Stamp, ...] = ()
+                with suppress(MediaError, OSError):  # which the reader says
+                    inputs = self._inputs(pair)
+                    stamps = stamps_of(inputs)
+                yield PictureOrigin(index=index, inputs=inputs, stamps=stamps, output=pair.output, place=pair.place)
+
+    def _publisher(self, origin: PictureOrigin) -> Publish:
+        return self._journal.publisher(origin.inputs, origin.stamps)
+
+    def _finish(self, written: Written) -> None:
+        origin = written.origin
+        self.open[origin.index] = 0
+        self._tell(
+            FilePair(origin.inputs[0], origin.output, origin.place),
+            "failed" if written.reason else "translated",
+            reason=written.reason,
+            width=written.width,
+            height=written.height,
             decode_seconds=origin.decode_seconds,
-            encode_seconds=time.perf_counter() - started,
+            encode_seconds=written.encode_seconds,
         )
 
+    def _account_for_all(self) -> None:
+        """Names the pictures that got lost on the way: none vanishes without a word."""
+        if any(self.open):
+            for index, pair in enumerate(self._plan.pairs()):
+                if self.open[index]:
+                    self._tell(pair, "failed", reason="it was lost on its way through the job; run it again")
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    def _tell(self, pair: FilePair, status: Any, **more: Any) -> None:
+        result = FileResult(input=pair.input, output=pair.output, status=status, **more)
+        self.report.add(result)
+        if self._on_result:
+            self._on_result(result)
+
+
+def _asked(options: Options) -> dict[str, Any]:
+    mask = options.look.mask
+    return {
+        "size": options.look.size,
+        "strength": options.look.strength,
+        "mask": None if mask is None else os.fspath(mask),
+    }
+
+
+def _workers(asked: int | None) -> int:
+    if asked is not None:
+        return asked
+    return (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
+
+
+def looks_made(source: Path, output: Path) -> bool:
+    """Whether a picture that no journal knows may be a translation: of the right format and size, and no copy."""
+    from PIL import Image
+
+    try:
+        with Image.open(source) as read, Image.open(output) as written:
+            alike = sorted(read.size) == sorted(written.size)  # upright, or as it was
+            known = {"MPO": "JPEG"}.get(str(written.format), written.format) == picture_format(output)
+        return alike and known and source.read_bytes() != output.read_bytes()
+    except Exception:  # a damaged file makes decoders raise nearly anything
+        return False

@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import zlib
+import weakref
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from fnmatch import fnmatch
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from tempfile import SpooledTemporaryFile
+from threading import Lock
+from typing import IO, NamedTuple
 
 from cgpipe.errors import UsageError
+from cgpipe.jobs.journal import FolderJournal
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, named_format, picture_format
-from cgpipe.storage import is_own, remove_stale
+from cgpipe.storage import is_own
+
+_SPOOL_BYTES = 1 << 20
+_END = b"\0\0"
+"""Behind every pair of the spool, whose paths have one zero byte between them."""
 
 
 class FilePair(NamedTuple):
     """An input, the file that it becomes, and its place below the input that was named.
 
-    Of several inputs each folder counts as a part of the place, as it does in an output folder.
+    Of several inputs each folder counts as a part of the place, as it does in an output folder. With a ``problem`` it
+    cannot become that file.
     """
 
     input: Path
     output: Path
     place: Path
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,72 +53,140 @@ class _Tree:
     place: Path  # that of the base among the inputs
 
 
-@dataclass(frozen=True, slots=True)
+class Left(Enum):
+    """Why a file that was met is no input."""
+
+    NO_PICTURE = auto()
+    """By its name."""
+    EARLIER = auto()
+    """An earlier run made it from another file among the inputs."""
+
+
 class Plan:
     """What goes in and where it comes out, as :func:`plan_files` found it.
 
-    It holds no list of files: :meth:`pairs` walks the folders anew each time, with one folder's names in memory.
+    The pairs lie in a temporary file, so that memory does not grow with their number.
 
-    Args:
-        sources: what was named.
-        domain: what the outputs show.
-        format: the format of every output; None: that of its input.
-        count: pictures found when the plan was made.
-        ignored: files in the folders whose name is not a picture's.
+    Attributes:
+        roots: the folders below which the outputs lie, in the order of the inputs.
+        count: how many pairs there are.
+        left: how many files were left out, and why.
     """
 
+    def __init__(self, roots: Iterable[Path]) -> None:
+        self.roots = tuple(dict.fromkeys(roots))
+        self.count = 0
+        self.left: Counter[Left] = Counter()
+        self._spool: IO[bytes] = SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115  # closed with the plan
+        weakref.finalize(self, self._spool.close)
+        self._lock = Lock()
+        self._blocked: dict[Path, Path] = {}
+
+    def pairs(self) -> Iterator[FilePair]:
+        """The pairs one by one, always in the same order."""
+        place, rest = 0, b""
+        while block := self._block(place):
+            place += len(block)
+            *records, rest = (rest + block).split(_END)
+            for record in records:
+                input, output, where = map(Path, map(os.fsdecode, record.split(b"\0")))
+                yield FilePair(input, output, where, self._problem(output))
+
+    def _block(self, place: int) -> bytes:
+        with self._lock:
+            self._spool.seek(place)
+            return self._spool.read(1 << 16)
+
+    def _add(self, pair: FilePair) -> None:
+        self.count += 1
+        self._spool.write(b"\0".join(map(os.fsencode, pair[:3])) + _END)
+
+    def _problem(self, output: Path) -> str:
+        if self._blocked and output in self._blocked:
+            return f"it would be written over the input {self._blocked[output]}; choose another --output"
+        return ""
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The walk through what was named."""
+
     sources: tuple[_Tree | FilePair, ...]
+    paths: frozenset[str]
     domain: str
     format: str | None
-    count: int = 0
-    ignored: int = 0
-
-    def pairs(self, part: int = 0, parts: int = 1) -> Iterator[FilePair]:
-        """The pairs one by one, in a fixed order; or, of ``parts`` shares of them, share number ``part``.
-
-        A file's name alone decides on its share. So workers that walk a changing folder at different moments neither
-        miss a file nor both take it, as they would if they counted.
-        """
-        for pair in self._entries():
-            if pair is not None and (parts == 1 or zlib.crc32(os.fsencode(pair.input)) % parts == part):
-                yield pair
 
     @property
-    def roots(self) -> tuple[Path, ...]:
-        """The folders below which the outputs lie, in the order of the inputs."""
-        roots = (s.output.parent if isinstance(s, FilePair) else s.target or s.base for s in self.sources)
-        return tuple(dict.fromkeys(roots))
+    def roots(self) -> Iterator[Path]:
+        """Where outputs lie; see :class:`Plan`."""
+        return (s.output.parent if isinstance(s, FilePair) else s.target or s.base for s in self.sources)
 
-    def remove_stale(self) -> int:
-        """Removes what killed runs left in the output folders (see :func:`remove_stale`) and counts it."""
-        removed, last = 0, None
-        for pair in self.pairs():
-            if pair.output.parent != last:
-                last = pair.output.parent
-                removed += remove_stale(last)
-        return removed
-
-    def _trees(self) -> list[_Tree]:
-        return [source for source in self.sources if isinstance(source, _Tree)]
-
-    def _entries(self) -> Iterator[FilePair | None]:
-        """Every file met, in order; None in place of one that is left out because it is not a picture by its name."""
-        outputs = frozenset(os.path.realpath(tree.target) for tree in self._trees() if tree.target)
+    def entries(self) -> Iterator[FilePair | Left]:
+        """Every file met, in order: a pair, or why it is none."""
+        trees = [source for source in self.sources if isinstance(source, _Tree)]
+        outputs = frozenset(os.path.realpath(tree.target) for tree in trees if tree.target)
+        journals = _Journals()
         for source in self.sources:
-            if isinstance(source, FilePair):
-                yield source
+            if isinstance(source, _Tree):
+                yield from self._tree_entries(source, outputs, journals)
+            elif self._is_named_output(source, journals):
+                yield Left.EARLIER
             else:
-                yield from self._tree_entries(source, outputs)
+                yield source
 
-    def _tree_entries(self, tree: _Tree, outputs: frozenset[str]) -> Iterator[FilePair | None]:
+    def _tree_entries(self, tree: _Tree, outputs: frozenset[str], journals: _Journals) -> Iterator[FilePair | Left]:
+        base = os.path.join(os.path.realpath(tree.base), "")
         for relative, listed in _walk(tree, outputs):
             path = tree.base / relative
             if listed and picture_format(relative) is None:
-                yield None
+                yield Left.NO_PICTURE
+            elif (journals.source_of(path) or "").startswith(base):
+                yield Left.EARLIER
             elif tree.target is not None:
                 yield FilePair(path, tree.target / with_format(relative, self.format), tree.place / relative)
-            elif not _is_output_of(path, self.domain, lambda other: _caught(other, tree.pattern[-1])):
+            elif journals.is_early_output(path, self.domain, lambda other: _caught(other, tree.pattern[-1])):
+                yield Left.EARLIER
+            else:
                 yield FilePair(path, beside(path, self.domain, self.format), tree.place / relative)
+
+    def _is_named_output(self, pair: FilePair, journals: _Journals) -> bool:
+        """Whether a file that was named, with others, is what one of these became in an earlier run."""
+        if len(self.paths) == 1:
+            return False
+        if (source := journals.source_of(pair.input)) is not None:
+            return source in self.paths
+        return journals.is_early_output(pair.input, self.domain, lambda other: _place_of(other) in self.paths)
+
+
+class _Journals:
+    """What the journals of the folders say that are walked through."""
+
+    def __init__(self) -> None:
+        self._of = lru_cache(maxsize=4)(FolderJournal)
+
+    def source_of(self, path: Path) -> str | None:
+        """The real path of the file that ``path`` was made of by an earlier run, if it was."""
+        return self._of(path.parent).source_of(path.name)
+
+    def is_early_output(self, path: Path, domain: str, is_input: Callable[[Path], bool]) -> bool:
+        """Whether ``path`` seems, by name and age, to be what an input became beside it before there was a journal."""
+        stem, _ = _split_suffix(path.name)
+        if self._of(path.parent).paths or not stem.endswith(f"-{domain}"):
+            return False
+        original = stem.removesuffix(f"-{domain}")
+        names = (original + case for suffix in ("", *PICTURE_SUFFIXES) for case in {suffix, suffix.upper()})
+        return any(is_input(other) and _is_older(other, path) for other in map(path.with_name, names))
+
+
+def _is_older(path: Path, than: Path) -> bool:
+    with suppress(OSError):
+        return path.stat().st_mtime_ns <= than.stat().st_mtime_ns
+    return False
+
+
+def _place_of(path: Path) -> str:
+    """The path of a file without links in its folder, as journals have it."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def plan_files(
@@ -127,7 +206,10 @@ def plan_files(
       which may be a file name if there is no other input, or a folder.
     - A pattern (``*``, ``?``, ``[a-z]``, and ``**`` for any number of folders) that the shell has left alone gives the
       pictures that match, named as single files are; in ``output`` they keep their place below the fixed part of the
-      pattern. Outputs of an earlier run that a pattern or a list of files catches again are left out.
+      pattern.
+    - Of ``in.jpg out.jpg`` the second is the output, if it is not there or was made of the first.
+
+    What an earlier run made of a file among the inputs is left out, be it beside that file or in a folder below.
 
     Hidden files and folders, the output folders and our own temporary files are never inputs. Links are followed, and
     a loop of links ends where it closes. A folder that cannot be listed appears as an input itself, so that whoever
@@ -144,16 +226,25 @@ def plan_files(
     if not inputs:
         raise UsageError("no input; name a folder, files or a pattern such as 'photos/*.jpg'")
     chosen = named_format(format) if format else None
-    paths = list({_Identity()(Path(path)): Path(path) for path in inputs}.values())
-    out = None if output is None else Path(output)
+    paths, out = _in_and_out([Path(path) for path in inputs], None if output is None else Path(output))
     sources = tuple(_source(path, paths, domain, out, chosen, recursive) for path in paths)
-    plan = Plan(tuple(source for source in sources if source is not None), domain, chosen)
-    return _surveyed(plan, paths)
+    return _surveyed(_Search(sources, frozenset(map(_place_of, paths)), domain, chosen), paths)
+
+
+def _in_and_out(paths: Sequence[Path], out: Path | None) -> tuple[list[Path], Path | None]:
+    """What is read, each once, and where it goes; of ``in.jpg out.jpg`` the second is an output."""
+    identity = _Identity()
+    once = list({identity(path): path for path in paths}.values())
+    if out is None and len(once) == 2 and once[0].is_file() and picture_format(once[1]):
+        source, target = once
+        if not os.path.lexists(target) or FolderJournal(target.parent).source_of(target.name) == _place_of(source):
+            return [source], target
+    return once, out
 
 
 def _source(
     path: Path, paths: Sequence[Path], domain: str, out: Path | None, chosen: str | None, recursive: bool
-) -> _Tree | FilePair | None:
+) -> _Tree | FilePair:
     alone = len(paths) == 1
     if path.is_dir():
         place = Path() if alone else Path(Path(os.path.abspath(path)).name)
@@ -183,13 +274,9 @@ def _mirror(folder: Path, alone: bool, domain: str, out: Path | None) -> Path:
     return target
 
 
-def _single_file(
-    path: Path, paths: Sequence[Path], domain: str, out: Path | None, chosen: str | None
-) -> FilePair | None:
+def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | None, chosen: str | None) -> FilePair:
     place = Path(path.name)
     if out is None:
-        if _is_output_of(path, domain, lambda other: other in paths):
-            return None
         return FilePair(path, beside(path, domain, chosen), place)
     if len(paths) == 1 and picture_format(out) and not out.is_dir():
         if chosen not in (None, picture_format(out)):
@@ -220,16 +307,6 @@ def with_format(name: str, format: str | None) -> str:
 def _split_suffix(name: str) -> tuple[str, str]:
     """Stem and suffix; what follows the last dot of ``scan.v2`` is no suffix, for it names no format."""
     return os.path.splitext(name) if picture_format(name) else (name, "")
-
-
-def _is_output_of(path: Path, domain: str, is_input: Callable[[Path], bool]) -> bool:
-    """Whether ``path`` is what another input has become in an earlier run."""
-    stem, _ = _split_suffix(path.name)
-    if not stem.endswith(f"-{domain}"):
-        return False
-    original = stem.removesuffix(f"-{domain}")
-    suffixes = ["", *PICTURE_SUFFIXES]
-    return any(is_input(path.with_name(original + case)) for suffix in suffixes for case in {suffix, suffix.upper()})
 
 
 def _caught(path: Path, pattern: str) -> bool:
@@ -341,30 +418,48 @@ def _digest(identity: str) -> int:
     return int.from_bytes(blake2b(os.fsencode(identity), digest_size=8).digest())
 
 
-def _surveyed(plan: Plan, paths: Sequence[Path]) -> Plan:
-    """The plan with its counts, after one walk that has found no two files in each other's way."""
-    identity, ignored = _Identity(), 0
+def _surveyed(search: _Search, paths: Sequence[Path]) -> Plan:
+    """The plan of all that one walk meets, after a check that no two files are in each other's way."""
+    plan, identity = Plan(search.roots), _Identity()
     inputs, outputs = array("Q"), array("Q")
-    for pair in plan._entries():
-        if pair is None:
-            ignored += 1
-        else:
-            inputs.append(_digest(identity(pair.input)))
-            outputs.append(_digest(identity(pair.output)))
-    if not outputs:
+    for found in search.entries():
+        if isinstance(found, Left):
+            plan.left[found] += 1
+            continue
+        plan._add(found)
+        inputs.append(_digest(identity(found.input)))
+        outputs.append(_digest(identity(found.output)))
+    if not plan.count:
+        earlier = "; those that are there were made by an earlier run" if plan.left[Left.EARLIER] else ""
         raise UsageError(
-            f"no pictures in {', '.join(map(str, paths))}; known are names in {' '.join(PICTURE_SUFFIXES)}"
+            f"no pictures in {', '.join(map(str, paths))}{earlier}; known are names in {' '.join(PICTURE_SUFFIXES)}"
         )
-    _check_collisions(plan, np.frombuffer(inputs, np.uint64), np.frombuffer(outputs, np.uint64))
-    return Plan(plan.sources, plan.domain, plan.format, len(outputs), ignored)
+    doubtful = _doubtful(inputs, outputs)
+    if doubtful:
+        _check_collisions(plan, doubtful)
+    return plan
 
 
-def _check_collisions(plan: Plan, inputs: np.ndarray, outputs: np.ndarray) -> None:
-    """Looks for equal digests; only where there are some, a second walk compares the names themselves."""
-    values, counts = np.unique(outputs, return_counts=True)
-    doubtful = {*values[counts > 1].tolist(), *np.intersect1d(inputs, values).tolist()}
-    if not doubtful:
-        return
+def _doubtful(inputs: array[int], outputs: array[int]) -> set[int]:
+    """The digests of outputs that are also those of another output, or of an input."""
+    ordered = sorted(outputs)
+    twice = {one for one, other in pairwise(ordered) if one == other}
+    read = sorted(inputs)
+    place, met = 0, set(twice)
+    for written in ordered:
+        while place < len(read) and read[place] < written:
+            place += 1
+        if place < len(read) and read[place] == written:
+            met.add(written)
+    return met
+
+
+def _check_collisions(plan: Plan, doubtful: set[int]) -> None:
+    """Compares the names behind doubtful digests; an output in an input's place is that pair's problem alone.
+
+    Raises:
+        UsageError: two inputs would become the same file, or every output would be written over an input.
+    """
     identity = _Identity()
     writers: dict[str, FilePair] = {}
     readers: dict[str, Path] = {}
@@ -377,7 +472,7 @@ def _check_collisions(plan: Plan, inputs: np.ndarray, outputs: np.ndarray) -> No
                 f"{other.input} and {pair.input} would both be written to {pair.output}; rename one of them,"
                 " or translate them one after the other with an --output of their own"
             )
-    for target in writers.keys() & readers.keys():
-        raise UsageError(
-            f"{writers[target].input} would be written over the input {readers[target]}; choose another --output"
-        )
+    plan._blocked = {pair.output: readers[target] for target, pair in writers.items() if target in readers}
+    if len(plan._blocked) == plan.count:
+        target, pair = next(iter(writers.items()))
+        raise UsageError(f"{pair.input} would be written over the input {readers[target]}; choose another --output")

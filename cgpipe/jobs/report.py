@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
-from cgpipe.errors import UsageError
+from cgpipe.errors import CgpipeError, UsageError
+from cgpipe.jobs.stopwatch import rounded
+from cgpipe.storage import atomic_write, temporary_beside
 
 Status = Literal["translated", "skipped", "failed"]
 
@@ -56,8 +60,11 @@ class FolderReport:
         model: one line: which model, and where it came from.
         outputs: the folders that were written to.
         settings: what was chosen: device, precision, engine, batch size and so on.
+        translated, skipped: how many pictures; skipped are those that were done before and are current.
+        ignored: files that are no pictures by their names.
+        earlier: files left out because an earlier run made them from others among the inputs.
         seconds: times by stage; ``total`` is by the clock, the others are summed over workers.
-        first: seconds to the first picture written, step by step; see :class:`~cgpipe.jobs.startup.StartUp`.
+        first: seconds to the first picture written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
     """
 
     model: str
@@ -66,6 +73,7 @@ class FolderReport:
     translated: int = 0
     skipped: int = 0
     ignored: int = 0
+    earlier: int = 0
     failures: list[FileResult] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
@@ -91,7 +99,7 @@ class FolderReport:
     def summary(self) -> str:
         """One line for a person."""
         counts = [(self.translated, "translated"), (self.skipped, "already done"), (len(self.failures), "failed")]
-        counts.append((self.ignored, "ignored (no pictures)"))
+        counts += [(self.ignored, "ignored (no pictures)"), (self.earlier, "left out (translations already)")]
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
         seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
         return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s: {outputs}"
@@ -106,57 +114,101 @@ class FolderReport:
             "skipped": self.skipped,
             "failed": len(self.failures),
             "ignored": self.ignored,
+            "earlier": self.earlier,
             "seconds": rounded(self.seconds),
             "first": rounded(self.first | {"total": sum(self.first.values())}),
         }
 
 
-def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Times as a report shows them: to the millisecond."""
-    return {stage: round(value, 3) for stage, value in seconds.items()}
-
-
 class ReportFile:
     """Writes a report as one JSON object while the job runs, so that no list of files has to be kept.
 
-    The file appears when it is whole. Without a path, nothing is written.
+    The file appears when it is whole. Without a path, nothing is written; to :data:`STANDARD_OUTPUT`, to there.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the file cannot be written, before the job begins.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial") if path else None
+        self._partial: Path | None = None
         self._file: TextIO | None = None
+        self._error: OSError | None = None
         self._separator = "\n"
+        self._stack = ExitStack()
 
     def __enter__(self) -> ReportFile:
-        if self._partial:
-            try:
-                self._partial.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._partial.open("w", encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"The report cannot be written to {self.path}: {error.strerror}.") from error
-            self._file.write('{"files": [')
+        if self.path is None:
+            return self
+        try:
+            self._file = self._open(self.path)
+        except OSError as error:
+            raise UsageError(f"The report cannot be written to {self.path}: {error.strerror}.") from error
+        self._write('{"files": [')
         return self
 
     def add(self, result: FileResult) -> None:
         """Writes one file's result."""
         if self._file:
-            self._file.write(self._separator + json.dumps(result.to_json(), ensure_ascii=False))
+            self._write(self._separator + json.dumps(result.to_json(), ensure_ascii=False))
             self._separator = ",\n"
 
     def finish(self, report: Mapping[str, Any]) -> None:
-        """Writes the rest and puts the file in its place."""
-        if self._file and self._partial and self.path:
-            self._file.write("\n],\n" + json.dumps(report, ensure_ascii=False, indent=1)[1:].lstrip("\n"))
-            self._file.close()
-            self._partial.replace(self.path)
+        """Writes the rest and puts the file in its place.
+
+        Raises:
+            CgpipeError: it, or something before it, could not be written; the job is done all the same.
+        """
+        self._write("\n],\n" + json.dumps(report, ensure_ascii=False, indent=1)[1:].lstrip("\n"), end=True)
+        if self._error is not None:
+            reason = self._error.strerror or self._error
+            raise CgpipeError(f"The report could not be written to {self.path}: {reason}.") from self._error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file and self._partial:
-            self._file.close()
-            self._partial.unlink(missing_ok=True)
+        with suppress(OSError):  # said by finish, or of no account beside the error at hand
+            self._stack.close()
+
+    def _open(self, path: Path) -> TextIO:
+        if os.fspath(path) == STANDARD_OUTPUT:
+            return sys.stdout
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = self._stack.enter_context(temporary_beside(path))
+        return self._stack.enter_context(self._partial.open("w", encoding="utf-8"))
+
+    def _write(self, text: str, *, end: bool = False) -> None:
+        """Writes, unless something could not be written before: a job goes on without its report."""
+        if self._file is None or self._error is not None:
+            return
+        try:
+            self._file.write(text)
+            if end:
+                self._file.write("\n")
+                self._file.flush()
+                if self._partial and self.path:
+                    os.replace(self._partial, self.path)
+        except OSError as error:
+            self._error = error
+
+
+STANDARD_OUTPUT = "-"
+"""The name of a report that goes to standard output."""
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Writes a whole report, as :class:`ReportFile` does.
+
+    Raises:
+        CgpipeError: it cannot be written.
+    """
+    text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+    try:
+        if os.fspath(path) == STANDARD_OUTPUT:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            with atomic_write(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CgpipeError(f"The report cannot be written to {path}: {error.strerror}.") from error

@@ -1,68 +1,36 @@
-"""Translates videos: the same flow as for folders, with a video at both ends."""
+"""Translates videos: the flow of all jobs, with a video at both ends."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
+from cgpipe.errors import CgpipeWarning, MediaError
+from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
+from cgpipe.jobs.stopwatch import Stopwatch, rounded
+from cgpipe.models.choose import Chosen, choose_model
+from cgpipe.options import Options, takes_options
+from cgpipe.storage import PathLike, Stamp, digest_of
 
-from cgpipe.engine.loader import load
-from cgpipe.engine.prefetch import prefetch
-from cgpipe.engine.translator import Translator, TranslatorOptions
-from cgpipe.errors import CgpipeWarning
-from cgpipe.jobs.common import deciding_settings, load_translator, settings_of
-from cgpipe.jobs.freshness import Freshness, stamp
-from cgpipe.jobs.report import rounded
-from cgpipe.jobs.startup import StartUp
-from cgpipe.media.frames import Failed, Frame, Pixels
-from cgpipe.media.video import StreamReport, VideoInfo
-from cgpipe.media.video.interfaces import Sink, Source
-from cgpipe.media.video.masks import VideoMask
-from cgpipe.media.video.opening import STANDARD, open_sink, open_source
-from cgpipe.models import Found, find_model
-from cgpipe.models.foreign import Direction
+if TYPE_CHECKING:
+    from cgpipe.jobs.pipeline import Pipeline
+    from cgpipe.media.frames import Failed, Frame, Pixels
+    from cgpipe.media.video import StreamReport, VideoInfo
+    from cgpipe.media.video.interfaces import Sink, Source
+    from cgpipe.media.video.masks import VideoMask
 
-PathLike = str | os.PathLike[str]
 OnStart = Callable[[str, int | None], None]
 OnFrames = Callable[[int], None]
 
-
-class VideoOptions(TypedDict, total=False):
-    """What can be asked of a video job; all have a default.
-
-    ``codec``, ``crf``, ``preset``, ``pix_fmt``: of the encoder (see :class:`cgpipe.VideoSink`). ``start``, ``end``:
-    seconds. ``fps``: a constant rate in place of the input's own times. ``duration``: seconds after which a camera or
-    a stream ends. ``audio``: keep sound. ``mask``: confines the change: a grey video (or pictures, as an input may be),
-    frame by frame, or one picture for all. ``hwaccel``: a device that decodes, ``threads``: of the decoder.
-    ``side_by_side``: original and translation in one picture. ``overwrite``: translate again what is done.
-    ``batch_size``: frames translated together, by default what is fastest. ``ahead``: batches that each stage
-    works ahead.
-    """
-
-    codec: str | None
-    crf: float | None
-    preset: str | None
-    pix_fmt: str | None
-    start: float | None
-    end: float | None
-    fps: float | None
-    duration: float | None
-    audio: bool
-    mask: PathLike | None
-    hwaccel: str | None
-    side_by_side: bool
-    overwrite: bool
-    threads: int | None
-    batch_size: int | None
-    ahead: int
+STANDARD = "-"
+"""Standard input or output."""
 
 
 @dataclass(kw_only=True)
@@ -79,10 +47,11 @@ class VideoReport:
         filled: frames that stand for lost ones, as repeats of their neighbours.
         bad_packets: packets that could not be decoded.
         missing: frames that the input promised after the place where it ends.
+        failed: frames that the network failed on; they are left out.
         streams: what became of every stream of the input.
         notices: what else should be known.
         seconds: times by stage; ``total`` is by the clock, the others overlap.
-        first: seconds to the first frame written, step by step; see :class:`~cgpipe.jobs.startup.StartUp`.
+        first: seconds to the first frame written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
     """
 
     input: str
@@ -95,6 +64,7 @@ class VideoReport:
     filled: int = 0
     bad_packets: int = 0
     missing: int = 0
+    failed: int = 0
     streams: tuple[StreamReport, ...] = ()
     notices: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -102,8 +72,8 @@ class VideoReport:
 
     @property
     def damaged(self) -> bool:
-        """Whether something of the input could not be read."""
-        return bool(self.filled or self.bad_packets or self.missing)
+        """Whether something of the input could not be read or translated."""
+        return bool(self.filled or self.bad_packets or self.missing or self.failed)
 
     @property
     def exit_code(self) -> int:
@@ -118,6 +88,7 @@ class VideoReport:
         rate = (self.frames - self.resumed) / total if total else 0.0
         parts = [f"{self.frames} frames in {total:.1f} s ({rate:.1f} a second)"]
         counts = [(self.resumed, "from an interrupted run"), (self.filled, "filled"), (self.missing, "missing")]
+        counts.append((self.failed, "failed"))
         parts += [f"{count} {what}" for count, what in counts if count]
         return f"{', '.join(parts)}: {self.output}"
 
@@ -130,180 +101,220 @@ class VideoReport:
         return values
 
 
+@takes_options("video")
 def translate_video(
     input: PathLike,
     output: PathLike,
     *,
-    to: str | None = None,
-    source: str | None = None,
-    model: PathLike | None = None,
-    direction: Direction | None = None,
-    batch_statistics: bool = False,
-    video: VideoOptions | None = None,
+    options: Options,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
-    **options: Unpack[TranslatorOptions],
 ) -> VideoReport:
     """Translates a video; only the look of its pictures changes.
 
     Every frame keeps its time. Sound, subtitles, chapters, metadata, colour, size and orientation are kept. The output
-    appears when it is whole; an interrupted job goes on where it was when it is started again.
+    appears when it is whole, and does not replace a file that cgpipe did not make; an interrupted job goes on where it
+    was when it is started again.
 
     Args:
         input: a file, a folder or numbered pattern of pictures, ``camera:0``, the address of a stream, or ``-``.
         output: a file (mp4, mov, mkv, webm, gif, webp), a folder or pattern of pictures, or ``-``.
-        to, source, model, direction, batch_statistics: which model, as in :meth:`cgpipe.Translator.find`.
-        video: see :class:`VideoOptions`.
         on_start: told the model in words and the number of frames, or None where the input does not say.
-        on_frames: told how many frames were written, after each batch.
-        options: of :class:`cgpipe.Translator`.
+        on_frames: told how many frames were written.
+
+    All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
+    ``crf=18``, ``start=3.5``), or a whole group (``cut=Cut(start=3.5)``). ``workers`` are threads of the decoder.
 
     Raises:
         UsageError: an option cannot be used, such as a codec that the container does not take.
         MediaError: the input or the mask cannot be read at all, the mask does not fit, or the output cannot be written.
         ModelError: the model cannot be found or read.
     """
-    start = StartUp()
-    found = find_model(to, source=source, file=model)
-    translator = load_translator(
-        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, start=start, **options
-    )
-    job = VideoJob(found, translator, video or {}, start, on_start, on_frames)
-    return job.run(os.fspath(input), os.fspath(output))
+    with VideoJob(choose_model(options.choice), options, Stopwatch(), on_start, on_frames) as job:
+        return job.run(os.fspath(input), os.fspath(output))
 
 
 class VideoJob:
-    """A translator and options, ready for one video after another."""
+    """A model and options for one video after another; the model is loaded when the first needs it."""
 
     def __init__(
         self,
-        found: Found,
-        translator: Translator,
-        video: VideoOptions,
-        start: StartUp,
+        chosen: Chosen,
+        options: Options,
+        watch: Stopwatch,
         on_start: OnStart | None = None,
         on_frames: OnFrames | None = None,
     ) -> None:
-        self.found = found
-        self.translator = translator
-        self.video = video
-        self._start: StartUp | None = start  # of the first video alone
-        self.on_start = on_start
-        self.on_frames = on_frames
-        self.batch_size = video.get("batch_size") or 1
-        self.ahead = video.get("ahead", 2)
+        self._chosen = chosen
+        self._options = options
+        self._watch: Stopwatch | None = watch  # of the first video alone
+        self._on_start = on_start
+        self._on_frames = on_frames
+        self._pipeline: Pipeline | None = None
+        self._journal = Journal(
+            options.fingerprint(chosen.deciding),
+            looks_made=self._looks_made,
+            overwrite=options.work.overwrite,
+            checksum=options.work.checksum,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.__exit__(kind, error, trace)
 
     def run(self, input: str, output: str) -> VideoReport:
         """Translates one video; see :func:`translate_video`."""
-        started = time.perf_counter()
-        report = VideoReport(input=input, output=output, model=str(self.found))
-        start, self._start = self._start or StartUp(), None
-        settings = self._deciding_settings(input)
-        if self._is_done(input, output, settings):
+        watch, self._watch = self._watch or Stopwatch(), None
+        report = VideoReport(input=input, output=output, model=str(self._chosen))
+        if self._is_done(report):
             report.skipped = True
             return report
-        with open_source(input, **self._of_source()) as source, self._open_mask(source.info) as mask:
-            info = source.info
-            self._tell(report, info.notices)
-            if self.video.get("batch_size") is None:
-                self.batch_size = self.translator.batch_size(info.height, info.width)
-            busy = self.translator.busy_seconds  # by the videos before, and by trying batches
-            with open_sink(output, like=self._seen(source.info), resume=settings, **self._of_sink()) as sink:
-                if self.on_start:
-                    self.on_start(report.model, source.info.frames)
-                self._translate(source, mask, sink, report, start)
-            self._tell(report, sink.notices)
-            damage = source.damage
-            report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
-            report.filled, report.bad_packets = damage.filled, damage.bad_packets
-            report.missing = damage.missing
-            report.settings = settings_of(self.translator) | self._work() | dict(sink.settings)
-        report.first = start.seconds
-        busy = self.translator.busy_seconds - busy
-        report.seconds |= {"inference": busy, "total": time.perf_counter() - started}
+        watch.reached("find")
+        if self._pipeline is None:
+            from cgpipe.jobs.pipeline import Pipeline
+
+            self._pipeline = Pipeline(self._chosen, self._options, watch)
+        self._translate(self._pipeline, report, watch)
+        report.first = watch.first
+        report.seconds = watch.seconds | {"total": watch.total}
         return report
 
-    def _open_mask(self, info: VideoInfo) -> AbstractContextManager[VideoMask | None]:
-        path = self.video.get("mask")
-        cut = {name: self.video.get(name) for name in ("start", "end", "fps", "duration")}
-        return nullcontext() if path is None else VideoMask(path, info, **cut)
+    def _translate(self, pipeline: Pipeline, report: VideoReport, watch: Stopwatch) -> None:
+        from cgpipe.media.video.opening import open_sink, open_source
 
-    def _translate(
-        self, source: Source, mask: VideoMask | None, sink: Sink, report: VideoReport, start: StartUp
-    ) -> None:
-        frames: Iterable[Frame | Failed] = source.frames(first=sink.resumed)
-        decoded = Timed(mask.confine(frames, first=sink.resumed) if mask else frames)
-        batches = load(
-            lambda worker, workers: self._originals(decoded),
-            batch_size=self.batch_size,
-            workers=0,
-            ahead=self.ahead,
+        inputs = _files(report.input)
+        stamps = stamps_of(inputs)
+        cut, encoding, work = self._options.cut, self._options.encoding, self._options.work
+        reading: dict[str, Any] = {"hwaccel": self._options.hardware.hwaccel, "threads": work.workers}
+        writing = {name: getattr(encoding, name) for name in ("codec", "crf", "preset", "pix_fmt", "audio")}
+        with open_source(report.input, **vars(cut), **reading) as source, self._mask(source.info) as mask:
+            _tell(report, source.info.notices)
+            batch_size = pipeline.batch_size_for(source.info.height, source.info.width)
+            with open_sink(
+                report.output,
+                like=self._seen(source.info),
+                resume=self._resume_key(report.input, stamps),
+                overwrite=work.overwrite,
+                publish=self._journal.publisher(inputs, stamps),
+                **writing,
+            ) as sink:
+                if self._on_start:
+                    self._on_start(report.model, source.info.frames)
+                if self._on_frames and sink.resumed:
+                    self._on_frames(sink.resumed)
+                frames = _Frames(source, mask, watch, originals=self._options.look.side_by_side)
+                into = _Into(sink, report, watch, self._on_frames)
+                pipeline.run(frames, into, watch, batch_size=batch_size, first=sink.resumed)
+                _tell(report, frames.notices)
+            _tell(report, sink.notices)
+            damage = source.damage
+            report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
+            report.filled, report.bad_packets, report.missing = damage.filled, damage.bad_packets, damage.missing
+            asked = {"batch_size": batch_size, "mask": _text(self._options.look.mask)}
+            report.settings = pipeline.settings() | asked | dict(sink.settings)
+
+    def _is_done(self, report: VideoReport) -> bool:
+        """Whether the output is current.
+
+        Raises:
+            MediaError: there is a file that cgpipe did not make.
+        """
+        if not _is_file_name(report.output):
+            return False
+        inputs, output = _files(report.input), Path(report.output)
+        standing = self._journal.standing(output, inputs)
+        if standing is Standing.FOREIGN and not output.is_dir():  # of which the sink speaks
+            raise MediaError(foreign_reason(output))
+        if standing is Standing.EARLY:
+            _tell(report, [f"{output} is from before cgpipe kept journals: it is taken as current"])
+        return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)
+
+    def _resume_key(self, input: str, stamps: tuple[Stamp, ...]) -> str:
+        """Names all that decides the pictures, for those of an interrupted run."""
+        return json.dumps(
+            [
+                os.path.basename(input),
+                stamps,
+                self._options.fingerprint(self._chosen.deciding, pictures_only=True),
+            ]
         )
-        encode_seconds = 0.0
-        if self.on_frames and sink.resumed:
-            self.on_frames(sink.resumed)
-        stream = start.at_first("inference", self.translator.stream(start.at_first("decode", batches)))
-        with closing(prefetch(stream, self.ahead)) as translated:
-            for item in translated:
-                if isinstance(item, Failed):
-                    self._tell(report, [item.reason])
-                    continue
-                began = time.perf_counter()
-                for frame in item.frames():
-                    sink.write(beside_original(frame))
-                start.reached("encode")
-                encode_seconds += time.perf_counter() - began
-                if self.on_frames:
-                    self.on_frames(len(item))
-        report.seconds |= {"decode": decoded.seconds, "encode": encode_seconds}
 
-    def _tell(self, report: VideoReport, notices: Iterable[str]) -> None:
-        for notice in notices:
-            report.notices.append(notice)
-            warnings.warn(notice, CgpipeWarning, stacklevel=3)
+    def _mask(self, info: VideoInfo) -> AbstractContextManager[VideoMask | None]:
+        if self._options.look.mask is None:
+            return nullcontext()
+        from cgpipe.media.video.masks import VideoMask
 
-    def _originals(self, frames: Iterable[Frame | Failed]) -> Iterator[Frame | Failed]:
-        """The frames, each with its own pixels in its luggage where they are to be shown beside the translation."""
-        for frame in frames:
-            if self.video.get("side_by_side") and isinstance(frame, Frame):
+        return VideoMask(self._options.look.mask, info, **vars(self._options.cut))
+
+    def _seen(self, info: VideoInfo) -> VideoInfo:
+        return replace(info, width=2 * info.width) if self._options.look.side_by_side else info
+
+    def _looks_made(self, source: Path, output: Path) -> bool:
+        """Whether a video that no journal knows may be a translation: of the right size, and no copy."""
+        from cgpipe.media.video.opening import open_source
+
+        try:
+            with open_source(source) as read, open_source(output) as written:
+                wanted, there = self._seen(read.info), written.info
+            alike = (there.width, there.height) == (wanted.width, wanted.height)
+            return alike and digest_of(source) != digest_of(output)
+        except Exception:  # whatever a damaged file makes libav raise
+            return False
+
+
+class _Frames:
+    """The frames of a video as the pipeline takes them: with their masks, and with what is shown beside them.
+
+    Attributes:
+        notices: what the source had to say between the frames.
+    """
+
+    def __init__(self, source: Source, mask: VideoMask | None, watch: Stopwatch, *, originals: bool) -> None:
+        self.notices: list[str] = []
+        self._source = source
+        self._mask = mask
+        self._watch = watch
+        self._originals = originals
+
+    def frames(self, first: int = 0) -> Iterator[Frame | Failed]:
+        from cgpipe.media.frames import Failed
+
+        frames: Iterable[Frame | Failed] = self._source.frames(first=first)
+        if self._mask is not None:
+            frames = self._mask.confine(frames, first=first)
+        for frame in self._watch.timed("decode", frames):
+            if isinstance(frame, Failed):
+                self.notices.append(frame.reason)
+            elif self._originals:
                 yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels[..., :3]))
             else:
                 yield frame
 
-    def _seen(self, info: VideoInfo) -> VideoInfo:
-        return replace(info, width=2 * info.width) if self.video.get("side_by_side") else info
 
-    def _work(self) -> dict[str, Any]:
-        mask = self.video.get("mask")
-        return {"batch_size": self.batch_size, "mask": None if mask is None else os.fspath(mask)}
+class _Into:
+    """A video's sink as the pipeline takes it."""
 
-    def _of_source(self) -> dict[str, Any]:
-        return {name: self.video.get(name) for name in ("start", "end", "fps", "duration", "hwaccel", "threads")}
+    def __init__(self, sink: Sink, report: VideoReport, watch: Stopwatch, on_frames: OnFrames | None) -> None:
+        self._sink = sink
+        self._report = report
+        self._watch = watch
+        self._on_frames = on_frames
 
-    def _of_sink(self) -> dict[str, Any]:
-        chosen = {name: self.video.get(name) for name in ("codec", "crf", "preset", "pix_fmt")}
-        return chosen | {"audio": self.video.get("audio", True), "overwrite": self.video.get("overwrite", False)}
+    def write(self, frame: Frame) -> None:
+        with self._watch.running("encode"):
+            self._sink.write(beside_original(frame))
+        self._watch.reached("encode")
+        if self._on_frames:
+            self._on_frames(1)
 
-    def _deciding_settings(self, input: str) -> str:
-        """All that decides what the output will be, as text."""
-        work = ("batch_size", "ahead", "overwrite", "hwaccel", "threads", "mask")
-        mask = self.video.get("mask")
-        return json.dumps(
-            {
-                "input": stamp(Path(input)),
-                "model": stamp(self.found.path),
-                "mask": None if mask is None else stamp(Path(mask)),
-                "translator": deciding_settings(self.translator),
-                "video": {name: value for name, value in sorted(self.video.items()) if name not in work},
-            },
-            sort_keys=True,
-        )
-
-    def _is_done(self, input: str, output: str, settings: str) -> bool:
-        if not os.path.isfile(input) or output == STANDARD:
-            return False
-        freshness = Freshness([Path(output)], [settings])  # which also remembers them for the next run
-        return not self.video.get("overwrite") and freshness.is_current(Path(input), Path(output))
+    def fail(self, failed: Failed) -> None:
+        self._report.failed += 1
+        if self._report.failed == 1:
+            _tell(self._report, [f"a frame is left out: {failed.reason}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,22 +329,29 @@ def beside_original(frame: Frame) -> Frame:
     """The translation, to the right of its original where that came along."""
     if not isinstance(frame.origin, WithOriginal):
         return frame
-    return Frame(pixels=np.concatenate([frame.origin.pixels, frame.pixels], axis=1), origin=frame.origin.origin)
+    import numpy as np
+
+    return replace(
+        frame, pixels=np.concatenate([frame.origin.pixels, frame.pixels], axis=1), origin=frame.origin.origin
+    )
 
 
-class Timed:
-    """Passes things on and counts the seconds that it took to get them."""
+def _tell(report: VideoReport, notices: Iterable[str]) -> None:
+    for notice in notices:
+        report.notices.append(notice)
+        warnings.warn(notice, CgpipeWarning, stacklevel=4)
 
-    def __init__(self, items: Iterable[Any]) -> None:
-        self.items = items
-        self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[Any]:
-        iterator = iter(self.items)
-        while True:
-            began = time.perf_counter()
-            item = next(iterator, None)
-            self.seconds += time.perf_counter() - began
-            if item is None:
-                return
-            yield item
+def _files(input: str) -> tuple[Path, ...]:
+    """The input, where it is a file, which can be told to be unchanged."""
+    return (Path(input),) if os.path.isfile(input) else ()
+
+
+def _is_file_name(output: str) -> bool:
+    from cgpipe.media.video.sequences import names_sequence
+
+    return output != STANDARD and not names_sequence(output)
+
+
+def _text(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Unpack
 
-from cgpipe.engine.translator import TranslatorOptions
-from cgpipe.errors import CgpipeError, UsageError
-from cgpipe.jobs.common import domain_of, load_translator
-from cgpipe.jobs.startup import StartUp
-from cgpipe.jobs.video import OnFrames, OnStart, PathLike, VideoJob, VideoOptions, VideoReport
-from cgpipe.models import find_model
-from cgpipe.models.foreign import Direction
-from cgpipe.storage import atomic_write, require_local
+from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
+from cgpipe.jobs.journal import FolderJournal
+from cgpipe.jobs.report import write_report
+from cgpipe.jobs.stopwatch import Stopwatch
+from cgpipe.jobs.video import STANDARD, OnFrames, OnStart, VideoJob, VideoReport
+from cgpipe.models.choose import choose_model
+from cgpipe.options import Options, takes_options
+from cgpipe.storage import PathLike, require_local
+
+FATAL = (UsageError, MissingDependencyError, ModelError)
+"""What no video is to blame for: every other would fail alike."""
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),
@@ -55,67 +57,56 @@ class VideosReport:
         """The report as a JSON file.
 
         Raises:
-            UsageError: the file cannot be written.
+            CgpipeError: the file cannot be written.
         """
-        report = {
-            "videos": [video.to_json() for video in self.videos],
-            "failures": [asdict(failure) for failure in self.failures],
-        }
-        try:
-            with atomic_write(path) as partial:
-                partial.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"The report cannot be written to {path}: {error.strerror}.") from error
+        write_report(
+            path,
+            {
+                "videos": [video.to_json() for video in self.videos],
+                "failures": [asdict(failure) for failure in self.failures],
+            },
+        )
 
 
+@takes_options("video")
 def translate_videos(
     inputs: Sequence[PathLike],
     output: PathLike | None = None,
     *,
-    to: str | None = None,
-    source: str | None = None,
-    model: PathLike | None = None,
-    direction: Direction | None = None,
-    batch_statistics: bool = False,
-    video: VideoOptions | None = None,
+    options: Options,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
     on_failure: Callable[[str], None] | None = None,
-    **options: Unpack[TranslatorOptions],
 ) -> VideosReport:
-    """Translates one or several videos with one model.
+    """Translates one or several videos with one model; one that fails never stops the others.
 
     Args:
         inputs: files, patterns, and folders (with all videos below them), or the other inputs of
             :func:`cgpipe.translate_video`; without ``output``, the second of two is where the first goes, and one
             alone goes to ``<name>-<domain>`` beside it.
         output: a folder, in which each result has the name of its input; or a file for one input.
+        on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
         on_failure: told in a line of each video that failed.
-        to, source, model, direction, batch_statistics, video, on_start, on_frames, options: as in
-            :func:`cgpipe.translate_video`.
 
     Raises:
         UsageError: an input is missing, or two would become the same file; nothing has been written.
         ModelError: the model cannot be found or read.
         CgpipeError: there is one input alone, and it failed.
     """
-    start = StartUp()
-    found = find_model(to, source=source, file=model)
-    pairs = plan_videos([os.fspath(path) for path in inputs], output, domain_of(found, to))
-    translator = load_translator(
-        found, to=to, source=source, direction=direction, batch_statistics=batch_statistics, start=start, **options
-    )
-    job = VideoJob(found, translator, video or {}, start, on_start, on_frames)
+    watch = Stopwatch()
+    chosen = choose_model(options.choice)
+    pairs = plan_videos([os.fspath(path) for path in inputs], output, chosen.domain)
     report = VideosReport()
-    for one, target in pairs:
-        try:
-            report.videos.append(job.run(one, target))
-        except CgpipeError as error:
-            if len(pairs) == 1:
-                raise
-            report.failures.append(VideoFailure(input=one, reason=str(error)))
-            if on_failure:
-                on_failure(f"Failed: {error}")
+    with VideoJob(chosen, options, watch, on_start, on_frames) as job:
+        for one, target in pairs:
+            try:
+                report.videos.append(job.run(one, target))
+            except Exception as error:
+                if len(pairs) == 1 or isinstance(error, FATAL):
+                    raise
+                report.failures.append(VideoFailure(input=one, reason=reason_of(error)))
+                if on_failure:
+                    on_failure(f"Failed: {reason_of(error)}")
     return report
 
 
@@ -127,11 +118,16 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
     """
     pairs = [_pair_without_folder(inputs, domain)] if output is None else _pairs_into(inputs, os.fspath(output))
     taken: dict[str, str] = {}
+    read = {os.path.realpath(one): one for one, _ in pairs}
     for one, target in pairs:
+        if target == STANDARD:
+            continue
         require_local(target)
         place = os.path.realpath(target)
         if place == os.path.realpath(one):
             raise UsageError(f"{one} would be written over itself: choose another output.")
+        if place in read:
+            raise UsageError(f"{one} would be written over the input {read[place]}: choose another output.")
         if taken.setdefault(place, one) != one:
             raise UsageError(f"{taken[place]} and {one} would both be written to {target}: rename one of them.")
     return pairs
@@ -168,11 +164,22 @@ def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
             if not match.is_dir():
                 yield match, Path(match.name)
                 continue
-            videos = sorted(p for p in match.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+            videos = sorted(_videos_below(match))
             if not videos:
                 raise UsageError(f"{match} holds no videos ({' '.join(VIDEO_SUFFIXES)}).")
             base = match if len(inputs) == 1 else match.parent
             yield from ((video, video.relative_to(base)) for video in videos)
+
+
+def _videos_below(folder: Path) -> Iterator[Path]:
+    """The videos in a folder and those below, but what an earlier run made of one of them."""
+    base = os.path.join(os.path.realpath(folder), "")
+    journals = lru_cache(maxsize=4)(FolderJournal)
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith("."):
+            source = journals(path.parent).source_of(path.name)
+            if not (source or "").startswith(base):
+                yield path
 
 
 def _written_suffix(path: Path) -> str:

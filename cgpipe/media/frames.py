@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-
-from cgpipe.errors import CgpipeError
+from typing_extensions import TypeVar
 
 T = TypeVar("T")
+Origin = TypeVar("Origin", default=Any)
+"""Who a frame is and what must be given back with it; opaque to everything but its source and its sink."""
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 PENDING_BYTES = 256 << 20
@@ -20,17 +21,17 @@ PENDING_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(Generic[Origin]):
     """One decoded picture.
 
     Args:
         pixels: RGB, shape (height, width, 3), uint8, or uint16 where the source holds more than 8 bits; with a mask
             (see :mod:`cgpipe.media.pictures.masks`) as fourth channel, where one confines the change.
-        origin: who the frame is and what must be given back with it; opaque to everything but its source and sink.
+        origin: who the frame is (see :data:`Origin`).
     """
 
     pixels: Pixels
-    origin: Any
+    origin: Origin
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
@@ -40,7 +41,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(Generic[Origin]):
     """Frames of one size and type, stacked.
 
     Args:
@@ -49,7 +50,7 @@ class Batch:
     """
 
     pixels: torch.Tensor
-    origins: tuple[Any, ...]
+    origins: tuple[Origin, ...]
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (torch.uint8, torch.uint16):
@@ -62,14 +63,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.origins)
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame[Origin]]:
         """The frames one by one, sharing memory with the batch, which must be on the CPU."""
         for pixels, origin in zip(self.pixels.numpy(), self.origins, strict=True):
             yield Frame(pixels=pixels, origin=origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Generic[Origin]):
     """Takes the place of a frame that could not be decoded, translated or encoded, so that none is silently left out.
 
     Args:
@@ -77,34 +78,42 @@ class Failed:
         reason: what was wrong, for the user.
     """
 
-    origin: Any
+    origin: Origin
     reason: str
 
 
-def reason_of(error: BaseException) -> str:
-    """What an exception says, for :attr:`Failed.reason`: a message for the user, whatever was raised."""
-    if isinstance(error, CgpipeError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+class Source(Protocol[Origin]):
+    """Gives frames in order, and word of those that failed."""
+
+    def frames(self, first: int = 0) -> Iterable[Frame[Origin] | Failed[Origin]]:
+        """The frames from the one of index ``first`` on."""
 
 
-def batched(items: Iterable[Frame | T], batch_size: int, *, pending_bytes: int = PENDING_BYTES) -> Iterator[Batch | T]:
+class Sink(Protocol[Origin]):
+    """Takes translated frames in order."""
+
+    def write(self, frame: Frame[Origin]) -> None:
+        """Takes a frame."""
+
+    def fail(self, failed: Failed[Origin]) -> None:
+        """Takes word of a frame that does not come."""
+
+
+def batched(
+    items: Iterable[Frame[Origin] | T], batch_size: int, *, pending_bytes: int = PENDING_BYTES
+) -> Iterator[Batch[Origin] | T]:
     """Stacks frames of equal size and type into batches of at most ``batch_size``; passes all else through at once.
 
     Frames of other sizes wait in groups of their own. When more than ``4 * batch_size`` frames or ``pending_bytes`` of
     pixels wait, the largest group goes on as it is, so neither memory nor delay grows with the length of the stream.
     Within one size the order is kept.
     """
-    groups: dict[tuple[tuple[int, ...], np.dtype[Any]], list[Frame]] = {}
+    groups: dict[tuple[tuple[int, ...], str], list[Frame[Origin]]] = {}
     for item in items:
         if not isinstance(item, Frame):
             yield item
             continue
-        key = (item.pixels.shape, item.pixels.dtype)
+        key = (item.pixels.shape, item.pixels.dtype.str)
         group = groups.setdefault(key, [])
         group.append(item)
         if len(group) == batch_size:
@@ -115,15 +124,15 @@ def batched(items: Iterable[Frame | T], batch_size: int, *, pending_bytes: int =
         yield _stack(group)
 
 
-def _count(groups: Mapping[Any, list[Frame]]) -> int:
+def _count(groups: Mapping[tuple[tuple[int, ...], str], Sized]) -> int:
     return sum(len(group) for group in groups.values())
 
 
-def _bytes(groups: Mapping[Any, list[Frame]]) -> int:
+def _bytes(groups: Mapping[tuple[tuple[int, ...], str], list[Frame[Origin]]]) -> int:
     return sum(len(group) * group[0].pixels.nbytes for group in groups.values())
 
 
-def _stack(frames: list[Frame]) -> Batch:
+def _stack(frames: list[Frame[Origin]]) -> Batch[Origin]:
     # One alone is not copied, nor are pixels that nobody may write to, which torch would warn of.
     alone = len(frames) == 1 and frames[0].pixels.flags.writeable
     pixels = frames[0].pixels[None] if alone else np.stack([frame.pixels for frame in frames])

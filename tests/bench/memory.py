@@ -24,7 +24,7 @@ if kind == "pictures":
     assert not report.failures, report.failures[0]
 else:
     cgpipe.translate_video(
-        source, target, to="zebra", device=device, video={"preset": "ultrafast"},
+        source, target, to="zebra", device=device, preset="ultrafast",
         on_frames=lambda count: times.extend([time.perf_counter()] * count),
     )
 first, last = (told / (times[end] - times[end - told]) for end in (told, -1))

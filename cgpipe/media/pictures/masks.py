@@ -15,7 +15,6 @@ from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame, Pixels
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 from cgpipe.media.pictures.read import read_picture
-from cgpipe.storage import is_current
 
 Mask = npt.NDArray[np.uint8]
 """Shape (height, width); 255 lets the whole change through, 0 nothing of it."""
@@ -136,13 +135,6 @@ class PictureMasks:
             MediaError: there is none, or it cannot be read.
         """
         return read_mask(self.path_of(place)) if self._one is None else self._one
-
-    def is_older(self, place: Path, output: Path) -> bool:
-        """Whether the picture's mask is there and no newer than ``output``."""
-        try:
-            return is_current(self.path_of(place), output)
-        except MediaError:
-            return False
 
     def path_of(self, place: Path) -> Path:
         """The mask of the picture's own name, or else of its name with the suffix of another picture format.

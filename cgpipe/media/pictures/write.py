@@ -13,7 +13,7 @@ from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.encode import QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import named_format, picture_format
-from cgpipe.storage import atomic_write
+from cgpipe.storage import Publish, atomic_write
 
 _Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
 
@@ -25,6 +25,7 @@ def write_picture(
     *,
     format: str | None = None,
     quality: int | None = None,
+    publish: Publish = os.replace,
 ) -> None:
     """Writes a whole picture file under ``path``, or none.
 
@@ -37,6 +38,7 @@ def write_picture(
         format: as :func:`~cgpipe.media.pictures.formats.named_format` knows it; None: by the name's suffix, and where
             that says nothing, the format that was read.
         quality: of JPEG and WebP, 1 to 100, at 100 WebP loses nothing; None: :data:`QUALITY`.
+        publish: puts the finished file in its place.
 
     Raises:
         MediaError: the picture cannot be encoded in this format (too long a side), or the file not written.
@@ -48,7 +50,7 @@ def write_picture(
         raise UsageError(f"quality {quality} is not between 1 and 100")
     encoded = encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality or QUALITY)
     try:
-        with atomic_write(path) as temporary:
+        with atomic_write(path, publish=publish) as temporary:
             temporary.write_bytes(encoded)
     except OSError as error:
         raise MediaError(f"{path} cannot be written: {error.strerror or error}") from error

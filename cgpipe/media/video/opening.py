@@ -17,8 +17,8 @@ from cgpipe.media.video.sink import VideoSink
 from cgpipe.media.video.source import VideoSource
 from cgpipe.media.video.stream_sink import StreamSink
 from cgpipe.media.video.webp import WebpSource, is_animated_webp
+from cgpipe.storage import PathLike, Publish
 
-PathLike = str | os.PathLike[str]
 STANDARD = "-"
 
 
@@ -76,6 +76,7 @@ def open_sink(
     audio: bool = True,
     resume: str | None = None,
     overwrite: bool = False,
+    publish: Publish = os.replace,
 ) -> Sink:
     """Opens what takes frames.
 
@@ -84,7 +85,8 @@ def open_sink(
             pattern of pictures (``frames/%05d.png``), or a folder for such.
         like: the source's info.
         codec: as for :class:`~cgpipe.media.video.VideoSink`, and so the rest.
-        overwrite: whether a sequence of pictures that is there already may be replaced; files are always.
+        overwrite: whether a sequence of pictures that is there already may be replaced.
+        publish: puts a finished file in its place.
 
     Raises:
         MediaError: the output cannot be written.
@@ -100,7 +102,15 @@ def open_sink(
     if name == STANDARD or suffix_of(Path(name)) in ANIMATIONS:
         target = sys.stdout.buffer if name == STANDARD else name
         return StreamSink(
-            target, like=like, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options, audio=audio
+            target,
+            like=like,
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            pix_fmt=pix_fmt,
+            options=options,
+            audio=audio,
+            publish=publish,
         )
     return VideoSink(
         name,
@@ -112,4 +122,5 @@ def open_sink(
         options=options,
         audio=audio,
         resume=resume,
+        publish=publish,
     )

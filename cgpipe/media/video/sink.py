@@ -17,6 +17,7 @@ from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import writing
 from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments
 from cgpipe.media.video.streams import OtherStreams
+from cgpipe.storage import Publish
 
 # At most so much work is lost when a run is killed. A keyframe every 120 frames is also what players like to seek by.
 SEGMENT_FRAMES = 120
@@ -47,6 +48,7 @@ class VideoSink(Sink):
         audio: whether to keep sound.
         resume: identifies the input and all that was done to the frames; None if nothing is to be taken over or left.
         segment_frames: frames a piece.
+        publish: puts the finished file in its place.
 
     Attributes:
         encoding: encoder and settings as chosen.
@@ -71,7 +73,9 @@ class VideoSink(Sink):
         audio: bool = True,
         resume: str | None = None,
         segment_frames: int = SEGMENT_FRAMES,
+        publish: Publish = os.replace,
     ) -> None:
+        self._publish = publish
         self._path = Path(path)
         self._info = like
         self._container = container_of(self._path)
@@ -118,7 +122,7 @@ class VideoSink(Sink):
             joined = self._folder.path / f"joined{self._path.suffix}"
             join_segments(self._folder.segments, joined, self._info, self._container, self._others)
             with writing(str(self._path)):
-                os.replace(joined, self._path)
+                self._publish(joined, self._path)
         except BaseException:
             self.abort()
             raise
@@ -148,7 +152,9 @@ class VideoSink(Sink):
 
 
 def _key(resume: str | None, info: VideoInfo, encoding: Encoding, segment_frames: int) -> str:
-    """Names a run; the random one of a run that is not to be resumed is never met again."""
+    """Names a run by all that its pieces depend on; the random one of a run that is not resumed is never met again."""
     told = resume if resume is not None else os.urandom(16).hex()
-    settings = (told, replace(info, frames=None), encoding, segment_frames)
+    # Of the clip what concerns its pictures: neither its other streams, nor where it lies.
+    pictures = replace(info, frames=None, path=None, streams=())
+    settings = (told, pictures, encoding, segment_frames)
     return hashlib.sha256(repr(settings).encode()).hexdigest()

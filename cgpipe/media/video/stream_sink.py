@@ -20,6 +20,7 @@ from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, Encod
 from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
+from cgpipe.storage import Publish
 
 
 class StreamSink(Sink):
@@ -33,6 +34,7 @@ class StreamSink(Sink):
         like: the source's info.
         codec: as for :class:`~cgpipe.media.video.VideoSink`, and so for ``crf``, ``preset``, ``pix_fmt``, ``options``
             and ``audio``.
+        publish: puts the finished file in its place.
 
     Attributes:
         encoding: encoder and settings as chosen.
@@ -55,7 +57,9 @@ class StreamSink(Sink):
         pix_fmt: str | None = None,
         options: Mapping[str, str] | None = None,
         audio: bool = True,
+        publish: Publish = os.replace,
     ) -> None:
+        self._publish = publish
         self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
         self._name = "standard output" if self._path is None else str(self._path)
         container = CONTAINERS[".mkv"] if self._path is None else _animation(self._path)
@@ -117,7 +121,7 @@ class StreamSink(Sink):
             with writing(self._name):
                 self._output.close()
                 if self._part is not None and self._path is not None:
-                    os.replace(self._part, self._path)
+                    self._publish(self._part, self._path)
         except BaseException:
             self.abort()
             raise

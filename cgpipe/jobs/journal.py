@@ -1,0 +1,369 @@
+"""What cgpipe made, and from what: a small hidden journal in every folder of outputs.
+
+Each writer appends lines to a file of its own, locked while it is at work, so that several may write at once, on
+network file systems too; a reader takes the lines of all of them. A line stands for one output and is written before
+the output gets its name, so that a kill leaves none unknown. It describes the output itself (size, time, checksum), so
+that a file put in its place is noticed and the newest of several lines needs no telling; and all is relative to the
+folder, so that a copy or a part of it knows as much.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from enum import Enum, auto
+from functools import partial
+from pathlib import Path
+from threading import RLock
+from typing import NamedTuple
+
+from cgpipe.errors import MediaError
+from cgpipe.storage import HOST, PREFIX, PathLike, Publish, Stamp, create_locked, digest_of, take_over
+
+NAME = f"{PREFIX}journal-"
+"""What the names of journals begin with."""
+
+_OPEN_JOURNALS = 16
+_SUM_DIGITS = 16
+_FEW_LINES = 1000
+
+
+Stamps = tuple[Stamp, ...]
+
+
+class Standing(Enum):
+    """How an output stands to what would be made now."""
+
+    OPEN = auto()
+    """It is not there, or was made by cgpipe from something else: make it."""
+    CURRENT = auto()
+    """It is what would be made."""
+    EARLY = auto()
+    """It is taken for what would be made, though it is older than any journal."""
+    FOREIGN = auto()
+    """It was not made by cgpipe, and must not be replaced."""
+
+
+class Entry(NamedTuple):
+    """One output.
+
+    Args:
+        source: the input, relative to the folder of the output.
+        fingerprint: of all that was asked for.
+        inputs: stamps of the input, and of what else went in (its mask).
+        output: the output's stamp.
+        digest: the start of the output's checksum.
+        checksum: of the input; empty where it was not taken.
+        made: whether cgpipe made it, which is not known of a file older than the journal.
+    """
+
+    source: str
+    fingerprint: str
+    inputs: Stamps
+    output: Stamp
+    digest: str
+    checksum: str = ""
+    made: bool = True
+
+    def line(self, name: str) -> bytes:
+        """The entry as a line of a journal, with its checksum."""
+        stamps = [number for stamp in (self.output, *self.inputs) for number in stamp]
+        values = [name, self.source, self.fingerprint, self.digest, self.checksum, int(self.made), *stamps]
+        text = json.dumps(values, separators=(",", ":")).encode()
+        return b"%08x%s\n" % (zlib.crc32(text), text)
+
+    @classmethod
+    def parse(cls, text: bytes) -> Entry:
+        """The entry of a line's text."""
+        _, source, fingerprint, digest, checksum, made, *numbers = json.loads(text)
+        output, *inputs = (Stamp(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True))
+        return cls(source, fingerprint, tuple(inputs), output, digest, checksum, bool(made))
+
+    def describes(self, path: PathLike, stamp: Stamp) -> bool:
+        """Whether the file at ``path``, which has this stamp, is the output; one with another time, by its content."""
+        if stamp == self.output:
+            return True
+        return stamp.size == self.output.size and digest_of(path)[:_SUM_DIGITS] == self.digest
+
+
+class FolderJournal:
+    """All that the journals of one folder say.
+
+    Attributes:
+        paths: of the journals.
+        lines: how many were read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines = 0
+        self._texts: dict[str, bytes] = {}
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.name.startswith(NAME))
+        except OSError:
+            names = []
+        self.paths = [folder / name for name in names]
+        for path in self.paths:
+            with suppress(OSError):
+                self._read(path)
+
+    @property
+    def had_journal(self) -> bool:
+        """Whether there was any."""
+        return bool(self.paths)
+
+    @property
+    def count(self) -> int:
+        """How many outputs are known, those included that are gone."""
+        return len(self._texts)
+
+    def add(self, name: str, text: bytes) -> None:
+        """Knows one line more."""
+        before = self._texts.get(name)
+        self._texts[name] = text if before is None else before + b"\n" + text
+        self.lines += 1
+
+    def entry(self, name: str, stamp: Stamp) -> Entry | None:
+        """The entry of the file called ``name`` as it is now; the latest, if several describe it.
+
+        Raises:
+            OSError: its content was to be compared and cannot be read.
+        """
+        texts = self._texts.get(name)
+        for text in reversed(texts.split(b"\n")) if texts else ():
+            entry = Entry.parse(text)
+            if entry.describes(self.folder / name, stamp):
+                return entry
+        return None
+
+    def source_of(self, name: str) -> str | None:
+        """The path of the input that the file called ``name``, as it is now, was made of; None if it was not."""
+        if name not in self._texts:
+            return None
+        with suppress(OSError):
+            entry = self.entry(name, Stamp.of(self.folder / name))
+            if entry is not None:
+                return os.path.normpath(os.path.join(os.path.realpath(self.folder), entry.source))
+        return None
+
+    def compacted(self) -> Iterator[bytes]:
+        """The lines that describe files that are there."""
+        for name in self._texts:
+            with suppress(OSError):
+                entry = self.entry(name, Stamp.of(self.folder / name))
+                if entry is not None:
+                    yield entry.line(name)
+
+    def _read(self, path: Path) -> None:
+        """Takes the whole lines; what a crash or a network file system tore is passed over."""
+        with path.open("rb") as file:
+            for line in file:
+                text = line[8:-1]
+                with suppress(ValueError):
+                    if line.endswith(b"\n") and int(line[:8], 16) == zlib.crc32(text):
+                        self.add(_first_value(text.decode(), 1)[0], text)
+
+
+_first_value = json.JSONDecoder().raw_decode
+
+
+class Journal:
+    """Says which outputs are current, and records those that are made; safe for threads.
+
+    Args:
+        fingerprint: of all that is asked for (see :meth:`cgpipe.options.Options.fingerprint`).
+        looks_made: whether an output that is older than any journal looks like what would be made of an input.
+        overwrite: make everything, and replace what cgpipe did not make.
+        checksum: compare the content of inputs, not their size and time.
+    """
+
+    def __init__(
+        self,
+        fingerprint: str,
+        *,
+        looks_made: Callable[[Path, Path], bool],
+        overwrite: bool = False,
+        checksum: bool = False,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self._looks_made = looks_made
+        self._overwrite = overwrite
+        self._checksum = checksum
+        self._lock = RLock()
+        self._folders: OrderedDict[Path, FolderJournal] = OrderedDict()
+        self._files: OrderedDict[Path, int] = OrderedDict()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            while self._files:
+                os.close(self._files.popitem()[1])
+
+    def standing(self, output: Path, inputs: Sequence[Path]) -> Standing:
+        """How ``output`` stands to what would be made of ``inputs``: a picture or video, and its own mask, if any."""
+        if self._overwrite:
+            return Standing.OPEN
+        try:
+            there = Stamp.of(output)
+        except OSError:
+            return Standing.FOREIGN if os.path.lexists(output) else Standing.OPEN
+        with self._lock:
+            folder = self._folder(output.parent)
+            entry = folder.entry(output.name, there) if output.is_file() else None
+        if entry is None:
+            return self._without_entry(folder, output, there, inputs)
+        if entry.fingerprint == self.fingerprint and self._same(entry, output, inputs):
+            return Standing.CURRENT
+        return Standing.OPEN if entry.made else Standing.FOREIGN
+
+    def publisher(self, inputs: Sequence[Path], stamps: Stamps) -> Publish:
+        """What records an output and puts it in its place; for :func:`cgpipe.storage.atomic_write`.
+
+        Args:
+            inputs: what it was made of.
+            stamps: theirs, from before they were read.
+
+        Raises, when it is called:
+            MediaError: there is a file that cgpipe did not make.
+        """
+        return partial(self._publish, inputs, stamps)
+
+    def _without_entry(self, folder: FolderJournal, output: Path, there: Stamp, inputs: Sequence[Path]) -> Standing:
+        with suppress(OSError):
+            stamps = stamps_of(inputs)
+            newer = bool(stamps) and there.size > 0 and all(there.mtime_ns > stamp.mtime_ns for stamp in stamps)
+            if newer and not folder.had_journal and self._looks_made(inputs[0], output):
+                with suppress(OSError):  # of a folder that cannot be written to
+                    entry = self._entry(output, output, inputs, stamps, checksum=self._sum(inputs), ours=False)
+                    self._append(output, entry)
+                return Standing.EARLY
+        return Standing.FOREIGN
+
+    def _same(self, entry: Entry, output: Path, inputs: Sequence[Path]) -> bool:
+        """Whether the inputs are those of an entry; without them nothing can be made, which the reader says."""
+        with suppress(OSError):
+            if self._checksum and entry.checksum:
+                return self._sum(inputs) == entry.checksum
+            same = stamps_of(inputs) == entry.inputs
+            if same and self._checksum:
+                with suppress(OSError):
+                    self._append(output, entry._replace(checksum=self._sum(inputs)))
+            return same
+        return False
+
+    def _publish(self, inputs: Sequence[Path], stamps: Stamps, temporary: PathLike, target: PathLike) -> None:
+        output = Path(target)
+        unchanged = stamps_of(inputs) == stamps
+        entry = self._entry(Path(temporary), output, inputs, stamps, checksum=self._sum(inputs) if unchanged else "")
+        with self._lock:
+            self._require_ours(output)
+            self._append(output, entry)
+        os.replace(temporary, output)
+
+    def _require_ours(self, output: Path) -> None:
+        """Another process may have put a file there meanwhile: its own journal tells whether it is one of ours."""
+        if self._overwrite or not os.path.lexists(output):
+            return
+        for again in (False, True):
+            if again:
+                self._folders.pop(output.parent, None)
+            with suppress(OSError):
+                entry = self._folder(output.parent).entry(output.name, Stamp.of(output))
+                if entry is not None and entry.made:
+                    return
+        raise MediaError(foreign_reason(output))
+
+    def _entry(
+        self, made: Path, output: Path, inputs: Sequence[Path], stamps: Stamps, *, checksum: str, ours: bool = True
+    ) -> Entry:
+        source = _relative(inputs[0], output.parent) if inputs else ""
+        digest = digest_of(made)[:_SUM_DIGITS]
+        return Entry(source, self.fingerprint, stamps, Stamp.of(made), digest, checksum, ours)
+
+    def _sum(self, inputs: Sequence[Path]) -> str:
+        return "".join(digest_of(path)[:_SUM_DIGITS] for path in inputs) if self._checksum else ""
+
+    def _folder(self, path: Path) -> FolderJournal:
+        """What is known of a folder; only few are kept, since a folder of a million outputs is large."""
+        found = self._folders.get(path)
+        if found is None:
+            found = self._folders[path] = FolderJournal(path)
+            if len(self._folders) > _OPEN_JOURNALS:
+                self._folders.popitem(last=False)
+        return found
+
+    def _append(self, output: Path, entry: Entry) -> None:
+        line = entry.line(output.name)
+        with self._lock:
+            file = self._file(output.parent)
+            before = os.lseek(file, 0, os.SEEK_END)
+            try:
+                if os.write(file, line) != len(line):
+                    raise OSError(28, "No space left on device")
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(file, before)
+                raise
+            self._folder(output.parent).add(output.name, line[8:-1])
+
+    def _file(self, folder: Path) -> int:
+        """This process's own journal in a folder, open and locked: one that nobody has any more, or a new one."""
+        if folder in self._files:
+            self._files.move_to_end(folder)
+            return self._files[folder]
+        file = self._files[folder] = self._taken_over(folder)
+        if len(self._files) > _OPEN_JOURNALS:
+            os.close(self._files.popitem(last=False)[1])
+        return file
+
+    def _taken_over(self, folder: Path) -> int:
+        """A journal that nobody has any more, or a new one; where most lines are of the past, one of the others."""
+        known = self._folder(folder)
+        free = {path: file for path in known.paths if (file := take_over(path)) is not None}
+        if known.lines > 2 * known.count + _FEW_LINES:
+            file = create_locked(_new_path(folder))
+            os.write(file, b"".join(known.compacted()))
+            for path in free:
+                path.unlink(missing_ok=True)
+        elif free:
+            file = free.pop(next(iter(free)))
+        else:
+            file = create_locked(_new_path(folder))
+        for other in free.values():
+            os.close(other)
+        return file
+
+
+def stamps_of(paths: Sequence[Path]) -> Stamps:
+    """The stamps of some files.
+
+    Raises:
+        OSError: one is not there.
+    """
+    return tuple(map(Stamp.of, paths))
+
+
+def foreign_reason(output: Path) -> str:
+    """Why an output is not written."""
+    return (
+        f"{output} is there already and was not made by cgpipe: move it away, name another output, or"
+        " replace it with --overwrite"
+    )
+
+
+def _new_path(folder: Path) -> Path:
+    return folder / f"{NAME}{HOST}-{secrets.token_hex(4)}"
+
+
+def _relative(source: Path, folder: Path) -> str:
+    place = os.path.join(os.path.realpath(source.parent), source.name)
+    with suppress(ValueError):  # another drive of Windows
+        return os.path.relpath(place, os.path.realpath(folder))
+    return place

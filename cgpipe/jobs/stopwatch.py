@@ -1,0 +1,77 @@
+"""Where the time of a job goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """One for a job; it begins when it is made.
+
+    Attributes:
+        first: seconds that each step on the way to the first result took, in their order: ``find`` the model and the
+            inputs, ``load`` the model, ``prepare`` it for the device, and of the first picture ``decode``,
+            ``inference`` (with the trial of its precision, and compiling) and ``encode`` until it is written.
+        seconds: by stage, summed over all pictures.
+    """
+
+    def __init__(self) -> None:
+        self.first: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+        self._began = self._last = time.perf_counter()
+
+    @property
+    def total(self) -> float:
+        """Seconds since it began."""
+        return time.perf_counter() - self._began
+
+    def reached(self, step: str) -> None:
+        """Ends a step on the way to the first result; only the first time counts."""
+        if step not in self.first:
+            now = time.perf_counter()
+            self.first[step] = now - self._last
+            self._last = now
+
+    def passing(self, step: str, items: Generator[T, None, None]) -> Generator[T, None, None]:
+        """Passes ``items`` on, and ends ``step`` with the first that is no failure."""
+        from cgpipe.media.frames import Failed
+
+        with closing(items):
+            for item in items:
+                if not isinstance(item, Failed):
+                    self.reached(step)
+                yield item
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Counts time of a stage that was taken elsewhere."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def running(self, stage: str) -> Iterator[None]:
+        """Counts the time of the body."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - began)
+
+    def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Passes ``items`` on, and counts the time that it takes to get them."""
+        iterator = iter(items)
+        end: Any = object()
+        while True:
+            with self.running(stage):
+                item = next(iterator, end)
+            if item is end:
+                return
+            yield item
+
+
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Times as a report shows them: to the millisecond."""
+    return {stage: round(value, 3) for stage, value in seconds.items()}

@@ -1,0 +1,111 @@
+"""Picture files as a sink of frames."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from cgpipe.errors import reason_of
+from cgpipe.media.frames import Failed, Frame
+from cgpipe.media.pictures.source import PictureOrigin
+from cgpipe.media.pictures.write import write_picture
+from cgpipe.storage import Publish
+
+WRITERS = 2
+"""Threads that encode: the codecs let go of Python's lock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of one picture.
+
+    Args:
+        origin: of the picture.
+        reason: why it failed; empty if it was written.
+        height, width: in pixels; 0 where it could not be read.
+        encode_seconds: time taken to write it.
+    """
+
+    origin: PictureOrigin
+    reason: str = ""
+    height: int = 0
+    width: int = 0
+    encode_seconds: float = 0.0
+
+
+class PictureSink:
+    """Encodes pictures in threads, a bounded number at a time, and says in their order what became of each.
+
+    Args:
+        on_written: told of each picture, in the thread that writes to the sink.
+        publish: gives what puts a finished file in its place.
+        quality: of JPEG and WebP.
+        format: of every file; None: each one's own.
+    """
+
+    def __init__(
+        self,
+        on_written: Callable[[Written], None],
+        publish: Callable[[PictureOrigin], Publish],
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+    ) -> None:
+        self._tell = on_written
+        self._publish = publish
+        self._format = format
+        self._quality = quality
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="cgpipe-writer")
+        self._under_way: deque[Future[Written] | Written] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._drain(0)
+        finally:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def write(self, frame: Frame[PictureOrigin]) -> None:
+        """Begins to write a picture."""
+        self._add(self._threads.submit(self._written, frame))
+
+    def fail(self, failed: Failed[PictureOrigin]) -> None:
+        """Passes on why a picture does not come."""
+        self._add(Written(origin=failed.origin, reason=failed.reason))
+
+    def _add(self, result: Future[Written] | Written) -> None:
+        self._under_way.append(result)
+        self._drain(2 * WRITERS)
+
+    def _drain(self, most: int) -> None:
+        while len(self._under_way) > most:
+            result = self._under_way.popleft()
+            self._tell(result if isinstance(result, Written) else result.result())
+
+    def _written(self, frame: Frame[PictureOrigin]) -> Written:
+        began = time.perf_counter()
+        origin, reason = frame.origin, ""
+        height, width = frame.pixels.shape[:2]
+        try:
+            write_picture(
+                origin.output,
+                frame.pixels,
+                origin.extras,
+                format=self._format,
+                quality=self._quality,
+                publish=self._publish(origin),
+            )
+        except Exception as error:
+            reason = reason_of(error)
+        seconds = time.perf_counter() - began
+        return Written(origin=origin, reason=reason, height=height, width=width, encode_seconds=seconds)
