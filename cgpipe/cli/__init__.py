@@ -25,6 +25,7 @@ COMMANDS = {
     "data": ("cgpipe.cli.data", "Fetch and list datasets to train on."),
     "evaluate": ("cgpipe.cli.evaluate", "Measure a model: KID, FID, share of a class, cycle error."),
     "distill": ("cgpipe.cli.distill", "Make a model smaller: train a small generator to do what it does."),
+    "info": ("cgpipe.cli.info", "Say what this machine can do."),
     "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),
 }
 """Name, module and one line of help of every command. The module calls its command ``command``."""
