@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ def describe_machine() -> dict[str, Any]:
         "pictures": _pictures(),
         "video": _video(),
         "extras": _extras(),
-        "models": {"shipped and own": len(list_models()), "folder of your own": str(user_models_folder())},
-        "cache": str(cache_folder()),
+        "models": {"shipped and own": len(list_models()), "folder of your own": _at_home(user_models_folder())},
+        "cache": _at_home(cache_folder()),
     }
 
 
@@ -123,3 +124,8 @@ def _extras() -> Mapping[str, str]:
 
 def _has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
+
+
+def _at_home(folder: Path) -> str:
+    """A folder without the user's name, which stands in it."""
+    return str(Path("~") / folder.relative_to(Path.home())) if folder.is_relative_to(Path.home()) else str(folder)
