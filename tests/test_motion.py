@@ -107,8 +107,8 @@ def test_a_motion_is_smooth_small_and_another_one_for_each_picture() -> None:
     assert middle.max() < most
     assert middle.max() > 0.5 * most
     assert len(set(middle.tolist())) > 40
-    assert moved.diff(dim=1).norm(dim=-1).max() < 0.3
-    assert moved.diff(dim=2).norm(dim=-1).max() < 0.3
+    assert moved.diff(dim=1).norm(dim=-1).max() < 0.6
+    assert moved.diff(dim=2).norm(dim=-1).max() < 0.6
 
 
 def test_a_shift_moves_the_picture_and_what_comes_in_is_outside(pictures: torch.Tensor) -> None:
