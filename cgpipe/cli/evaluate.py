@@ -55,7 +55,19 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
     type=LocalPath(path_type=Path),
     help="Masks of the inputs, white where a change belongs: measures what changes elsewhere.",
 )
-@click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
+@click.option(
+    "--video",
+    "videos",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    help="A clip: measures how still its translation holds; repeat it. Without DATASET, only that is measured.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=8),
+    default=256,
+    help="Side at which pictures are translated, the short side for a clip.",
+)
 @click.option("-o", "--output", type=FOLDER, help="Folder for grids of every input, figures.md and figures.json.")
 @click.option("--record", is_flag=True, help="Put the figures and the working scales into the model file.")
 @loudness_options
@@ -65,6 +77,9 @@ def command(class_name: str, **options: Any) -> None:
     MODEL is a name or a model file of any known project. KID, FID and the share of a class are by EfficientNet-Lite0
     and Lite2 (extra cgpipe[metrics]), and by Inception where torch-fidelity or clean-fid is. Each figure stands with
     the pictures, the size and the weights that it was measured with. Without DATASET, name --inputs and --reference.
+
+    Of a clip: the warping error, which is the mean difference of a frame and its predecessor brought to it along the
+    optical flow of the source, beside the source's own; the sharpness; and the share of still pixels that change.
     """
     from cgpipe.evaluation.evaluate import evaluate
 

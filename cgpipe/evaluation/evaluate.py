@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cgpipe.data.dataset import sides_of
 from cgpipe.data.settings import Way
 from cgpipe.errors import ModelError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator, judges_at_hand
 from cgpipe.evaluation.grids import OnGrid, write_grids
-from cgpipe.evaluation.record import class_of, record_figures
+from cgpipe.evaluation.record import class_of, record_figures, record_steadiness
+from cgpipe.evaluation.steadiness import Steadiness, measure_clip
+from cgpipe.evaluation.steadiness import to_markdown as table_of_clips
 from cgpipe.models import Found, ModelCard, find_model, load_any
 from cgpipe.models.card import plain_name
 from cgpipe.models.header import is_ours
@@ -26,19 +29,29 @@ class ModelReport:
     Args:
         model: which model was measured, in words.
         back: which one the cycle error was measured with; None where there was none.
-        evaluation: the figures.
+        evaluation: the figures of pictures; None where only videos were measured.
+        videos: how still each clip holds.
         files: grids and tables, in order.
     """
 
     model: str
     back: str | None
-    evaluation: Evaluation
-    files: tuple[Path, ...]
+    evaluation: Evaluation | None
+    videos: tuple[Steadiness, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def to_markdown(self) -> str:
         """What was measured, and the figures."""
         back = f" Way back: {self.back}." if self.back else ""
-        return f"{self.model}.{back}\n\n{self.evaluation.to_markdown()}"
+        parts = [f"{self.model}.{back}"]
+        parts += [self.evaluation.to_markdown()] if self.evaluation else []
+        parts += [table_of_clips(self.videos)] if self.videos else []
+        return "\n\n".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        figures = {} if self.evaluation is None else self.evaluation.to_dict()
+        return {"model": self.model, "back": self.back, **figures, "videos": [clip.to_dict() for clip in self.videos]}
 
 
 def evaluate(
@@ -55,6 +68,7 @@ def evaluate(
     class_name: str | None = "auto",
     size: int = 256,
     masks: Path | None = None,
+    videos: Sequence[Path] = (),
     output: Path | None = None,
     record: bool = False,
     on_grid: OnGrid | None = None,
@@ -74,6 +88,8 @@ def evaluate(
         class_name: the ImageNet class to count; ``auto`` the one that the domains name, if any; None counts none.
         size: side in pixels at which pictures are translated and compared.
         masks: masks of the inputs, to measure how much changes outside them.
+        videos: clips to measure how still the translation holds (:mod:`cgpipe.evaluation.steadiness`), reduced to a
+            short side of ``size``. With clips alone, no pictures are measured.
         output: folder for grids of every input, ``figures.md`` and ``figures.json``.
         record: put the figures and the measured working scales into the model file's header.
         on_grid: told of every grid that is written.
@@ -81,7 +97,8 @@ def evaluate(
     Raises:
         ModelError: there is no such model, or it cannot be read.
         UsageError: neither a dataset nor both kinds of folders are named, or a foreign file is to be recorded in.
-        DataError: a folder is missing or holds too few pictures.
+        DataError: a folder is missing or holds too few pictures, or a clip too few frames.
+        MediaError: a clip cannot be read.
         MissingDependencyError: what measures is not installed.
     """
     found = find_model(to, source=source, file=model)
@@ -92,22 +109,25 @@ def evaluate(
     way = None if direction == "auto" else direction
     taken = load_any(found, source=source, target=to, direction=way, batch_statistics=batch_statistics)
     there, card = taken.generator.eval(), taken.card
-    inputs, reference = _sets(card, dataset, inputs, reference, direction)
-    chosen = class_of(card.source, card.target) if class_name == "auto" else class_name
-    reverse = find_back(back, found.path, card)
-    evaluator = Evaluator(inputs, reference, class_name=chosen, size=size, networks=judges_at_hand(), masks=masks)
-    backward = None if reverse is None else load_any(reverse).generator.eval()
-    report = ModelReport(
-        model=str(found),
-        back=str(reverse) if reverse else None,
-        evaluation=evaluator.evaluate(there, backward),
-        files=(),
-    )
-    if output is not None:
-        grids = write_grids(output, card.name, inputs, there, backward, size, on_grid)
-        report = replace(report, files=(*grids, *_write_tables(output, report)))
+    clips = tuple(measure_clip(taken, clip, size=size) for clip in videos)
+    report = ModelReport(model=str(found), back=None, evaluation=None, videos=clips)
+    if not videos or dataset or inputs or reference:
+        inputs, reference = _sets(card, dataset, inputs, reference, direction)
+        chosen = class_of(card.source, card.target) if class_name == "auto" else class_name
+        reverse = find_back(back, found.path, card)
+        evaluator = Evaluator(inputs, reference, class_name=chosen, size=size, networks=judges_at_hand(), masks=masks)
+        backward = None if reverse is None else load_any(reverse).generator.eval()
+        figures = evaluator.evaluate(there, backward)
+        report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
+        if output is not None:
+            grids = write_grids(output, card.name, inputs, there, backward, size, on_grid)
+            report = replace(report, files=tuple(grids))
+        if record:
+            record_figures(found.path, figures, inputs, reference)
     if record:
-        record_figures(found.path, report.evaluation, inputs, reference)
+        record_steadiness(found.path, clips)
+    if output is not None:
+        report = replace(report, files=(*report.files, *_write_tables(output, report)))
     return report
 
 
@@ -116,7 +136,7 @@ def _sets(
 ) -> tuple[Sequence[Path], Sequence[Path]]:
     if dataset is None:
         if not inputs or not reference:
-            raise UsageError("Name a dataset with testA and testB, or both --inputs and --reference.")
+            raise UsageError("Name a dataset with testA and testB, or both --inputs and --reference, or --video alone.")
         return inputs, reference
     first, second = (dataset / f"test{side}" for side in sides_of(card, dataset, direction))
     return inputs or [first], reference or [second]
@@ -137,8 +157,7 @@ def find_back(back: str | None, path: Path, card: ModelCard) -> Found | None:
 
 def _write_tables(folder: Path, report: ModelReport) -> list[Path]:
     """The figures for people, and for programs."""
-    values = {"model": report.model, "back": report.back, **report.evaluation.to_dict()}
-    texts = {"figures.md": report.to_markdown() + "\n", "figures.json": json.dumps(values, indent=2) + "\n"}
+    texts = {"figures.md": report.to_markdown() + "\n", "figures.json": json.dumps(report.to_dict(), indent=2) + "\n"}
     for name, text in texts.items():
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / name) as partial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Folders, imagenet_class
 from cgpipe.evaluation.scales import KID_TOLERANCE, kid_by_side, share_by_side, working_scales
+from cgpipe.evaluation.steadiness import GLARING, VISIBLE, Steadiness
 from cgpipe.models import Model, load_model, save_model
 from cgpipe.models.loading import narrowest
 
@@ -37,6 +39,33 @@ def record_figures(path: Path, evaluation: Evaluation, inputs: Folders, referenc
     }
     card = replace(model.card, quality=quality, working_scales=scales)
     save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
+
+
+def record_steadiness(path: Path, clips: Sequence[Steadiness]) -> None:
+    """Puts how still a model's video holds into the header of a file of ours.
+
+    Raises:
+        ModelError: there is no such file, or it cannot be written.
+    """
+    if not clips:
+        return
+    model = load_model(path)
+    figures = {f"video {clip.clip} at {min(clip.width, clip.height)}": steadiness_of(clip) for clip in clips}
+    card = replace(model.card, quality={**model.card.quality, **figures})
+    save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
+
+
+def steadiness_of(clip: Steadiness) -> dict[str, Any]:
+    """A clip's figures as a model's header keeps them, rounded."""
+    return {
+        "frames": clip.frames,
+        "warping_error_of_255": round(clip.warping_error, 2),
+        "source_warping_error_of_255": round(clip.source_warping_error, 2),
+        "sharpness": round(clip.sharpness),
+        "source_sharpness": round(clip.source_sharpness),
+        f"still_pixels_changing_by_{VISIBLE}": round(clip.visible, 4),
+        f"still_pixels_changing_by_{GLARING}": round(clip.glaring, 4),
+    }
 
 
 def quality_of(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,0 +1,210 @@
+"""How still a model's video holds: what changes from frame to frame beyond what moves.
+
+The *warping error* is the mean difference of a frame and its predecessor, brought to it by the optical flow of the
+source (DIS, arXiv 1603.03590), where forward and backward flow agree. Places where the source itself differs by ``d``
+count ``exp(-50 d^2)`` (arXiv 1808.00449). The source's own is the floor that no translation can be below by holding
+still; a translation that is sharper or of more contrast lies above it even when it moves perfectly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cgpipe.engine.translator import Translator
+from cgpipe.errors import DataError
+from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.video import VideoSource
+from cgpipe.models import Model
+
+Plane = npt.NDArray[np.float32]
+Translation = Callable[[Pixels], Pixels]
+"""A picture (height, width, 3), uint8 RGB, to one of the same size."""
+
+FRAMES = 48
+"""Frames of a clip that are looked at."""
+STEEPNESS = 50.0
+"""Of the weight of a place by the source's own difference there, which is in [0, 1]."""
+STILL = 2
+"""Levels by which a pixel of the source may change and still be still."""
+VISIBLE, GLARING = 8, 20
+"""Levels by which a still pixel may change before it is seen, and before it is seen by everyone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steadiness:
+    """How still a translated clip holds. All levels are of 255.
+
+    Args:
+        clip: name of the clip.
+        frames: how many were looked at.
+        width, height: in pixels, at which they were translated and compared.
+        warping_error: of the translation, in levels.
+        source_warping_error: of the source.
+        sharpness: variance of the Laplacian of the translation, averaged over the frames.
+        source_sharpness: that of the source.
+        still: share, 0 to 1, of the source's pixels that hold still.
+        visible: share of those whose translation changes by more than :data:`VISIBLE` levels.
+        glaring: share of those whose translation changes by more than :data:`GLARING` levels.
+    """
+
+    clip: str
+    frames: int
+    width: int
+    height: int
+    warping_error: float
+    source_warping_error: float
+    sharpness: float
+    source_sharpness: float
+    still: float
+    visible: float
+    glaring: float
+
+    @property
+    def excess(self) -> float:
+        """Levels by which the translation's warping error is above the source's."""
+        return self.warping_error - self.source_warping_error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and for a model's card."""
+        return asdict(self)
+
+
+def to_markdown(clips: Iterable[Steadiness]) -> str:
+    """A table, one row a clip."""
+    lines = [
+        f"| video | warping error, source's | sharpness, source's | still pixels changing by {VISIBLE}, {GLARING} |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.clip}, {row.frames} frames at {row.width}x{row.height} "
+        f"| {row.warping_error:.2f}, {row.source_warping_error:.2f} "
+        f"| {row.sharpness:.0f}, {row.source_sharpness:.0f} | {row.visible:.2%}, {row.glaring:.2%} |"
+        for row in clips
+    ]
+    return "\n".join(lines)
+
+
+def measure_clip(model: Model, clip: Path | str, *, size: int = 256, frames: int = FRAMES) -> Steadiness:
+    """Translates the first ``frames`` of a clip, reduced to a short side of ``size`` pixels, and compares them.
+
+    Raises:
+        MediaError: the clip cannot be read.
+        DataError: it has fewer than two frames.
+    """
+    translator = Translator(model, size="full", precision="fp32", engine="eager")
+    return measure_frames(translator, _small_frames(Path(clip), size, frames), clip=Path(clip).name)
+
+
+def measure_frames(translation: Translation, frames: Iterable[Pixels], *, clip: str = "frames") -> Steadiness:
+    """Translates frames one by one, and compares each with the one before it.
+
+    Args:
+        translation: what makes each frame.
+        frames: (height, width, 3), uint8 RGB, all of one size.
+        clip: what they are called in the result.
+
+    Raises:
+        DataError: they are fewer than two.
+    """
+    sums, sharpness, count = np.zeros(6), np.zeros(2), 0
+    before: tuple[Pixels, Pixels] | None = None
+    shape = (0, 0)
+    for source in frames:
+        now = source, translation(source)
+        sharpness += [_sharpness(pixels) for pixels in now]
+        if before is not None:
+            sums += _compared(before, now)
+        before, count, shape = now, count + 1, (source.shape[0], source.shape[1])
+    if count < 2:
+        raise DataError(f"{clip} has {count} frames: at least two are needed to tell how still it holds.")
+    weight, of_source, of_result, still, visible, glaring = sums.tolist()
+    of_source_sharpness, of_result_sharpness = (sharpness / count).tolist()
+    return Steadiness(
+        clip=clip,
+        frames=count,
+        width=shape[1],
+        height=shape[0],
+        warping_error=of_result / max(weight, 1e-9),
+        source_warping_error=of_source / max(weight, 1e-9),
+        sharpness=of_result_sharpness,
+        source_sharpness=of_source_sharpness,
+        still=still / ((count - 1) * shape[0] * shape[1]),
+        visible=visible / max(still, 1.0),
+        glaring=glaring / max(still, 1.0),
+    )
+
+
+def flow_between(here: Pixels, there: Pixels) -> Plane:
+    """Where each pixel of ``here`` is found in ``there``: (height, width, 2), x and y in pixels."""
+    greys = [cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (here, there)]
+    flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*greys, None)  # type: ignore[call-overload]
+    return flow  # type: ignore[no-any-return]
+
+
+def warped(pixels: npt.NDArray[Any], flow: Plane) -> Plane:
+    """Brings (height, width, channels) to where ``flow`` says each pixel is found; float32."""
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    moved: Any = cv2.remap(
+        pixels.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return moved  # type: ignore[no-any-return]
+
+
+def agreement(forth: Plane, back: Plane) -> npt.NDArray[np.bool_]:
+    """Where flows there and back cancel (arXiv 1604.08610) and lead to a place inside the frame; (height, width)."""
+    height, width = forth.shape[:2]
+    returned = warped(back, forth)
+    apart = np.square(forth + returned).sum(axis=2)
+    agree = apart < 0.01 * (np.square(forth).sum(axis=2) + np.square(returned).sum(axis=2)) + 0.5
+    y, x = np.mgrid[0:height, 0:width]
+    at_x, at_y = x + forth[..., 0], y + forth[..., 1]
+    inside = (at_x >= 0) & (at_x <= width - 1) & (at_y >= 0) & (at_y <= height - 1)
+    both: npt.NDArray[np.bool_] = agree & inside
+    return both
+
+
+def _compared(before: tuple[Pixels, Pixels], now: tuple[Pixels, Pixels]) -> npt.NDArray[np.float64]:
+    """Sums: weights, weighted differences of source and result, still pixels, and visible and glaring ones of them."""
+    flow = flow_between(now[0], before[0])
+    agree = agreement(flow, flow_between(before[0], now[0]))
+    of_source, of_result = (
+        np.abs(new.astype(np.float32) - warped(old, flow)).mean(axis=2) for old, new in zip(before, now, strict=True)
+    )
+    weight = agree * np.exp(-STEEPNESS * np.square(of_source / 255))
+    changes = [
+        np.abs(new.astype(np.int16) - old.astype(np.int16)).max(axis=2) for old, new in zip(before, now, strict=True)
+    ]
+    still = changes[0] <= STILL
+    counts = [still.sum(), (still & (changes[1] > VISIBLE)).sum(), (still & (changes[1] > GLARING)).sum()]
+    return np.array([weight.sum(), (weight * of_source).sum(), (weight * of_result).sum(), *counts], np.float64)
+
+
+def _sharpness(pixels: Pixels) -> float:
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+def _small_frames(clip: Path, size: int, count: int) -> Iterator[Pixels]:
+    with VideoSource(clip) as source:
+        frames = (item.pixels for item in source if isinstance(item, Frame))
+        for pixels in islice(frames, count):
+            levels: Any = pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257.0).astype(np.uint8)
+            yield _reduced(levels, size)
+
+
+def _reduced(pixels: Pixels, size: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    scale = size / min(height, width)
+    if scale >= 1:
+        return pixels
+    small: Any = cv2.resize(pixels, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    return small  # type: ignore[no-any-return]
