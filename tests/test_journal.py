@@ -405,7 +405,7 @@ def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     assert all(line.count(b"\n") == 1 and line.isascii() for line in lines)
     torn = lines[0][:30] + b"\n" + bytes(range(256)) + b"\n" + lines[2].replace(b"b.png", b"B.png") + b"[]\n\n"
     (tmp_path / f"{NAME}00000000-00000000").write_bytes(lines[0] + torn + lines[1] + lines[2][:-1])
-    journal = FolderJournal(tmp_path)
+    journal = FolderJournal(str(tmp_path))
     found = [journal.entry(name, Stamp.of(tmp_path / name)) is not None for name in names]
     assert found == [True, True, False]
     assert journal.count == 2
@@ -438,7 +438,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
         assert not output.exists()
         with atomic_write(output, publish=journal.publisher([source], stamps_of([source]))) as temporary:
             temporary.write_text("translation")
-    assert FolderJournal(output.parent).entry("a.png", Stamp.of(output))
+    assert FolderJournal(str(output.parent)).entry("a.png", Stamp.of(output))
 
 
 def test_a_journal_is_compact(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_a_journal_is_compact(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}00000000-00000000").write_bytes(b"".join(lines))
     assert max(map(len, lines)) < 150
     began = time.process_time()
-    assert FolderJournal(tmp_path).count == 20_000
+    assert FolderJournal(str(tmp_path)).count == 20_000
     assert time.process_time() - began < 2
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgpipe.errors import CgpipeWarning, MediaError
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
-from cgpipe.jobs.plan import FilePair, Left, Plan, plan_files
-from cgpipe.jobs.report import FileResult, FolderReport
+from cgpipe.jobs.plan import Left, Plan, plan_files
+from cgpipe.jobs.report import FileResult, FolderReport, Status
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.models.choose import Chosen, choose_model
@@ -132,18 +132,20 @@ class _FolderJob:
     def sort_out(self) -> None:
         """Gives a result to every picture that needs no work, or must not be written; sweeps the output folders."""
         early, last = 0, None
-        for index, pair in enumerate(self._plan.pairs()):
-            if pair.output.parent != last:
-                last = pair.output.parent
-                remove_stale(last)
-            standing = Standing.OPEN if pair.problem else self._standing(pair)
+        for index, (input, output, place) in enumerate(self._plan.names()):
+            folder = os.path.dirname(output)
+            if folder != last:
+                last = folder
+                remove_stale(folder or ".")
+            problem = self._plan.problem(output)
+            standing = Standing.OPEN if problem else self._standing(input, output, place)
             early += standing is Standing.EARLY
-            if pair.problem or standing is Standing.FOREIGN:
-                self._tell(pair, "failed", reason=pair.problem or foreign_reason(pair.output))
+            if problem or standing is Standing.FOREIGN:
+                self._tell(Path(input), Path(output), "failed", reason=problem or foreign_reason(output))
             elif standing is Standing.OPEN:
                 self.open[index] = 1
             else:
-                self._tell(pair, "skipped")
+                self._tell(Path(input), Path(output), "skipped")
         if early:
             warnings.warn(
                 f"{early} results are there from before cgpipe kept journals: they are taken as current, whatever they "
@@ -178,28 +180,35 @@ class _FolderJob:
         )
         self._account_for_all()
 
-    def _standing(self, pair: FilePair) -> Standing:
+    def _standing(self, input: str, output: str, place: str) -> Standing:
         try:
-            return self._journal.standing(pair.output, self._inputs(pair))
+            return self._journal.standing(output, self._inputs(input, place))
         except MediaError:  # no mask, which the reader says
             return Standing.OPEN
 
-    def _inputs(self, pair: FilePair) -> tuple[Path, ...]:
+    def _inputs(self, input: str, place: str) -> tuple[str, ...]:
+        """What goes into a translation: the picture, and its own mask."""
         if self._masks is None or not self._masks.path.is_dir():
-            return (pair.input,)
-        return pair.input, self._masks.path_of(pair.place)
+            return (input,)
+        return input, str(self._masks.path_of(Path(place)))
 
     def _tasks(self) -> Iterator[PictureOrigin]:
         from cgpipe.media.pictures.source import PictureOrigin
 
-        for index, pair in enumerate(self._plan.pairs()):
+        for index, (input, output, place) in enumerate(self._plan.names()):
             if self.open[index]:
-                inputs: tuple[Path, ...] = (pair.input,)
+                inputs: tuple[str, ...] = (input,)
                 stamps: tuple[Stamp, ...] = ()
                 with suppress(MediaError, OSError):  # which the reader says
-                    inputs = self._inputs(pair)
+                    inputs = self._inputs(input, place)
                     stamps = stamps_of(inputs)
-                yield PictureOrigin(index=index, inputs=inputs, stamps=stamps, output=pair.output, place=pair.place)
+                yield PictureOrigin(
+                    index=index,
+                    inputs=tuple(map(Path, inputs)),
+                    stamps=stamps,
+                    output=Path(output),
+                    place=Path(place),
+                )
 
     def _publisher(self, origin: PictureOrigin) -> Publish:
         return self._journal.publisher(origin.inputs, origin.stamps)
@@ -208,7 +217,8 @@ class _FolderJob:
         origin = written.origin
         self.open[origin.index] = 0
         self._tell(
-            FilePair(origin.inputs[0], origin.output, origin.place),
+            origin.inputs[0],
+            origin.output,
             "failed" if written.reason else "translated",
             reason=written.reason,
             width=written.width,
@@ -220,12 +230,13 @@ class _FolderJob:
     def _account_for_all(self) -> None:
         """Names the pictures that got lost on the way: none vanishes without a word."""
         if any(self.open):
-            for index, pair in enumerate(self._plan.pairs()):
+            for index, (input, output, _) in enumerate(self._plan.names()):
                 if self.open[index]:
-                    self._tell(pair, "failed", reason="it was lost on its way through the job; run it again")
+                    reason = "it was lost on its way through the job; run it again"
+                    self._tell(Path(input), Path(output), "failed", reason=reason)
 
-    def _tell(self, pair: FilePair, status: Any, **more: Any) -> None:
-        result = FileResult(input=pair.input, output=pair.output, status=status, **more)
+    def _tell(self, input: Path, output: Path, status: Status, **more: Any) -> None:
+        result = FileResult(input=input, output=output, status=status, **more)
         self.report.add(result)
         if self._on_result:
             self._on_result(result)

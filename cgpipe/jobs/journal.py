@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum, auto
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
 from typing import NamedTuple
@@ -99,23 +100,23 @@ class FolderJournal:
         lines: how many were read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self.folder = folder
         self.lines = 0
         self._texts: dict[str, bytes] = {}
         try:
-            names = sorted(entry.name for entry in os.scandir(folder) if entry.name.startswith(NAME))
+            names = sorted(entry.name for entry in os.scandir(folder or ".") if entry.name.startswith(NAME))
         except OSError:
             names = []
-        self.paths = [folder / name for name in names]
+        self.paths = [Path(folder, name) for name in names]
         for path in self.paths:
             with suppress(OSError):
                 self._read(path)
 
-    @property
-    def had_journal(self) -> bool:
-        """Whether there was any."""
-        return bool(self.paths)
+    @cached_property
+    def had_made(self) -> bool:
+        """Whether cgpipe had recorded any output that it made itself."""
+        return any(Entry.parse(text).made for texts in self._texts.values() for text in texts.split(b"\n"))
 
     @property
     def count(self) -> int:
@@ -128,6 +129,11 @@ class FolderJournal:
         self._texts[name] = text if before is None else before + b"\n" + text
         self.lines += 1
 
+    def has(self, name: str, mark: bytes, tail: bytes) -> bool:
+        """Whether a line of the output called ``name`` holds ``mark`` and ends in ``tail``: a look without parsing."""
+        texts = self._texts.get(name)
+        return texts is not None and any(mark in text and text.endswith(tail) for text in texts.split(b"\n"))
+
     def entry(self, name: str, stamp: Stamp) -> Entry | None:
         """The entry of the file called ``name`` as it is now; the latest, if several describe it.
 
@@ -137,7 +143,7 @@ class FolderJournal:
         texts = self._texts.get(name)
         for text in reversed(texts.split(b"\n")) if texts else ():
             entry = Entry.parse(text)
-            if entry.describes(self.folder / name, stamp):
+            if entry.describes(os.path.join(self.folder, name), stamp):
                 return entry
         return None
 
@@ -146,7 +152,7 @@ class FolderJournal:
         if name not in self._texts:
             return None
         with suppress(OSError):
-            entry = self.entry(name, Stamp.of(self.folder / name))
+            entry = self.entry(name, Stamp.of(os.path.join(self.folder, name)))
             if entry is not None:
                 return os.path.normpath(os.path.join(os.path.realpath(self.folder), entry.source))
         return None
@@ -155,7 +161,7 @@ class FolderJournal:
         """The lines that describe files that are there."""
         for name in self._texts:
             with suppress(OSError):
-                entry = self.entry(name, Stamp.of(self.folder / name))
+                entry = self.entry(name, Stamp.of(os.path.join(self.folder, name)))
                 if entry is not None:
                     yield entry.line(name)
 
@@ -195,8 +201,9 @@ class Journal:
         self._overwrite = overwrite
         self._checksum = checksum
         self._lock = RLock()
-        self._folders: OrderedDict[Path, FolderJournal] = OrderedDict()
-        self._files: OrderedDict[Path, int] = OrderedDict()
+        self._mark = f',"{fingerprint}",'.encode()
+        self._folders: OrderedDict[str, FolderJournal] = OrderedDict()
+        self._files: OrderedDict[str, int] = OrderedDict()
 
     def __enter__(self) -> Journal:
         return self
@@ -206,24 +213,37 @@ class Journal:
             while self._files:
                 os.close(self._files.popitem()[1])
 
-    def standing(self, output: Path, inputs: Sequence[Path]) -> Standing:
+    def standing(self, output: PathLike, inputs: Sequence[PathLike]) -> Standing:
         """How ``output`` stands to what would be made of ``inputs``: a picture or video, and its own mask, if any."""
         if self._overwrite:
             return Standing.OPEN
+        output = os.fspath(output)
         try:
-            there = Stamp.of(output)
+            found = os.stat(output)
         except OSError:
             return Standing.FOREIGN if os.path.lexists(output) else Standing.OPEN
+        there = Stamp(found.st_size, found.st_mtime_ns)
+        parent, name = os.path.split(output)
         with self._lock:
-            folder = self._folder(output.parent)
-            entry = folder.entry(output.name, there) if output.is_file() else None
+            folder = self._folder(parent)
+            if not self._checksum and self._is_plainly_current(folder, name, there, inputs):
+                return Standing.CURRENT
+            entry = folder.entry(name, there) if stat.S_ISREG(found.st_mode) else None
         if entry is None:
             return self._without_entry(folder, output, there, inputs)
         if entry.fingerprint == self.fingerprint and self._same(entry, output, inputs):
             return Standing.CURRENT
         return Standing.OPEN if entry.made else Standing.FOREIGN
 
-    def publisher(self, inputs: Sequence[Path], stamps: Stamps) -> Publish:
+    def _is_plainly_current(self, folder: FolderJournal, name: str, there: Stamp, inputs: Sequence[PathLike]) -> bool:
+        """Whether all is as it was recorded, which for most outputs of most runs is all there is to know."""
+        try:
+            stamps = (there, *map(Stamp.of, inputs))
+        except OSError:
+            return False
+        return folder.has(name, self._mark, _stamp_text(stamps))
+
+    def publisher(self, inputs: Sequence[PathLike], stamps: Stamps) -> Publish:
         """What records an output and puts it in its place; for :func:`cgpipe.storage.atomic_write`.
 
         Args:
@@ -235,18 +255,18 @@ class Journal:
         """
         return partial(self._publish, inputs, stamps)
 
-    def _without_entry(self, folder: FolderJournal, output: Path, there: Stamp, inputs: Sequence[Path]) -> Standing:
+    def _without_entry(self, folder: FolderJournal, output: str, there: Stamp, inputs: Sequence[PathLike]) -> Standing:
         with suppress(OSError):
             stamps = stamps_of(inputs)
             newer = bool(stamps) and there.size > 0 and all(there.mtime_ns > stamp.mtime_ns for stamp in stamps)
-            if newer and not folder.had_journal and self._looks_made(inputs[0], output):
+            if newer and not folder.had_made and self._looks_made(Path(inputs[0]), Path(output)):
                 with suppress(OSError):  # of a folder that cannot be written to
                     entry = self._entry(output, output, inputs, stamps, checksum=self._sum(inputs), ours=False)
                     self._append(output, entry)
                 return Standing.EARLY
         return Standing.FOREIGN
 
-    def _same(self, entry: Entry, output: Path, inputs: Sequence[Path]) -> bool:
+    def _same(self, entry: Entry, output: str, inputs: Sequence[PathLike]) -> bool:
         """Whether the inputs are those of an entry; without them nothing can be made, which the reader says."""
         with suppress(OSError):
             if self._checksum and entry.checksum:
@@ -258,39 +278,47 @@ class Journal:
             return same
         return False
 
-    def _publish(self, inputs: Sequence[Path], stamps: Stamps, temporary: PathLike, target: PathLike) -> None:
-        output = Path(target)
+    def _publish(self, inputs: Sequence[PathLike], stamps: Stamps, temporary: PathLike, target: PathLike) -> None:
+        output = os.fspath(target)
         unchanged = stamps_of(inputs) == stamps
-        entry = self._entry(Path(temporary), output, inputs, stamps, checksum=self._sum(inputs) if unchanged else "")
+        entry = self._entry(temporary, output, inputs, stamps, checksum=self._sum(inputs) if unchanged else "")
         with self._lock:
             self._require_ours(output)
             self._append(output, entry)
         os.replace(temporary, output)
 
-    def _require_ours(self, output: Path) -> None:
+    def _require_ours(self, output: str) -> None:
         """Another process may have put a file there meanwhile: its own journal tells whether it is one of ours."""
         if self._overwrite or not os.path.lexists(output):
             return
+        parent, name = os.path.split(output)
         for again in (False, True):
             if again:
-                self._folders.pop(output.parent, None)
+                self._folders.pop(parent, None)
             with suppress(OSError):
-                entry = self._folder(output.parent).entry(output.name, Stamp.of(output))
+                entry = self._folder(parent).entry(name, Stamp.of(output))
                 if entry is not None and entry.made:
                     return
         raise MediaError(foreign_reason(output))
 
     def _entry(
-        self, made: Path, output: Path, inputs: Sequence[Path], stamps: Stamps, *, checksum: str, ours: bool = True
+        self,
+        made: PathLike,
+        output: str,
+        inputs: Sequence[PathLike],
+        stamps: Stamps,
+        *,
+        checksum: str,
+        ours: bool = True,
     ) -> Entry:
-        source = _relative(inputs[0], output.parent) if inputs else ""
+        source = _relative(os.fspath(inputs[0]), os.path.dirname(output)) if inputs else ""
         digest = digest_of(made)[:_SUM_DIGITS]
         return Entry(source, self.fingerprint, stamps, Stamp.of(made), digest, checksum, ours)
 
-    def _sum(self, inputs: Sequence[Path]) -> str:
+    def _sum(self, inputs: Sequence[PathLike]) -> str:
         return "".join(digest_of(path)[:_SUM_DIGITS] for path in inputs) if self._checksum else ""
 
-    def _folder(self, path: Path) -> FolderJournal:
+    def _folder(self, path: str) -> FolderJournal:
         """What is known of a folder; only few are kept, since a folder of a million outputs is large."""
         found = self._folders.get(path)
         if found is None:
@@ -299,10 +327,11 @@ class Journal:
                 self._folders.popitem(last=False)
         return found
 
-    def _append(self, output: Path, entry: Entry) -> None:
-        line = entry.line(output.name)
+    def _append(self, output: str, entry: Entry) -> None:
+        parent, name = os.path.split(output)
+        line = entry.line(name)
         with self._lock:
-            file = self._file(output.parent)
+            file = self._file(parent)
             before = os.lseek(file, 0, os.SEEK_END)
             try:
                 if os.write(file, line) != len(line):
@@ -311,9 +340,9 @@ class Journal:
                 with suppress(OSError):
                     os.ftruncate(file, before)
                 raise
-            self._folder(output.parent).add(output.name, line[8:-1])
+            self._folder(parent).add(name, line[8:-1])
 
-    def _file(self, folder: Path) -> int:
+    def _file(self, folder: str) -> int:
         """This process's own journal in a folder, open and locked: one that nobody has any more, or a new one."""
         if folder in self._files:
             self._files.move_to_end(folder)
@@ -323,7 +352,7 @@ class Journal:
             os.close(self._files.popitem(last=False)[1])
         return file
 
-    def _taken_over(self, folder: Path) -> int:
+    def _taken_over(self, folder: str) -> int:
         """A journal that nobody has any more, or a new one; where most lines are of the past, one of the others."""
         known = self._folder(folder)
         free = {path: file for path in known.paths if (file := take_over(path)) is not None}
@@ -341,7 +370,7 @@ class Journal:
         return file
 
 
-def stamps_of(paths: Sequence[Path]) -> Stamps:
+def stamps_of(paths: Sequence[PathLike]) -> Stamps:
     """The stamps of some files.
 
     Raises:
@@ -350,7 +379,7 @@ def stamps_of(paths: Sequence[Path]) -> Stamps:
     return tuple(map(Stamp.of, paths))
 
 
-def foreign_reason(output: Path) -> str:
+def foreign_reason(output: PathLike) -> str:
     """Why an output is not written."""
     return (
         f"{output} is there already and was not made by cgpipe: move it away, name another output, or"
@@ -358,12 +387,17 @@ def foreign_reason(output: Path) -> str:
     )
 
 
-def _new_path(folder: Path) -> Path:
-    return folder / f"{NAME}{HOST}-{secrets.token_hex(4)}"
+def _new_path(folder: str) -> Path:
+    return Path(folder) / f"{NAME}{HOST}-{secrets.token_hex(4)}"
 
 
-def _relative(source: Path, folder: Path) -> str:
-    place = os.path.join(os.path.realpath(source.parent), source.name)
+def _stamp_text(stamps: Stamps) -> bytes:
+    """How a line with these stamps, of the output and then of the inputs, ends."""
+    return "".join(f",{number}" for stamp in stamps for number in stamp).encode() + b"]"
+
+
+def _relative(source: str, folder: str) -> str:
+    place = os.path.join(os.path.realpath(os.path.dirname(source)), os.path.basename(source))
     with suppress(ValueError):  # another drive of Windows
         return os.path.relpath(place, os.path.realpath(folder))
     return place

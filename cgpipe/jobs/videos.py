@@ -177,7 +177,7 @@ def _videos_below(folder: Path) -> Iterator[Path]:
     journals = lru_cache(maxsize=4)(FolderJournal)
     for path in folder.rglob("*"):
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith("."):
-            source = journals(path.parent).source_of(path.name)
+            source = journals(str(path.parent)).source_of(path.name)
             if not (source or "").startswith(base):
                 yield path
 
