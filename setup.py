@@ -48,6 +48,7 @@ setup(
     extras_require={
         "onnx": ["onnxruntime>=1.32", "onnxscript>=0.7"],
         "openvino": ["openvino>=2026.4"],
+        "ncnn": ["ncnn>=1.0.20260000"],
         "metrics": METRICS,
         "tensorboard": ["tensorboard>=2.21"],
         "test": TEST,

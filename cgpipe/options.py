@@ -27,7 +27,7 @@ Size = int | Literal["auto", "full"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Numeric precision of a network."""
 
-Engine = Literal["auto", "eager", "compile", "torchscript", "onnx", "openvino"]
+Engine = Literal["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]
 """What runs a network."""
 
 Direction = Literal["AtoB", "BtoA"]

@@ -16,11 +16,12 @@ import torch
 from cgpipe.engine.backends import ENGINES, check_engine, prepare
 from cgpipe.engine.compiling import has_compiler
 from cgpipe.engine.rewrites import rewrite
+from cgpipe.engine.to_ncnn import to_ncnn
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.networks import Generator, build_generator
 
 CPU = torch.device("cpu")
-NEEDS = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
+NEEDS = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",), "ncnn": ("ncnn",)}
 NETWORKS: dict[str, dict[str, Any]] = {
     "compact": {"channels": 16, "blocks": 2, "deep_channels": 16, "deep_blocks": 1},
     "resnet_6blocks": {"ngf": 4},
@@ -46,7 +47,7 @@ def skip_without(engine: str) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "name"),
-    [*product(["torchscript", "openvino"], NETWORKS), ("onnx", "compact"), ("onnx", "unet_128")],
+    [*product(["torchscript", "openvino", "ncnn"], NETWORKS), ("onnx", "compact"), ("onnx", "unet_128")],
 )
 def test_engines_agree_at_every_size(engine: Any, name: str) -> None:
     skip_without(engine)
@@ -140,12 +141,44 @@ def test_what_runs_on_a_cpu_alone_is_refused_on_a_gpu(engine: Any) -> None:
         check_engine(engine, torch.device("cuda"))
 
 
-def test_onnx_in_bf16_is_refused() -> None:
-    skip_without("onnx")
+@pytest.mark.parametrize("engine", ["onnx", "ncnn"])
+def test_what_runs_in_fp32_alone_refuses_bf16(engine: Any) -> None:
+    skip_without(engine)
     with pytest.raises(UsageError, match="fp32"):
-        prepare(generator_of().to(torch.bfloat16), "onnx")
+        prepare(generator_of().to(torch.bfloat16), engine)
+
+
+class Other(Generator):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x)
+
+
+class Branching(Generator):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.mean() > 0 else -x
+
+
+@pytest.mark.parametrize("kind", [Other, Branching])
+def test_a_network_that_ncnn_does_not_run_is_an_error_that_says_so(kind: Any) -> None:
+    with pytest.raises(UsageError, match="another engine"):
+        to_ncnn(kind())
+
+
+def test_ncnns_text_names_every_blob_once_and_reads_it_once() -> None:
+    text, weights = to_ncnn(generator_of())
+    magic, counts, *layers = text.splitlines()
+    made: list[str] = []
+    used: list[str] = []
+    for line in layers:
+        _, _, inputs, outputs, *rest = line.split()
+        used += rest[: int(inputs)]
+        made += rest[int(inputs) : int(inputs) + int(outputs)]
+    assert (magic, counts) == ("7767517", f"{len(layers)} {len(made)}")
+    assert len({*made}) == len(made)
+    assert sorted(used) == sorted(blob for blob in made if blob != "translated")
+    assert len(weights) >= 4 * sum(parameter.numel() for parameter in generator_of().parameters())
 
 
 def test_every_engine_is_known() -> None:
-    assert list(ENGINES) == ["eager", "compile", "torchscript", "onnx", "openvino"]
+    assert list(ENGINES) == ["eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]
     assert importlib.import_module("cgpipe.cli.options").engine_of(None, False, False) == "auto"

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from cgpipe.cli import complete
 from cgpipe.cli.terminal import Loudness, set_loudness
 from cgpipe.storage import require_local
 
@@ -111,22 +110,9 @@ generator_option = click.option(
 )
 
 model_options = together(
-    click.option(
-        "--to", metavar="DOMAIN", shell_complete=complete.targets, help="What the result shows, such as zebra."
-    ),
-    click.option(
-        "--from",
-        "source",
-        metavar="DOMAIN",
-        shell_complete=complete.sources,
-        help="What the input shows, where --to alone is not clear.",
-    ),
-    click.option(
-        "--model",
-        metavar="FILE|NAME",
-        shell_complete=complete.models,
-        help="A model file, of any known project, or a model's name.",
-    ),
+    click.option("--to", metavar="DOMAIN", help="What the result shows, such as zebra."),
+    click.option("--from", "source", metavar="DOMAIN", help="What the input shows, where --to alone is not clear."),
+    click.option("--model", metavar="FILE|NAME", help="A model file, of any known project, or a model's name."),
     foreign_options,
 )
 """``to``, ``source``, ``model``, ``direction`` and ``batch_statistics``: which model is used."""
@@ -189,8 +175,8 @@ speed_options = together(
     ),
     click.option(
         "--engine",
-        type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino"]),
-        help="What runs the network. auto: eager. onnx and openvino are extras: pip install 'cgpipe[openvino]'.  "
+        type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]),
+        help="What runs the network. auto: eager. onnx, openvino and ncnn are extras: pip install 'cgpipe[ncnn]'.  "
         "[default: auto]",
     ),
     click.option("--compile", is_flag=True, help="The same as --engine compile: slow to start."),

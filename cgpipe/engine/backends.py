@@ -14,6 +14,7 @@ from cgpipe.engine.autotune import cast
 from cgpipe.engine.compiling import can_compile, compiled_or_eager, keep_compiled
 from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
 from cgpipe.engine.fusion import can_fuse, fused_where_possible
+from cgpipe.engine.to_ncnn import load_ncnn
 from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
 from cgpipe.options import Engine
@@ -93,16 +94,28 @@ def _openvino(generator: Generator) -> Run:
     return run
 
 
+def _ncnn(generator: Generator) -> Run:
+    if _dtype_of(generator) != torch.float32:
+        raise UsageError("ncnn runs these networks in fp32 alone: use --precision fp32 or auto.")
+    return load_ncnn(generator)
+
+
 ENGINES: Mapping[Engine, Callable[[Generator], Run]] = {
     "eager": _eager,
     "compile": _compile,
     "torchscript": _torchscript,
     "onnx": _onnx,
     "openvino": _openvino,
+    "ncnn": _ncnn,
 }
 
-CPU_ONLY: Sequence[Engine] = ("onnx", "openvino")
-PACKAGES: Mapping[Engine, tuple[str, ...]] = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}
+CPU_ONLY: Sequence[Engine] = ("onnx", "openvino", "ncnn")
+FP32_ONLY: Sequence[Engine] = ("onnx", "ncnn")
+PACKAGES: Mapping[Engine, tuple[str, ...]] = {
+    "onnx": ("onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
+    "ncnn": ("ncnn",),
+}
 """What a back end needs beside torch."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from cgpipe.engine.memory import is_out_of_memory
+from cgpipe.errors import CgpipeWarning
 
 
 class Translated(NamedTuple):
@@ -223,6 +225,9 @@ class Graphs:
         except RuntimeError as error:  # torch's word for all that cannot be recorded
             if is_out_of_memory(error):
                 torch.cuda.empty_cache()
+            else:
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(f"No CUDA graph ({reason}): going on without.", CgpipeWarning, stacklevel=2)
             return self._work
 
 

@@ -114,9 +114,11 @@ def fused_where_possible(generator: Generator) -> nn.Module:
         return generator
 
 
-class _Tracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
+    """Traces a generator down to its layers, ours included."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, InstanceNorm) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, InstanceNorm | Convolution) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Fusion:
@@ -124,7 +126,7 @@ class _Fusion:
 
     def __init__(self, generator: Generator) -> None:
         generator = copy.deepcopy(generator)
-        self.graph_module = fx.GraphModule(generator, _Tracer().trace(generator))
+        self.graph_module = fx.GraphModule(generator, LayerTracer().trace(generator))
         self._graph = self.graph_module.graph
         for change in (self._drop_identities, self._fuse_norms, self._fuse_rest, self._pad_ahead):
             for node in list(self._graph.nodes):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cgpipe.engine.autotune import DTYPES, cast, check_precision, choose_precision
-from cgpipe.engine.backends import Run, check_engine, prepare
+from cgpipe.engine.backends import FP32_ONLY, Run, check_engine, prepare
 from cgpipe.engine.memory import keep_freed_memory
 from cgpipe.engine.rewrites import rewrite
 from cgpipe.networks import Generator
@@ -38,7 +38,7 @@ class Network:
         keep_freed_memory()
         generator = generator.eval().requires_grad_(False)
         self._generator = rewrite(generator, device).to(device)
-        self.precision: Precision = "fp32" if engine == "onnx" and precision == "auto" else precision
+        self.precision: Precision = "fp32" if engine in FP32_ONLY and precision == "auto" else precision
         """The dtype; ``auto`` until the first picture."""
         self.engine: Engine = "eager" if engine == "auto" else engine
         """What runs it."""

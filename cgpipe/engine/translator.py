@@ -58,8 +58,8 @@ class Translator:
         size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one
             of the model's scales (see :func:`cgpipe.engine.scale.working_size`).
         strength: multiplies the change; 0 gives the original, 1 the translation.
-        engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx`` or ``openvino``; ``auto`` is
-            ``eager``.
+        engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino`` or ``ncnn``;
+            ``auto`` is ``eager``.
 
     Raises:
         UsageError: an option has a value that cannot be used here, such as a GPU that is not there.

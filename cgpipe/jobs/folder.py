@@ -164,7 +164,7 @@ class _FolderJob:
         # Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them.
         side = pipeline.translator.model.card.training_size or 256
         batch_size = pipeline.batch_size_for(side, side)
-        workers = min(_workers(self._options.work.workers), sum(self.open))
+        workers = min(_workers(self._options.work.workers, pipeline.translator.device.type), sum(self.open))
 
         def finish(written: Written) -> None:
             if not written.reason:
@@ -251,10 +251,12 @@ def _asked(options: Options) -> dict[str, Any]:
     }
 
 
-def _workers(asked: int | None) -> int:
+def _workers(asked: int | None, device: str) -> int:
+    """Processes that decode: beside a GPU the processor has little else to do."""
     if asked is not None:
         return asked
-    return (os.cpu_count() or 1) // 4 if multiprocessing.get_start_method() == "fork" else 0
+    share = 4 if device == "cpu" else 2
+    return (os.cpu_count() or 1) // share if multiprocessing.get_start_method() == "fork" else 0
 
 
 def looks_made(source: Path, output: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from cgpipe.media.pictures.source import PictureOrigin
 from cgpipe.media.pictures.write import write_picture
 from cgpipe.storage import Publish
 
-WRITERS = 2
+WRITERS = max(2, (os.cpu_count() or 1) // 2)
 """Threads that encode: the codecs let go of Python's lock."""
 
 
