@@ -7,6 +7,7 @@ never an input, and one sweep (:func:`remove_stale`) knows which of them nobody 
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -130,6 +131,8 @@ def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = os
         publish: what to do in place of renaming.
     """
     target = Path(path)
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise FileExistsError(errno.EEXIST, "There is a device or a pipe in its place", os.fspath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_beside(target) as temporary:
         yield temporary

@@ -10,13 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cgpipe"
 
-GROUND = {"errors", "storage", "options"}
+GROUND = {"errors", "storage", "options", "notebook"}
 """The ground floor: any part above may import these."""
 
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "storage": {"errors"},
     "options": {"errors", "storage"},
+    "notebook": set(),
     "parallel": GROUND,
     "recipe": GROUND,
     "networks": GROUND,
@@ -36,7 +37,7 @@ BELOW: dict[str, set[str]] = {
 }
 """What each part may import; jobs and training do not know each other. Beside these, each knows itself."""
 
-OWNERS = {"click": {"cli"}, "tqdm": {"cli"}}
+OWNERS = {"click": {"cli"}, "tqdm": {"cli", "notebook"}}
 """Libraries that only these parts may import: nothing but the command line prints or draws."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

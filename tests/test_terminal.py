@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -24,7 +25,7 @@ from click.testing import CliRunner, Result
 
 from cgpipe.cli import cli
 from cgpipe.cli.terminal import escaped
-from cgpipe.storage import is_address
+from cgpipe.storage import atomic_write, is_address
 
 CGPIPE = [sys.executable, "-m", "cgpipe"]
 QUICK = ["--to", "zebra", "--size", "32", "--workers", "0"]
@@ -210,6 +211,38 @@ def test_a_full_disk_behind_standard_output_is_an_error(photos: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models", "list"], ["translate", "{photos}", *QUICK, "--json", "-"]]
+)
+def test_nothing_that_is_printed_ends_in_a_traceback(photos: Path, arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [*CGPIPE, *(argument.format(photos=photos) for argument in arguments)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error: ") and "No space left" in line]
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_a_report_goes_to_standard_output_and_the_words_to_standard_error(photos: Path) -> None:
+    (photos / "red\x1b\u202e.png").write_bytes(b"no picture")
+    done = translate(photos, "--json", "-")
+    assert done.exit_code == 3
+    report = json.loads(done.stdout)
+    assert (report["translated"], report["failed"], len(report["files"])) == (3, 1, 4)
+    assert done.stdout.isascii() and "\x1b" not in done.stdout
+    assert "3 translated, 1 failed" in done.stderr
+    assert not Path("-").exists()
+
+
+def test_a_report_on_a_full_disk_is_an_error_and_the_pictures_are_there(photos: Path) -> None:
+    full = photos.parent / "full"
+    full.symlink_to("/dev/full")
+    done = translate(photos, "--json", full)
+    assert (done.exit_code, "No space left on device" in done.stderr) == (1, True), done.output
+    assert len(list(Path(f"{photos}-zebra").glob("*.png"))) == 3
+    assert full.is_symlink() and full.is_char_device(), "a device is written to, and no file put in its place"
+
+
 def test_a_reader_that_is_gone_is_an_error(photos: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -352,3 +385,11 @@ def test_the_training_line_fits_the_terminal(columns: int, losses: list[str]) ->
     for loss in losses:
         assert loss in line
     assert line.count("|") == (2 if columns >= 60 else 0)
+
+
+def test_no_file_takes_the_place_of_a_device(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    with pytest.raises(FileExistsError, match="device or a pipe"), atomic_write(device) as temporary:
+        temporary.write_text("replaced")
+    assert device.is_fifo() and list(tmp_path.iterdir()) == [device]

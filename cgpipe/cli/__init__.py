@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 
 import click
@@ -10,7 +11,7 @@ import click
 from cgpipe import __version__
 from cgpipe.cli.group import CommandGroup
 from cgpipe.cli.signals import stop_like_ctrl_c
-from cgpipe.cli.terminal import fill_closed_streams
+from cgpipe.cli.terminal import drain_standard_output, fill_closed_streams, warn
 
 PREFIX = "CGPIPE"
 
@@ -72,5 +73,11 @@ def main() -> None:
     stop_like_ctrl_c()
     try:
         cli(prog_name="cgpipe")
+    except OSError as error:  # of a help text that Click writes itself
+        if drain_standard_output() and error.filename is not None:
+            raise
+        warn(f"Error: Standard output cannot be written: {error.strerror}.")
+        sys.exit(1)
     finally:
+        drain_standard_output()
         gc.freeze()

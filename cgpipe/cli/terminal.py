@@ -77,8 +77,7 @@ def show(text: str) -> None:
     try:
         click.echo(_encodable(escaped(text), sys.stdout.encoding))
     except OSError as error:
-        # Python would try once more to write what is left when it ends, and complain in words of its own.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        drain_standard_output()
         raise OutputError(f"Standard output cannot be written: {error.strerror}.") from error
 
 
@@ -120,6 +119,18 @@ def _encodable(text: str, encoding: str | None) -> str:
     """The text with escapes for what the terminal's encoding lacks."""
     encoding = encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def drain_standard_output() -> bool:
+    """Writes what is left for standard output, and tells whether that was possible."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Python would try once more to write what is left when it ends, and complain in words of its own.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return False
+    return True
 
 
 def fill_closed_streams() -> None:

@@ -26,6 +26,7 @@ from cgpipe.media.frames import Batch, Failed, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
 from cgpipe.models import Model
 from cgpipe.models.choose import choose_model
+from cgpipe.notebook import html_table
 from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size
 
 T = TypeVar("T")
@@ -152,6 +153,17 @@ class Translator:
             f"<Translator {card.source} to {card.target} ({card.architecture}) on {self.devices}, "
             f"precision {self.precision}, engine {self.engine}, size {self.size}, strength {self.strength:g}>"
         )
+
+    def _repr_html_(self) -> str:
+        card = self.model.card
+        rows = [
+            ("Translates", f"{card.source} to {card.target}"),
+            ("Architecture", card.architecture),
+            ("Size", self.size),
+            ("Strength", f"{self.strength:g}"),
+            *((name.replace("_", " ").capitalize(), value) for name, value in self.describe().items()),
+        ]
+        return html_table("Translator", rows)
 
     @property
     def precision(self) -> Precision:

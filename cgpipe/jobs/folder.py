@@ -18,6 +18,7 @@ from cgpipe.jobs.report import FileResult, FolderReport, Status
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.models.choose import Chosen, choose_model
+from cgpipe.notebook import ProgressBar
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike, Publish, Stamp, remove_stale
 
@@ -36,6 +37,7 @@ def translate_folder(
     output: PathLike | None = None,
     *,
     options: Options,
+    progress: bool | None = None,
     on_start: OnStart | None = None,
     on_result: OnResult | None = None,
 ) -> FolderReport:
@@ -48,6 +50,7 @@ def translate_folder(
     Args:
         inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, or several of them.
         output: the folder to write, or a file for one input; by default ``<folder>-<domain>`` beside the input.
+        progress: show a progress bar; by default in a notebook alone.
         on_start: told the model in words and the number of pictures, when the work begins.
         on_result: told what became of each file.
 
@@ -75,9 +78,13 @@ def translate_folder(
     masks = _masks(options)
     fingerprint = _fingerprint(chosen, options)
     work = options.work
-    with Journal(fingerprint, looks_made=looks_made, overwrite=work.overwrite, checksum=work.checksum) as journal:
-        job = _FolderJob(chosen, options, plan, masks, journal, on_result)
+    with (
+        Journal(fingerprint, looks_made=looks_made, overwrite=work.overwrite, checksum=work.checksum) as journal,
+        ProgressBar("picture", progress) as bar,
+    ):
+        job = _FolderJob(chosen, options, plan, masks, journal, bar, on_result)
         watch.reached("find")
+        bar.start(plan.count)
         if on_start:
             on_start(str(chosen), plan.count)
         job.sort_out()
@@ -117,6 +124,7 @@ class _FolderJob:
         plan: Plan,
         masks: PictureMasks | None,
         journal: Journal,
+        bar: ProgressBar,
         on_result: OnResult | None,
     ) -> None:
         self.report = FolderReport(model=str(chosen), outputs=plan.roots, settings=_asked(options))
@@ -127,6 +135,7 @@ class _FolderJob:
         self._plan = plan
         self._masks = masks
         self._journal = journal
+        self._bar = bar
         self._on_result = on_result
 
     def sort_out(self) -> None:
@@ -238,6 +247,7 @@ class _FolderJob:
     def _tell(self, input: Path, output: Path, status: Status, **more: Any) -> None:
         result = FileResult(input=input, output=output, status=status, **more)
         self.report.add(result)
+        self._bar.advance()
         if self._on_result:
             self._on_result(result)
 

@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, named_format, picture_format
-from cgpipe.storage import PathLike, is_own
+from cgpipe.storage import PathLike, is_own, require_local
 
 _SPOOL_BYTES = 1 << 20
 _END = b"\0\0"
@@ -239,6 +239,8 @@ def plan_files(
     """
     if not inputs:
         raise UsageError("no input; name a folder, files or a pattern such as 'photos/*.jpg'")
+    for path in [*inputs, *([] if output is None else [output])]:
+        require_local(path)
     chosen = named_format(format) if format else None
     paths, out = _in_and_out([Path(path) for path in inputs], None if output is None else Path(output))
     sources = tuple(_source(path, paths, domain, out, chosen, recursive) for path in paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,9 +15,13 @@ from typing import Any, Literal, TextIO
 
 from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.jobs.stopwatch import rounded
+from cgpipe.notebook import html_table
 from cgpipe.storage import atomic_write, temporary_beside
 
 Status = Literal["translated", "skipped", "failed"]
+
+SHOWN_FAILURES = 10
+"""Failed files that a table in a notebook names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,24 @@ class FolderReport:
         seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
         return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s: {outputs}"
 
+    def __repr__(self) -> str:
+        return f"<FolderReport: {self.summary()}>"
+
+    def _repr_html_(self) -> str:
+        failures = [f"{failure.input}: {failure.reason}" for failure in self.failures[:SHOWN_FAILURES]]
+        more = len(self.failures) - len(failures)
+        rows = [
+            ("Model", self.model),
+            ("Output", self.outputs),
+            ("Translated", self.translated),
+            ("Already done", self.skipped),
+            ("Failed", failures + ([f"and {more} more"] if more else [])),
+            ("Ignored (no pictures)", self.ignored),
+            ("Left out (translations already)", self.earlier),
+            ("Seconds", f"{self.seconds.get('total', 0.0):.1f}"),
+        ]
+        return html_table("Pictures", rows)
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the results of single files."""
         return {
@@ -150,7 +173,7 @@ class ReportFile:
     def add(self, result: FileResult) -> None:
         """Writes one file's result."""
         if self._file:
-            self._write(self._separator + json.dumps(result.to_json(), ensure_ascii=False))
+            self._write(self._separator + _dumped(result.to_json(), self.path))
             self._separator = ",\n"
 
     def finish(self, report: Mapping[str, Any]) -> None:
@@ -159,7 +182,7 @@ class ReportFile:
         Raises:
             CgpipeError: it, or something before it, could not be written; the job is done all the same.
         """
-        self._write("\n],\n" + json.dumps(report, ensure_ascii=False, indent=1)[1:].lstrip("\n"), end=True)
+        self._write("\n],\n" + _dumped(report, self.path, indent=1)[1:].lstrip("\n"), end=True)
         if self._error is not None:
             reason = self._error.strerror or self._error
             raise CgpipeError(f"The report could not be written to {self.path}: {reason}.") from self._error
@@ -172,7 +195,9 @@ class ReportFile:
 
     def _open(self, path: Path) -> TextIO:
         if os.fspath(path) == STANDARD_OUTPUT:
-            return sys.stdout
+            return _standard_output()
+        if path.exists() and not path.is_file():  # a device or a pipe, in whose place no file may come
+            return self._stack.enter_context(path.open("w", encoding="utf-8"))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self._stack.enter_context(temporary_beside(path))
         return self._stack.enter_context(self._partial.open("w", encoding="utf-8"))
@@ -196,17 +221,31 @@ STANDARD_OUTPUT = "-"
 """The name of a report that goes to standard output."""
 
 
+def _standard_output() -> TextIO:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+    return sys.stdout
+
+
+def _dumped(value: Any, path: Path | None, indent: int | None = None) -> str:
+    """JSON; for a terminal, which may have any encoding and obeys some characters, in ASCII alone."""
+    return json.dumps(value, ensure_ascii=path is not None and os.fspath(path) == STANDARD_OUTPUT, indent=indent)
+
+
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """Writes a whole report, as :class:`ReportFile` does.
 
     Raises:
         CgpipeError: it cannot be written.
     """
-    text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+    text = _dumped(report, path, indent=1) + "\n"
     try:
         if os.fspath(path) == STANDARD_OUTPUT:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            file = _standard_output()
+            file.write(text)
+            file.flush()
+        elif path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
         else:
             with atomic_write(path) as partial:
                 partial.write_text(text, encoding="utf-8")

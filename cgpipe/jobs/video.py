@@ -16,6 +16,7 @@ from cgpipe.errors import CgpipeWarning, MediaError
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
 from cgpipe.jobs.stopwatch import Stopwatch, rounded
 from cgpipe.models.choose import Chosen, choose_model
+from cgpipe.notebook import ProgressBar, html_table
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike, Stamp, digest_of
 
@@ -92,6 +93,22 @@ class VideoReport:
         parts += [f"{count} {what}" for count, what in counts if count]
         return f"{', '.join(parts)}: {self.output}"
 
+    def __repr__(self) -> str:
+        return f"<VideoReport: {self.summary()}>"
+
+    def _repr_html_(self) -> str:
+        counts = {"Frames": self.frames, "From an interrupted run": self.resumed, "Filled": self.filled}
+        counts |= {"Bad packets": self.bad_packets, "Missing": self.missing, "Failed": self.failed}
+        rows = [
+            ("Model", self.model),
+            ("Input", self.input),
+            ("Output", f"{self.output}{' (done before)' if self.skipped else ''}"),
+            *counts.items(),
+            ("Notices", self.notices),
+            ("Seconds", f"{self.seconds.get('total', 0.0):.1f}"),
+        ]
+        return html_table("Video", rows)
+
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -107,6 +124,7 @@ def translate_video(
     output: PathLike,
     *,
     options: Options,
+    progress: bool | None = None,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
 ) -> VideoReport:
@@ -119,6 +137,7 @@ def translate_video(
     Args:
         input: a file, a folder or numbered pattern of pictures, ``camera:0``, the address of a stream, or ``-``.
         output: a file (mp4, mov, mkv, webm, gif, webp), a folder or pattern of pictures, or ``-``.
+        progress: show a progress bar; by default in a notebook alone.
         on_start: told the model in words and the number of frames, or None where the input does not say.
         on_frames: told how many frames were written.
 
@@ -130,7 +149,7 @@ def translate_video(
         MediaError: the input or the mask cannot be read at all, the mask does not fit, or the output cannot be written.
         ModelError: the model cannot be found or read.
     """
-    with VideoJob(choose_model(options.choice), options, Stopwatch(), on_start, on_frames) as job:
+    with VideoJob(choose_model(options.choice), options, Stopwatch(), on_start, on_frames, progress) as job:
         return job.run(os.fspath(input), os.fspath(output))
 
 
@@ -144,7 +163,9 @@ class VideoJob:
         watch: Stopwatch,
         on_start: OnStart | None = None,
         on_frames: OnFrames | None = None,
+        progress: bool | None = None,
     ) -> None:
+        self._progress = progress
         self._chosen = chosen
         self._options = options
         self._watch: Stopwatch | None = watch  # of the first video alone
@@ -191,7 +212,11 @@ class VideoJob:
         cut, encoding, work = self._options.cut, self._options.encoding, self._options.work
         reading: dict[str, Any] = {"hwaccel": self._options.hardware.hwaccel, "threads": work.workers}
         writing = {name: getattr(encoding, name) for name in ("codec", "crf", "preset", "pix_fmt", "audio")}
-        with open_source(report.input, **vars(cut), **reading) as source, self._mask(source.info) as mask:
+        with (
+            open_source(report.input, **vars(cut), **reading) as source,
+            self._mask(source.info) as mask,
+            ProgressBar("frame", self._progress) as bar,
+        ):
             _tell(report, source.info.notices)
             batch_size = pipeline.batch_size_for(source.info.height, source.info.width)
             with open_sink(
@@ -204,10 +229,17 @@ class VideoJob:
             ) as sink:
                 if self._on_start:
                     self._on_start(report.model, source.info.frames)
-                if self._on_frames and sink.resumed:
-                    self._on_frames(sink.resumed)
+                bar.start(source.info.frames)
+
+                def count(frames: int) -> None:
+                    bar.advance(frames)
+                    if self._on_frames:
+                        self._on_frames(frames)
+
+                if sink.resumed:
+                    count(sink.resumed)
                 frames = _Frames(source, mask, watch, originals=self._options.look.side_by_side)
-                into = _Into(sink, report, watch, self._on_frames)
+                into = _Into(sink, report, watch, count)
                 pipeline.run(frames, into, watch, batch_size=batch_size, first=sink.resumed)
                 _tell(report, frames.notices)
             _tell(report, sink.notices)
@@ -298,7 +330,7 @@ class _Frames:
 class _Into:
     """A video's sink as the pipeline takes it."""
 
-    def __init__(self, sink: Sink, report: VideoReport, watch: Stopwatch, on_frames: OnFrames | None) -> None:
+    def __init__(self, sink: Sink, report: VideoReport, watch: Stopwatch, on_frames: OnFrames) -> None:
         self._sink = sink
         self._report = report
         self._watch = watch
@@ -308,8 +340,7 @@ class _Into:
         with self._watch.running("encode"):
             self._sink.write(beside_original(frame))
         self._watch.reached("encode")
-        if self._on_frames:
-            self._on_frames(1)
+        self._on_frames(1)
 
     def fail(self, failed: Failed) -> None:
         self._report.failed += 1

@@ -15,6 +15,7 @@ from cgpipe.jobs.report import write_report
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video import STANDARD, OnFrames, OnStart, VideoJob, VideoReport
 from cgpipe.models.choose import choose_model
+from cgpipe.notebook import html_table
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike, require_local
 
@@ -53,6 +54,10 @@ class VideosReport:
             return 3 if self.videos else 1
         return max((video.exit_code for video in self.videos), default=0)
 
+    def _repr_html_(self) -> str:
+        failed = html_table("Failed", [(failure.input, failure.reason) for failure in self.failures])
+        return "".join(video._repr_html_() for video in self.videos) + (failed if self.failures else "")
+
     def write(self, path: Path) -> None:
         """The report as a JSON file.
 
@@ -74,6 +79,7 @@ def translate_videos(
     output: PathLike | None = None,
     *,
     options: Options,
+    progress: bool | None = None,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
     on_failure: Callable[[str], None] | None = None,
@@ -85,7 +91,7 @@ def translate_videos(
             :func:`cgpipe.translate_video`; without ``output``, the second of two is where the first goes, and one
             alone goes to ``<name>-<domain>`` beside it.
         output: a folder, in which each result has the name of its input; or a file for one input.
-        on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
+        progress, on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
         on_failure: told in a line of each video that failed.
 
     Raises:
@@ -97,7 +103,7 @@ def translate_videos(
     chosen = choose_model(options.choice)
     pairs = plan_videos([os.fspath(path) for path in inputs], output, chosen.domain)
     report = VideosReport()
-    with VideoJob(chosen, options, watch, on_start, on_frames) as job:
+    with VideoJob(chosen, options, watch, on_start, on_frames, progress) as job:
         for one, target in pairs:
             try:
                 report.videos.append(job.run(one, target))

@@ -1,0 +1,72 @@
+"""How cgpipe shows itself in a notebook: a bar while it works, and tables for reports and translators."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from html import escape
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any, Self
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook: Jupyter, JupyterLab, Colab, VS Code."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+class ProgressBar:
+    """Counts what is done: as a widget in a notebook that has ipywidgets, else as text on standard error.
+
+    Args:
+        unit: what is counted, in the singular.
+        shown: whether it is shown; None: in a notebook alone.
+    """
+
+    def __init__(self, unit: str, shown: bool | None = None) -> None:
+        self._unit = unit
+        self._shown = in_notebook() if shown is None else shown
+        self._bar: Any = None
+
+    def start(self, total: int | None) -> None:
+        """Begins to count up to ``total``, or without end."""
+        if not self._shown:
+            return
+        if in_notebook() and find_spec("ipywidgets"):
+            from tqdm.notebook import tqdm
+        else:
+            from tqdm import tqdm
+        self._bar = tqdm(total=total, unit=self._unit)
+
+    def advance(self, count: int = 1) -> None:
+        """Counts ``count`` more."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
+    """A table of names and values, for ``_repr_html_``; rows without a value are left out.
+
+    Nothing in it is markup, whatever a file is called.
+    """
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{_cell(value)}</td></tr>"
+        for name, value in rows
+        if value not in (None, "", 0, [], ())
+    )
+    return f"<table><caption>{escape(title)}</caption>{cells}</table>"
+
+
+def _cell(value: object) -> str:
+    lines = value if isinstance(value, list | tuple) else [value]
+    return "<br>".join(escape(str(line)) for line in lines)
