@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
@@ -37,8 +38,8 @@ def read_picture(
     read, which is the main one.
 
     Args:
-        pixel_limit: refuse larger pictures, by their header, before anything is decoded. Pillow's own limit, one
-            number for the whole process, is raised to this one where it is lower.
+        pixel_limit: refuse larger pictures, by their header, before anything is decoded. Pillow's own limit does not
+            count, and stays as it is for the rest of the process.
         reduced_to: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side is at least this.
 
     Raises:
@@ -101,12 +102,9 @@ def _damage_refused() -> Iterator[None]:
 @contextmanager
 def _parsed(file: io.BufferedReader, pixel_limit: int) -> Iterator[Image.Image]:
     too_large = MediaError(f"more than {pixel_limit / 1e6:g} megapixels; if it is no bomb, reduce it first")
-    if Image.MAX_IMAGE_PIXELS is not None:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixel_limit)
     try:
-        image = Image.open(file, formats=("JPEG", "PNG", "WEBP", "TIFF", "BMP"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise too_large from error
+        with _without_pillows_limit():
+            image = Image.open(file, formats=("JPEG", "PNG", "WEBP", "TIFF", "BMP"))
     except UnidentifiedImageError as error:
         raise MediaError(
             "not a picture, or one too damaged to know it, or of another kind than JPEG, PNG, WebP, TIFF and BMP"
@@ -116,6 +114,30 @@ def _parsed(file: io.BufferedReader, pixel_limit: int) -> Iterator[Image.Image]:
         if image.width * image.height > pixel_limit:
             raise too_large
         yield image
+
+
+_pillows_limit = Lock()
+
+
+def _renew_lock() -> None:
+    """In a forked process nobody would release a lock that a thread of the first one held."""
+    global _pillows_limit
+    _pillows_limit = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Pillow's limit, one number for the whole process, is set aside while a header is read."""
+    with _pillows_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _depth(image: Image.Image, file: io.BufferedReader) -> tuple[int, bool]:
