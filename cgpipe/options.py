@@ -117,6 +117,7 @@ class ModelChoice(Group):
         direction: which generator to take from another project's file that holds both.
         generator: the name, in another project's file, of the generator to take where it holds several.
         batch_statistics: normalise another project's network with batch norm by each picture's own statistics.
+        model_inputs: values for the inputs of an ONNX network besides the picture, ``NAME=VALUE`` each.
     """
 
     to: str | None = option(None, counts="never")
@@ -125,6 +126,7 @@ class ModelChoice(Group):
     direction: Direction | None = option(None, counts="never")
     generator: str | None = option(None, counts="never")
     batch_statistics: bool = option(False, counts="never")
+    model_inputs: tuple[str, ...] = option((), counts="never")
 
     def __post_init__(self) -> None:
         _check_one_of("direction", self.direction, (None, "AtoB", "BtoA"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import LocalPath, domain, foreign_options, generator_option, json_flag, loudness_options
+from cgpipe.cli.options import LocalPath, domain, foreign_options, json_flag, loudness_options, program_options
 from cgpipe.cli.terminal import say, show
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Row = tuple[str, str]
 
-_PLACES = {"user": "yours", "shipped": "shipped", "file": "file"}
+_PLACES = {"user": "yours", "shipped": "shipped", "styles": "extra", "file": "file"}
 _TEXT_WIDTH = 100
 
 
@@ -63,7 +63,7 @@ def list_(as_json: bool) -> None:
 @command.command("show", short_help="Show what a model says about itself.")
 @click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]")
 @foreign_options
-@generator_option
+@program_options
 @json_flag
 def show_(model: str | None, as_json: bool, **options: Any) -> None:
     """Show what a model says about itself: by its name, by the domain it translates to, or by its file.
@@ -74,7 +74,7 @@ def show_(model: str | None, as_json: bool, **options: Any) -> None:
 
     entry = _look_up(model)
     # Only a file of another project has no card before it is loaded.
-    card = entry.card or load_any(entry.path, **options).card
+    card = entry.card or load_any(entry.path, **_ways(options)).card
     if as_json:
         values = {"name": entry.name, "path": str(entry.path), "place": entry.place, **asdict(card)}
         show(json.dumps(values, indent=2))
@@ -94,7 +94,7 @@ def show_(model: str | None, as_json: bool, **options: Any) -> None:
 @click.option("--to", "target", type=domain, metavar="DOMAIN", help="What comes out; a file of cgpipe's own knows.")
 @click.option("--name", help="What to call it.  [default: <from>2<to>]")
 @foreign_options
-@generator_option
+@program_options
 @click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
 @loudness_options
 def import_(file: Path, **options: Any) -> None:
@@ -103,10 +103,13 @@ def import_(file: Path, **options: Any) -> None:
     FILE can be one of cgpipe's own, or a checkpoint with a generator of another project: pytorch-CycleGAN-and-pix2pix,
     CUT, cycleGAN-PyTorch, PyTorch-GAN, pix2pixHD, mmgeneration, U-GAT-IT, AnimeGANv2, fast neural style, or white-box
     cartoonisation. Which one is seen by its content. Nothing in it is ever run.
+
+    It can also be a network as ONNX, which takes and gives pictures of one size: how is found with a test card, where
+    the file does not say, and kept with the model.
     """
     from cgpipe.models import import_model
 
-    entry = import_model(file, **options)
+    entry = import_model(file, **_ways(options))
     assert entry.card is not None
     if "recognised_as" in entry.card.made_by:
         recognised = f"Recognised as {entry.card.made_by['recognised_as']}."
@@ -137,7 +140,7 @@ def import_(file: Path, **options: Any) -> None:
     "by how much is said.",
 )
 @foreign_options
-@generator_option
+@program_options
 @loudness_options
 def export(
     model: str, format: Format, output: Path | None, with_normalisation: bool, pictures: Path | None, **options: Any
@@ -155,9 +158,9 @@ def export(
     if pictures:
         if format != "onnx" or with_normalisation:
             raise click.UsageError("--int8 goes with --format onnx alone, and without --with-normalisation.")
-        _export_int8(load_any(entry.path, **options), path, pictures)
+        _export_int8(load_any(entry.path, **_ways(options)), path, pictures)
         return
-    done = export_model(load_any(entry.path, **options), path, format, with_normalisation=with_normalisation)
+    done = export_model(load_any(entry.path, **_ways(options)), path, format, with_normalisation=with_normalisation)
     error = f"error {100 * done.error:.2g}% of white"
     say(f"Written to {path}: sides in multiples of {done.multiple}, {error}.", err=False)
 
@@ -185,6 +188,15 @@ def default(model: str | None, reset: bool) -> None:
     if model and reset:
         raise UsageError("--reset takes no model: it goes back to the shipped one")
     show(str(set_default(model) if model or reset else find_model()))
+
+
+def _ways(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of commands as those of :func:`cgpipe.models.load_any`: what is told of a program is one value."""
+    from cgpipe.models.probe import Told
+
+    told = Told(**{name: options.pop(name) for name in ("layout", "pixels", "output_pixels", "order")})
+    inputs = options.pop("model_inputs")
+    return {**options, "inputs": inputs, "told": told}
 
 
 def _look_up(model: str | None) -> Entry:

@@ -98,24 +98,44 @@ foreign_options = together(
         help="Which generator to take from another project's file that holds both.",
     ),
     click.option(
+        "--generator", metavar="NAME", help="Which generator to take from another project's file that holds several."
+    ),
+    click.option(
         "--batch-statistics",
         is_flag=True,
         help="Normalise another project's network with batch norm by each picture's own statistics, as its test does.",
     ),
 )
-"""``direction`` and ``batch_statistics``, for files of other projects."""
+"""``direction``, ``generator`` and ``batch_statistics``, for files of other projects."""
 
-generator_option = click.option(
-    "--generator", metavar="NAME", help="Which generator to take from another project's file that holds several."
+program_option = click.option(
+    "--input",
+    "model_inputs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What an ONNX network takes besides the picture: numbers with commas between them, the place of a 1 among 0s, "
+    "places and numbers (3:0.5,12:0.5), a file .npy, or a picture. May be given several times.",
 )
+
+_RANGES = click.Choice(["-1..1", "0..1", "0..255"])
+
+program_options = together(
+    program_option,
+    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Axes that an ONNX network takes, if not seen."),
+    click.option("--pixels", type=_RANGES, help="Range of the pixels that an ONNX network takes, if not seen."),
+    click.option("--output-pixels", type=_RANGES, help="Range of the pixels that it gives, if not seen."),
+    click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Its channels.  [default: rgb]"),
+)
+"""``model_inputs``, and what a file with a program does not say."""
 
 model_options = together(
     click.option("--to", metavar="DOMAIN", help="What the result shows, such as zebra."),
     click.option("--from", "source", metavar="DOMAIN", help="What the input shows, where --to alone is not clear."),
     click.option("--model", metavar="FILE|NAME", help="A model file, of any known project, or a model's name."),
     foreign_options,
+    program_option,
 )
-"""``to``, ``source``, ``model``, ``direction`` and ``batch_statistics``: which model is used."""
+"""``to``, ``source``, ``model``, ``direction`` and so on: which model is used, and how."""
 
 
 def engine_of(engine: str | None, compile: bool, torchscript: bool) -> str:

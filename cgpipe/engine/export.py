@@ -131,6 +131,10 @@ def export_model(
     """
     if format == "openvino" and Path(path).suffix != ".xml":
         raise UsageError(f"OpenVINO's files end in .xml, and the weights lie beside them in .bin: rename {path}.")
+    if model.generator.runtime:
+        raise UsageError(
+            f"This network is a program of {model.generator.runtime} already: its file is what to pass on."
+        )
     generator = model.generator.eval().requires_grad_(False)
     network = Normalised(generator).eval() if with_normalisation else generator
     path = Path(path)

@@ -11,6 +11,7 @@ from cgpipe.engine.autotune import DTYPES, cast, check_precision, choose_precisi
 from cgpipe.engine.backends import FP32_ONLY, Run, check_engine, prepare
 from cgpipe.engine.memory import keep_freed_memory
 from cgpipe.engine.rewrites import rewrite
+from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
 from cgpipe.options import Engine, Precision
 
@@ -33,11 +34,13 @@ class Network:
     def __init__(
         self, generator: Generator, device: torch.device, *, precision: Precision = "auto", engine: Engine = "auto"
     ) -> None:
+        if generator.runtime:
+            precision, engine = _of_its_own(generator.runtime, precision, engine)
         check_precision(precision, device)
         check_engine(engine, device)
         keep_freed_memory()
         generator = generator.eval().requires_grad_(False)
-        self._generator = rewrite(generator, device).to(device)
+        self._generator = generator if generator.runtime else rewrite(generator, device).to(device)
         self.precision: Precision = "fp32" if engine in FP32_ONLY and precision == "auto" else precision
         """The dtype; ``auto`` until the first picture."""
         self.engine: Engine = "eager" if engine == "auto" else engine
@@ -71,3 +74,12 @@ class Network:
         return {"precision": self.precision, "engine": self.engine} | (
             {"why": dict(self.reasons)} if self.reasons else {}
         )
+
+
+def _of_its_own(runtime: str, precision: Precision, engine: Engine) -> tuple[Precision, Engine]:
+    """The precision and engine of a network that is a program of another runtime: it has but one of each."""
+    if precision not in ("auto", "fp32"):
+        raise UsageError(f"This network is run by {runtime} as it is: use --precision auto, not {precision}.")
+    if engine not in ("auto", "eager"):
+        raise UsageError(f"This network is run by {runtime} as it is: use --engine auto, not {engine}.")
+    return "fp32", "eager"

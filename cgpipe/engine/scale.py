@@ -68,6 +68,12 @@ def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | 
     return max(1, round(height * target / short)), max(1, round(width * target / short))
 
 
+def fitting_size(height: int, width: int, fixed: tuple[int, int]) -> tuple[int, int]:
+    """The size of a picture that is fitted into the one that a network takes."""
+    scale = min(fixed[0] / height, fixed[1] / width)
+    return min(fixed[0], max(1, round(height * scale))), min(fixed[1], max(1, round(width * scale)))
+
+
 def _auto_side(height: int, width: int, scales: tuple[int, int] | None) -> float:
     """The short side for ``auto``."""
     short = min(height, width)

@@ -19,7 +19,7 @@ from cgpipe.engine.autotune import batch_size
 from cgpipe.engine.cuda import CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
 from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
-from cgpipe.engine.scale import add_change, highest, pad_to_multiple, resize, to_integer, working_size
+from cgpipe.engine.scale import add_change, fitting_size, highest, pad_to_multiple, resize, to_integer, working_size
 from cgpipe.engine.stream import IN_FLIGHT, stream
 from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
 from cgpipe.media.frames import Batch, Failed, Pixels
@@ -105,7 +105,8 @@ class Translator:
         self._work: Work = self._translate_on_device
         self._pipeline: GpuPipeline | None = None
         if self.device.type == "cuda":
-            self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)
+            if not model.generator.runtime:
+                self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)
             self._pipeline = GpuPipeline(CudaGpu(self.device), self._within_memory, IN_FLIGHT)
 
     @classmethod
@@ -350,6 +351,8 @@ class Translator:
         return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        if fixed := self.model.generator.fixed_size:
+            return fitting_size(height, width, fixed)
         return working_size(height, width, self.size, self.model.card.working_scales)
 
     def _seen_pixels(self, pixels: torch.Tensor) -> int:

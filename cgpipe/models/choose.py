@@ -63,10 +63,21 @@ class Chosen:
             ours = is_ours(self.path)
         except OSError as error:
             raise ModelError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        if inputs := self._inputs():
+            content["inputs"] = inputs
         if ours:
             return content
         way = {"to": self.choice.to, "direction": self.choice.direction, "statistics": self.choice.batch_statistics}
         return content | way | ({"generator": self.choice.generator} if self.choice.generator else {})
+
+    def _inputs(self) -> dict[str, Any]:
+        """The values of a program's inputs besides the picture: those that were given, and the card's."""
+        given: dict[str, Any] = {}
+        for text in self.choice.model_inputs:
+            name, _, value = text.rpartition("=")
+            given[name] = digest_of(value) if Path(value).is_file() else value
+        kept = self.card.settings.get("inputs", {}) if self.card and self.found.entry.place == "styles" else {}
+        return {**kept, **given}
 
     def load(self) -> Model:
         """Loads the model, and passes on what was to be said about finding it.
@@ -80,14 +91,18 @@ class Chosen:
         for warning in self.found.warnings:
             warnings.warn(warning, CgpipeWarning, stacklevel=2)
         choice = self.choice
-        return load_any(
+        model = load_any(
             self.found,
             source=choice.source,
             target=choice.to,
             direction=choice.direction,
             generator=choice.generator,
             batch_statistics=choice.batch_statistics,
+            inputs=choice.model_inputs,
         )
+        if model.generator.runtime and self.card is None:
+            warnings.warn(f"{self.path.name}: {model.card.notes}", CgpipeWarning, stacklevel=2)
+        return model
 
 
 def choose_model(choice: ModelChoice) -> Chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -14,7 +15,10 @@ from cgpipe.models.card import UNKNOWN, ModelCard
 from cgpipe.models.foreign import read_foreign
 from cgpipe.models.header import is_ours
 from cgpipe.models.model_file import Model, load_model, save_model
-from cgpipe.models.zoo import Entry, user_models_folder
+from cgpipe.models.probe import Told
+from cgpipe.models.program import PROGRAMS
+from cgpipe.models.running import is_program, load_program, with_inputs
+from cgpipe.models.zoo import Entry, Found, user_models_folder
 from cgpipe.networks import Generator
 from cgpipe.options import Direction
 
@@ -29,8 +33,10 @@ def load_any(
     direction: Direction | None = None,
     generator: str | None = None,
     batch_statistics: bool = False,
+    inputs: Sequence[str] = (),
+    told: Told | None = None,
 ) -> Model:
-    """A model from a file of ours or of another project, told apart by what is in it.
+    """A model from a file of ours or of another project, or from a network as ONNX, told apart by what is in it.
 
     Args:
         path: the file, or what :func:`cgpipe.models.find_model` found.
@@ -39,15 +45,27 @@ def load_any(
         direction: which generator to take from a foreign file that holds both.
         generator: the name, in the file, of the one to take from a foreign file with several.
         batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
+        inputs: ``NAME=VALUE`` for the inputs of a program besides the picture (see
+            :func:`cgpipe.models.inputs.input_values`).
+        told: how a program takes and gives pictures, where its file does not say and the probe is wrong.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelError: the file is damaged or of no known kind.
-        UsageError: a foreign file holds several generators, and nothing says which one is meant.
+        UsageError: a foreign file holds several generators, and nothing says which one is meant; or an input of a
+            program has no value.
+        MissingDependencyError: what runs a program is not installed.
     """
     file = Path(fspath(path))
+    card = path.card if isinstance(path, Found) else None
+    if card is not None and card.architecture in PROGRAMS and not is_ours(file):
+        return load_program(file, inputs=inputs, card=card)
+    if is_program(file):
+        return load_program(file, source=source, target=target, inputs=inputs, told=told)
     if is_ours(file):
-        return load_model(file)
+        return with_inputs(load_model(file), inputs, file)
+    if inputs:
+        raise UsageError(f"{file} is not a program: it has no inputs besides the picture")
     foreign = read_foreign(
         file, direction=direction, target=target, generator=generator, batch_statistics=batch_statistics
     )
@@ -74,6 +92,8 @@ def import_model(
     direction: Direction | None = None,
     generator: str | None = None,
     batch_statistics: bool = False,
+    inputs: Sequence[str] = (),
+    told: Told | None = None,
     overwrite: bool = False,
 ) -> Entry:
     """Files a model in the user's folder, its weights as they are, so that ``--to`` finds it.
@@ -86,6 +106,7 @@ def import_model(
         direction: which generator to take from a foreign file that holds both.
         generator: the name, in the file, of the one to take from a foreign file with several.
         batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
+        inputs, told: of a program, as for :func:`load_any`; they are kept with it.
         overwrite: put it in the place of a model of that name.
 
     Raises:
@@ -99,6 +120,8 @@ def import_model(
         direction=direction,
         generator=generator,
         batch_statistics=batch_statistics,
+        inputs=inputs,
+        told=told,
     )
     card = replace(model.card, source=source or model.card.source, target=target or model.card.target)
     if UNKNOWN in (card.source, card.target):

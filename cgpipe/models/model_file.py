@@ -16,12 +16,16 @@ from safetensors.torch import load_file, save
 from cgpipe.errors import ModelError
 from cgpipe.models.card import ModelCard
 from cgpipe.models.header import METADATA_KEY, Header, read_card, read_header
+from cgpipe.models.onnx_file import check_onnx
+from cgpipe.models.program import PROGRAMS, OnnxRuntime, Program, Signature
 from cgpipe.models.weights import CHANNELS, LARGEST_MULTIPLE, check_finite, in_rgb
 from cgpipe.networks import Generator, build_generator
 from cgpipe.storage import atomic_write
 
 __all__ = ["Model", "load_model", "read_card", "save_model"]
 
+PROGRAM = "program"
+"""The tensor that holds a program in place of weights, byte for byte."""
 _TYPES = ("F16", "BF16", "F32", "F64", "I64")
 """Of weights; the last is that of a batch norm's count."""
 
@@ -79,6 +83,8 @@ def load_model(path: str | PathLike[str]) -> Model:
 
 def _load(path: Path, card: ModelCard) -> Generator:
     header = read_header(path)
+    if card.architecture in PROGRAMS:
+        return _program(path, header, card)
     _check_settings(card.settings, len(header.shapes))
     with torch.device("meta"):  # no memory is asked for before the sizes are known to be those of the file
         _check_fit(header, _build(card))
@@ -86,6 +92,17 @@ def _load(path: Path, card: ModelCard) -> Generator:
     generator.load_state_dict(load_file(path))
     check_finite(generator)
     return generator
+
+
+def _program(path: Path, header: Header, card: ModelCard) -> Program:
+    if dict(header.dtypes) != {PROGRAM: "U8"}:
+        raise ModelError(f"should hold a program ({PROGRAM}) and nothing else")
+    signature = Signature.from_settings(card.settings)
+    content = load_file(path)[PROGRAM].numpy().tobytes()
+    contents = check_onnx(content, path.parent)
+    if contents.external:
+        raise ModelError("its program wants constants from other files")
+    return Program(OnnxRuntime(content), signature, "ONNX Runtime", content)
 
 
 def _on_rgb(card: ModelCard, generator: Generator) -> tuple[ModelCard, Generator]:
@@ -116,6 +133,10 @@ def _build(card: ModelCard) -> Generator:
 
 
 def _tensors(generator: Generator, dtype: torch.dtype, target: Path) -> dict[str, torch.Tensor]:
+    if isinstance(generator, Program):
+        if not generator.content:
+            raise ModelError(f"{target} is not written: the network has its constants in other files; merge them first")
+        return {PROGRAM: torch.frombuffer(bytearray(generator.content), dtype=torch.uint8)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
     for name, _ in generator.named_parameters():
         tensors[name] = tensors[name].to(dtype)

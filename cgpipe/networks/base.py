@@ -20,6 +20,9 @@ class Generator(nn.Module):
     fixed_size: tuple[int, int] | None = None
     """Height and width for which it was made, where it was made for one size alone: others are fitted into that."""
 
+    runtime: str | None = None
+    """What runs it, where that is not torch: it then has one dtype and cannot be rewritten, exported or trained."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 

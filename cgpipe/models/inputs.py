@@ -1,0 +1,128 @@
+"""What ``--input NAME=VALUE`` says: numbers, or a file with numbers or with a picture, for a network's other inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from cgpipe.errors import ModelError, UsageError
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.models.onnx_file import read_onnx
+from cgpipe.models.program import Array, OnnxRuntime, Port
+
+LARGEST = 1 << 24
+"""Numbers in one input."""
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+
+
+def input_values(given: Sequence[str], ports: Sequence[Port], folder: Path) -> dict[str, Any]:
+    """The values of a network's inputs, as nested lists.
+
+    Args:
+        given: ``NAME=VALUE`` each. A value is numbers with commas between them; for a row of numbers also
+            ``PLACE:NUMBER`` pairs, or one whole number alone for a 1 at that place and 0 elsewhere; a file ``.npy``; or
+            a picture, for an input that takes one, or that another ONNX file in ``folder`` makes of one.
+        ports: the network's inputs.
+        folder: of the network's file.
+
+    Raises:
+        UsageError: there is no such input, or a value does not fit it.
+        MediaError: a picture cannot be read.
+    """
+    by_name = {port.name: port for port in ports}
+    values = {}
+    for text in given:
+        name, separator, value = text.rpartition("=") if text.count("=") == 1 else text.partition("=")
+        if not separator or not value:
+            raise UsageError(f"--input takes NAME=VALUE, not {text!r}")
+        if name not in by_name:
+            raise UsageError(f"the network has no input {name}: it has {', '.join(by_name)}")
+        values[name] = _value(value, by_name[name], folder).tolist()
+    return values
+
+
+def _value(text: str, port: Port, folder: Path) -> Array:
+    shape = tuple(side or 1 for side in port.shape)
+    count = int(np.prod(shape, dtype=np.int64)) if shape else 1
+    if count > LARGEST:
+        raise UsageError(f"the input {port.name} takes {count} numbers, more than cgpipe gives")
+    if re.fullmatch(rf"{_NUMBER}(,{_NUMBER})*", text, re.IGNORECASE):
+        numbers = [float(number) for number in text.split(",")]
+        if len(numbers) == 1 and count > 1 and numbers[0].is_integer() and 0 <= numbers[0] < count:
+            return _at_places({int(numbers[0]): 1.0}, count).reshape(shape)
+        return _fitting(np.array(numbers, np.float32), shape, port)
+    if re.fullmatch(rf"\d+:{_NUMBER}(,\d+:{_NUMBER})*", text, re.IGNORECASE):
+        pairs = (pair.split(":") for pair in text.split(","))
+        places = {int(place): float(number) for place, number in pairs}
+        if max(places) >= count:
+            raise UsageError(f"the input {port.name} has the places 0 to {count - 1}, not {max(places)}")
+        return _at_places(places, count).reshape(shape)
+    return _from_file(Path(text).expanduser(), port, shape, folder)
+
+
+def _at_places(places: dict[int, float], count: int) -> Array:
+    values = np.zeros(count, np.float32)
+    for place, number in places.items():
+        values[place] = number
+    return values
+
+
+def _fitting(values: Array, shape: tuple[int, ...], port: Port) -> Array:
+    if values.size != int(np.prod(shape, dtype=np.int64)):
+        wanted = "x".join(map(str, shape)) or "one number"
+        raise UsageError(f"the input {port.name} takes {wanted}, but {values.size} numbers are given")
+    if not np.isfinite(values).all():
+        raise UsageError(f"the input {port.name} is given a value that is not finite")
+    return values.astype(np.float32).reshape(shape)
+
+
+def _from_file(path: Path, port: Port, shape: tuple[int, ...], folder: Path) -> Array:
+    if not path.is_file():
+        raise UsageError(f"the input {port.name} takes numbers or a file, and {path} is neither")
+    if path.suffix == ".npy":
+        try:
+            return _fitting(np.load(path, allow_pickle=False), shape, port)
+        except (ValueError, OSError, TypeError) as error:
+            raise UsageError(f"{path} holds no numbers for the input {port.name}: {error}") from error
+    pixels = torch.from_numpy(read_picture(path).pixels.astype(np.float32))
+    pixels = pixels / (255 if float(pixels.max()) <= 255 else 65535)
+    if len(shape) == 4 and 3 in (shape[1], shape[3]):
+        return _as_picture(pixels, port)
+    return _fitting(_predicted(pixels, port, folder), shape, port)
+
+
+def _as_picture(pixels: torch.Tensor, port: Port) -> Array:
+    """A picture (H, W, 3), its middle in the sides that an input wants, in the range 0 to 1."""
+    last = port.shape[3] == 3
+    rows, columns = port.shape[1:3] if last else port.shape[2:4]
+    height, width = pixels.shape[:2]
+    size = (rows or height, columns or width)
+    scale = max(size[0] / height, size[1] / width)
+    inner = (max(size[0], round(height * scale)), max(size[1], round(width * scale)))
+    picture = F.interpolate(pixels.permute(2, 0, 1)[None], inner, mode="bilinear", antialias=True)
+    top, left = ((side - wanted) // 2 for side, wanted in zip(inner, size, strict=True))
+    picture = picture[:, :, top : top + size[0], left : left + size[1]]
+    return np.ascontiguousarray((picture.permute(0, 2, 3, 1) if last else picture).numpy())
+
+
+def _predicted(pixels: torch.Tensor, port: Port, folder: Path) -> Array:
+    """What another network beside this one, with an output of the input's name, makes of a picture."""
+    for path in sorted(folder.glob("*.onnx")):
+        try:
+            run = OnnxRuntime(read_onnx(path)[0])
+        except ModelError:
+            continue
+        places = [place for place, output in enumerate(run.outputs) if output.name == port.name]
+        if places and len(run.inputs) == 1 and len(run.inputs[0].shape) == 4:
+            outputs = run({run.inputs[0].name: _as_picture(pixels, run.inputs[0])}, torch.get_num_threads())
+            return np.asarray(outputs[places[0]])
+    raise UsageError(
+        f"the input {port.name} takes numbers, and no ONNX file in {folder} makes them of a picture: "
+        "give numbers, or a file .npy"
+    )

@@ -1,0 +1,245 @@
+"""Networks that are programs of another runtime, behind the interface of a generator."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from cgpipe.errors import MissingDependencyError, ModelError
+from cgpipe.networks import Generator
+from cgpipe.networks.fixed import at_fixed_size
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Layout = Literal["nchw", "nhwc"]
+Pixels = Literal["-1..1", "0..1", "0..255"]
+Feed = Callable[[Mapping[str, Array], int], Sequence[Array]]
+"""Runs a program on named arrays with so many threads; gives its outputs in order."""
+
+RANGES: Mapping[Pixels, tuple[float, float]] = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
+DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64, "uint8": np.uint8}
+PROGRAMS = ("onnx",)
+"""Architectures of model files that hold a program in place of weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """How a program takes and gives pictures.
+
+    Args:
+        picture: the name of the input that takes them.
+        output: which of the outputs gives them.
+        layout: of the input; ``output_layout`` of the output.
+        pixels: the range of the pixels that go in; ``output_pixels`` of those that come out.
+        dtype: of the input: float32, float16, float64 or uint8.
+        order: of the channels.
+        size: height and width, where it takes no others.
+        multiple: of which the sides must be multiples.
+        batch: how many pictures it takes at a time; None for any number.
+        inputs: the values of its other inputs by name, as nested lists.
+    """
+
+    picture: str
+    output: int = 0
+    layout: Layout = "nchw"
+    output_layout: Layout = "nchw"
+    pixels: Pixels = "0..1"
+    output_pixels: Pixels = "0..1"
+    dtype: str = "float32"
+    order: Literal["rgb", "bgr"] = "rgb"
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+    batch: int | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_settings(self) -> dict[str, Any]:
+        """As the settings of a card."""
+        return asdict(self)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Signature:
+        """From the settings of a card.
+
+        Raises:
+            ModelError: a setting is missing or has a value that cannot be used.
+        """
+        known = {entry.name for entry in fields(cls)}
+        try:
+            signature = cls(**{name: value for name, value in settings.items() if name in known})
+            size = signature.size and (int(signature.size[0]), int(signature.size[1]))
+            signature = replace(signature, size=size)
+        except (TypeError, ValueError, IndexError) as error:
+            raise ModelError(f"settings: {error}") from error
+        fits = (
+            {signature.layout, signature.output_layout} <= {"nchw", "nhwc"}
+            and {signature.pixels, signature.output_pixels} <= set(RANGES)
+            and signature.dtype in DTYPES
+            and signature.order in ("rgb", "bgr")
+            and isinstance(signature.multiple, int)
+            and 1 <= signature.multiple <= 1024
+            and all(1 <= side <= 8192 for side in signature.size or ())
+            and (signature.batch is None or (isinstance(signature.batch, int) and 1 <= signature.batch <= 64))
+            and isinstance(signature.inputs, Mapping)
+        )
+        if not fits:
+            raise ModelError("settings: they do not say how the network takes its pictures")
+        return signature
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        size = "{1}x{0} pixels".format(*self.size) if self.size else "any size"
+        if self.multiple > 1:
+            size += f" in multiples of {self.multiple}"
+        batch = f", {self.batch} at a time" if self.batch else ""
+        given = f", with {', '.join(self.inputs)}" if self.inputs else ""
+        return (
+            f"{self.layout.upper()} {self.dtype} {self.order.upper()}, {self.pixels} in, {self.output_pixels} out, "
+            f"{size}{batch}{given}"
+        )
+
+
+class Program(Generator):
+    """A program as a generator: (N, 3, H, W) in [-1, 1] in and out, on any device, without gradients.
+
+    Args:
+        feed: runs it.
+        signature: how it takes and gives pictures.
+        runtime: what runs it, in words.
+        content: the file's bytes, to be kept in a model file.
+    """
+
+    def __init__(self, feed: Feed, signature: Signature, runtime: str, content: bytes) -> None:
+        super().__init__()
+        self.feed, self.signature, self.runtime, self.content = feed, signature, runtime, content
+        self.multiple = signature.multiple
+        self.least_side = min(64, 8 * signature.multiple)
+        self.fixed_size = signature.size
+        self._inputs = {name: np.asarray(value, np.float32) for name, value in signature.inputs.items()}
+
+    def __deepcopy__(self, memo: object) -> Program:
+        """Itself: there are no weights that a copy could change."""
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fixed_size is not None:
+            return at_fixed_size(self._run, x, self.fixed_size)
+        return self._run(x)
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        parts = x.split(self.signature.batch) if self.signature.batch else [x]
+        return torch.cat([self._once(part) for part in parts])
+
+    def _once(self, x: torch.Tensor) -> torch.Tensor:
+        short = (self.signature.batch or len(x)) - len(x)
+        taken = torch.cat([x, x[-1:].expand(short, -1, -1, -1)]) if short > 0 else x
+        array = to_array(taken.detach().float().cpu(), self.signature)
+        outputs = self.feed({self.signature.picture: array, **self._inputs}, torch.get_num_threads())
+        y = from_array(outputs[self.signature.output], self.signature)[: len(x)]
+        if y.shape != x.shape:
+            wanted, got = ("{3}x{2}".format(*shape) for shape in (x.shape, y.shape))
+            raise ModelError(f"the network makes {got} pixels of {wanted}: cgpipe's pictures keep their size")
+        return y.to(x.device)
+
+
+def to_array(x: torch.Tensor, signature: Signature) -> Array:
+    """(N, 3, H, W) in [-1, 1] as the program takes it."""
+    low, high = RANGES[signature.pixels]
+    x = x.flip(1) if signature.order == "bgr" else x
+    x = (x + 1) * ((high - low) / 2) + low
+    if signature.dtype == "uint8":
+        x = x.round().clamp(0, 255)
+    x = x.permute(0, 2, 3, 1) if signature.layout == "nhwc" else x
+    return np.ascontiguousarray(x.numpy().astype(DTYPES[signature.dtype]))
+
+
+def from_array(y: Array, signature: Signature) -> torch.Tensor:
+    """What the program gives as (N, 3, H, W) in [-1, 1]."""
+    low, high = RANGES[signature.output_pixels]
+    if y.ndim == 3:
+        y = y[None]
+    if y.ndim != 4:
+        raise ModelError(f"the network gives values of shape {y.shape}, which are no pictures")
+    x = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32))
+    x = x.permute(0, 3, 1, 2) if signature.output_layout == "nhwc" else x
+    x = (x - low) * (2 / (high - low)) - 1
+    return x.flip(1) if signature.order == "bgr" else x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """An input or an output of a program: its name, its sides (None for any), and its type."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class OnnxRuntime:
+    """An ONNX file in ONNX Runtime; several threads may run it at once.
+
+    Args:
+        content: the file's bytes, looked through by :func:`cgpipe.models.onnx_file.read_onnx`.
+        path: the file itself, where constants lie beside it.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+        ModelError: it does not take the file.
+    """
+
+    def __init__(self, content: bytes, path: str | None = None) -> None:
+        self._content: bytes | str = path or content
+        self._sessions: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        session = self._session(torch.get_num_threads())
+        self.inputs = [_port(entry) for entry in session.get_inputs()]
+        self.outputs = [_port(entry) for entry in session.get_outputs()]
+
+    def __call__(self, values: Mapping[str, Array], threads: int) -> Sequence[Array]:
+        session = self._session(threads)
+        by_name = {port.name: port for port in self.inputs}
+        fed = {name: value.astype(DTYPES.get(by_name[name].dtype, value.dtype)) for name, value in values.items()}
+        try:
+            result: Sequence[Array] = session.run(None, fed)
+        except Exception as error:  # of a library that says nothing of what it raises
+            raise ModelError(f"ONNX Runtime could not run the network: {_first_line(error)}") from error
+        return result
+
+    def _session(self, threads: int) -> Any:
+        with self._lock:
+            if threads not in self._sessions:
+                self._sessions[threads] = self._started(threads)
+            return self._sessions[threads]
+
+    def _started(self, threads: int) -> Any:
+        try:
+            onnxruntime = import_module("onnxruntime")
+        except ImportError as error:
+            raise MissingDependencyError(
+                "To run ONNX files, install onnxruntime: pip install 'cgpipe[onnx]'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        providers = [name for name in ("CUDAExecutionProvider",) if name in onnxruntime.get_available_providers()]
+        try:
+            return onnxruntime.InferenceSession(self._content, options, providers=[*providers, "CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime does not take the file: {_first_line(error)}") from error
+
+
+def _port(entry: Any) -> Port:
+    shape = tuple(side if isinstance(side, int) and side > 0 else None for side in entry.shape)
+    named = {"float": "float32", "double": "float64"}
+    inner = str(entry.type).removeprefix("tensor(").removesuffix(")")
+    return Port(name=entry.name, shape=shape, dtype=named.get(inner, inner))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

@@ -1,0 +1,88 @@
+"""Programs (ONNX files) as models: found out how they are used, with the values of their other inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cgpipe.errors import CgpipeError, UsageError
+from cgpipe.models.card import UNKNOWN, ModelCard
+from cgpipe.models.inputs import input_values
+from cgpipe.models.model_file import Model
+from cgpipe.models.onnx_file import read_onnx
+from cgpipe.models.probe import Told, probe
+from cgpipe.models.program import OnnxRuntime, Program, Signature
+
+
+def is_program(path: Path) -> bool:
+    """Whether a file is one that another runtime runs, by its name."""
+    return path.suffix.lower() == ".onnx"
+
+
+def load_program(
+    path: Path,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    inputs: Sequence[str] = (),
+    told: Told | None = None,
+    card: ModelCard | None = None,
+) -> Model:
+    """A program as a model.
+
+    Args:
+        path: the file.
+        source, target: the domains, which the file does not say.
+        inputs: values of its inputs besides the picture, ``NAME=VALUE`` each.
+        told: what the user says of how it takes pictures.
+        card: what is known of it already; nothing is probed then.
+
+    Raises:
+        ModelError: the file is not what it should be, or makes no pictures of the size that it takes.
+        UsageError: an input has no value.
+        MissingDependencyError: its runtime is not installed.
+    """
+    content, contents = read_onnx(path)
+    try:
+        run = OnnxRuntime(content, str(path) if contents.external else None)
+        values = input_values(inputs, run.inputs, path.parent)
+        if card is None:
+            operators = {port.name: contents.last_operator(port.name) for port in run.outputs}
+            signature = probe(run, run.inputs, run.outputs, values, operators, told or Told())
+            card = _card(path, signature, source, target)
+        else:
+            signature = Signature.from_settings(card.settings)
+            signature = replace(signature, inputs={**signature.inputs, **values})
+    except CgpipeError as error:
+        raise type(error)(f"{path}: {error}") from error
+    kept = b"" if contents.external else content
+    return Model(replace(card, settings=signature.to_settings()), Program(run, signature, "ONNX Runtime", kept))
+
+
+def with_inputs(model: Model, inputs: Sequence[str], path: Path) -> Model:
+    """A model with other values for the inputs of its program."""
+    if not inputs:
+        return model
+    generator = model.generator
+    if not isinstance(generator, Program) or not isinstance(generator.feed, OnnxRuntime):
+        raise UsageError(f"{path} is not a program: it has no inputs besides the picture")
+    values = input_values(inputs, generator.feed.inputs, path.parent)
+    signature = replace(generator.signature, inputs={**generator.signature.inputs, **values})
+    program = Program(generator.feed, signature, generator.runtime or "", generator.content)
+    return Model(replace(model.card, settings=signature.to_settings()), program)
+
+
+def _card(path: Path, signature: Signature, source: str | None, target: str | None) -> ModelCard:
+    side = max(signature.size) if signature.size else None
+    return ModelCard(
+        architecture="onnx",
+        settings=signature.to_settings(),
+        source=source or UNKNOWN,
+        target=target or UNKNOWN,
+        training_size=side,
+        made_by={"recognised_as": "a network as ONNX", "file": path.name},
+        quality={},
+        licence=UNKNOWN,
+        notes=f"Found with a test card: {signature}.",
+    )
