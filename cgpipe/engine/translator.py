@@ -327,10 +327,10 @@ class Translator:
 
     def _no_room(self, height: int, width: int) -> str:
         rows, columns = self._working_size(height, width)
-        what = "a processor" if self.device.type == "cpu" else "a GPU"
+        memory = "memory" if self.device.type == "cpu" else "GPU memory"
         smaller = max(1, min(1024, min(rows, columns) // 2))
         return (
-            f"not enough memory on {what} for {width}x{height} pixels, which the network sees at {columns}x{rows}: "
+            f"not enough {memory} for a picture of {width}x{height}, which the network sees at {columns}x{rows}: "
             f"use a smaller size, such as --size {smaller}"
         )
 
