@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from test_translator import Known, translator_of
+from test_translator import Known, model_of, translator_of
 
 from cgpipe.engine.cuda import GpuPipeline
+from cgpipe.engine.memory import available_memory, bytes_a_pixel
 from cgpipe.engine.stream import IN_FLIGHT
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import MediaError, MissingDependencyError, ModelError, UsageError
 from cgpipe.media.frames import Batch, Failed
+from cgpipe.networks import build_generator
 
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 
@@ -159,3 +161,22 @@ def test_values_that_are_not_finite_fail_by_name_and_are_never_written(precision
         given = results(list(translator.stream([batch_of(1, 250), batch_of(2)])))
     assert given[::2] == [(1, 254), (2, 253)]
     assert "not finite" in given[1][1]
+
+
+def test_what_has_certainly_no_room_fails_before_the_system_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpipe.engine.translator.LARGE_PIXELS", 10_000)
+    monkeypatch.setattr("cgpipe.engine.translator.available_memory", lambda: 30 << 20)
+    translator = Translator(model_of(build_generator("resnet_6blocks", ngf=16)), device="cpu", precision="fp32")
+    given = results(list(translator.stream([batch_of(1), batch_of(2, side=512), batch_of(3, side=256)])))
+    assert [origin for origin, _ in given] == [1, 2, 3]
+    assert "not enough memory" in given[1][1] and "--size 256" in given[1][1]
+    assert not isinstance(given[0][1], str) and not isinstance(given[2][1], str)
+
+
+def test_the_least_memory_of_a_network_is_known_by_its_shapes() -> None:
+    resnet = build_generator("resnet_6blocks", ngf=64)
+    assert bytes_a_pixel(resnet, 4) == 4 * (64 + 64)  # a norm at full size
+    assert next(resnet.parameters()).device.type == "cpu"
+    assert 0 < bytes_a_pixel(build_generator("compact"), 8) <= 4 * 16
+    available = available_memory()
+    assert available is None or available > 0

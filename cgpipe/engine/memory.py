@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import platform
+from pathlib import Path
 
 import torch
+from torch import nn
 
 FOR_PICTURES = 256 << 20
 FOR_TRAINING = 2**31 - 1
@@ -35,3 +38,40 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return out_of_memory or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, or of its container; None where neither says."""
+    found = [int(line.split()[1]) << 10 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
+    limit, used = ("".join(_lines(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
+    if limit.isdigit() and used.isdigit():
+        found.append(int(limit) - int(used))
+    return min(found, default=None)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def bytes_a_pixel(network: nn.Module, multiple: int) -> float:
+    """The least memory that a network takes for each pixel of its input: that of a layer's input and output in fp32.
+
+    Found without computing anything, on torch's device for tensors that have but a shape.
+    """
+    largest = 0
+    side = 32 * multiple
+
+    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel() + sum(x.numel() for x in inputs))
+
+    shapes = copy.deepcopy(network).to("meta")
+    for module in shapes.modules():
+        if not any(module.children()):
+            module.register_forward_hook(look)
+    with torch.inference_mode():
+        shapes(torch.empty(1, 3, side, side, device="meta"))
+    return 4 * largest / side**2

@@ -19,6 +19,9 @@ from cgpipe.networks.cpu import accelerate
 FEW_CHANNELS = 4
 """Up to so many output channels a convolution leaves most of a vector unit idle."""
 
+NARROW_ON = ("cpu",)
+"""Devices on which narrow convolutions are rewritten."""
+
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
@@ -32,8 +35,9 @@ def rewrite(generator: Generator, device: torch.device) -> Generator:
     """
     on_cpu = device.type == "cpu"
     foldings = list(_foldings(generator))
-    narrow = list(_narrow_convolutions(generator)) if on_cpu and generator.multiple % 2 == 0 else []
-    if not foldings and not on_cpu:
+    rewrites_narrow = device.type in NARROW_ON and generator.multiple % 2 == 0
+    narrow = list(_narrow_convolutions(generator)) if rewrites_narrow else []
+    if not (foldings or narrow or on_cpu):
         return generator
     faster = copy.deepcopy(generator)
     for conv, norm in foldings:

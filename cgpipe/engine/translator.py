@@ -17,7 +17,7 @@ from PIL import Image
 
 from cgpipe.engine.autotune import batch_size
 from cgpipe.engine.cuda import CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
-from cgpipe.engine.memory import is_out_of_memory
+from cgpipe.engine.memory import available_memory, bytes_a_pixel, is_out_of_memory
 from cgpipe.engine.network import Network
 from cgpipe.engine.scale import add_change, fitting_size, highest, pad_to_multiple, resize, to_integer, working_size
 from cgpipe.engine.stream import IN_FLIGHT, stream
@@ -30,6 +30,9 @@ from cgpipe.notebook import html_table
 from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size
 
 T = TypeVar("T")
+
+LARGE_PIXELS = 1 << 22
+"""Pixels from which on it is looked whether there is memory for them."""
 
 
 class TranslatorOptions(TypedDict, total=False):
@@ -99,6 +102,7 @@ class Translator:
         """The same on the other devices that were named."""
         self._exact: Network | None = None
         self._largest: int | None = None
+        self._bytes_a_pixel: float | None = None
         self._threads = torch.get_num_threads()
         self._busy = Lock()
         self._busy_seconds = 0.0
@@ -262,6 +266,7 @@ class Translator:
         """Starts on a batch, on a GPU as one of ``count``, and gives a function that waits for its result."""
         started = time.perf_counter()
         if self._pipeline is None:
+            self._check_room(batch.pixels)
             translated = Translated(*(part.cpu() for part in self._within_memory(batch.pixels)))
             self._count_busy(started)
             return lambda: self._finished(batch, translated)
@@ -324,6 +329,17 @@ class Translator:
         self._largest = half
         warnings.warn(f"Out of memory: going on with batches of {half}.", CgpipeWarning, stacklevel=2)
         return self._within_memory(pixels)
+
+    def _check_room(self, pixels: torch.Tensor) -> None:
+        """Raises for a picture for which a CPU has certainly no room: the system would end the process."""
+        seen = self._seen_pixels(pixels)
+        if self.device.type != "cpu" or seen < LARGE_PIXELS:
+            return
+        if self._bytes_a_pixel is None:
+            self._bytes_a_pixel = bytes_a_pixel(self.model.generator, self.model.generator.multiple)
+        available = available_memory()
+        if available is not None and self._bytes_a_pixel * seen > available:
+            raise MediaError(self._no_room(*pixels.shape[1:3]))
 
     def _no_room(self, height: int, width: int) -> str:
         rows, columns = self._working_size(height, width)

@@ -267,6 +267,8 @@ def resnet() -> None:
     from subjects import resnet as subject_of
     from torch import nn
 
+    from cgpipe.engine import rewrites
+
     subject = subject_of(FOLDER, quick=DRY)
     operations = subject.operations(side(), side())
     limit = matrix_limit(torch.float16)
@@ -287,6 +289,14 @@ def resnet() -> None:
                 ms = per_picture(translate, picture(count), 2 if DRY else 4)
                 alone = on_device(translate, picture(count))
             tell(f"cgpipe, {translate.precision}{name}", count, ms, **{"on the device": alone})
+    rewrites.NARROW_ON = ("cpu", "cuda")
+    translate = translator(subject.file)
+    batch = picture(COUNTS[-1])
+    alone = {"on the device": on_device(translate, batch)}
+    tell("cgpipe, head by shuffling", len(batch), per_picture(translate, batch, 2 if DRY else 4), **alone)
+    rewrites.NARROW_ON = ("cpu",)
+    translate = translator(subject.file)
+    translate.translate(batch)
     kernels(translate, picture(COUNTS[-1]), "ResNet-9 without graphs: kernels, batch 32")
     half = {"device": DEVICE, "dtype": torch.float16 if not DRY else torch.float32}
     maps = torch.randn(4 if DRY else 32, 64, side(), side(), **half).to(memory_format=torch.channels_last)
