@@ -17,14 +17,14 @@ from typing import Any
 HERE = Path(__file__).parent
 
 LIMITS = {
-    "machine": 30,
-    "tests": 60,
     "one": 45,
+    "folder": 50,
+    "tests": 60,
     "resnet": 40,
-    "folder": 60,
     "start": 25,
-    "video": 45,
-    "train": 45,
+    "video": 40,
+    "train": 40,
+    "machine": 30,
     "train-resnet": 30,
     "compile": 60,
 }
