@@ -143,12 +143,14 @@ class Look(Group):
         mask: grayscale pictures that confine the change: white is translated, black is kept. For pictures a folder
             with one of the same name for each, or one for all; for a video another one, pictures, or one picture.
         side_by_side: original and translation in one picture.
+        deinterlace: make whole pictures of a video's interlaced frames, which hold two fields each.
     """
 
     size: Size = option("auto")
     strength: float = option(1.0)
     mask: PathLike | None = option(None)
     side_by_side: bool = option(False, kinds=_VIDEO)
+    deinterlace: bool = option(True, kinds=_VIDEO)
 
     def __post_init__(self) -> None:
         if isinstance(self.size, int):

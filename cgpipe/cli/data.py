@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from cgpipe.cli import complete
 from cgpipe.cli.bar import ByteBar
 from cgpipe.cli.group import CommandGroup
 from cgpipe.cli.options import LocalPath, loudness_options
@@ -30,7 +29,7 @@ def list_() -> None:
 
 
 @command.command("fetch")
-@click.argument("name", shell_complete=complete.datasets)
+@click.argument("name")
 @click.option(
     "-o",
     "--output",

@@ -53,6 +53,9 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     "--fps", type=click.FloatRange(min=0, min_open=True), help="A constant rate; else every frame's own time."
 )
 @click.option("--side-by-side", is_flag=True, help="Original and translation in one picture.")
+@click.option(
+    "--deinterlace/--no-deinterlace", default=True, help="Make whole pictures of interlaced frames.", show_default=True
+)
 @click.option("--audio/--no-audio", default=True, help="Keep sound.")
 @click.option("--hwaccel", metavar="DEVICE", help="Decode on a device: cuda, vaapi, videotoolbox and so on.")
 @work_options
@@ -63,9 +66,9 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     """Translate a video: cgpipe video in.mp4 out.mp4 --to zebra
 
     Times, sound, subtitles, chapters, colour, size and orientation are kept, and only the look changes. The container
-    goes by the output's name: mp4, mov, mkv, webm, gif, webp. An input may also be a folder or a numbered pattern of
-    pictures (frames/%05d.png), a camera (camera:0), the address of a stream, or - for standard input; an output a
-    folder or pattern of pictures, or -. With -o, several inputs go into a folder.
+    goes by the output's name: mp4, mov, mkv, webm, gif, webp, apng. An input may also be a folder or a numbered
+    pattern of pictures (frames/%05d.png), a camera (camera:0), the address of a stream, or - for standard input; an
+    output a folder or pattern of pictures, or -. With -o, several inputs go into a folder.
 
     An interrupted job goes on where it was when it is started again.
     """

@@ -49,6 +49,8 @@ class VideoReport:
         bad_packets: packets that could not be decoded.
         missing: frames that the input promised after the place where it ends.
         failed: frames that the network failed on; they are left out.
+        bad_sound: damaged packets of sound and subtitles; they are left out.
+        changed: the input was replaced or changed during the job.
         streams: what became of every stream of the input.
         notices: what else should be known.
         seconds: times by stage; ``total`` is by the clock, the others overlap.
@@ -66,6 +68,8 @@ class VideoReport:
     bad_packets: int = 0
     missing: int = 0
     failed: int = 0
+    bad_sound: int = 0
+    changed: bool = False
     streams: tuple[StreamReport, ...] = ()
     notices: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -74,7 +78,8 @@ class VideoReport:
     @property
     def damaged(self) -> bool:
         """Whether something of the input could not be read or translated."""
-        return bool(self.filled or self.bad_packets or self.missing or self.failed)
+        lost = self.filled or self.bad_packets or self.missing or self.failed or self.bad_sound
+        return bool(lost or self.changed)
 
     @property
     def exit_code(self) -> int:
@@ -211,6 +216,7 @@ class VideoJob:
         stamps = stamps_of(inputs)
         cut, encoding, work = self._options.cut, self._options.encoding, self._options.work
         reading: dict[str, Any] = {"hwaccel": self._options.hardware.hwaccel, "threads": work.workers}
+        reading["deinterlace"] = self._options.look.deinterlace
         writing = {name: getattr(encoding, name) for name in ("codec", "crf", "preset", "pix_fmt", "audio")}
         with (
             open_source(report.input, **vars(cut), **reading) as source,
@@ -243,7 +249,8 @@ class VideoJob:
                 pipeline.run(frames, into, watch, batch_size=batch_size, first=sink.resumed)
                 _tell(report, frames.notices)
             _tell(report, sink.notices)
-            damage = source.damage
+            damage = source.damage + sink.damage
+            report.bad_sound, report.changed = damage.bad_sound, damage.changed
             report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
             report.filled, report.bad_packets, report.missing = damage.filled, damage.bad_packets, damage.missing
             asked = {"batch_size": batch_size, "mask": _text(self._options.look.mask)}
@@ -362,9 +369,10 @@ def beside_original(frame: Frame) -> Frame:
         return frame
     import numpy as np
 
-    return replace(
-        frame, pixels=np.concatenate([frame.origin.pixels, frame.pixels], axis=1), origin=frame.origin.origin
-    )
+    origin = frame.origin.origin
+    if origin.alpha is not None:
+        origin = replace(origin, alpha=np.concatenate([origin.alpha, origin.alpha], axis=1))
+    return replace(frame, pixels=np.concatenate([frame.origin.pixels, frame.pixels], axis=1), origin=origin)
 
 
 def _tell(report: VideoReport, notices: Iterable[str]) -> None:

@@ -28,7 +28,7 @@ VIDEO_SUFFIXES = (
 )
 """Files that are taken for videos when a folder is named."""
 
-WRITTEN_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", ".webp"))
+WRITTEN_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", ".webp", ".apng"))
 """Containers that are written; what came in another one goes out as mp4."""
 
 

@@ -232,12 +232,19 @@ def _is_plain(colour: Colour) -> bool:
 class ToPalette:
     """Turns RGB arrays into frames of 256 colours, each with a palette of its own, for GIF."""
 
-    def __call__(self, pixels: Pixels) -> av.VideoFrame:
-        """A frame of the same size; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16."""
+    def __call__(self, pixels: Pixels, alpha: Pixels | None = None) -> av.VideoFrame:
+        """A frame of the same size; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16.
+
+        What is less than half opaque in ``alpha``, (height, width), takes the last of the palette's entries.
+        """
         shallow = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-        image = Image.fromarray(shallow).quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+        image = Image.fromarray(shallow).quantize(256 if alpha is None else 255, dither=Image.Dither.FLOYDSTEINBERG)
         colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
         palette = np.full((256, 4), 255, np.uint8)
         palette[: len(colours), 1:] = colours
-        both: Any = (np.asarray(image), palette)
+        indices = np.asarray(image)
+        if alpha is not None:
+            indices = np.where(alpha <= np.iinfo(alpha.dtype).max // 2, np.uint8(255), indices)
+            palette[255, 0] = 0
+        both: Any = (indices, palette)
         return av.VideoFrame.from_ndarray(both, format="pal8")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from cgpipe.media.colour import Colour
 from cgpipe.media.frames import Pixels
+from cgpipe.storage import Stamp
 
+Alpha = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Seconds = int | float | Fraction
 
 
@@ -32,6 +35,7 @@ class VideoOrigin:
         duration: how long it shows, in the same units; None where the file does not say.
         key: whether it was a keyframe.
         filled: whether it stands for a frame that was lost, and repeats its neighbour.
+        alpha: its opacity, shape (height, width), uint8 or uint16 over its whole range; None where all is opaque.
     """
 
     index: int
@@ -40,6 +44,7 @@ class VideoOrigin:
     duration: int | None = None
     key: bool = False
     filled: bool = False
+    alpha: Alpha | None = field(default=None, compare=False, repr=False)
 
     @property
     def time(self) -> Fraction:
@@ -90,6 +95,10 @@ class VideoInfo:
         pix_fmt: libav's name of the decoded format.
         stream: index of the video stream in the container.
         streams: all streams of the container.
+        alpha: whether the frames have an opacity.
+        interlaced: whether the file's frames hold two fields each.
+        deinterlaced: whether they are made into whole pictures while they are read.
+        stamp: size and time of the file when it was opened; None for what is no file.
     """
 
     path: str | None = None
@@ -108,6 +117,10 @@ class VideoInfo:
     pix_fmt: str = ""
     stream: int = 0
     streams: tuple[StreamInfo, ...] = field(default=())
+    alpha: bool = False
+    interlaced: bool = False
+    deinterlaced: bool = False
+    stamp: Stamp | None = None
 
     @property
     def duration(self) -> Fraction | None:
@@ -117,7 +130,26 @@ class VideoInfo:
     @property
     def notices(self) -> tuple[str, ...]:
         """What the user must be told about this clip."""
-        return (self.colour.notice,) if self.colour.notice else ()
+        told = [self.colour.notice] if self.colour.notice else []
+        if self.interlaced:
+            told.append(
+                "the clip is interlaced and is deinterlaced (--no-deinterlace keeps its fields)"
+                if self.deinterlaced
+                else "the clip is interlaced and not deinterlaced: both fields stay in every frame"
+            )
+        return tuple(told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """A decoded frame and its place in time, in units of the stream's time base."""
+
+    frame: av.VideoFrame
+    pts: int
+    duration: int | None = None
+    key: bool = False
+    filled: bool = False
+    interlaced: bool = False
 
 
 class Timeline:
@@ -149,17 +181,24 @@ class Damage:
     """What was wrong with a clip, counted while it is read.
 
     Args:
-        bad_packets: packets that could not be decoded.
+        bad_packets: packets of the picture that could not be decoded.
         filled: frames that stand for lost ones, as repeats of their neighbours.
         missing: frames that the container promised after the place where the file ends.
+        bad_sound: packets of sound and other streams that were left out.
+        changed: whether the file was replaced or changed while it was read.
     """
 
     bad_packets: int = 0
     filled: int = 0
     missing: int = 0
+    bad_sound: int = 0
+    changed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.bad_packets or self.filled or self.missing)
+        return any(getattr(self, each.name) for each in fields(self))
+
+    def __add__(self, other: Damage) -> Damage:
+        return Damage(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +221,20 @@ class Orientation:
             matrix = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))  # type: ignore[typeddict-item]
         except KeyError:
             return cls()
+        except ValueError:  # side data of a kind that PyAV has no name for, such as EXIF
+            return cls.turned(frame.rotation)
         a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
         transpose = abs(b) > abs(a)
         return cls(transpose, (c if transpose else a) < 0, (b if transpose else d) < 0)
 
+    @classmethod
+    def turned(cls, degrees: int) -> Orientation:
+        """The orientation of a picture to be turned counter-clockwise by a multiple of 90 degrees."""
+        quarters = round(degrees / 90) % 4
+        return cls(quarters % 2 == 1, quarters in (2, 3), quarters in (1, 2))
+
     def __call__(self, pixels: Pixels) -> Pixels:
-        """The picture upright; shape (height, width, 3), or with the sides exchanged."""
+        """The picture upright; shape (height, width, channels), or with the sides exchanged."""
         if self == Orientation():
             return pixels
         turned: Any = pixels.transpose(1, 0, 2) if self.transpose else pixels

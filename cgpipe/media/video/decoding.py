@@ -1,7 +1,7 @@
 """One pass over a video file: packets to frames, with times put right and lost frames filled in.
 
 The stages are generators of a few lines each, and a :class:`Reader` chains them. What travels between them is a
-:class:`Shot`: a frame as libav decoded it, with the time at which it shows.
+:class:`~cgpipe.media.video.clip.Shot`: a frame as libav decoded it, with the time at which it shows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -22,28 +22,25 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import Colour
-from cgpipe.media.video.clip import Damage, Orientation, VideoInfo, describe, is_cover
-from cgpipe.media.video.libav import LENIENT_TAGS, explain, reading
+from cgpipe.media.video.alpha import is_transparent
+from cgpipe.media.video.clip import Damage, Orientation, Shot, VideoInfo, describe, is_cover
+from cgpipe.media.video.clock import FREE_CLOCK, formats_of, on_one_clock
+from cgpipe.media.video.interlace import deinterlaced
+from cgpipe.media.video.libav import LENIENT_TAGS, address, explain, reading
+from cgpipe.media.video.truncation import is_cut_short
 
 # Seeking is exact only where the container has an index of keyframes; elsewhere reading starts at the front.
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
-# The clocks of broadcast and network streams start anywhere: zero in the output is where they start.
-_FREE_CLOCK = frozenset({"mpegts", "mpeg", "rtsp", "rtp", "hls"})
+# Packets of these formats have one time alone, that of decoding: what libav gives as the other is a guess.
+_ONE_TIME = frozenset({"avi"})
+# So small a packet holds no picture: the place of one that came with the packet before.
+_PLACEHOLDER_BYTES = 8
+# FFmpeg's own decoders of VP8 and VP9 leave the opacity out.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _FALLBACK_RATE = Fraction(25)
 # Two frames of a clip that show nearer to one another than this share of a frame's time are taken for one.
 _HOLE = 0.6
 _MICROSECOND = Fraction(1, av.time_base)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shot:
-    """A decoded frame and its place in time, in units of the stream's time base."""
-
-    frame: av.VideoFrame
-    pts: int
-    duration: int | None = None
-    key: bool = False
-    filled: bool = False
 
 
 class Reader:
@@ -55,6 +52,7 @@ class Reader:
         start: seconds into the clip, up to which frames need not be given out.
         hwaccel: libav's name of a decoding device, or None.
         threads: decoding threads.
+        deinterlace: make whole pictures of interlaced frames.
 
     Attributes:
         shots: the frames of this pass; can be run through once.
@@ -65,13 +63,19 @@ class Reader:
         MediaError: the file cannot be read, or has no video stream.
     """
 
-    def __init__(self, file: Any, name: str, *, start: Fraction, hwaccel: str | None, threads: int) -> None:
+    def __init__(
+        self, file: Any, name: str, *, start: Fraction, hwaccel: str | None, threads: int, deinterlace: bool = True
+    ) -> None:
         self._name = name
+        self._file = file
+        self._deinterlace = deinterlace
         self.damage = Damage()
         self._closed = False
         self.shots: Iterator[Shot] = iter(())
         self._expected: list[tuple[int, int]] = []
+        self._due: list[int] = []
         self.container = _open(file, name, hwaccel)
+        self._formats = formats_of(self.container)
         self._demuxed: Any = self.container.demux()
         try:
             self.stream = _video_stream(self.container, name)
@@ -91,17 +95,25 @@ class Reader:
         self.container.close()
 
     def _set_up(self, start: Fraction, threads: int) -> None:
+        self._decoder = _decoder(self.stream)
         # Frame threads only: with automatic slice threads, HEVC has deadlocked when several clips were read at once.
-        self.stream.codec_context.thread_type = ThreadType.FRAME
-        self.stream.codec_context.thread_count = threads
+        self._decoder.thread_type = ThreadType.FRAME
+        self._decoder.thread_count = threads
         self.time_base = self.stream.time_base or _MICROSECOND
-        self.rate = self.stream.average_rate or self.stream.guessed_rate or None
+        self._one_time = bool(self._formats & _ONE_TIME)
+        self.rate = self._average_rate()
         self.step = max(1, round(1 / ((self.rate or _FALLBACK_RATE) * self.time_base)))
         self.zero = self._first_time()
         self._packets = 0
         self._end = Fraction(0)
         self._sought = self._seek(start)
-        self.shots = self._with_lost_filled(self._with_times(self._decoded()))
+        timed = self._with_times(self._decoded())
+        self.shots = self._with_lost_filled(deinterlaced(timed) if self._deinterlace else timed)
+
+    def _average_rate(self) -> Fraction | None:
+        stated = self.stream.average_rate or self.stream.guessed_rate or None
+        pictures = _pictures_in_index(self.stream) if self._one_time else 0
+        return stated * Fraction(pictures, self.stream.frames) if stated and pictures else stated
 
     def _first_time(self) -> Fraction:
         if self.container.start_time is not None:
@@ -111,19 +123,20 @@ class Reader:
     @property
     def clock_start(self) -> Fraction:
         """What to take off every time in the output: nothing, unless the clock of the container starts anywhere."""
-        return self.zero if _formats(self.container) & _FREE_CLOCK else Fraction(0)
+        return self.zero if self._formats & FREE_CLOCK else Fraction(0)
 
     def _seek(self, start: Fraction) -> bool:
         """Goes to a keyframe well before ``start``: keyframes are indexed by decoding time, which runs ahead."""
         margin = max(Fraction(1, 2), 4 * self.step * self.time_base)
-        if start <= margin or not _formats(self.container) & _INDEXED:
+        if start <= margin or not self._formats & _INDEXED:
             return False
         with reading(self._name):
             self.container.seek(int((self.zero + start - margin) / self.time_base), stream=self.stream)
         return True
 
-    def describe(self, frame: av.VideoFrame) -> VideoInfo:
+    def describe(self, shot: Shot) -> VideoInfo:
         """What the container and its first frame say of the whole clip."""
+        frame = shot.frame
         orientation = Orientation.of(frame)
         aspect = self.stream.sample_aspect_ratio or Fraction(1)
         sides = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
@@ -141,17 +154,21 @@ class Reader:
             pix_fmt=frame.format.name,
             stream=self.stream.index,
             streams=tuple(describe(stream) for stream in self.container.streams),
+            alpha=is_transparent(frame),
+            interlaced=shot.interlaced,
+            deinterlaced=shot.interlaced and self._deinterlace,
         )
 
     def _frame_count(self) -> int | None:
-        stated = self.stream.frames or int(self.stream.metadata.get("NUMBER_OF_FRAMES", 0))
-        if stated:
-            return stated
+        stated = self.stream.metadata.get("NUMBER_OF_FRAMES", "")
+        counted = (_pictures_in_index(self.stream) if self._one_time else 0) or self.stream.frames
+        if counted or stated.isdecimal():
+            return counted or int(stated)
         if self.stream.duration is not None:
             length = self.stream.duration * self.time_base
         elif self.container.duration is not None:
             length = self.container.duration * _MICROSECOND
-            if "matroska" in _formats(self.container):
+            if "matroska" in self._formats:
                 # Its "duration" is the time of the end.
                 length -= self.zero
         else:
@@ -162,7 +179,7 @@ class Reader:
         """The one place where packets are decoded, and where those that cannot be are skipped and counted."""
         for packet in self._video_packets():
             try:
-                frames = packet.decode()
+                frames: list[Any] = self._decoder.decode(packet if packet.size else None)
             except av.error.FFmpegError:
                 self.damage.bad_packets += 1
                 continue
@@ -171,7 +188,7 @@ class Reader:
             self._note_missing()
 
     def _video_packets(self) -> Iterator[Any]:
-        for packet in self._demuxed:
+        for packet in on_one_clock(self._demuxed, self._formats):
             if packet.dts is not None or packet.pts is not None:
                 end = (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0)
                 self._end = max(self._end, end * packet.time_base)
@@ -179,32 +196,61 @@ class Reader:
                 continue
             if packet.size or packet.dts is not None:
                 self._packets += 1
-            if packet.size and packet.pts is not None and not packet.is_discard:
+            if self._one_time:
+                self._mark(packet)
+            elif packet.size and packet.pts is not None and not packet.is_discard:
                 heapq.heappush(self._expected, (packet.pts, packet.duration or self.step))
-            yield packet
+            if packet.size or packet.dts is None:  # an empty one amid others, as AVI has, would end the decoding
+                yield packet
+
+    def _mark(self, packet: Any) -> None:
+        """Notes when a frame is due; the packet's time goes through the decoder with it, as its mark."""
+        packet.pts = packet.dts
+        if packet.size > _PLACEHOLDER_BYTES:
+            heapq.heappush(self._due, packet.dts)
 
     def _note_missing(self) -> None:
         """A truncated file gives no error: what came is compared with what the container promised."""
-        if self.stream.frames and not self._sought:
+        step = self.step * self.time_base
+        cut = isinstance(self._file, (str, os.PathLike)) and is_cut_short(self._file, self._formats)
+        if self._one_time:
+            end = self.stream.frames * self.time_base
+            self.damage.missing = max(0, int((end - self._end) / step)) if self.stream.frames else 0
+        elif self.stream.frames and not self._sought:
             self.damage.missing = max(0, self.stream.frames - self._packets)
-        elif "matroska" in _formats(self.container) and self.container.duration is not None:
+        elif "matroska" in self._formats and self.container.duration is not None:
             short = self.container.duration * _MICROSECOND - self._end
-            tolerance = max(Fraction(1, 10), 3 * self.step * self.time_base)
-            self.damage.missing = round(short / (self.step * self.time_base)) if short > tolerance else 0
+            tolerance = step if cut else max(Fraction(1, 10), 3 * step)
+            self.damage.missing = round(short / step) if short > tolerance else 0
+        self.damage.missing = max(self.damage.missing, int(cut))
 
     def _with_times(self, frames: Iterator[av.VideoFrame]) -> Iterator[Shot]:
         """Times that strictly increase: a missing one follows from the rate, one that does not advance is moved on."""
         last: int | None = None
         for frame in frames:
-            pts = frame.pts if frame.pts is not None else frame.dts
+            pts = self._due_time(frame) if self._one_time else frame.pts if frame.pts is not None else frame.dts
             if pts is None:
                 pts = 0 if last is None else last + self.step
             if last is not None and pts <= last:
                 if self.damage.bad_packets:
                     continue  # a damaged decoder gives frames late; this one's place has been filled
                 pts = last + 1
-            yield Shot(frame=frame, pts=pts, duration=frame.duration or None, key=frame.key_frame)
+            duration = None if self._one_time else frame.duration or None
+            interlaced = frame.interlaced_frame
+            yield Shot(frame=frame, pts=pts, duration=duration, key=frame.key_frame, interlaced=interlaced)
             last = pts
+
+    def _due_time(self, frame: av.VideoFrame) -> int | None:
+        """The first time at which a frame is due.
+
+        Frames show in the order of these, whatever the order of their packets. A frame whose mark is later than what
+        is due, and before which nothing can follow, shows that a packet gave no frame.
+        """
+        ordered = frame.key_frame or not self._decoder.has_b_frames
+        while self._due and ordered and frame.pts is not None and self._due[0] < frame.pts:
+            lost = heapq.heappop(self._due)
+            heapq.heappush(self._expected, (lost, self.step))
+        return heapq.heappop(self._due) if self._due else frame.pts
 
     def _with_lost_filled(self, shots: Iterator[Shot]) -> Iterator[Shot]:
         """Puts a repeat of the last good frame (or of the first, before it) where a packet gave no frame."""
@@ -224,12 +270,16 @@ class Reader:
         """Times of packets due before ``shot`` that gave no frame and so leave a hole.
 
         Some packets rightly give none: invisible reference frames, the second field of a frame; they leave no hole.
+        Nor do those before the first frame of a clip that was cut out of another, where what they refer to is missing.
         """
         lost: list[int] = []
+        if last is None and not self.damage.bad_packets:
+            while self._expected and self._expected[0][0] < shot.pts:
+                heapq.heappop(self._expected)
         previous = None if last is None else last.pts
         while self._expected and self._expected[0][0] <= shot.pts:
             pts, duration = heapq.heappop(self._expected)
-            hole = _HOLE * (self.step if shot.frame.interlaced_frame else min(self.step, duration))
+            hole = _HOLE * (self.step if shot.interlaced else min(self.step, duration))
             if shot.pts - pts >= hole and (previous is None or pts - previous >= hole):
                 lost.append(pts)
                 previous = pts
@@ -253,7 +303,7 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
             raise UsageError(f"--hwaccel {hwaccel} is not known here; this build knows {', '.join(available)}")
         device = HWAccel(hwaccel, allow_software_fallback=True)
     options = {"rtsp_transport": "tcp"} if name.startswith("rtsp://") else {}
-    target = os.fspath(file) if isinstance(file, (str, os.PathLike)) else file
+    target = address(file) if isinstance(file, (str, os.PathLike)) else file
     timeout = 30 if "://" in name else None
     try:
         with reading(name):
@@ -265,7 +315,26 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
         if hwaccel is None or not isinstance(error.__cause__ or error, (RuntimeError, PermissionError)):
             raise
         reason = explain(error.__cause__ or error)
-        raise MediaError(f"{name}: --hwaccel {hwaccel} cannot be used here ({reason}); leave it away") from error
+        raise MediaError(f"{name}: --hwaccel {hwaccel} cannot be used here ({reason}); omit it") from error
+
+
+def _decoder(stream: VideoStream) -> Any:
+    """The stream's own decoder, or for VP8 and VP9 with an opacity the one that knows of it."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return stream.codec_context
+    decoder = av.CodecContext.create(name, "r")
+    decoder.extradata = stream.codec_context.extradata
+    return decoder
+
+
+def _pictures_in_index(stream: VideoStream) -> int:
+    """How many pictures an AVI has: it counts in ticks, of which many may be empty. 0 where its index is not whole."""
+    count = len(stream.index_entries)
+    if count < 2:
+        return 0
+    last = stream.index_entries[count - 1].timestamp
+    return count if last + 2 * last / (count - 1) >= stream.frames >= count else 0
 
 
 def _video_stream(container: av.container.InputContainer, name: str) -> VideoStream:
@@ -274,9 +343,5 @@ def _video_stream(container: av.container.InputContainer, name: str) -> VideoStr
         if not is_cover(stream) and stream.codec_context is not None:
             return stream
     if not len(container.streams):
-        raise MediaError(f"{name}: cannot be read: its index is missing or damaged; make the file anew")
+        raise MediaError(f"{name}: cannot be read: its index is missing or damaged; re-create the file")
     raise MediaError(f"{name}: there is no video stream in it; for pictures use cgpipe translate")
-
-
-def _formats(container: av.container.InputContainer) -> set[str]:
-    return set(container.format.name.split(","))

@@ -15,9 +15,10 @@ from av.codec.context import ThreadType
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.colour import Colour, FromRgb, ToPalette
+from cgpipe.media.colour import Colour
 from cgpipe.media.frames import Pixels
-from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.alpha import ToFrame, has_alpha
+from cgpipe.media.video.clip import Alpha, VideoInfo
 from cgpipe.media.video.libav import writing
 
 
@@ -72,6 +73,7 @@ CONTAINERS: Mapping[str, Container] = {
 ANIMATIONS: Mapping[str, Container] = {
     ".gif": Container(format="gif", codecs=("gif",), tick=Fraction(1, 100), shortest=2),
     ".webp": Container(format="webp", codecs=("libwebp_anim",), tick=Fraction(1, 1000), options={"loop": "0"}),
+    ".apng": Container(format="apng", codecs=("apng",), options={"plays": "0"}),
 }
 
 
@@ -85,6 +87,8 @@ class _Encoder:
         pix_fmt: default for 8 bits and even sides.
         odd: default where a side is odd; the same as ``pix_fmt`` where the format itself allows it.
         deep: default for sources of more than 8 bits.
+        alpha: default for sources with an opacity; None where the encoder keeps none.
+        deep_alpha: the same for more than 8 bits, where it is another.
         options: always set.
     """
 
@@ -93,6 +97,8 @@ class _Encoder:
     pix_fmt: str = "yuv420p"
     odd: str = "yuv444p"
     deep: str | None = None
+    alpha: str | None = None
+    deep_alpha: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -111,15 +117,29 @@ _ENCODERS: Mapping[str, _Encoder] = {
     "libx265": _Encoder(crf=("crf", "20"), preset=("preset", "medium"), options={"x265-params": "log-level=none"}),
     "libsvtav1": _Encoder(crf=("crf", "26"), preset=("preset", "8"), odd="yuv420p"),
     "libvpx-vp9": _Encoder(
-        crf=("crf", "22"), preset=("cpu-used", "4"), odd="yuv420p", options={"deadline": "good", "row-mt": "1"}
+        crf=("crf", "22"),
+        preset=("cpu-used", "4"),
+        odd="yuv420p",
+        alpha="yuva420p",
+        options={"deadline": "good", "row-mt": "1"},
     ),
-    "ffv1": _Encoder(pix_fmt="bgr0", odd="bgr0", deep="gbrp16le", options={"level": "3", "slicecrc": "1"}),
-    "prores_ks": _Encoder(pix_fmt="yuv422p10le", odd="yuv444p10le"),
+    "ffv1": _Encoder(
+        pix_fmt="bgr0",
+        odd="bgr0",
+        deep="gbrp16le",
+        alpha="bgra",
+        deep_alpha="rgba64le",
+        options={"level": "3", "slicecrc": "1"},
+    ),
+    "prores_ks": _Encoder(pix_fmt="yuv422p10le", odd="yuv444p10le", alpha="yuva444p10le"),
     "h264_nvenc": _NVENC,
     "hevc_nvenc": _NVENC,
     "av1_nvenc": _NVENC,
-    "gif": _Encoder(pix_fmt="pal8", odd="pal8"),
-    "libwebp_anim": _Encoder(odd="yuv420p", options={"quality": "90"}),
+    "gif": _Encoder(pix_fmt="pal8", odd="pal8", alpha="pal8"),
+    "libwebp_anim": _Encoder(odd="yuv420p", alpha="yuva420p", options={"quality": "90"}),
+    "apng": _Encoder(
+        pix_fmt="rgb24", odd="rgb24", deep="rgb48be", alpha="rgba", deep_alpha="rgba64be", options={"pred": "mixed"}
+    ),
 }
 _SHORT_NAMES = {
     "h264": "libx264",
@@ -186,6 +206,11 @@ class Encoding:
     def notices(self, info: VideoInfo) -> tuple[str, ...]:
         """What the user must be told about how ``info`` is written."""
         told = []
+        if info.alpha and not has_alpha(self.pix_fmt):
+            told.append(
+                f"the clip is transparent in places, which {self.codec} with {self.pix_fmt} cannot hold: it becomes "
+                "opaque. .webm, .gif, .webp, .apng keep it, and .mov with --codec prores and .mkv with --codec ffv1"
+            )
         if self.square:
             told.append(f"{self.codec} in Matroska cannot hold pixels that are not square; the picture is stretched")
         odd = info.width % 2 or info.height % 2
@@ -198,8 +223,13 @@ class Encoding:
 
     @property
     def segment_format(self) -> str:
-        """Where a piece of the stream is kept so that it can be joined exactly: one with any time base."""
-        return "mov" if self.codec == "prores_ks" else "mp4"
+        """Where a piece of the stream is kept so that it can be joined exactly: one with any time base.
+
+        VP9 keeps its opacity beside its packets, in Matroska alone, which is then the format of the whole as well.
+        """
+        if self.codec == "prores_ks":
+            return "mov"
+        return "matroska" if self.codec == "libvpx-vp9" and has_alpha(self.pix_fmt) else "mp4"
 
 
 def _codec_name(codec: str | None, container: Container) -> str:
@@ -220,15 +250,17 @@ def _setting(codec: str, asked: str, default: tuple[str, str] | None, value: str
     if default is not None:
         return {default[0]: value or default[1]}
     if value is not None:
-        raise UsageError(f"{codec} has no --{asked}; leave it away")
+        raise UsageError(f"{codec} has no --{asked}; omit it")
     return {}
 
 
 def _pix_fmt(codec: str, rules: _Encoder, info: VideoInfo, asked: str | None) -> str:
     odd = bool(info.width % 2 or info.height % 2)
     if asked is None:
-        deep = rules.deep if info.colour.depth > 8 else None
-        return deep or (rules.odd if odd else rules.pix_fmt)
+        deep = info.colour.depth > 8
+        if info.alpha and rules.alpha:
+            return (rules.deep_alpha if deep else None) or rules.alpha
+        return (rules.deep if deep else None) or (rules.odd if odd else rules.pix_fmt)
     known = [layout.name for layout in av.Codec(codec, "w").video_formats or ()]
     if asked not in known:
         raise UsageError(f"{codec} does not take the pixel format {asked!r}; it takes {', '.join(known)}")
@@ -254,12 +286,6 @@ def works_here(codec: str) -> bool:
     return True
 
 
-def encoders_here() -> list[str]:
-    """The encoders for which this cgpipe has settings and that work on this machine."""
-    there = [name for name in _ENCODERS if name in av.codecs_available]
-    return [name for name in there if _ENCODERS[name] is not _NVENC or works_here(name)]
-
-
 class VideoEncoder:
     """The encoder of one stream in an open container.
 
@@ -280,8 +306,7 @@ class VideoEncoder:
         if encoding.square:
             width = 2 * round(info.width * info.sample_aspect_ratio / 2)
             self._info = replace(info, width=width, sample_aspect_ratio=Fraction(1))
-        palette = encoding.pix_fmt == "pal8"
-        self._to_frame = ToPalette() if palette else FromRgb(colour, encoding.pix_fmt, width=self._info.width)
+        self._to_frame = ToFrame(colour, encoding.pix_fmt, width=self._info.width)
         self._durations: dict[int, int] = {}
         self._count = 0
         self.stream = self._add_stream(colour)
@@ -326,12 +351,14 @@ class VideoEncoder:
         if unused:
             raise UsageError(f"{codec} does not know the option {unused}; check its spelling")
 
-    def encode(self, pixels: Pixels, pts: int, duration: int | None) -> Iterator[av.Packet[VideoStream]]:
+    def encode(
+        self, pixels: Pixels, pts: int, duration: int | None, alpha: Alpha | None = None
+    ) -> Iterator[av.Packet[VideoStream]]:
         """Packets that are ready once this picture is in; ``pts`` and ``duration`` in units of the info's time base."""
         if pixels.shape != self._shape:
             raise ValueError(f"{self._name} takes frames of shape {self._shape}, not {pixels.shape}")
         self._count += 1
-        frame = self._to_frame(pixels)
+        frame = self._to_frame(pixels, alpha)
         frame.pts, frame.time_base = pts, self._info.time_base
         if duration:
             self._durations[pts] = frame.duration = duration

@@ -63,12 +63,10 @@ class Sink(ABC):
     Attributes:
         frames: how many have been written, those of an interrupted run included.
         resumed: how many of them an interrupted run had written: go on with the frame of this index.
-        streams: what becomes of every stream of the input.
     """
 
     frames: int = 0
     resumed: int = 0
-    streams: tuple[StreamReport, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +78,16 @@ class Sink(ABC):
             self.finish()
         else:
             self.abort()
+
+    @property
+    def streams(self) -> tuple[StreamReport, ...]:
+        """What becomes of every stream of the input; complete when it is finished."""
+        return ()
+
+    @property
+    def damage(self) -> Damage:
+        """What could not be brought over of the streams beside the picture; complete when it is finished."""
+        return Damage()
 
     @property
     def notices(self) -> tuple[str, ...]:

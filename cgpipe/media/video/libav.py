@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import av
@@ -24,6 +26,14 @@ os.environ.setdefault("SVT_LOG", "1")
 LENIENT_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """For ``av.open`` of what others made."""
 
+
+def address(path: str | os.PathLike[str]) -> str:
+    """What libav calls a file or a stream: ``12:30.mp4`` is a file, not the address of a protocol called 12."""
+    name = os.fspath(path)
+    return name if "://" in name else f"file:{name}"
+
+
+_LONGEST_NAME = 255
 _READ_REASONS = {
     errno.ENOENT: "there is no such file",
     errno.EISDIR: "it is a folder; a folder of frames needs --fps",
@@ -43,6 +53,14 @@ _WRITE_REASONS = {
 }
 
 
+def hidden_beside(target: Path, ending: str) -> Path:
+    """A hidden name beside a file, made of its own; of a checksum where that would be too long for a file system."""
+    name = f".{target.name}{ending}"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{blake2b(os.fsencode(target.name), digest_size=16).hexdigest()}{ending}"
+    return target.with_name(name)
+
+
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turns what libav raises while ``name`` is read into a :class:`~cgpipe.errors.MediaError`."""
@@ -51,7 +69,7 @@ def reading(name: str) -> Iterator[None]:
     except (OSError, av.error.FFmpegError) as error:
         reason = _READ_REASONS.get(error.errno or 0)
         if isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
-            reason = "it is not a video, or its index is missing or damaged; play it to see, or make the file anew"
+            reason = "it is not a video, or its index is missing or damaged; play it to see, or re-create it"
         raise MediaError(f"{name}: cannot be read: {reason or explain(error)}") from error
 
 
@@ -64,6 +82,11 @@ def writing(name: str) -> Iterator[None]:
         raise MediaError(
             f"{name}: cannot be written: {_WRITE_REASONS.get(error.errno or 0) or explain(error)}"
         ) from error
+
+
+def is_about_the_place(error: BaseException | None) -> bool:
+    """Whether an error is about the disk, the folder or the pipe, and not about what is written."""
+    return isinstance(error, OSError) and (error.errno or 0) in _WRITE_REASONS
 
 
 def explain(error: BaseException) -> str:

@@ -31,6 +31,7 @@ def open_source(
     fps: Seconds | None = None,
     hwaccel: str | None = None,
     threads: int | None = None,
+    deinterlace: bool = True,
 ) -> Source:
     """Opens what gives frames.
 
@@ -43,6 +44,7 @@ def open_source(
         fps: a constant rate; pictures need one.
         hwaccel: a device that decodes.
         threads: decoding threads.
+        deinterlace: make whole pictures of interlaced frames.
 
     Raises:
         MediaError: the input cannot be read.
@@ -61,7 +63,7 @@ def open_source(
     if is_animated_webp(name):
         return WebpSource(name, start=start, end=end, fps=fps)
     file = sys.stdin.buffer if name == STANDARD else name
-    return VideoSource(file, start=start, end=end, fps=fps, hwaccel=hwaccel, threads=threads)
+    return VideoSource(file, start=start, end=end, fps=fps, hwaccel=hwaccel, threads=threads, deinterlace=deinterlace)
 
 
 def open_sink(

@@ -16,15 +16,20 @@ from typing import IO, Any
 
 import av
 import av.container
+import av.error
+import numpy as np
+from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
-from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.clip import Alpha, VideoInfo
 from cgpipe.media.video.encoding import Container, Encoding, VideoEncoder
-from cgpipe.media.video.libav import packet_time, writing
+from cgpipe.media.video.libav import address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
 
 _KEY_FILE = "job"
+# Of each stream, for a trial.
+_FIRST_PACKETS = 16
 _LARGEST_TIMESCALE = 2**31 - 1
 
 
@@ -33,6 +38,7 @@ class SegmentWriter:
 
     Args:
         path: of the finished piece.
+        name: what messages call the file.
         info: size, colour, rate and time base.
         encoding: encoder and settings.
 
@@ -44,30 +50,31 @@ class SegmentWriter:
         MediaError: the file cannot be written, now or later.
     """
 
-    def __init__(self, path: Path, info: VideoInfo, encoding: Encoding) -> None:
+    def __init__(self, path: Path, name: str, info: VideoInfo, encoding: Encoding) -> None:
         self.frames = 0
+        self._name = name
         self._path = path
         self._part = path.with_suffix(".part")
         # Edit lists, which hold the first frame's time, are counted in this scale; its default is milliseconds.
         options = {"movie_timescale": str(info.time_base.denominator)}
-        self._container = av.open(str(self._part), "w", format=encoding.segment_format, options=options)
+        self._container = av.open(address(self._part), "w", format=encoding.segment_format, options=options)
         try:
-            self._encoder = VideoEncoder(self._container, info, encoding, path.name)
+            self._encoder = VideoEncoder(self._container, info, encoding, name)
             self._encoder.open()
         except BaseException:
             self.abort()
             raise
 
-    def write(self, pixels: Pixels, pts: int, duration: int | None) -> None:
+    def write(self, pixels: Pixels, pts: int, duration: int | None, alpha: Alpha | None = None) -> None:
         """Adds a frame; ``pts`` and ``duration`` are in units of the info's time base."""
-        self._mux(self._encoder.encode(pixels, pts, duration))
+        self._mux(self._encoder.encode(pixels, pts, duration, alpha))
         self.frames += 1
 
     def finish(self) -> Path:
         """Writes what the encoder still holds, and gives the piece its name."""
         try:
             self._mux(self._encoder.flush())
-            with writing(str(self._path)):
+            with writing(self._name):
                 self._container.close()
                 self._part.rename(self._path)
         except BaseException:
@@ -82,7 +89,7 @@ class SegmentWriter:
         self._part.unlink(missing_ok=True)
 
     def _mux(self, packets: Iterator[av.Packet[Any]]) -> None:
-        with writing(str(self._path)):
+        with writing(self._name):
             for packet in packets:
                 self._container.mux(packet)
 
@@ -103,7 +110,7 @@ class SegmentFolder:
     """
 
     def __init__(self, target: Path, key: str) -> None:
-        self.path = target.with_name(f".{target.name}.cgpipe")
+        self.path = hidden_beside(target, ".cgpipe")
         with writing(str(target)):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path / "lock", target)
@@ -145,43 +152,90 @@ class SegmentFolder:
 
 
 def join_segments(
-    segments: Sequence[Path], target: Path, info: VideoInfo, container: Container, others: OtherStreams
+    segments: Sequence[Path],
+    joined: Path,
+    name: str,
+    info: VideoInfo,
+    container: Container,
+    others: OtherStreams,
+    *,
+    first: int | None = None,
 ) -> None:
     """Copies the pieces of the picture and the other streams of the input into one file, without encoding.
 
+    A stream that cannot be brought over costs nothing but itself: it goes another way, or is left out.
+
     Args:
         segments: the pieces, in order; at least one.
-        target: the file to write; the caller renames it when this returns, and removes it when this raises.
+        joined: the file to write; the caller renames it when this returns, and removes it when this raises.
+        name: what messages call it.
         info: the clip.
         container: the kind of file.
         others: what to bring over beside the picture.
+        first: packets of each other stream to try; None: all.
 
     Raises:
         MediaError: the file cannot be written.
     """
-    with others, writing(str(target)), av.open(str(segments[0])) as first:
-        template = first.streams.video[0]
-        with av.open(str(target), "w", format=container.format, options=dict(container.options)) as output:
-            joined: list[av.video.stream.VideoStream] = []
-
-            def add_video() -> None:
-                joined.append(_add_copy(output, template, info))
-
-            others.add_to(output, add_video)
-            _set_timescale(output, info)
-            output.start_encoding()
-            picture = _segment_packets(segments, joined[0])
-            for packet in heapq.merge(picture, others.packets(), key=packet_time):
-                output.mux(packet)
+    while True:
+        try:
+            with writing(name):
+                return _join(segments, joined, info, container, others, first)
+        except MediaError as error:
+            if is_about_the_place(error.__cause__) or not others.mend(first):
+                raise
 
 
-def _add_copy(
-    output: av.container.OutputContainer, template: av.video.stream.VideoStream, info: VideoInfo
-) -> av.video.stream.VideoStream:
+def _join(
+    segments: Sequence[Path],
+    joined: Path,
+    info: VideoInfo,
+    container: Container,
+    others: OtherStreams,
+    first: int | None,
+) -> None:
+    with (
+        others,
+        av.open(address(segments[0])) as piece,
+        av.open(address(joined), "w", format=container.format, options=dict(container.options)) as output,
+    ):
+        template = piece.streams.video[0]
+        copies: list[VideoStream] = []
+        others.add_to(output, lambda: copies.append(_add_copy(output, template)))
+        _set_timescale(output, info)
+        output.start_encoding()
+        picture = _segment_packets(segments, copies[0])
+        for packet in heapq.merge(picture, others.packets(first), key=packet_time):
+            output.mux(packet)
+
+
+def try_to_join(
+    folder: Path, name: str, info: VideoInfo, encoding: Encoding, container: Container, others: OtherStreams
+) -> None:
+    """Writes a clip of one black frame with all its other streams' first packets, to know beforehand that it works.
+
+    Raises:
+        UsageError: the encoder does not take its settings.
+        MediaError: the file cannot be written.
+    """
+    piece, joined = folder / "trial.piece", folder / "trial.joined"
+    try:
+        writer = SegmentWriter(piece, name, info, encoding)
+        black = np.zeros((info.height, info.width, 3), np.uint8)
+        writer.write(black, 0, None)
+        join_segments([writer.finish()], joined, name, info, container, others, first=_FIRST_PACKETS)
+    finally:
+        piece.unlink(missing_ok=True)
+        joined.unlink(missing_ok=True)
+
+
+def _add_copy(output: av.container.OutputContainer, template: VideoStream) -> VideoStream:
     copy = output.add_stream_from_template(template, opaque=True)
     copy.time_base = template.time_base
     if template.codec_context.name == "hevc" and output.format.name in ("mp4", "mov"):
         copy.codec_context.codec_tag = "hvc1"
+    if template.metadata.get("alpha_mode"):
+        copy.metadata["alpha_mode"] = template.metadata["alpha_mode"]
     return copy
 
 
@@ -196,10 +250,10 @@ def _set_timescale(output: av.container.OutputContainer, info: VideoInfo) -> Non
     output.options["movie_timescale"] = str(scale)
 
 
-def _segment_packets(segments: Sequence[Path], stream: av.video.stream.VideoStream) -> Iterator[av.Packet[Any]]:
+def _segment_packets(segments: Sequence[Path], stream: VideoStream) -> Iterator[av.Packet[Any]]:
     last: int | None = None
     for path in segments:
-        with av.open(str(path)) as container:
+        with av.open(address(path)) as container:
             for packet in container.demux(video=0):
                 if not packet.size:
                     continue
@@ -214,8 +268,9 @@ def _segment_packets(segments: Sequence[Path], stream: av.video.stream.VideoStre
 def _whole_frames(path: Path) -> int:
     """How many frames a piece holds; 0 if it is not whole."""
     try:
-        with av.open(str(path)) as container:
-            return container.streams.video[0].frames
+        with av.open(address(path)) as container:
+            stated = container.streams.video[0].frames
+            return stated or sum(1 for packet in container.demux(video=0) if packet.size)
     except (av.error.FFmpegError, OSError, IndexError):
         return 0
 

@@ -17,6 +17,7 @@ import numpy as np
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import RGB, Colour
 from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
@@ -181,7 +182,8 @@ class SequenceSink(Sink):
     def write(self, frame: Frame) -> None:
         if frame.pixels.shape != self._shape:
             raise ValueError(f"{self._folder} takes frames of shape {self._shape}, not {frame.pixels.shape}")
-        self._jobs.append(self._pool.submit(write_picture, self._path(self.frames), frame.pixels))
+        extras = PictureExtras(format="PNG", size=frame.pixels.shape[:2], alpha=frame.origin.alpha)
+        self._jobs.append(self._pool.submit(write_picture, self._path(self.frames), frame.pixels, extras))
         self.frames += 1
         if len(self._jobs) > 2 * _WRITERS:
             self._jobs.popleft().result()

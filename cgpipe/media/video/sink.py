@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Frame
-from cgpipe.media.video.clip import Timeline, VideoInfo
+from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
 from cgpipe.media.video.encoding import Encoding, container_of
 from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import writing
-from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments
-from cgpipe.media.video.streams import OtherStreams
+from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments, try_to_join
+from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.storage import Publish
 
 # At most so much work is lost when a run is killed. A keyframe every 120 frames is also what players like to seek by.
@@ -85,22 +86,31 @@ class VideoSink(Sink):
         self.encoding = Encoding.choose(
             like, self._container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
         )
-        self._others = OtherStreams(like, self._container, audio=audio)
-        self.streams = self._others.report
         if self._path.is_dir():
             raise MediaError(f"{self._path}: cannot be written: there is a folder of this name")
-        self._folder = SegmentFolder(self._path, _key(resume, like, self.encoding, segment_frames))
-        self.frames = self.resumed = self._folder.frames
+        self._others = OtherStreams(like, self._container, audio=audio)
         self._writer: SegmentWriter | None = None
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._others.close)
+            self._folder = SegmentFolder(self._path, _key(resume, like, self.encoding, segment_frames))
+            undo.callback(self.abort)
+            self.frames = self.resumed = self._folder.frames
+            name = str(self._path)
+            try_to_join(self._folder.path, name, like, self.encoding, self._container, self._others)
             self._writer = self._open_segment()
-        except BaseException:
-            self.abort()
-            raise
+            undo.pop_all()
+
+    @property
+    def streams(self) -> tuple[StreamReport, ...]:
+        return self._others.report
+
+    @property
+    def damage(self) -> Damage:
+        return Damage(bad_sound=self._others.bad_packets, changed=self._others.changed)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        return self.encoding.notices(self._info)
+        return self.encoding.notices(self._info) + self._others.notices
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -109,7 +119,8 @@ class VideoSink(Sink):
     def write(self, frame: Frame) -> None:
         writer = self._writer or self._open_segment()
         self._writer = writer
-        writer.write(frame.pixels, self._timeline.place(frame.origin), self._timeline.length(frame.origin))
+        origin = frame.origin
+        writer.write(frame.pixels, self._timeline.place(origin), self._timeline.length(origin), origin.alpha)
         self.frames += 1
         if writer.frames == self._segment_frames:
             self._close_segment()
@@ -120,26 +131,29 @@ class VideoSink(Sink):
             if not self._folder.segments:
                 raise MediaError(f"{self._path}: not written: there were no frames")
             joined = self._folder.path / f"joined{self._path.suffix}"
-            join_segments(self._folder.segments, joined, self._info, self._container, self._others)
+            name = str(self._path)
+            join_segments(self._folder.segments, joined, name, self._info, self._container, self._others)
             with writing(str(self._path)):
                 self._publish(joined, self._path)
         except BaseException:
             self.abort()
             raise
         self._folder.remove()
+        self._others.close()
 
     def abort(self) -> None:
         """Stops without a result; whole pieces are left for a later run if the sink was told to resume."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
+        self._others.close()
         if self._keep and self._folder.segments:
             self._folder.release()
         else:
             self._folder.remove()
 
     def _open_segment(self) -> SegmentWriter:
-        return SegmentWriter(self._folder.next(), self._info, self.encoding)
+        return SegmentWriter(self._folder.next(), str(self._path), self._info, self.encoding)
 
     def _close_segment(self) -> None:
         writer, self._writer = self._writer, None
@@ -155,6 +169,6 @@ def _key(resume: str | None, info: VideoInfo, encoding: Encoding, segment_frames
     """Names a run by all that its pieces depend on; the random one of a run that is not resumed is never met again."""
     told = resume if resume is not None else os.urandom(16).hex()
     # Of the clip what concerns its pictures: neither its other streams, nor where it lies.
-    pictures = replace(info, frames=None, path=None, streams=())
+    pictures = replace(info, frames=None, path=None, streams=(), stamp=None)
     settings = (told, pictures, encoding, segment_frames)
     return hashlib.sha256(repr(settings).encode()).hexdigest()

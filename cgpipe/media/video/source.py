@@ -15,10 +15,12 @@ import av.error
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import ToRgb
 from cgpipe.media.frames import Failed, Frame, Pixels
-from cgpipe.media.video.clip import Orientation, Seconds, VideoInfo, VideoOrigin, seconds
-from cgpipe.media.video.decoding import Reader, Shot
+from cgpipe.media.video.alpha import alpha_of, fitted, has_alpha
+from cgpipe.media.video.clip import Alpha, Orientation, Seconds, Shot, VideoInfo, VideoOrigin, seconds
+from cgpipe.media.video.decoding import Reader
 from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.libav import explain, reading
+from cgpipe.storage import Stamp
 
 
 class VideoSource(Source):
@@ -40,6 +42,7 @@ class VideoSource(Source):
         fps: gives frames out at this constant rate, by repeating and dropping; by default every frame keeps its time.
         hwaccel: name of a device that decodes ("cuda", "vaapi", "videotoolbox", ...), where PyAV offers it.
         threads: decoding threads; by default as many as there are processors, at most 4.
+        deinterlace: make whole pictures of interlaced frames, which hold two fields each.
 
     Attributes:
         info: what is known of the clip, a :class:`~cgpipe.media.video.clip.VideoInfo`.
@@ -59,6 +62,7 @@ class VideoSource(Source):
         fps: Seconds | None = None,
         hwaccel: str | None = None,
         threads: int | None = None,
+        deinterlace: bool = True,
     ) -> None:
         super().__init__()
         self._file = path
@@ -68,8 +72,10 @@ class VideoSource(Source):
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         _check(self._start, self._end, self._fps)
         self._hwaccel = hwaccel
+        self._deinterlace = deinterlace
         self._threads = threads or min(4, os.cpu_count() or 1)
         self._once = not isinstance(path, (str, os.PathLike)) or "://" in self._name
+        self._stamp = None if self._once else _stamp(self._name)
         first = self._open()
         try:
             self.info = self._describe(first)
@@ -97,7 +103,8 @@ class VideoSource(Source):
                 for index, shot in enumerate(reader.shots):
                     reader.damage.filled += shot.filled
                     if index >= first:
-                        yield Frame(pixels=to_pixels(shot), origin=self._origin(index, shot))
+                        alpha = to_pixels.alpha(shot) if self.info.alpha else None
+                        yield Frame(pixels=to_pixels(shot), origin=self._origin(index, shot, alpha))
             except (OSError, av.error.FFmpegError) as error:
                 yield self._unreadable(index + 1, f"it cannot be read on: {explain(error)}")
                 return
@@ -115,7 +122,14 @@ class VideoSource(Source):
         return reader
 
     def _open(self) -> Reader:
-        reader = Reader(self._file, self._name, start=self._start, hwaccel=self._hwaccel, threads=self._threads)
+        reader = Reader(
+            self._file,
+            self._name,
+            start=self._start,
+            hwaccel=self._hwaccel,
+            threads=self._threads,
+            deinterlace=self._deinterlace,
+        )
         reader.shots = self._cut(reader)
         if self._fps is not None:
             reader.shots = _resampled(reader.shots, reader.time_base, self._fps)
@@ -136,7 +150,7 @@ class VideoSource(Source):
             cut = " in the part asked for; check start and end" if self._start or self._end is not None else ""
             raise MediaError(f"{self._name}: there is no frame that can be decoded{cut}")
         reader.shots = itertools.chain([shot], reader.shots)
-        info = reader.describe(shot.frame)
+        info = reader.describe(shot)
         if self._fps is not None:
             info = replace(info, time_base=1 / self._fps, rate=self._fps, frames=_count(info.duration, self._fps))
         if self._start or self._end is not None:
@@ -148,9 +162,10 @@ class VideoSource(Source):
             start=shot.pts * info.time_base if self._start else info.start,
             end=None if self._end is None else reader.zero + self._end,
             trimmed=self._start > 0,
+            stamp=self._stamp,
         )
 
-    def _origin(self, index: int, shot: Shot) -> VideoOrigin:
+    def _origin(self, index: int, shot: Shot, alpha: Alpha | None) -> VideoOrigin:
         return VideoOrigin(
             index=index,
             pts=shot.pts,
@@ -158,6 +173,7 @@ class VideoSource(Source):
             duration=shot.duration,
             key=shot.key,
             filled=shot.filled,
+            alpha=alpha,
         )
 
     def _unreadable(self, index: int, reason: str) -> Failed:
@@ -180,6 +196,14 @@ class _Pixels:
             sides = (height, width) if self._orientation.transpose else (width, height)
             self._to_rgb = ToRgb(self._info.colour, *sides)
         return self._orientation(self._to_rgb(shot.frame))
+
+    def alpha(self, shot: Shot) -> Alpha | None:
+        """The opacity, upright and of the same size; None where this frame has none."""
+        if not has_alpha(shot.frame.format.name):
+            return None
+        orientation = Orientation.of(shot.frame)
+        upright: Any = orientation(alpha_of(shot.frame)[..., None])
+        return fitted(upright[..., 0], self._info.width, self._info.height)
 
 
 def _resampled(shots: Iterator[Shot], time_base: Fraction, fps: Fraction) -> Iterator[Shot]:
@@ -208,6 +232,13 @@ def _check(start: Fraction, end: Fraction | None, fps: Fraction | None) -> None:
         raise UsageError(f"end ({float(end):g} s) must come after start ({float(start):g} s)")
     if fps is not None and fps <= 0:
         raise UsageError(f"fps must be above 0, and is {float(fps):g}")
+
+
+def _stamp(name: str) -> Stamp | None:
+    try:
+        return Stamp.of(name)
+    except OSError:
+        return None
 
 
 def _name(path: Any) -> str:

@@ -15,11 +15,11 @@ import av.container
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
-from cgpipe.media.video.clip import Timeline, VideoInfo
+from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, Encoding, VideoEncoder, suffix_of
 from cgpipe.media.video.interfaces import Sink
-from cgpipe.media.video.libav import packet_time, writing
-from cgpipe.media.video.streams import OtherStreams
+from cgpipe.media.video.libav import address, hidden_beside, packet_time, writing
+from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.storage import Publish
 
 
@@ -27,7 +27,7 @@ class StreamSink(Sink):
     """Writes frames as they come, without the pieces that let :class:`~cgpipe.media.video.VideoSink` go on later.
 
     Into a file object (standard output, a socket) goes Matroska, with sound and subtitles, which can be played while
-    it is being written. A path must end in ``.gif`` or ``.webp``; the file appears when it is whole.
+    it is being written. A path must end in ``.gif``, ``.webp`` or ``.apng``; the file appears when it is whole.
 
     Args:
         target: a binary file object, or a path.
@@ -69,18 +69,25 @@ class StreamSink(Sink):
             info, container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
         )
         self._others = OtherStreams(info, container, audio=audio)
-        self.streams = self._others.report
         self._info = info
         self._timeline = Timeline(info)
         self._last: int | None = None
         self._dropped = 0
-        self._part = None if self._path is None else self._path.with_name(f".{self._path.name}.cgpipe-part")
-        self._open(container, self._part or target)
+        self._part = None if self._path is None else hidden_beside(self._path, ".cgpipe-part")
+        self._open(container, target if self._part is None else address(self._part))
+
+    @property
+    def streams(self) -> tuple[StreamReport, ...]:
+        return self._others.report
+
+    @property
+    def damage(self) -> Damage:
+        return Damage(bad_sound=self._others.bad_packets, changed=self._others.changed)
 
     @property
     def notices(self) -> tuple[str, ...]:
         dropped = (f"GIF shows at most 50 frames a second: {self._dropped} are left out",) if self._dropped else ()
-        return self.encoding.notices(self._info) + dropped
+        return self.encoding.notices(self._info) + self._others.notices + dropped
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -88,8 +95,7 @@ class StreamSink(Sink):
 
     def _open(self, container: Container, target: Any) -> None:
         with writing(self._name):
-            file = str(target) if isinstance(target, Path) else target
-            self._output = av.open(file, "w", format=container.format, options=dict(container.options))
+            self._output = av.open(target, "w", format=container.format, options=dict(container.options))
         try:
             self._others.__enter__()
             self._others.add_to(self._output, self._add_video)
@@ -110,7 +116,8 @@ class StreamSink(Sink):
             self._dropped += 1
             return
         self._last = pts
-        self._mux(self._encoder.encode(frame.pixels, pts, self._timeline.length(frame.origin)))
+        origin = frame.origin
+        self._mux(self._encoder.encode(frame.pixels, pts, self._timeline.length(origin), origin.alpha))
 
     def finish(self) -> None:
         try:
@@ -125,13 +132,13 @@ class StreamSink(Sink):
         except BaseException:
             self.abort()
             raise
-        self._others.__exit__(None, None, None)
+        self._others.close()
 
     def abort(self) -> None:
         """Stops; a file that is not whole is removed."""
         with contextlib.suppress(Exception):
             self._output.close()
-        self._others.__exit__(None, None, None)
+        self._others.close()
         if self._part is not None:
             self._part.unlink(missing_ok=True)
 
@@ -153,4 +160,4 @@ def _animation(path: Path) -> Container:
     try:
         return ANIMATIONS[suffix_of(path)]
     except KeyError:
-        raise UsageError(f"{path.name}: an animation is called .gif or .webp") from None
+        raise UsageError(f"{path.name}: an animation is called .gif, .webp or .apng") from None

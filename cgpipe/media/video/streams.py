@@ -7,28 +7,40 @@ turned into the container's own kind, and what is left is left out, with the rea
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import av
 import av.container
 import av.error
 
-from cgpipe.media.video.carriers import TEXT_OF, Carrier, Copied, Encoded, Reworded, Span
 from cgpipe.media.video.clip import StreamInfo, VideoInfo, describe, is_cover
+from cgpipe.media.video.clock import formats_of, on_one_clock
+from cgpipe.media.video.copiers import TEXT_OF, Copier, Span, StreamCopier, SubtitleConverter, Transcoder
 from cgpipe.media.video.encoding import Container
-from cgpipe.media.video.libav import LENIENT_TAGS, packet_time, reading
+from cgpipe.media.video.libav import LENIENT_TAGS, address, packet_time, reading
+from cgpipe.media.video.timecode import advanced
+from cgpipe.storage import Stamp
 
 # Written by the muxer itself, or true of the old file only.
 _STALE_TAGS = re.compile(
-    r"major_brand|minor_version|compatible_brands|encoder|vendor_id|rotate|duration(-.*)?|bps(-.*)?|number_of_.*|_statistics_.*",
+    r"major_brand|minor_version|compatible_brands|encoder|vendor_id|rotate|alpha_mode|duration(-.*)?|bps(-.*)?"
+    r"|number_of_.*|_statistics_.*",
     re.IGNORECASE,
 )
+# What mp4 and mov both have a place of their own for; all else goes into a table of keys.
+_NATIVE_TAGS = frozenset(
+    ("title", "artist", "album", "comment", "genre", "copyright", "date", "creation_time", "location", "location-eng")
+)
+# Packets of a file that a trial reads at most.
+_MOST_TRIED = 4000
+COPIED_IN_PART = "copied,"
 # QuickTime files know these languages by their older codes only.
 _QUICKTIME_LANGUAGES = {
     "sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "zho": "chi", "ces": "cze", "nld": "dut", "fra": "fre",
@@ -58,134 +70,323 @@ class StreamReport:
 class OtherStreams:
     """The streams beside the picture, planned when constructed, and brought over by :meth:`packets`.
 
+    Each has ways to go, the best first: as it is, as it is without what the container refuses, encoded anew, left out.
+    Where :meth:`mend` finds that the present one fails it takes the next, so that no stream costs the pictures.
+
     Args:
         info: the clip; without a path, there is nothing to bring over.
         container: the kind of the output.
         audio: whether to keep sound.
 
     Attributes:
-        report: what becomes of each stream of the input, in its order.
+        bad_packets: packets that could not be brought over, in the latest pass.
+        changed: whether the input was replaced or changed since it was opened.
     """
-
-    report: tuple[StreamReport, ...]
 
     def __init__(self, info: VideoInfo, container: Container, *, audio: bool = True) -> None:
         self._info = info
         self._container = container
         self._span = Span.of(info)
-        self._plan: dict[int, str] = {}
-        self._carriers: dict[int, Carrier] = {}
+        self._ways: dict[int, _Ways] = {}
+        self._reports: dict[int, StreamReport] = {}
+        self._unsaid: set[int] = set()
+        self._copiers: dict[int, Copier] = {}
         self._source: av.container.InputContainer | None = None
-        self.report = self._make_plan(audio)
+        self._tags = True
+        self.bad_packets = 0
+        self.changed = False
+        # Who replaces the file leaves this one, which the pictures come from, open here.
+        self._file: BinaryIO | None = None
+        if info.path is not None and os.path.isfile(info.path):
+            self._file = open(info.path, "rb")  # noqa: SIM115 - closed by close()
+        try:
+            self._make_plan(audio)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def report(self) -> tuple[StreamReport, ...]:
+        """What becomes of each stream of the input, in its order."""
+        return tuple(report for _, report in sorted(self._reports.items()))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is lost, in words."""
+        lost = [
+            str(report)
+            for index, report in sorted(self._reports.items())
+            if not report.kept and index not in self._unsaid
+        ]
+        if not self._tags:
+            lost.append(f"metadata and chapters: left out, {self._container.format} does not take them")
+        if self.bad_packets:
+            lost.append(f"{self.bad_packets} damaged packets of sound or subtitles are left out")
+        if self.changed:
+            lost.append(
+                f"{self._info.path} was changed while it was translated: this is the translation of what it was"
+            )
+        return tuple(lost)
+
+    def close(self) -> None:
+        """Gives the input back."""
+        self.__exit__(None, None, None)
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Self:
         if self._info.path is not None:
             with reading(self._info.path):
-                self._source = av.open(self._info.path, **LENIENT_TAGS)
+                self._source = av.open(self._current_file(), **LENIENT_TAGS)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._carriers.clear()
+        self._copiers.clear()
         if self._source is not None:
             self._source.close()
             self._source = None
 
-    def _make_plan(self, audio: bool) -> tuple[StreamReport, ...]:
-        reports = []
+    def _current_file(self) -> Any:
+        """The input by its name, or where another file has that name now, the one that was opened."""
+        assert self._info.path is not None
+        self.changed = self.changed or self._info.stamp not in (None, _stamp(self._info.path))
+        if self._file is None or not self.changed:
+            return address(self._info.path)
+        self._file.seek(0)
+        return self._file
+
+    def _make_plan(self, audio: bool) -> None:
         with self:
             for stream in self._source.streams if self._source is not None else ():
-                reports.append(self._plan_stream(stream, audio))
-        if self._source is None and self._info.path is None:
-            reports = [self._unread(stream) for stream in self._info.streams]
-        return tuple(reports)
+                self._plan_stream(stream, audio)
+        if self._info.path is None:
+            self._reports = {stream.index: self._unread(stream) for stream in self._info.streams}
 
     def _unread(self, stream: StreamInfo) -> StreamReport:
         if stream.index == self._info.stream:
             return StreamReport(stream=stream, kept=True, how="translated")
         return StreamReport(stream=stream, kept=False, how="the input is not a file and goes by only once")
 
-    def _plan_stream(self, stream: av.stream.Stream, audio: bool) -> StreamReport:
+    def _plan_stream(self, stream: av.stream.Stream, audio: bool) -> None:
         about = describe(stream)
-        if stream.index == self._info.stream:
-            return StreamReport(stream=about, kept=True, how="translated")
-        how, why_not = self._how(stream, about, audio)
-        if how is None:
-            return StreamReport(stream=about, kept=False, how=why_not)
-        self._plan[stream.index] = how
-        return StreamReport(stream=about, kept=True, how=how)
+        if about.index == self._info.stream:
+            self._reports[about.index] = StreamReport(stream=about, kept=True, how="translated")
+            return
+        why_not = self._unwanted(stream, about, audio)
+        if why_not is not None:
+            self._reports[about.index] = StreamReport(stream=about, kept=False, how=why_not)
+            return
+        self._ways[about.index] = _Ways(
+            about, self._possible(stream, about), f"{self._container.format} does not take it"
+        )
+        self._reports[about.index] = self._ways[about.index].report()
 
-    def _how(self, stream: av.stream.Stream, about: StreamInfo, audio: bool) -> tuple[str | None, str]:
-        container = self._container
-        refused = f"{container.format} does not take it"
+    def _unwanted(self, stream: Any, about: StreamInfo, audio: bool) -> str | None:
         if about.kind == "audio" and not audio:
-            return None, "sound was not wanted"
+            self._unsaid.add(about.index)
+            return "sound was not wanted"
         if about.kind == "video":
-            return None, "only one video stream is translated"
+            return "only one video stream is translated"
         if about.kind == "data":
-            return None, "timecodes and sensor data are not brought over (chapters are)"
+            if about.codec == "bin_data" or "timecode" in stream.metadata:  # chapters' names, and what is a tag too
+                self._unsaid.add(about.index)
+            return "timecodes and sensor data are not brought over (chapters are)"
+        if about.kind == "audio" and not stream.codec_context.sample_rate:
+            return "it holds no sound"
+        return None
+
+    def _possible(self, stream: av.stream.Stream, about: StreamInfo) -> Iterator[str]:
+        """The ways of a stream in words, the best first."""
+        container = self._container
         if _takes(container, stream) or (about.kind == "cover" and container.format == "matroska"):
-            return "copied", ""
+            yield "copied"
+            yield f"{COPIED_IN_PART} without its damaged packets"
         if about.kind == "audio" and about.codec and container.audio is not None:
-            return f"encoded as {container.audio}", ""
+            yield f"encoded as {container.audio}"
         if about.kind == "subtitle" and container.subtitle is not None and about.codec in TEXT_OF:
-            return f"turned into {container.subtitle}", ""
-        return None, refused
+            yield f"turned into {container.subtitle}"
 
     def add_to(self, output: av.container.OutputContainer, add_video: Callable[[], None]) -> None:
         """Adds the streams to an output whose header is not yet written; ``add_video`` is called at the picture's turn.
 
         Chapters and metadata of the container come over as well.
         """
+        self.bad_packets = 0
         if self._source is None:
             add_video()
             return
         for stream in self._source.streams:
             if stream.index == self._info.stream:
                 add_video()
-                _copy_tags(stream, output.streams[-1])
-            elif is_cover(stream) and output.format.name == "matroska" and stream.index in self._plan:
-                _attach_cover(output, stream)
-            elif stream.index in self._plan:
-                self._carriers[stream.index] = self._carrier(stream, output)
-                _copy_tags(stream, output.streams[-1])
-        output.metadata.update(_kept_tags(self._source.metadata))
-        chapters = list(_chapters(self._source, self._span))
-        if chapters:
-            output.set_chapters(chapters)
+                self._tag_video(stream, output.streams[-1])
+            elif stream.index in self._kept():
+                self._add_stream(stream, output)
+        if self._tags:
+            tags = _kept_tags(self._source.metadata)
+            output.metadata.update(tags)
+            if output.format.name in ("mp4", "mov") and not _NATIVE_TAGS.issuperset(tags):
+                output.options["movflags"] = f"{output.options.get('movflags', '')}+use_metadata_tags"
+            chapters = list(_chapters(self._source, self._span))
+            if chapters:
+                output.set_chapters(chapters)
 
-    def _carrier(self, stream: Any, output: av.container.OutputContainer) -> Carrier:
-        how = self._plan[stream.index]
+    def _kept(self) -> set[int]:
+        return {index for index, ways in self._ways.items() if ways.present is not None}
+
+    def _tag_video(self, source: Any, target: Any) -> None:
+        _copy_tags(source, target)
+        code = target.metadata.get("timecode")
+        if code is None or not self._tags:
+            target.metadata.pop("timecode", None)
+            return
+        if self._info.rate:
+            # The timecode is counted by this rate; without it, the muxer takes ticks for frames.
+            target.codec_context.framerate = self._info.rate
+            if self._span.trimmed:
+                target.metadata["timecode"] = advanced(code, self._span.start, self._info.rate)
+
+    def _add_stream(self, stream: Any, output: av.container.OutputContainer) -> None:
+        if is_cover(stream) and output.format.name == "matroska":
+            _attach_cover(output, stream, self._current_file())
+            return
+        self._copiers[stream.index] = self._copier(stream, output)
+        _copy_tags(stream, output.streams[-1])
+
+    def _copier(self, stream: Any, output: av.container.OutputContainer) -> Copier:
+        ways = self._ways[stream.index]
+        how = ways.present or ""
         if how.startswith("encoded") and self._container.audio is not None:
-            return Encoded(stream, output, self._container.audio, self._span)
+            return Transcoder(stream, output, self._container.audio, self._span)
         if how.startswith("turned") and self._container.subtitle is not None:
-            return Reworded(stream, output, self._container.subtitle, self._span)
+            return SubtitleConverter(stream, output, self._container.subtitle, self._span)
         copy = output.add_stream_from_template(stream, opaque=True)
         whole = self._container.edit_lists and stream.type == "audio"
-        return Copied(copy, self._span, overlap=whole or stream.type == "subtitle")
+        refused = ways.refused if how.startswith(COPIED_IN_PART) else set[int]()
+        hidden = not self._container.edit_lists and bool(formats_of(stream.container) & {"mov", "mp4"})
+        overlap = whole or stream.type == "subtitle"
+        return StreamCopier(copy, self._span, overlap=overlap, hide=hidden, refused=refused)
 
-    def packets(self) -> Iterator[av.Packet[Any]]:
-        """The packets of all kept streams, in the order of the input, ready for the output's ``mux``."""
-        if self._source is None or not self._carriers:
+    def packets(self, first: int | None = None) -> Iterator[av.Packet[Any]]:
+        """The packets of all kept streams, in the order of the input, ready for the output's ``mux``.
+
+        Args:
+            first: stop after so many of each, or a few seconds; None: to the end.
+        """
+        if self._source is None or not self._copiers:
             return
         # Interleaving is not strict: a packet that is due may follow one that is not, though not by seconds.
         end = None if self._span.end is None else self._span.end + 5
+        seen = dict.fromkeys(self._copiers, 0)
         with closing(_demuxed(self._source)) as packets:
-            for packet in packets:
+            for number, packet in enumerate(packets):
                 if end is not None and packet_time(packet) > end:
                     break
-                if packet.stream_index in self._carriers:
-                    yield from self._carriers[packet.stream_index](packet)
-        for carrier in self._carriers.values():
-            yield from carrier(av.Packet())
+                if first is not None and (number > _MOST_TRIED or min(seen.values()) >= first):
+                    break
+                if packet.stream_index in self._copiers:
+                    seen[packet.stream_index] += 1
+                    yield from self._copiers[packet.stream_index](packet)
+        for copier in self._copiers.values():
+            yield from copier(av.Packet())
+            self.bad_packets += copier.bad_packets
+
+    def mend(self, first: int | None = None) -> bool:
+        """After a join that failed: takes the next way for every stream that fails by itself.
+
+        Args:
+            first: packets of each stream to try, as for :meth:`packets`.
+
+        Returns:
+            Whether something is different now, so that joining is worth another try.
+        """
+        failing = [index for index in sorted(self._kept()) if self._change_way(index, first)]
+        for index in failing:
+            self._reports[index] = self._ways[index].report()
+        if failing or not self._tags:
+            return bool(failing)
+        self._tags = False
+        return True
+
+    def _change_way(self, index: int, first: int | None) -> bool:
+        """Takes another way for a stream that cannot be written by itself; False where it can."""
+        ways = self._ways[index]
+        try:
+            refused, written = self._alone(index, first)
+        except (av.error.FFmpegError, ValueError):
+            ways.next()
+            return True
+        if not refused:
+            return False
+        ways.refused |= refused
+        if not (ways.present or "").startswith(COPIED_IN_PART):
+            ways.next()
+        if 2 * len(ways.refused) > written:
+            ways.next()
+        return True
+
+    def _alone(self, index: int, first: int | None) -> tuple[set[int], int]:
+        """Writes one stream by itself to nowhere; the numbers of packets that are refused, and how many there are."""
+        refused = set()
+        with self, av.open(_Nowhere(), "w", format=self._container.format) as output:
+            source: Any = self._source
+            self._add_stream(source.streams[index], output)
+            output.start_encoding()
+            copier = self._copiers.get(index)
+            for packet in self.packets(first):
+                try:
+                    output.mux(packet)
+                except av.error.FFmpegError:
+                    refused.add(copier.number if copier else 0)
+            return refused, copier.number if copier else 0
+
+
+@dataclass(slots=True)
+class _Ways:
+    """How one stream may go into the output: the present way, and those that are left."""
+
+    stream: StreamInfo
+    left: Iterator[str]
+    why_not: str
+    present: str | None = None
+    refused: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.next()
+
+    def next(self) -> None:
+        self.present = next(self.left, None)
+
+    def report(self) -> StreamReport:
+        kept = self.present is not None
+        return StreamReport(stream=self.stream, kept=kept, how=self.present or self.why_not)
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that forgets what is written, for trying."""
+
+    def __init__(self) -> None:
+        self._place = self._size = 0
+
+    def write(self, data: Any) -> int:
+        self._place += len(data)
+        self._size = max(self._size, self._place)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
 
 
 def _demuxed(source: av.container.InputContainer) -> Generator[av.Packet[Any], None, None]:
     """All packets that can be read: where the file is cut short the picture ends too, and its source says so."""
     packets: Any = source.demux()
     with closing(packets), suppress(OSError, av.error.FFmpegError):
-        yield from (packet for packet in packets if packet.size)
+        yield from (packet for packet in on_one_clock(packets, formats_of(source)) if packet.size)
 
 
 def _takes(container: Container, stream: av.stream.Stream) -> bool:
@@ -200,9 +401,9 @@ def _takes(container: Container, stream: av.stream.Stream) -> bool:
     return True
 
 
-def _attach_cover(output: av.container.OutputContainer, cover: av.stream.Stream) -> None:
+def _attach_cover(output: av.container.OutputContainer, cover: av.stream.Stream, file: Any) -> None:
     """Matroska keeps pictures as attachments, which are written with the header."""
-    with av.open(cover.container.name) as source:
+    with av.open(file) as source:
         packet = next(packet for packet in source.demux(source.streams[cover.index]) if packet.size)
         kind = "jpeg" if cover.codec_context.name == "mjpeg" else cover.codec_context.name
         name = cover.metadata.get("filename", f"cover.{kind}")
@@ -230,3 +431,10 @@ def _chapters(source: av.container.InputContainer, span: Span) -> Iterator[Any]:
         begin, end = max(chapter["start"], shift) - shift, last - shift
         if end > begin:
             yield {**chapter, "time_base": time_base, "start": begin, "end": end}
+
+
+def _stamp(path: str) -> Stamp | None:
+    try:
+        return Stamp.of(path)
+    except OSError:
+        return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -15,6 +16,10 @@ import numpy as np
 
 from cgpipe.media.video.clip import VideoInfo
 
+# Seconds by which a packet's time may go back and still be taken for the next.
+_JITTER = Fraction(1, 20)
+# By number; the layout of sound that does not state one.
+_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "6.1", "7.1")
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -35,16 +40,38 @@ class Span:
         return round(self.start / time_base)
 
 
-class Carrier(Protocol):
-    """Brings the packets of one stream over into the output; a packet without bytes marks the end."""
+class Copier(Protocol):
+    """Brings the packets of one stream over into the output; a packet without bytes marks the end.
+
+    Attributes:
+        number: how many packets it was given.
+        bad_packets: how many of them could not be brought over.
+    """
+
+    number: int
+    bad_packets: int
 
     def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]: ...
 
 
-class Copied:
-    """Copies packets with their bytes as they are, and moves them in time."""
+class StreamCopier:
+    """Copies packets with their bytes as they are, and moves them in time.
 
-    def __init__(self, stream: av.stream.Stream, span: Span, *, overlap: bool) -> None:
+    Args:
+        stream: the output's.
+        span: the part of the input that is kept.
+        overlap: keep a packet that begins before the span and reaches into it.
+        hide: leave out what the input's edit list hides, because the output cannot hide it.
+        refused: numbers of the packets that the output does not take; they are left out.
+    """
+
+    def __init__(
+        self, stream: av.stream.Stream, span: Span, *, overlap: bool, hide: bool = False, refused: Container[int] = ()
+    ) -> None:
+        self.number = self.bad_packets = 0
+        self._refused = refused
+        self._hide = hide and stream.type == "audio"
+        self._last: int | None = None
         self._stream = stream
         self._span = span
         self._overlap = overlap
@@ -56,6 +83,10 @@ class Copied:
     def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
         if packet.size <= self._empty or not (self._still or self._within(packet)):
             return
+        self.number += 1
+        if self.number in self._refused:
+            self.bad_packets += 1
+            return
         packet.stream = self._stream
         if not self._still:
             shift = self._span.shift(packet.time_base)
@@ -64,23 +95,41 @@ class Copied:
         if self._text and packet.pts is not None and packet.pts < 0:
             packet.duration = (packet.duration or 0) + packet.pts
             packet.pts = packet.dts = 0
-        yield packet
+        if self._still or self._text or self._in_order(packet):
+            yield packet
+
+    def _in_order(self, packet: av.Packet[Any]) -> bool:
+        """Whether a packet comes after those before it, moved on by a tick where its time only stands still."""
+        if packet.dts is None:
+            return True
+        tick = max(1, math.ceil((self._stream.time_base or packet.time_base) / packet.time_base))
+        if self._last is not None and packet.dts < self._last + tick:
+            if (self._last - packet.dts) * packet.time_base > _JITTER:
+                self.bad_packets += 1
+                return False
+            packet.dts = self._last + tick
+            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
+        self._last = packet.dts
+        return True
 
     def _within(self, packet: av.Packet[Any]) -> bool:
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None:
             return True
         begin = time * packet.time_base
+        if self._hide and (packet.is_discard or begin < self._span.start - _JITTER / 50):
+            return False
         if self._span.end is not None and begin >= self._span.end:
             return False
         last = begin + (packet.duration or 0) * packet.time_base
         return not self._span.trimmed or begin >= self._span.start or (self._overlap and last > self._span.start)
 
 
-class Encoded:
+class Transcoder:
     """Decodes sound and encodes it anew, cut to the sample, with silence where packets were lost."""
 
     def __init__(self, stream: Any, output: av.container.OutputContainer, codec: str, span: Span) -> None:
+        self.number = self.bad_packets = 0
         self._span = span
         self._decoder = stream
         decoder = stream.codec_context
@@ -88,16 +137,19 @@ class Encoded:
         if codec == "libopus":
             rate = min((opus for opus in _OPUS_RATES if opus >= rate), default=48000)
         encoder: Any = output.add_stream(codec, rate=rate)
-        encoder.codec_context.layout = decoder.layout
-        encoder.codec_context.bit_rate = 64_000 * max(1, decoder.layout.nb_channels)
+        self._layout = layout_of(decoder)
+        encoder.codec_context.layout = self._layout
+        encoder.codec_context.bit_rate = 64_000 * max(1, encoder.codec_context.layout.nb_channels)
         encoder.codec_context.time_base = Fraction(1, rate)
         self._stream = encoder
         self._next: Fraction | None = None
 
     def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+        self.number += 1
         try:
             frames = self._decoder.decode(packet if packet.size else None)
         except av.error.FFmpegError:
+            self.bad_packets += 1
             frames = []
         for frame in frames:
             for piece in self._in_step(frame):
@@ -120,42 +172,54 @@ class Encoded:
         expected = due if self._next is None else self._next - self._span.start
         missing = round((due - expected) * rate)
         if missing > rate // 50:
-            yield _silence(frame, missing, round(expected * rate))
-        yield _samples(frame, first, last, round(due * rate))
+            yield self._silence(frame, missing, round(expected * rate))
+        yield self._samples(frame, first, last, round(due * rate))
         self._next = begin + Fraction(last, rate)
 
+    def _samples(self, frame: av.AudioFrame, first: int, last: int, pts: int) -> av.AudioFrame:
+        if (first, last) == (0, frame.samples) and frame.layout.name == self._layout:
+            piece = frame
+        else:
+            samples = frame.to_ndarray()
+            width = 1 if frame.format.is_planar else frame.layout.nb_channels
+            piece = self._frame(frame, np.ascontiguousarray(samples[:, first * width : last * width]))
+        piece.pts, piece.time_base = pts, Fraction(1, frame.sample_rate)
+        return piece
 
-def _samples(frame: av.AudioFrame, first: int, last: int, pts: int) -> av.AudioFrame:
-    if (first, last) == (0, frame.samples):
-        piece = frame
-    else:
-        samples = frame.to_ndarray()
-        width = 1 if frame.format.is_planar else frame.layout.nb_channels
-        piece = _audio_frame(frame, np.ascontiguousarray(samples[:, first * width : last * width]))
-    piece.pts, piece.time_base = pts, Fraction(1, frame.sample_rate)
-    return piece
+    def _silence(self, like: av.AudioFrame, count: int, pts: int) -> av.AudioFrame:
+        planar = like.format.is_planar
+        channels = like.layout.nb_channels
+        dtype = like.to_ndarray().dtype
+        quiet = 128 if dtype == np.uint8 else 0
+        piece = self._frame(like, np.full((channels, count) if planar else (1, count * channels), quiet, dtype))
+        piece.pts, piece.time_base = pts, Fraction(1, like.sample_rate)
+        return piece
+
+    def _frame(self, like: av.AudioFrame, samples: Any) -> av.AudioFrame:
+        stated = (
+            self._layout
+            if like.layout.nb_channels == self._stream.codec_context.layout.nb_channels
+            else like.layout.name
+        )
+        piece = av.AudioFrame.from_ndarray(samples, format=like.format.name, layout=stated)
+        piece.sample_rate = like.sample_rate
+        return piece
 
 
-def _silence(like: av.AudioFrame, count: int, pts: int) -> av.AudioFrame:
-    planar = like.format.is_planar
-    channels = like.layout.nb_channels
-    dtype = like.to_ndarray().dtype
-    quiet = 128 if dtype == np.uint8 else 0
-    piece = _audio_frame(like, np.full((channels, count) if planar else (1, count * channels), quiet, dtype))
-    piece.pts, piece.time_base = pts, Fraction(1, like.sample_rate)
-    return piece
+def layout_of(context: Any) -> str:
+    """The name of a channel layout; where none is stated, the usual one for so many channels."""
+    layout = context.layout
+    stated = not layout.name.endswith(" channels") and layout.nb_channels > 0
+    if stated or not 0 < layout.nb_channels <= len(_LAYOUTS):
+        return str(layout.name)
+    return _LAYOUTS[layout.nb_channels - 1]
 
 
-def _audio_frame(like: av.AudioFrame, samples: Any) -> av.AudioFrame:
-    piece = av.AudioFrame.from_ndarray(samples, format=like.format.name, layout=like.layout.name)
-    piece.sample_rate = like.sample_rate
-    return piece
-
-
-class Reworded:
+class SubtitleConverter:
     """Turns text subtitles of one kind into another."""
 
     def __init__(self, stream: av.stream.Stream, output: av.container.OutputContainer, codec: str, span: Span) -> None:
+        self.number = self.bad_packets = 0
         self._span = span
         self._text_of = TEXT_OF[stream.codec_context.name]
         self._packed = PACKED[codec]
@@ -163,6 +227,7 @@ class Reworded:
         self._stream.time_base = Fraction(1, 1000)
 
     def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+        self.number += 1
         if not packet.size or packet.pts is None:
             return
         begin = packet.pts * packet.time_base

@@ -1,0 +1,118 @@
+"""Opacity: from decoded frames, and into those for an encoder that keeps it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.plane import VideoPlane
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from cgpipe.media.colour import Colour, FromRgb, ToPalette
+from cgpipe.media.frames import Pixels
+from cgpipe.media.video.clip import Alpha
+
+_Values = NDArray[Any]
+# Formats in which an opaque alpha is only how their decoders give pictures out.
+_OFTEN_OPAQUE = ("bgra", "rgba", "argb", "abgr", "pal8")
+
+
+def has_alpha(pix_fmt: str) -> bool:
+    """Whether a pixel format holds an opacity."""
+    layout = av.VideoFormat(pix_fmt)
+    return layout.has_palette or any(component.is_alpha for component in layout.components)
+
+
+def is_transparent(frame: av.VideoFrame) -> bool:
+    """Whether a clip that begins with this frame has an opacity worth keeping."""
+    name = frame.format.name
+    if not has_alpha(name):
+        return False
+    return name not in _OFTEN_OPAQUE or bool((alpha_of(frame) < 255).any())
+
+
+def alpha_of(frame: av.VideoFrame) -> Alpha:
+    """The opacity of a frame in a format that has one: (height, width), uint8 or uint16 over its whole range."""
+    bits = max(component.bits for component in frame.format.components)
+    if frame.format.name.startswith("yuva"):
+        values = _rows(frame.planes[3], bits)
+    else:
+        packed: Any = frame.reformat(format="rgba" if bits <= 8 else "rgba64le").to_ndarray()
+        values, bits = packed[..., 3], 8 * packed.itemsize
+    alpha: Alpha = _scaled(values, bits, 8 if bits <= 8 else 16)
+    return alpha
+
+
+def with_alpha(pixels: Pixels, alpha: Alpha) -> Pixels:
+    """RGB (height, width, 3) and its opacity as (height, width, 4), in the type of the pixels."""
+    depth = 8 * pixels.itemsize
+    merged: Any = np.dstack([pixels, _scaled(alpha, 8 * alpha.itemsize, depth)])
+    return merged  # type: ignore[no-any-return]
+
+
+class ToFrame:
+    """Turns RGB arrays, with their opacity, into frames that an encoder takes.
+
+    Args:
+        colour: what the frames are to be tagged with.
+        pix_fmt: libav's name of the pixel format; where it has no opacity, that of the pictures is left out.
+        width: of the frames, if it is to be another than that of the arrays.
+    """
+
+    def __init__(self, colour: Colour, pix_fmt: str, *, width: int) -> None:
+        self._pix_fmt, self._width = pix_fmt, width
+        self._palette = ToPalette()
+        self._from_rgb = FromRgb(colour, pix_fmt.replace("yuva", "yuv"), width=width)
+        self._scaler = VideoReformatter()
+
+    def __call__(self, pixels: Pixels, alpha: Alpha | None) -> av.VideoFrame:
+        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16 over its whole range."""
+        if self._pix_fmt == "pal8":
+            return self._palette(pixels, alpha)
+        if not has_alpha(self._pix_fmt):
+            return self._from_rgb(pixels)
+        opacity = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype) if alpha is None else alpha
+        if self._pix_fmt.startswith("yuva"):
+            return add_alpha(self._from_rgb(pixels), self._pix_fmt, opacity)
+        whole: Any = with_alpha(pixels, opacity)
+        frame = av.VideoFrame.from_numpy_buffer(whole, "rgba" if whole.itemsize == 1 else "rgba64le")
+        return self._scaler.reformat(frame, format=self._pix_fmt, width=self._width)
+
+
+def add_alpha(frame: av.VideoFrame, pix_fmt: str, alpha: Alpha) -> av.VideoFrame:
+    """A planar YUV frame in the format ``pix_fmt``, which is its own with an opacity."""
+    result = av.VideoFrame(frame.width, frame.height, pix_fmt)
+    bits = max(component.bits for component in result.format.components)
+    for mine, theirs in zip(result.planes, frame.planes, strict=False):
+        _rows(mine, bits)[:] = _rows(theirs, bits)
+    _rows(result.planes[3], bits)[:] = _scaled(fitted(alpha, frame.width, frame.height), 8 * alpha.itemsize, bits)
+    result.colorspace, result.color_range = frame.colorspace, frame.color_range
+    return result
+
+
+def fitted(alpha: Alpha, width: int, height: int) -> Alpha:
+    """An opacity at another size."""
+    if alpha.shape == (height, width):
+        return alpha
+    resized: Any = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_AREA)
+    return resized  # type: ignore[no-any-return]
+
+
+def _rows(plane: VideoPlane, bits: int) -> _Values:
+    """The values of a plane, (height, width), in its own memory."""
+    memory: Any = plane
+    values: Any = np.frombuffer(memory, np.uint8 if bits <= 8 else np.dtype("<u2"))
+    rows: _Values = values.reshape(-1, plane.line_size // values.itemsize)[: plane.height, : plane.width]
+    return rows
+
+
+def _scaled(values: _Values, bits: int, wanted: int) -> _Values:
+    """Values of so many bits in as many as are wanted; white stays white."""
+    dtype: Any = np.uint8 if wanted <= 8 else np.uint16
+    if bits == wanted:
+        return np.ascontiguousarray(values, dtype)
+    white, highest = (1 << bits) - 1, (1 << wanted) - 1
+    return ((values.astype(np.uint32) * highest + white // 2) // white).astype(dtype)

@@ -1,0 +1,86 @@
+"""One clock for a file whose own goes back or leaps: recordings joined end to end (``cat a.ts b.ts``), DVD titles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from cgpipe.media.video.libav import packet_time
+
+# The clocks of broadcast and network streams start anywhere, and start anew where recordings were joined.
+FREE_CLOCK = frozenset({"mpegts", "mpeg", "rtsp", "rtp", "hls"})
+BACK = Fraction(1, 20)
+"""Seconds by which a stream's decoding times may go back: more is another recording."""
+AHEAD = Fraction(10)
+"""Seconds by which they may leap ahead."""
+REMEMBERED = 8
+"""Offsets of the past that a late packet may still belong to."""
+
+
+class OneClock:
+    """Moves the times of packets so that joined recordings follow one another, all streams of each in step.
+
+    The same packets in the same order always get the same times, so two readers of a file agree.
+
+    Attributes:
+        joints: how often the clock was set anew.
+    """
+
+    def __init__(self) -> None:
+        self.joints = 0
+        self._offsets = [Fraction(0)]
+        self._last: dict[int, Fraction] = {}
+        self._now: Fraction | None = None
+        self._end = Fraction(0)
+
+    def __call__(self, packet: av.Packet[Any]) -> av.Packet[Any]:
+        """The packet itself, on the one clock."""
+        if packet.dts is None and packet.pts is None:
+            return packet
+        offset = self._offset(packet, packet_time(packet))
+        if offset:
+            ticks = round(offset / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+        self._advance(packet)
+        return packet
+
+    def _offset(self, packet: av.Packet[Any], raw: Fraction) -> Fraction:
+        """That of the recording which the packet goes on with, or else a new one, which puts it at the end."""
+        if self._now is None:
+            return self._offsets[-1]
+        now, last = self._now, self._last.get(packet.stream.index)
+        fitting = [
+            offset
+            for offset in self._offsets
+            if raw + offset - now <= AHEAD and (last is None or raw + offset >= last - BACK)
+        ]
+        if fitting:
+            return min(fitting, key=lambda offset: abs(raw + offset - now))
+        if packet.stream.type not in ("video", "audio"):
+            return self._offsets[-1]
+        shown = raw if packet.pts is None else packet.pts * packet.time_base
+        self._offsets = [*self._offsets[1 - REMEMBERED :], self._end - shown]
+        self.joints += 1
+        return self._offsets[-1]
+
+    def _advance(self, packet: av.Packet[Any]) -> None:
+        if packet.stream.type not in ("video", "audio"):
+            return
+        time = packet_time(packet)
+        self._last[packet.stream.index] = self._now = time
+        shown = packet.pts if packet.pts is not None else packet.dts or 0
+        self._end = max(self._end, (shown + (packet.duration or 0)) * packet.time_base)
+
+
+def on_one_clock(packets: Iterable[av.Packet[Any]], formats: set[str]) -> Iterator[av.Packet[Any]]:
+    """The packets of a file of these formats, on one clock where the format's own may start anew."""
+    return map(OneClock(), packets) if formats & FREE_CLOCK else iter(packets)
+
+
+def formats_of(container: av.container.InputContainer) -> set[str]:
+    """libav's names of a container's format."""
+    return set(container.format.name.split(","))

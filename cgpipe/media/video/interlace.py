@@ -1,0 +1,81 @@
+"""Deinterlacing: two fields, taken one after the other and woven into one frame, become one whole picture."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import av
+import av.error
+from av.filter import Graph
+
+from cgpipe.media.video.clip import Shot
+
+FILTER, SETTINGS = "bwdif", "mode=send_frame:deint=interlaced"
+"""One frame out for each that goes in; those that are not flagged as interlaced pass as they are."""
+SMALLEST = 4
+"""Sides below which the filter refuses a picture."""
+
+
+def deinterlaced(shots: Iterator[Shot]) -> Iterator[Shot]:
+    """The shots with whole pictures: as they are up to the first interlaced one, from there on through the filter."""
+    field_filter: _Filter | None = None
+    for shot in shots:
+        if field_filter is not None and not field_filter.takes(shot.frame):
+            yield from field_filter.flush()
+            field_filter = None
+        if field_filter is None and shot.interlaced and min(shot.frame.width, shot.frame.height) >= SMALLEST:
+            field_filter = _Filter(shot.frame)
+        if field_filter is None:
+            yield shot
+        else:
+            yield from field_filter(shot)
+    if field_filter is not None:
+        yield from field_filter.flush()
+
+
+class _Filter:
+    """A filter graph for frames of one size and format. Frames come out one later than they go in, in order."""
+
+    def __init__(self, like: av.VideoFrame) -> None:
+        self._layout = _layout(like)
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=like.width, height=like.height, format=like.format, time_base=like.time_base
+        )
+        bwdif = self._graph.add(FILTER, SETTINGS)
+        sink = self._graph.add("buffersink")
+        source.link_to(bwdif)
+        bwdif.link_to(sink)
+        self._graph.configure()
+        self._waiting: deque[Shot] = deque()
+        self._count = 0
+
+    def takes(self, frame: av.VideoFrame) -> bool:
+        return _layout(frame) == self._layout
+
+    def __call__(self, shot: Shot) -> Iterator[Shot]:
+        # Each shot keeps its own time; the filter is shown an even clock, on which nothing goes back.
+        shot.frame.pts = self._count
+        self._count += 1
+        self._waiting.append(shot)
+        self._graph.push(shot.frame)
+        yield from self._ready()
+
+    def flush(self) -> Iterator[Shot]:
+        self._graph.push(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[Shot]:
+        while self._waiting:
+            try:
+                frame: Any = self._graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            yield replace(self._waiting.popleft(), frame=frame)
+
+
+def _layout(frame: av.VideoFrame) -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name
