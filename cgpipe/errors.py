@@ -23,6 +23,12 @@ class MediaError(CgpipeError):
     """A picture or a video cannot be read or written."""
 
 
+class MediaNotFoundError(MediaError):
+    """A video is not where it was said to be."""
+
+    exit_code = UsageError.exit_code
+
+
 class ModelError(CgpipeError):
     """A model file is damaged, of an unknown format, or does not fit its architecture."""
 

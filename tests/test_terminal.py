@@ -142,6 +142,9 @@ def test_verbose_tells_the_cause_of_an_error(tmp_path: Path) -> None:
         (["translate", "nowhere", "--to", "zebra"], "nowhere does not exist"),
         (["translate", ".", "--to", "zebar"], "Did you mean zebra?"),
         (["translate", ".", "--model", "nosuch.pth"], "no model"),
+        (["translate", "photo.jpg", "out"], "or use -o out to write there"),
+        (["translate", "-"], "not read from standard input"),
+        (["video", "nowhere.mp4", "out.mp4"], "there is no such file"),
         (["models", "show", "zebar"], "Did you mean zebra?"),
         (["train", "--dataset-dir", "nowhere"], "There is no dataset nowhere"),
         (["evaluate", "horse2zebra", "nowhere"], "nowhere"),
@@ -393,3 +396,9 @@ def test_no_file_takes_the_place_of_a_device(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="device or a pipe"), atomic_write(device) as temporary:
         temporary.write_text("replaced")
     assert device.is_fifo() and list(tmp_path.iterdir()) == [device]
+
+
+def test_a_file_alone_is_named_as_what_was_written(photos: Path) -> None:
+    output = photos.parent / "out.png"
+    assert f": {output}\n" in translate(photos / "0.png", output).stdout
+    assert f": {photos}-zebra\n" in translate(photos).stdout

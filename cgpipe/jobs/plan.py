@@ -72,7 +72,7 @@ class Plan:
     The pairs lie in a temporary file, so that memory does not grow with their number.
 
     Attributes:
-        roots: the folders below which the outputs lie, in the order of the inputs.
+        roots: the folders below which the outputs lie, in the order of the inputs; of a file alone its output.
         count: how many pairs there are.
         left: how many files were left out, and why.
     """
@@ -129,6 +129,8 @@ class _Search:
     @property
     def roots(self) -> Iterator[Path]:
         """Where outputs lie; see :class:`Plan`."""
+        if len(self.sources) == 1 and isinstance(self.sources[0], FilePair):
+            return iter([self.sources[0].output])
         return (s.output.parent if isinstance(s, FilePair) else s.target or s.base for s in self.sources)
 
     def entries(self) -> Iterator[Names | Left]:
@@ -268,7 +270,7 @@ def _source(
     if os.path.lexists(path):
         return _single_file(path, paths, domain, out, chosen)
     if not any(map(_is_magic, path.parts)):
-        raise UsageError(f"{path} does not exist; check the spelling")
+        raise UsageError(_missing(path, path is not paths[0] and out is None))
     _require_folder(out)
     base, pattern = _split_pattern(path)
     if not base.is_dir():
@@ -300,6 +302,12 @@ def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | Non
         return FilePair(path, out, place)
     _require_folder(out)
     return FilePair(path, out / with_format(path.name, chosen), place)
+
+
+def _missing(path: Path, may_be_output: bool) -> str:
+    if os.fspath(path) == "-":
+        return "pictures are not read from standard input; name files or folders"
+    return f"{path} does not exist; check the spelling" + (f", or use -o {path} to write there" * may_be_output)
 
 
 def _require_folder(out: Path | None) -> None:

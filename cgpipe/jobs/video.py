@@ -92,7 +92,7 @@ class VideoReport:
             return f"Already done: {self.output} (--overwrite translates it again)"
         total = self.seconds.get("total", 0.0)
         rate = (self.frames - self.resumed) / total if total else 0.0
-        parts = [f"{self.frames} frames in {total:.1f} s ({rate:.1f} a second)"]
+        parts = [f"{self.frames} frame{'s' * (self.frames != 1)} in {total:.1f} s ({rate:.1f} a second)"]
         counts = [(self.resumed, "from an interrupted run"), (self.filled, "filled"), (self.missing, "missing")]
         counts.append((self.failed, "failed"))
         parts += [f"{count} {what}" for count, what in counts if count]

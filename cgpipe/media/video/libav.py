@@ -15,7 +15,7 @@ import av
 import av.error
 import av.logging
 
-from cgpipe.errors import MediaError
+from cgpipe.errors import MediaError, MediaNotFoundError
 
 # libav's log callback takes the interpreter lock from the codecs' own threads, which can deadlock at exit.
 av.logging.set_level(None)
@@ -70,7 +70,8 @@ def reading(name: str) -> Iterator[None]:
         reason = _READ_REASONS.get(error.errno or 0)
         if isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
             reason = "it is not a video, or its index is missing or damaged; play it to see, or re-create it"
-        raise MediaError(f"{name}: cannot be read: {reason or explain(error)}") from error
+        kind = MediaNotFoundError if error.errno == errno.ENOENT else MediaError
+        raise kind(f"{name}: cannot be read: {reason or explain(error)}") from error
 
 
 @contextmanager
@@ -79,9 +80,10 @@ def writing(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
-        raise MediaError(
-            f"{name}: cannot be written: {_WRITE_REASONS.get(error.errno or 0) or explain(error)}"
-        ) from error
+        reason = _WRITE_REASONS.get(error.errno or 0)
+        if error.errno == errno.ENOENT and os.path.isdir(os.path.dirname(name) or "."):
+            reason = "its folder takes no new files; choose another one"
+        raise MediaError(f"{name}: cannot be written: {reason or explain(error)}") from error
 
 
 def is_about_the_place(error: BaseException | None) -> bool:
