@@ -184,7 +184,7 @@ def test_fp16_on_a_cpu_and_unknown_engines_are_refused(generator: Generator) -> 
 @pytest.mark.parametrize(
     ("size", "shape", "expected"),
     [
-        ("auto", (256, 256), 32),  # full
+        ("auto", (256, 256), 16),  # full
         ("auto", (1080, 1920), 8),  # the frames themselves
         ("full", (1024, 1024), 2),
         ("full", (4000, 6000), 1),

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from cgpipe.engine.fusion import Between, fuse, fused_where_possible
+from cgpipe.engine.fusion import Between, fuse, fused_where_possible, pixel_shuffle, pixel_unshuffle
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.norm import InstanceNorm
 
@@ -109,3 +110,13 @@ class Branching(Generator):
 def test_what_cannot_be_traced_stays_as_it_is() -> None:
     generator = Branching()
     assert fused_where_possible(generator) is generator
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_shuffles_are_torchs_with_channels_last(factor: int) -> None:
+    x = torch.rand(2, 3 * factor**2, 8, 12).contiguous(memory_format=torch.channels_last)
+    wide = pixel_shuffle(x, factor)
+    assert torch.equal(wide, F.pixel_shuffle(x, factor))
+    assert torch.equal(pixel_unshuffle(wide, factor), x)
+    assert wide.is_contiguous(memory_format=torch.channels_last)
+    assert pixel_unshuffle(wide, factor).is_contiguous(memory_format=torch.channels_last)

@@ -82,6 +82,12 @@ class PretendGpu:
             work()
 
 
+@pytest.fixture(autouse=True)
+def all_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small batches go as large ones do."""
+    monkeypatch.setattr("cgpipe.engine.cuda.SMALL_BYTES", 0)
+
+
 def negative(pixels: torch.Tensor) -> Translated:
     return Translated(255 - pixels[..., :3], torch.zeros(len(pixels)))
 
@@ -189,6 +195,15 @@ def test_every_order_that_the_waits_allow_gives_the_same(seed: int) -> None:
     sent = batches([2, 2, 2, 3, 2, 1, 2, 2, 1, 2])
     for pixels, result in zip(sent, through(PretendGpu(seed), sent), strict=True):
         assert torch.equal(result, 255 - pixels[..., :3])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_batches_go_in_one_stream(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpipe.engine.cuda.SMALL_BYTES", 2 * 4 * 5 * 3)
+    gpu, sent = PretendGpu(seed), batches([2, 2, 3, 2, 3, 3, 2, 2])
+    for pixels, result in zip(sent, through(gpu, sent), strict=True):
+        assert torch.equal(result, negative(pixels).pixels)
+    assert gpu.log.count("up") == gpu.log.count("down") == 3
 
 
 @pytest.mark.parametrize("deaf", [COMPUTE, DOWN])

@@ -32,6 +32,8 @@ class Translated(NamedTuple):
 Work = Callable[[torch.Tensor], Translated]
 """From (N, H, W, C) integers, on the device."""
 
+SMALL_BYTES = 1 << 20
+"""Of a batch, up to which it goes up, is translated and comes down in one stream."""
 MAX_GRAPHS = 8
 """Graphs that are kept: each holds the memory of its batch."""
 MAX_GRAPH_PIXELS = 1 << 22
@@ -124,9 +126,8 @@ class GpuPipeline:
         gpu, slot = self._gpu, next(self._slots)
         slot.settle()  # Who sends more than ``depth`` batches before asking for the first finds it kept.
         shape = (max(count, len(pixels)), *pixels.shape[1:])
-        staged, there = (memory.shaped(shape, pixels.dtype) for memory in (slot.staged, slot.there))
-        back, sums = slot.back.shaped((*shape[:3], 3), pixels.dtype), slot.sums.shaped(shape[:1], torch.float32)
-        staged[: len(pixels)].copy_(pixels)
+        staged, there, back, sums = slot.shaped(shape, pixels.dtype)
+        (staged if len(staged) == len(pixels) else staged[: len(pixels)]).copy_(pixels)
 
         def translate() -> None:
             # Kept until this slot is used again: the memory must not go to another batch while it is copied down.
@@ -137,12 +138,21 @@ class GpuPipeline:
             back.copy_(slot.translated.pixels, non_blocking=True)
             sums.copy_(slot.translated.sums, non_blocking=True)
 
-        gpu.run(self._up, lambda: there.copy_(staged, non_blocking=True))
-        gpu.wait(self._compute, gpu.mark(self._up))
-        gpu.run(self._compute, translate)
-        gpu.wait(self._down, gpu.mark(self._compute))
-        gpu.run(self._down, copy_down)
-        arrived = gpu.mark(self._down)
+        def copy_up() -> None:
+            there.copy_(staged, non_blocking=True)
+
+        if staged.nbytes <= SMALL_BYTES:
+            # Copies this short cost less than streams that wait for one another.
+            for work in (copy_up, translate, copy_down):
+                gpu.run(self._compute, work)
+            arrived = gpu.mark(self._compute)
+        else:
+            gpu.run(self._up, copy_up)
+            gpu.wait(self._compute, gpu.mark(self._up))
+            gpu.run(self._compute, translate)
+            gpu.wait(self._down, gpu.mark(self._compute))
+            gpu.run(self._down, copy_down)
+            arrived = gpu.mark(self._down)
 
         @cache
         def fetch() -> Translated:
@@ -161,6 +171,16 @@ class _Slot:
         self.there = _Memory(gpu.device_memory)
         self.translated: Translated | None = None
         self.fetch: Callable[[], object] | None = None
+        self._key: tuple[tuple[int, ...], torch.dtype] | None = None
+        self._views: tuple[torch.Tensor, ...] = ()
+
+    def shaped(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        """The memory as tensors: what is staged, what is there, and what comes back of pixels and sums."""
+        if self._key != (shape, dtype):
+            staged, there = (memory.shaped(shape, dtype) for memory in (self.staged, self.there))
+            back, sums = self.back.shaped((*shape[:3], 3), dtype), self.sums.shaped(shape[:1], torch.float32)
+            self._key, self._views = (shape, dtype), (staged, there, back, sums)
+        return self._views
 
     def settle(self) -> None:
         """Waits for the batch that was here."""

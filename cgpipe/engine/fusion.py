@@ -82,6 +82,20 @@ def plainly(
     return F.pad(x, 4 * (pad,), mode="reflect") if pad else x
 
 
+def pixel_shuffle(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """``F.pixel_shuffle`` of channels_last maps, in one copy: torch's own gives another layout."""
+    blocks = x.permute(0, 2, 3, 1).unflatten(3, (-1, factor, factor))  # (N, H, W, C, factor, factor)
+    shuffled: torch.Tensor = blocks.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    return shuffled
+
+
+def pixel_unshuffle(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """``F.pixel_unshuffle``, likewise."""
+    blocks = x.permute(0, 2, 3, 1).unflatten(2, (-1, factor)).unflatten(1, (-1, factor))  # (N, h, f, w, f, C)
+    folded: torch.Tensor = blocks.permute(0, 1, 3, 5, 2, 4).flatten(3).permute(0, 3, 1, 2)
+    return folded
+
+
 @cache
 def can_fuse(device: torch.device) -> bool:
     """Whether kernels can be built for ``device``; warns where that fails."""
@@ -128,7 +142,7 @@ class _Fusion:
         generator = copy.deepcopy(generator)
         self.graph_module = fx.GraphModule(generator, LayerTracer().trace(generator))
         self._graph = self.graph_module.graph
-        for change in (self._drop_identities, self._fuse_norms, self._fuse_rest, self._pad_ahead):
+        for change in (self._drop_identities, self._keep_layout, self._fuse_norms, self._fuse_rest, self._pad_ahead):
             for node in list(self._graph.nodes):
                 change(node)
             self._graph.eliminate_dead_code()
@@ -171,6 +185,12 @@ class _Fusion:
             self._without_bias(source)
         inputs = [source] if residual is None else [source, residual]
         last.replace_all_uses_with(self._call(Between(norm, slope=slope), last, *inputs))
+
+    def _keep_layout(self, node: fx.Node) -> None:
+        """Shuffling between channels and places that leaves channels last."""
+        faster = {F.pixel_shuffle: pixel_shuffle, F.pixel_unshuffle: pixel_unshuffle}
+        if node.op == "call_function" and node.target in faster and not node.kwargs:
+            node.target = faster[node.target]
 
     def _fuse_rest(self, node: fx.Node) -> None:
         """An activation behind no norm, with the bias of the convolution before it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 import warnings
@@ -291,7 +292,7 @@ class Translator:
 
     def _finished(self, batch: Batch, translated: Translated) -> Batch:
         """The result of a batch, computed again in fp32 where half precision left the range of numbers."""
-        if not translated.sums.isfinite().all():
+        if not math.isfinite(translated.sums.sum()):
             translated = self._in_fp32(batch.pixels)
         return replace(batch, pixels=translated.pixels)
 
