@@ -15,7 +15,7 @@ class Stopwatch:
 
     Attributes:
         first: seconds that each step on the way to the first result took, in their order: ``find`` the model and the
-            inputs, ``load`` the model, ``prepare`` it for the device, and of the first picture ``decode``,
+            inputs, ``load`` torch and the model, ``prepare`` it for the device, and of the first picture ``decode``,
             ``inference`` (with the trial of its precision, and compiling) and ``encode`` until it is written.
         seconds: by stage, summed over all pictures.
     """
