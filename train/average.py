@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 
 from cgpipe.errors import CgpipeError
-from cgpipe.models import Model, find_model, load_any, save_model
+from cgpipe.models import Model, save_model
+from cgpipe.models.choose import choose_model
+from cgpipe.options import ModelChoice
 
 
 def shapes(model: Model) -> dict[str, torch.Size]:
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="file for the result")
     given = parser.parse_args()
     try:
-        one, other = (load_any(find_model(file=named).path) for named in (given.one, given.other))
+        one, other = (choose_model(ModelChoice(model=named)).load() for named in (given.one, given.other))
         if shapes(one) != shapes(other):  # settings without weights, as of padding, may differ: the first's are kept
             parser.error("the two are of different architectures")
         save_model(given.output, averaged(one, other, given.share))

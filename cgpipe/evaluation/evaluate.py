@@ -16,9 +16,11 @@ from cgpipe.evaluation.grids import OnGrid, write_grids
 from cgpipe.evaluation.record import class_of, record_figures, record_steadiness
 from cgpipe.evaluation.steadiness import Steadiness, measure_clip
 from cgpipe.evaluation.steadiness import to_markdown as table_of_clips
-from cgpipe.models import Found, ModelCard, find_model, load_any
+from cgpipe.models import ModelCard
 from cgpipe.models.card import plain_name
+from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.models.header import is_ours
+from cgpipe.options import ModelChoice
 from cgpipe.storage import atomic_write
 
 
@@ -101,13 +103,15 @@ def evaluate(
         MediaError: a clip cannot be read.
         MissingDependencyError: what measures is not installed.
     """
-    found = find_model(to, source=source, file=model)
+    way = None if direction == "auto" else direction
+    found = choose_model(
+        ModelChoice(model=model, to=to, source=source, direction=way, batch_statistics=batch_statistics)
+    )
     if record and (found.card is None or not is_ours(found.path)):
         raise UsageError(
             f"{model} is not one of cgpipe's own files, and has no header: `cgpipe models import` it first."
         )
-    way = None if direction == "auto" else direction
-    taken = load_any(found, source=source, target=to, direction=way, batch_statistics=batch_statistics)
+    taken = found.load()
     there, card = taken.generator.eval(), taken.card
     clips = tuple(measure_clip(taken, clip, size=size) for clip in videos)
     report = ModelReport(model=str(found), back=None, evaluation=None, videos=clips)
@@ -116,7 +120,7 @@ def evaluate(
         chosen = class_of(card.source, card.target) if class_name == "auto" else class_name
         reverse = find_back(back, found.path, card)
         evaluator = Evaluator(inputs, reference, class_name=chosen, size=size, networks=judges_at_hand(), masks=masks)
-        backward = None if reverse is None else load_any(reverse).generator.eval()
+        backward = None if reverse is None else reverse.load().generator.eval()
         figures = evaluator.evaluate(there, backward)
         report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
         if output is not None:
@@ -142,15 +146,15 @@ def _sets(
     return inputs or [first], reference or [second]
 
 
-def find_back(back: str | None, path: Path, card: ModelCard) -> Found | None:
+def find_back(back: str | None, path: Path, card: ModelCard) -> Chosen | None:
     """The model of the other direction: the one named, the one beside the file, or the one that ``--to`` finds."""
     if back is not None:
-        return find_model(file=back)
+        return choose_model(ModelChoice(model=back))
     beside = path.with_name(f"{plain_name(card.target, card.source)}.safetensors")
     try:
         if beside.is_file():
-            return find_model(file=beside)
-        return find_model(card.source, source=card.target)
+            return choose_model(ModelChoice(model=beside))
+        return choose_model(ModelChoice(to=card.source, source=card.target))
     except ModelError:
         return None
 

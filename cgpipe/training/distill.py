@@ -24,12 +24,14 @@ from cgpipe.data.unpaired import UnpairedPictures, epoch_length, training_batche
 from cgpipe.engine.compiling import can_compile, keep_compiled
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.evaluation.grids import load_samples
-from cgpipe.models import Model, ModelCard, find_model, load_any
+from cgpipe.models import Model, ModelCard
 from cgpipe.models.card import UNKNOWN
+from cgpipe.models.choose import choose_model
 from cgpipe.networks import Generator, all_settings, build_generator
 from cgpipe.networks.cpu import accelerate, steady_weights
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
+from cgpipe.options import ModelChoice
 from cgpipe.parallel import is_member
 from cgpipe.recipe import plain_settings
 from cgpipe.training.device import choose_arithmetic
@@ -307,14 +309,14 @@ def load_teacher(config: DistillConfig) -> Model:
     """
     if not config.teacher:
         raise UsageError("No teacher: name a model, or a model file of any known project.")
-    found = find_model(config.target or None, source=config.source or None, file=config.teacher)
-    model = load_any(
-        found,
+    choice = ModelChoice(
+        model=config.teacher,
+        to=config.target or None,
         source=config.source or None,
-        target=config.target or None,
         direction=None if config.direction == "auto" else config.direction,
         batch_statistics=config.batch_statistics,
     )
+    model = choose_model(choice).load()
     if UNKNOWN in (model.card.source, model.card.target):
         raise UsageError(f"{config.teacher} does not say what it translates: name both domains with --from and --to.")
     model.generator.eval().requires_grad_(False)

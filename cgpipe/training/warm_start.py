@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgpipe.errors import TrainingError
-from cgpipe.models import ModelCard, find_model, load_any
+from cgpipe.models import ModelCard
+from cgpipe.models.choose import choose_model
 from cgpipe.networks import Generator, settings_in_force
+from cgpipe.options import ModelChoice
 
 _TRAINING_ONLY = ("dropout",)
 """Settings that may differ, since a finished model makes nothing of them."""
@@ -23,7 +25,7 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
         ModelError: there is no such model, or it cannot be read.
         TrainingError: its architecture is another one.
     """
-    model = load_any(find_model(file=named).path)
+    model = choose_model(ModelChoice(model=named)).load()
     try:
         generator.load_state_dict(model.generator.state_dict())
     except RuntimeError as error:
