@@ -336,7 +336,7 @@ def test_a_whole_network_in_a_pickle_is_refused_by_its_class(saved: Save) -> Non
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
-def test_torchscript_is_refused(tmp_path: Path) -> None:
+def test_torchscript_is_no_checkpoint(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 4, 4)), tmp_path / "net.pt")
     with pytest.raises(ModelError, match="TorchScript"):
         read_foreign(tmp_path / "net.pt")

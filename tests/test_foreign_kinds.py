@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from reference_others import UGATIT, AnimeGAN, TransformerNet, WhiteBox, WhiteBo
 from torch import nn
 
 from cgpipe.cli import cli
+from cgpipe.engine.export import export_model
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import ModelError, UsageError
 from cgpipe.models import import_model, load_any, load_model
@@ -248,3 +251,38 @@ def test_a_content_that_holds_itself_ends(saved: Save) -> None:
     assert read_foreign(saved(content)).architecture == "resnet_6blocks"
     with pytest.raises(ModelError, match="no generator"):
         read_foreign(saved({"a": {"b": {"c": {"d": {"e": {"f": content}}}}}}))
+
+
+# --- files of other kinds --------------------------------------------------------------------------------------------
+
+
+def archive_of(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"{}")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "says"),
+    [
+        (archive_of("net/archive_format", "net/models/model.json"), "net.pt2", r"torch\.export \(\.pt2\)"),
+        (archive_of("serialized_exported_program.json", "version"), "net.pt2", r"torch\.export \(\.pt2\)"),
+        (archive_of("metadata.json", "model.weights.h5"), "net.keras", "a Keras network"),
+        (archive_of("arr_0.npy"), "net.npz", r"NumPy arrays \(\.npz\)"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(40), "net.tflite", "TensorFlow Lite"),
+        (b"7767517\n75 83\nInput data 0 1 data\n", "net.param", "ncnn"),
+        (b"ftrt" + bytes(40), "net.engine", "TensorRT"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_names(tmp_path: Path, content: bytes, name: str, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=says):
+        load_any(tmp_path / name)
+
+
+def test_a_real_export_of_torch_is_called_by_its_name(tmp_path: Path, make_model: Callable[..., Any]) -> None:
+    export_model(make_model(), tmp_path / "net.pt2", "torch-export")
+    with pytest.raises(ModelError, match=r"torch\.export \(\.pt2\).* Nothing was run"):
+        load_any(tmp_path / "net.pt2")

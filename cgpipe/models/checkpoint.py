@@ -23,6 +23,11 @@ _TENSORFLOW = "a TensorFlow checkpoint: cgpipe reads PyTorch's; convert it with 
 _ROOM = 64 * 2**20  # bytes that any archive may unpack to
 _DAMAGED = "cut short or damaged: copy or download it again"
 
+_EXPORTED = (
+    "a program of torch.export (.pt2), which torch cannot load without trusting it. Nothing was run. Where it was "
+    "made, write the network as ONNX or TorchScript, or save its state_dict()"
+)
+
 # What a file begins with, and what it then is.
 _NOT_WEIGHTS: tuple[tuple[bytes, str], ...] = (
     (b"<", "a web page or XML: download it again, from the link that gives the file itself"),
@@ -34,8 +39,21 @@ _NOT_WEIGHTS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip archive: unpack it and name the file inside"),
     (b"Rar!", "a RAR archive: unpack it and name the file inside"),
     (b"7z\xbc\xaf", "a 7-Zip archive: unpack it and name the file inside"),
+    (b"ftrt", "a TensorRT engine, made for one GPU: use the network that it was built from, such as ONNX"),
+    (b"ptrt", "a TensorRT engine, made for one GPU: use the network that it was built from, such as ONNX"),
+    (b"7767517\n", "a network of ncnn: use the checkpoint, ONNX or TorchScript file that it was made from"),
+    (b"7767517\r", "a network of ncnn: use the checkpoint, ONNX or TorchScript file that it was made from"),
     (b"\x89PNG", "a picture, not a model"),
     (b"\xff\xd8\xff", "a picture, not a model"),
+)
+
+# What an archive holds, and what it then is.
+_ZIPPED: tuple[tuple[str, str], ...] = (
+    ("serialized_exported_program.json", _EXPORTED),
+    ("archive_format", _EXPORTED),
+    ("model.weights.h5", "a Keras network: cgpipe runs ONNX and TorchScript; convert it with tf2onnx"),
+    (".npy", "an archive of NumPy arrays (.npz): cgpipe reads PyTorch's checkpoints, and safetensors"),
+    (".mlmodel", "a Core ML network: use the checkpoint, ONNX or TorchScript file that it was made from"),
 )
 
 
@@ -109,6 +127,10 @@ def _something_else(path: Path, start: bytes, end: bytes) -> str | None:
             return description
     if end == _TENSORFLOW_INDEX_END or re.search(r"\.(meta|pb|data-\d+-of-\d+)$", path.name):
         return _TENSORFLOW
+    if start[4:8] == b"TFL3":
+        return "a TensorFlow Lite network: cgpipe runs ONNX and TorchScript; convert it with tf2onnx"
+    if path.suffix == ".bin" and path.with_suffix(".param").exists():
+        return "the weights of an ncnn network: use the checkpoint, ONNX or TorchScript file that it was made from"
     if start[257:262] == b"ustar":
         return "a tar archive: unpack it and name the file inside"
     return _something_else_zipped(path) if start.startswith(_ZIP) else None
@@ -123,7 +145,10 @@ def _something_else_zipped(path: Path) -> str | None:
     except Exception:  # in an archive every number may be wrong
         return _DAMAGED
     if any(name.endswith("/constants.pkl") for name in names):
-        return "a TorchScript program, which is code. " + SAVE_AGAIN
+        return "TorchScript, not a checkpoint: it is run as it is, and loaded with --model"
+    for ending, description in _ZIPPED:
+        if any(name.endswith(ending) for name in names):
+            return description
     if not any(name.endswith("/data.pkl") for name in names):
         return "a zip archive: unpack it and name the file inside"
     return None

@@ -17,7 +17,7 @@ from cgpipe.models.header import is_ours
 from cgpipe.models.model_file import Model, load_model, save_model
 from cgpipe.models.probe import Told
 from cgpipe.models.program import PROGRAMS
-from cgpipe.models.running import is_program, load_program, with_inputs
+from cgpipe.models.running import load_program, program_kind, with_inputs
 from cgpipe.models.zoo import Entry, Found, user_models_folder
 from cgpipe.networks import Generator
 from cgpipe.options import Direction
@@ -36,7 +36,7 @@ def load_any(
     inputs: Sequence[str] = (),
     told: Told | None = None,
 ) -> Model:
-    """A model from a file of ours or of another project, or from a network as ONNX, told apart by what is in it.
+    """A model from a file of ours or of another project, or from a network as ONNX or TorchScript.
 
     Args:
         path: the file, or what :func:`cgpipe.models.find_model` found.
@@ -60,7 +60,7 @@ def load_any(
     card = path.card if isinstance(path, Found) else None
     if card is not None and card.architecture in PROGRAMS and not is_ours(file):
         return load_program(file, inputs=inputs, card=card)
-    if is_program(file):
+    if program_kind(file):
         return load_program(file, source=source, target=target, inputs=inputs, told=told)
     if is_ours(file):
         return with_inputs(load_model(file), inputs, file)

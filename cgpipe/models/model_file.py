@@ -18,6 +18,7 @@ from cgpipe.models.card import ModelCard
 from cgpipe.models.header import METADATA_KEY, Header, read_card, read_header
 from cgpipe.models.onnx_file import check_onnx
 from cgpipe.models.program import PROGRAMS, OnnxRuntime, Program, Signature
+from cgpipe.models.torchscript_file import TorchScript, checked_torchscript
 from cgpipe.models.weights import CHANNELS, LARGEST_MULTIPLE, check_finite, in_rgb
 from cgpipe.networks import Generator, build_generator
 from cgpipe.storage import atomic_write
@@ -99,10 +100,27 @@ def _program(path: Path, header: Header, card: ModelCard) -> Program:
         raise ModelError(f"should hold a program ({PROGRAM}) and nothing else")
     signature = Signature.from_settings(card.settings)
     content = load_file(path)[PROGRAM].numpy().tobytes()
-    contents = check_onnx(content, path.parent)
-    if contents.external:
+    if card.architecture == "torchscript":
+        content = checked_torchscript(content)
+    elif check_onnx(content, path.parent).external:
         raise ModelError("its program wants constants from other files")
-    return Program(OnnxRuntime(content), signature, "ONNX Runtime", content)
+    run = start(card.architecture, content)
+    return Program(run, signature, run.runtime, content)
+
+
+def start(kind: str, content: bytes, path: str | None = None) -> OnnxRuntime | TorchScript:
+    """A program in its runtime.
+
+    Args:
+        kind: a name in :data:`cgpipe.models.program.PROGRAMS`.
+        content: known to be harmless.
+        path: the file, where constants lie beside it.
+
+    Raises:
+        ModelError: the runtime does not take it.
+        MissingDependencyError: the runtime is not installed.
+    """
+    return TorchScript(content) if kind == "torchscript" else OnnxRuntime(content, path)
 
 
 def _on_rgb(card: ModelCard, generator: Generator) -> tuple[ModelCard, Generator]:

@@ -16,6 +16,8 @@ from cgpipe.errors import ModelError, UsageError
 from cgpipe.models.program import DTYPES, RANGES, Array, Feed, Layout, Pixels, Port, Signature, from_array, to_array
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+FIXED = (256, 512, 224, 384, 128)
+"""Sides that are tried of a network that takes none of other sizes, and does not say which it was made for."""
 SAME_RANGE = 0.15
 """How much better another range must do than the same one for what goes in and what comes out."""
 LEAST_LIKENESS = 0.1
@@ -69,7 +71,7 @@ def probe(
             inputs=values,
         )
         try:
-            sized = _with_multiple(feed, start)
+            sized = _sized(feed, start)
             return _with_ranges(feed, sized, last_operators.get(output.name, ""), told)
         except ModelError as error:
             reasons.append(str(error))
@@ -140,8 +142,23 @@ def _run(feed: Feed, signature: Signature, card: torch.Tensor) -> torch.Tensor:
     """What it makes of a card, the values as it gives them, (1, 3, H, W)."""
     inputs: dict[str, Array] = {name: np.asarray(value, np.float32) for name, value in signature.inputs.items()}
     taken = card.expand(signature.batch or 1, -1, -1, -1)
-    outputs = feed({signature.picture: to_array(taken, signature), **inputs}, torch.get_num_threads())
+    outputs = feed({signature.picture: to_array(taken, signature), **inputs}, torch.get_num_threads(), "cpu")
     return from_array(outputs[signature.output], replace(signature, output_pixels="-1..1"))[:1]
+
+
+def _sized(feed: Feed, signature: Signature) -> Signature:
+    """With what it takes of sizes: multiples of a number, else one alone."""
+    try:
+        return _with_multiple(feed, signature)
+    except ModelError:
+        if signature.size:
+            raise
+        for side in FIXED:
+            try:
+                return _with_multiple(feed, replace(signature, size=(side, side)))
+            except ModelError:
+                continue
+        raise
 
 
 def _with_multiple(feed: Feed, signature: Signature) -> Signature:

@@ -18,12 +18,12 @@ from cgpipe.networks.fixed import at_fixed_size
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
 Pixels = Literal["-1..1", "0..1", "0..255"]
-Feed = Callable[[Mapping[str, Array], int], Sequence[Array]]
-"""Runs a program on named arrays with so many threads; gives its outputs in order."""
+Feed = Callable[[Mapping[str, Array], int, str], Sequence[Array]]
+"""Runs a program on named arrays, with so many threads, on a device (``cpu``, ``cuda``); gives its outputs in order."""
 
 RANGES: Mapping[Pixels, tuple[float, float]] = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64, "uint8": np.uint8}
-PROGRAMS = ("onnx",)
+PROGRAMS = ("onnx", "torchscript")
 """Architectures of model files that hold a program in place of weights."""
 
 
@@ -138,7 +138,7 @@ class Program(Generator):
         short = (self.signature.batch or len(x)) - len(x)
         taken = torch.cat([x, x[-1:].expand(short, -1, -1, -1)]) if short > 0 else x
         array = to_array(taken.detach().float().cpu(), self.signature)
-        outputs = self.feed({self.signature.picture: array, **self._inputs}, torch.get_num_threads())
+        outputs = self.feed({self.signature.picture: array, **self._inputs}, torch.get_num_threads(), x.device.type)
         y = from_array(outputs[self.signature.output], self.signature)[: len(x)]
         if y.shape != x.shape:
             wanted, got = ("{3}x{2}".format(*shape) for shape in (x.shape, y.shape))
@@ -180,7 +180,7 @@ class Port:
 
 
 class OnnxRuntime:
-    """An ONNX file in ONNX Runtime; several threads may run it at once.
+    """An ONNX file in ONNX Runtime, on a GPU where a build for GPUs is installed; several threads may run it at once.
 
     Args:
         content: the file's bytes, looked through by :func:`cgpipe.models.onnx_file.read_onnx`.
@@ -191,16 +191,18 @@ class OnnxRuntime:
         ModelError: it does not take the file.
     """
 
+    runtime = "ONNX Runtime"
+
     def __init__(self, content: bytes, path: str | None = None) -> None:
         self._content: bytes | str = path or content
-        self._sessions: dict[int, Any] = {}
+        self._sessions: dict[tuple[int, str], Any] = {}
         self._lock = threading.Lock()
-        session = self._session(torch.get_num_threads())
+        session = self._session(torch.get_num_threads(), "cpu")
         self.inputs = [_port(entry) for entry in session.get_inputs()]
         self.outputs = [_port(entry) for entry in session.get_outputs()]
 
-    def __call__(self, values: Mapping[str, Array], threads: int) -> Sequence[Array]:
-        session = self._session(threads)
+    def __call__(self, values: Mapping[str, Array], threads: int, device: str = "cpu") -> Sequence[Array]:
+        session = self._session(threads, device)
         by_name = {port.name: port for port in self.inputs}
         fed = {name: value.astype(DTYPES.get(by_name[name].dtype, value.dtype)) for name, value in values.items()}
         try:
@@ -209,13 +211,13 @@ class OnnxRuntime:
             raise ModelError(f"ONNX Runtime could not run the network: {_first_line(error)}") from error
         return result
 
-    def _session(self, threads: int) -> Any:
+    def _session(self, threads: int, device: str) -> Any:
         with self._lock:
-            if threads not in self._sessions:
-                self._sessions[threads] = self._started(threads)
-            return self._sessions[threads]
+            if (threads, device) not in self._sessions:
+                self._sessions[threads, device] = self._started(threads, device)
+            return self._sessions[threads, device]
 
-    def _started(self, threads: int) -> Any:
+    def _started(self, threads: int, device: str) -> Any:
         try:
             onnxruntime = import_module("onnxruntime")
         except ImportError as error:
@@ -226,7 +228,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        providers = [name for name in ("CUDAExecutionProvider",) if name in onnxruntime.get_available_providers()]
+        on_gpu = device == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        providers = ["CUDAExecutionProvider"] * on_gpu
         try:
             return onnxruntime.InferenceSession(self._content, options, providers=[*providers, "CPUExecutionProvider"])
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Programs (ONNX files) as models: found out how they are used, with the values of their other inputs."""
+"""Programs (ONNX and TorchScript files) as models: how they are used is found out, and what else they take is given."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from pathlib import Path
 from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.models.card import UNKNOWN, ModelCard
 from cgpipe.models.inputs import input_values
-from cgpipe.models.model_file import Model
-from cgpipe.models.onnx_file import read_onnx
+from cgpipe.models.model_file import Model, start
+from cgpipe.models.onnx_file import OnnxContents, read_onnx
 from cgpipe.models.probe import Told, probe
 from cgpipe.models.program import OnnxRuntime, Program, Signature
+from cgpipe.models.torchscript_file import TorchScript, is_torchscript, read_torchscript
+
+_NAMES = {"onnx": "ONNX", "torchscript": "TorchScript"}
 
 
-def is_program(path: Path) -> bool:
-    """Whether a file is one that another runtime runs, by its name."""
-    return path.suffix.lower() == ".onnx"
+def program_kind(path: Path) -> str | None:
+    """The architecture of a program's file, by its content or its name; None for other files."""
+    if path.suffix.lower() == ".onnx":
+        return "onnx"
+    return "torchscript" if is_torchscript(path) else None
 
 
 def load_program(
@@ -43,21 +48,26 @@ def load_program(
         UsageError: an input has no value.
         MissingDependencyError: its runtime is not installed.
     """
-    content, contents = read_onnx(path)
+    kind = program_kind(path) or "onnx"
+    contents = OnnxContents()
+    if kind == "onnx":
+        content, contents = read_onnx(path)
+    else:
+        content = read_torchscript(path)
     try:
-        run = OnnxRuntime(content, str(path) if contents.external else None)
+        run = start(kind, content, str(path) if contents.external else None)
         values = input_values(inputs, run.inputs, path.parent)
         if card is None:
             operators = {port.name: contents.last_operator(port.name) for port in run.outputs}
             signature = probe(run, run.inputs, run.outputs, values, operators, told or Told())
-            card = _card(path, signature, source, target)
+            card = _card(kind, path, signature, source, target)
         else:
             signature = Signature.from_settings(card.settings)
             signature = replace(signature, inputs={**signature.inputs, **values})
     except CgpipeError as error:
         raise type(error)(f"{path}: {error}") from error
     kept = b"" if contents.external else content
-    return Model(replace(card, settings=signature.to_settings()), Program(run, signature, "ONNX Runtime", kept))
+    return Model(replace(card, settings=signature.to_settings()), Program(run, signature, run.runtime, kept))
 
 
 def with_inputs(model: Model, inputs: Sequence[str], path: Path) -> Model:
@@ -65,7 +75,7 @@ def with_inputs(model: Model, inputs: Sequence[str], path: Path) -> Model:
     if not inputs:
         return model
     generator = model.generator
-    if not isinstance(generator, Program) or not isinstance(generator.feed, OnnxRuntime):
+    if not isinstance(generator, Program) or not isinstance(generator.feed, OnnxRuntime | TorchScript):
         raise UsageError(f"{path} is not a program: it has no inputs besides the picture")
     values = input_values(inputs, generator.feed.inputs, path.parent)
     signature = replace(generator.signature, inputs={**generator.signature.inputs, **values})
@@ -73,15 +83,15 @@ def with_inputs(model: Model, inputs: Sequence[str], path: Path) -> Model:
     return Model(replace(model.card, settings=signature.to_settings()), program)
 
 
-def _card(path: Path, signature: Signature, source: str | None, target: str | None) -> ModelCard:
+def _card(kind: str, path: Path, signature: Signature, source: str | None, target: str | None) -> ModelCard:
     side = max(signature.size) if signature.size else None
     return ModelCard(
-        architecture="onnx",
+        architecture=kind,
         settings=signature.to_settings(),
         source=source or UNKNOWN,
         target=target or UNKNOWN,
         training_size=side,
-        made_by={"recognised_as": "a network as ONNX", "file": path.name},
+        made_by={"recognised_as": f"a network as {_NAMES[kind]}", "file": path.name},
         quality={},
         licence=UNKNOWN,
         notes=f"Found with a test card: {signature}.",

@@ -1,0 +1,181 @@
+"""TorchScript files: looked through before they are loaded, and run by torch.
+
+TorchScript is code, but in a language of its own that only knows torch's operators; loading a file runs some of it
+already. So the code is read as text first: it may not name an operator that touches files or other machines, come with
+operators from elsewhere, or go round in loops without end.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgpipe.errors import ModelError
+from cgpipe.models.header import open_file
+from cgpipe.models.pickles import LARGEST_PICKLE, check_pickle
+from cgpipe.models.program import Array, Port
+
+LARGEST_FILE = 2_000_000_000
+LARGEST_CODE = 4_000_000
+"""Bytes of code in all; a network's has some ten thousand."""
+
+_ZIP = b"PK\x03\x04"
+_ROOM = 64 * 2**20  # bytes that any archive may unpack to
+_FORBIDDEN = re.compile(r"\b(save|from_file|load_tensor|import_ir_module|rpc_\w+|fork|classes)\b")
+_SETS = re.compile(r"\bops\s*\.\s*(\w+)")
+_OWN_SETS = ("prim", "aten", "quantized")
+_LOOP = re.compile(r"^\s*while\b", re.MULTILINE)
+_HIDDEN = re.compile(r"\bgetattr\b[^\n]*\\")
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is TorchScript, by the names of what is packed in it."""
+    try:
+        with open_file(path) as file:
+            if file.read(4) != _ZIP:
+                return False
+            with zipfile.ZipFile(file) as archive:
+                return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except Exception:  # in a damaged archive anything may be wrong
+        return False
+
+
+def read_torchscript(path: Path) -> bytes:
+    """A TorchScript file's bytes, packed anew from what was found to be harmless.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: it is damaged, too large, or its code asks for more than computing.
+    """
+    with open_file(path) as file:
+        if file.seek(0, 2) > LARGEST_FILE:
+            raise ModelError(f"{path} is larger than {LARGEST_FILE / 1e9:.0f} GB")
+        file.seek(0)
+        content = file.read()
+    try:
+        return checked_torchscript(content)
+    except ModelError as error:
+        raise ModelError(f"{path} {error}") from error
+
+
+def checked_torchscript(content: bytes) -> bytes:
+    """TorchScript that does nothing but compute; errors as for :func:`read_torchscript`, without a name.
+
+    It is packed anew: two readers of one archive need not find the same files in it.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > _ROOM + 4 * len(content):
+                raise ModelError("would unpack to many times its size")
+            if len({entry.filename for entry in entries}) < len(entries):
+                raise ModelError("holds two files of one name")
+            code = [entry for entry in entries if "/code/" in entry.filename and entry.filename.endswith(".py")]
+            if sum(entry.file_size for entry in code) > LARGEST_CODE:
+                raise ModelError(f"has more than {LARGEST_CODE / 1e6:.0f} MB of code")
+            for entry in code:
+                _check_code(archive.read(entry).decode("ascii"))
+            for entry in entries:
+                if entry.filename.endswith(".pkl"):
+                    if entry.file_size > LARGEST_PICKLE:
+                        raise ModelError("holds far more than a network")
+                    check_pickle(io.BytesIO(archive.read(entry)))
+            return _packed({entry.filename: archive.read(entry) for entry in entries})
+    except ModelError:
+        raise
+    except Exception as error:  # in a damaged archive anything may be wrong
+        raise ModelError("is damaged TorchScript: copy or download it again") from error
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # without a time: the same file gives the same bytes
+    return buffer.getvalue()
+
+
+def _check_code(code: str) -> None:
+    if found := _FORBIDDEN.search(code):
+        raise ModelError(f"holds code that names {found[0]}, which does more than compute. Nothing was run")
+    for name in _SETS.findall(code):
+        if name not in _OWN_SETS:
+            raise ModelError(f"holds code that needs operators from elsewhere ({name}). Nothing was run")
+    if _LOOP.search(code):
+        raise ModelError("holds a loop that need not come to an end. Nothing was run")
+    if _HIDDEN.search(code):
+        raise ModelError("holds code that hides names. Nothing was run")
+
+
+class TorchScript:
+    """TorchScript in torch; several threads may run it at once.
+
+    Args:
+        content: the file's bytes, known to be harmless.
+
+    Raises:
+        ModelError: torch does not take it, or it takes more than a picture.
+    """
+
+    runtime = "TorchScript"
+
+    def __init__(self, content: bytes) -> None:
+        self._lock = threading.Lock()
+        try:
+            with _quiet():
+                module = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
+        except Exception as error:
+            raise ModelError(f"torch does not take the file: {str(error).strip().splitlines()[0][:300]}") from error
+        self._modules = {"cpu": module}
+        needed = [a for a in module.forward.schema.arguments[1:] if not a.has_default_value()]
+        if len(needed) != 1:
+            names = ", ".join(argument.name for argument in needed) or "nothing"
+            raise ModelError(f"takes {names}: as TorchScript, cgpipe runs networks that take one picture")
+        kinds = [value.dtype for value in module.parameters()] or [torch.float32]
+        dtype = "float16" if kinds[0] == torch.float16 else "float32"
+        self.inputs = [Port(name=needed[0].name, shape=(None,) * 4, dtype=dtype)]
+        self.outputs = [Port(name="output", shape=(), dtype=dtype)]
+
+    def __call__(self, values: Mapping[str, Array], threads: int, device: str = "cpu") -> Sequence[Array]:
+        (array,) = values.values()
+        try:
+            with torch.inference_mode(), _quiet():
+                result = self._on(device)(torch.from_numpy(array).to(device))
+        except Exception as error:  # whatever a program may raise
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"TorchScript could not run the network: {lines[-1][:300]}") from error
+        return [value.float().cpu().numpy() for value in _tensors(result)]
+
+    def _on(self, device: str) -> Any:
+        with self._lock:
+            if device not in self._modules:
+                self._modules[device] = self._modules["cpu"].to(device)
+            return self._modules[device]
+
+
+def _tensors(result: object) -> list[torch.Tensor]:
+    """The tensors of a result, those that may be pictures first."""
+    if isinstance(result, Mapping):
+        result = list(result.values())
+    found = list(result) if isinstance(result, list | tuple) else [result]
+    tensors = [value for value in found if isinstance(value, torch.Tensor)]
+    if not tensors:
+        raise ModelError("the network gives no tensor")
+    return sorted(tensors, key=lambda value: value.ndim != 4)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torch from calling TorchScript deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
