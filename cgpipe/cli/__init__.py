@@ -26,6 +26,8 @@ COMMANDS = {
     "data": ("cgpipe.cli.data", "Fetch and list datasets to train on."),
     "evaluate": ("cgpipe.cli.evaluate", "Measure a model: KID, FID, share of a class, cycle error."),
     "distill": ("cgpipe.cli.distill", "Make a model smaller: train a small generator to do what it does."),
+    "info": ("cgpipe.cli.info", "Say what this machine can do."),
+    "completion": ("cgpipe.cli.complete", "Let your shell complete commands, domains, models and recipes."),
     "models": ("cgpipe.cli.models", "List, show and import models, and choose the default one."),
 }
 """Name, module and one line of help of every command. The module calls its command ``command``."""

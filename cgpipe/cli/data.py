@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cgpipe.cli import complete
 from cgpipe.cli.bar import ByteBar
 from cgpipe.cli.group import CommandGroup
 from cgpipe.cli.options import LocalPath, loudness_options
@@ -29,7 +30,7 @@ def list_() -> None:
 
 
 @command.command("fetch")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.datasets)
 @click.option(
     "-o",
     "--output",

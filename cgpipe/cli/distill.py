@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
 from cgpipe.cli.options import LocalPath, loudness_options, setting_options
 from cgpipe.cli.terminal import say
@@ -16,9 +17,15 @@ NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
 
 
 @click.command()
-@click.argument("teacher")
+@click.argument("teacher", shell_complete=complete.models)
 @click.argument("dataset", type=LocalPath(path_type=Path))
-@click.option("--config", "recipe", type=LocalPath(dir_okay=False, path_type=Path), help="A recipe in TOML.")
+@click.option(
+    "--config",
+    "recipe",
+    type=LocalPath(dir_okay=False, path_type=Path),
+    shell_complete=complete.recipes,
+    help="A recipe in TOML.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
 @setting_options(DistillConfig, leave_out=NOT_OPTIONS)
 @loudness_options

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cgpipe.cli import complete
 from cgpipe.cli.options import LocalPath, loudness_options
 from cgpipe.cli.terminal import say, show
 
@@ -14,7 +15,7 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete.models)
 @click.argument("dataset", type=FOLDER, required=False)
 @click.option(
     "--inputs", type=FOLDER, multiple=True, help="Pictures to translate, in place of the dataset's; repeat it."
@@ -26,8 +27,16 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
     default="auto",
     help="Which way the dataset, and a file that holds both generators, is taken.",
 )
-@click.option("--from", "source", metavar="DOMAIN", help="What goes in, where the model does not say.")
-@click.option("--to", metavar="DOMAIN", help="What comes out, where the model does not say.")
+@click.option(
+    "--from",
+    "source",
+    metavar="DOMAIN",
+    shell_complete=complete.sources,
+    help="What goes in, where the model does not say.",
+)
+@click.option(
+    "--to", metavar="DOMAIN", shell_complete=complete.targets, help="What comes out, where the model does not say."
+)
 @click.option(
     "--batch-statistics", is_flag=True, help="Normalise a foreign network with batch norm by each picture's own."
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgpipe.cli import complete
 from cgpipe.cli.group import CommandGroup
 from cgpipe.cli.options import LocalPath, domain, foreign_options, json_flag, loudness_options, program_options
 from cgpipe.cli.terminal import say, show
@@ -61,7 +62,7 @@ def list_(as_json: bool) -> None:
 
 
 @command.command("show", short_help="Show what a model says about itself.")
-@click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]")
+@click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]", shell_complete=complete.models)
 @foreign_options
 @program_options
 @json_flag
@@ -118,7 +119,7 @@ def import_(file: Path, **options: Any) -> None:
 
 
 @command.command()
-@click.argument("model", metavar="NAME|DOMAIN|FILE")
+@click.argument("model", metavar="NAME|DOMAIN|FILE", shell_complete=complete.models)
 @click.option(
     "--format",
     type=click.Choice(["onnx", "torchscript", "torch-export", "openvino"]),
@@ -178,7 +179,7 @@ def _export_int8(model: Model, path: Path, pictures: Path) -> None:
 
 
 @command.command(short_help="Show or set the model that is used when none is named.")
-@click.argument("model", required=False, metavar="[NAME|FILE]")
+@click.argument("model", required=False, metavar="[NAME|FILE]", shell_complete=complete.models)
 @click.option("--reset", is_flag=True, help="Go back to the model that ships with cgpipe.")
 def default(model: str | None, reset: bool) -> None:
     """Show or set the model that is used when neither --to nor --model is given."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from cgpipe.cli import complete
 from cgpipe.cli.terminal import Loudness, set_loudness
 from cgpipe.storage import require_local
 
@@ -129,9 +130,22 @@ program_options = together(
 """``model_inputs``, and what a file with a program does not say."""
 
 model_options = together(
-    click.option("--to", metavar="DOMAIN", help="What the result shows, such as zebra."),
-    click.option("--from", "source", metavar="DOMAIN", help="What the input shows, where --to alone is not clear."),
-    click.option("--model", metavar="FILE|NAME", help="A model file, of any known project, or a model's name."),
+    click.option(
+        "--to", metavar="DOMAIN", shell_complete=complete.targets, help="What the result shows, such as zebra."
+    ),
+    click.option(
+        "--from",
+        "source",
+        metavar="DOMAIN",
+        shell_complete=complete.sources,
+        help="What the input shows, where --to alone is not clear.",
+    ),
+    click.option(
+        "--model",
+        metavar="FILE|NAME",
+        shell_complete=complete.models,
+        help="A model file, of any known project, or a model's name.",
+    ),
     foreign_options,
     program_option,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cgpipe.cli import complete
 from cgpipe.cli.options import LocalPath, loudness_options
 from cgpipe.cli.terminal import say, show
 from cgpipe.training.config import TrainConfig, load_config
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--config", "recipe", type=LocalPath(dir_okay=False, path_type=Path), help="The recipe of the run.")
+@click.option(
+    "--config",
+    "recipe",
+    type=LocalPath(dir_okay=False, path_type=Path),
+    shell_complete=complete.recipes,
+    help="The recipe of the run.",
+)
 @click.option("--dataset-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder with testA and testB.")
 @click.option("--test-a", type=LocalPath(path_type=Path), help="Another folder, or a .txt list, in place of testA.")
 @click.option("--test-b", type=LocalPath(path_type=Path), help="The same in place of testB.")

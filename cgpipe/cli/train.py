@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
 from cgpipe.cli.options import LocalPath, loudness_options, setting_options
 from cgpipe.cli.terminal import say
@@ -18,7 +19,13 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_
 
 
 @click.command()
-@click.option("--config", "recipe", type=LocalPath(dir_okay=False, path_type=Path), help="A recipe in TOML.")
+@click.option(
+    "--config",
+    "recipe",
+    type=LocalPath(dir_okay=False, path_type=Path),
+    shell_complete=complete.recipes,
+    help="A recipe in TOML.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
 @click.option("--testing", is_flag=True, help="Show what the run's models do, as `cgpipe test`, instead of training.")
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)

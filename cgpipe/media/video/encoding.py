@@ -286,6 +286,12 @@ def works_here(codec: str) -> bool:
     return True
 
 
+def encoders_here() -> list[str]:
+    """The encoders for which this cgpipe has settings and that work on this machine."""
+    there = [name for name in _ENCODERS if name in av.codecs_available]
+    return [name for name in there if _ENCODERS[name] is not _NVENC or works_here(name)]
+
+
 class VideoEncoder:
     """The encoder of one stream in an open container.
 
