@@ -19,8 +19,10 @@ FileModel = Callable[..., Path]
 
 
 def pytest_configure() -> None:
-    """Ctrl-C works in what the tests start, even where a shell that started the tests in the background ignores it."""
+    """Ctrl-C and hang-ups work in what the tests start, even where the shell that started the tests ignores them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

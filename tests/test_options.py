@@ -24,11 +24,14 @@ OTHER: dict[str, Any] = {
     "source": "horse",
     "model": "x.safetensors",
     "direction": "BtoA",
+    "generator": "netG_A",
+    "model_inputs": ("style=1",),
     "batch_statistics": True,
     "size": 512,
     "strength": 0.5,
     "mask": "mask.png",
     "side_by_side": True,
+    "deinterlace": False,
     "device": "cpu",
     "precision": "fp32",
     "engine": "eager",
@@ -53,7 +56,19 @@ OTHER: dict[str, Any] = {
 }
 """Another value than the default for every field that there is."""
 
-NEVER = {"to", "source", "model", "direction", "batch_statistics", "device", "precision", "engine", "batch_size"} | {
+NEVER = {
+    "to",
+    "source",
+    "model",
+    "direction",
+    "generator",
+    "model_inputs",
+    "batch_statistics",
+    "device",
+    "precision",
+    "engine",
+    "batch_size",
+} | {
     "hwaccel",
     "format",
     "workers",

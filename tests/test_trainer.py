@@ -700,4 +700,4 @@ def test_the_live_line_shows_losses_pictures_a_second_and_the_time_left(monkeypa
             )
             bar.update(progress)
     line = terminal.getvalue().split("\r")[-1]
-    assert re.search(r"8/8 \[.*<00:00.*\d pictures/s, cycle_a 0\.250\]", line), line
+    assert re.search(r"8/8, 00:00 left, .*\d pictures/s, cycle_a 0\.250", line), line

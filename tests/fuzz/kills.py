@@ -66,9 +66,7 @@ def run(count: int, seed: int) -> dict[str, int]:
             _measure(job, Path(folder) / f"undisturbed-{number}")
         for index in range(count):
             with tempfile.TemporaryDirectory(dir=folder) as place:
-                _round(
-                    jobs[index % len(jobs)], Path(place), random.Random(f"{seed} {index}"), counts, f"{seed} {index}"
-                )
+                _round(jobs[index % len(jobs)], Path(place), f"{seed} {index}", counts)
     return counts
 
 
