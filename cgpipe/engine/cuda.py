@@ -141,10 +141,14 @@ class GpuPipeline:
         def copy_up() -> None:
             there.copy_(staged, non_blocking=True)
 
+        def all_of_it() -> None:
+            copy_up()
+            translate()
+            copy_down()
+
         if staged.nbytes <= SMALL_BYTES:
             # Copies this short cost less than streams that wait for one another.
-            for work in (copy_up, translate, copy_down):
-                gpu.run(self._compute, work)
+            gpu.run(self._compute, all_of_it)
             arrived = gpu.mark(self._compute)
         else:
             gpu.run(self._up, copy_up)

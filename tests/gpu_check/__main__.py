@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 LIMITS = {
     "one": 45,
-    "folder": 50,
+    "folder": 60,
     "tests": 60,
     "resnet": 40,
     "start": 25,
