@@ -20,7 +20,7 @@ REQUIREMENTS = [
     "av>=18.0,<20",
     "click>=8.2",
     "tqdm>=4.66",
-    "Pillow>=11.2.1",
+    "Pillow>=11.3",
     "safetensors>=0.4.5",
     "platformdirs>=4.0",
 ]
@@ -46,6 +46,7 @@ setup(
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
     extras_require={
+        "heif": ["pillow-heif>=1.0"],
         "onnx": ["onnxruntime>=1.32", "onnxscript>=0.7"],
         "openvino": ["openvino>=2026.4"],
         "ncnn": ["ncnn>=1.0.20260000"],

@@ -29,6 +29,10 @@ class MediaNotFoundError(MediaError):
     exit_code = UsageError.exit_code
 
 
+class UnsupportedFormatError(MediaError):
+    """A picture of a format that is not read here, or not without an extra; the message says what to do."""
+
+
 class ModelError(CgpipeError):
     """A model file is damaged, of an unknown format, or does not fit its architecture."""
 

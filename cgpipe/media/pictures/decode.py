@@ -18,31 +18,20 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
+from cgpipe.media.pictures import heif
+from cgpipe.media.pictures.depth import bytes_of, is_jpeg
 from cgpipe.media.pictures.profiles import from_cmyk
+from cgpipe.media.pictures.quiet import c_warnings_hidden
 
 _Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
-
-
-def is_jpeg(image: Image.Image) -> bool:
-    return image.format in ("JPEG", "MPO")
-
-
-def bytes_of(file: io.BufferedReader, start: int = 0, count: int | None = None) -> bytearray:
-    """Bytes of the file, by default all of them; Pillow's place in it is kept."""
-    place = file.tell()
-    content = bytearray(file.seek(0, io.SEEK_END) if count is None else count)
-    file.seek(start)
-    file.readinto(content)
-    file.seek(place)
-    return content
 
 
 def decoded(image: Image.Image, file: io.BufferedReader, bits: int, reduced_to: int | None) -> _Array:
     """Array of shape (height, width, 3 or 4): RGB, and opacity where there is any."""
     if image.mode == "CMYK":
         return np.array(from_cmyk(image))
-    if bits == 16:
-        return _decoded_deep(image, file)
+    if bits > 8:
+        return heif.decoded(file) if image.format == "HEIF" else _decoded_deep(image, file, bits)
     if is_jpeg(image) and not _reduced(image, reduced_to):
         return _decoded_by_opencv(file, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION, np.uint8)
     if image.has_transparency_data:
@@ -59,23 +48,45 @@ def _reduced(image: Image.Image, reduced_to: int | None) -> bool:
 
 
 def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsignedinteger[Any]]) -> _Array:
-    decoded: _Array | None = cv2.imdecode(np.frombuffer(bytes_of(file), np.uint8), flags)
+    with c_warnings_hidden():  # of libjpeg and others, which know no name of a file
+        decoded: _Array | None = cv2.imdecode(np.frombuffer(bytes_of(file), np.uint8), flags)
     if decoded is None or decoded.dtype != dtype:
         raise ValueError("its pixels cannot be decoded")
     return decoded
 
 
-def _decoded_deep(image: Image.Image, file: io.BufferedReader) -> _Array:
-    """16 bits a channel; OpenCV leaves two peculiarities of TIFF, inverted gray and premultiplied alpha, to us."""
+def _decoded_deep(image: Image.Image, file: io.BufferedReader, bits: int) -> _Array:
+    """More than 8 bits a channel, as 16."""
     decoded = _decoded_by_opencv(file, cv2.IMREAD_UNCHANGED, np.uint16)
-    pixels: _Array = cv2.cvtColor(decoded, _TO_RGB[decoded.shape[2] if decoded.ndim == 3 else 1])
+    channels = decoded.shape[2] if decoded.ndim == 3 else 1
+    pixels: _Array = cv2.cvtColor(decoded, _TO_RGB[channels])
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        if image.tag_v2.get(Base.PhotometricInterpretation) == 0:
-            pixels = 65535 - pixels
-        if image.tag_v2.get(Base.ExtraSamples) == (1,):
-            opacity = np.maximum(pixels[..., 3:].astype(np.float32), 1) / 65535
-            pixels[..., :3] = np.minimum(np.rint(pixels[..., :3] / opacity), 65535)
+        return _true_values(pixels, image.tag_v2)
+    if image.format == "PNG" and channels == 1:
+        return _with_transparent_gray(pixels, image.info.get("transparency"))
+    return pixels if bits == 16 else whole_range(pixels, bits)
+
+
+def _true_values(pixels: _Array, tags: TiffImagePlugin.ImageFileDirectory_v2) -> _Array:
+    """Two peculiarities of TIFF that OpenCV leaves to us: inverted gray and premultiplied alpha."""
+    if tags.get(Base.PhotometricInterpretation) == 0:
+        pixels = 65535 - pixels
+    if tags.get(Base.ExtraSamples) == (1,):
+        opacity = np.maximum(pixels[..., 3:].astype(np.float32), 1) / 65535
+        pixels[..., :3] = np.minimum(np.rint(pixels[..., :3] / opacity), 65535)
     return pixels
+
+
+def _with_transparent_gray(pixels: _Array, transparent: int | None) -> _Array:
+    """A PNG may call one value of gray transparent, which OpenCV does not heed in 16 bits."""
+    if transparent is None:
+        return pixels
+    return np.dstack([pixels, np.where(pixels[..., 0] == transparent, 0, 65535).astype(np.uint16)])
+
+
+def whole_range(pixels: _Array, bits: int) -> _Array:
+    """Values of ``bits`` bits brought to the range of 16: white to white."""
+    return ((pixels.astype(np.uint32) * 65535 + (1 << bits) // 2) // ((1 << bits) - 1)).astype(np.uint16)
 
 
 _TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}

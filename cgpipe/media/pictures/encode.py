@@ -1,6 +1,6 @@
-"""Picture formats out: JPEG, PNG, WebP, TIFF and BMP with their tags, as bytes.
+"""Picture formats out, with their tags, as bytes.
 
-Encoding goes through OpenCV, except for WebP, which Pillow makes faster, and TIFF, where neither keeps both 16 bits
+Encoding goes through OpenCV or, where that is faster or keeps more, through Pillow; in TIFF neither keeps both 16 bits
 and the tags: there Pillow writes the directory, and the pixels follow as they are. (OpenCV before 4.13 writes BMP so
 that others do not see the opacity.)
 """
@@ -11,34 +11,42 @@ import io
 from collections.abc import Callable, Mapping
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
-from cgpipe.media.pictures.tags import Tags, add_to_tiff, into_bmp, into_jpeg, into_png
+from cgpipe.media.pictures import heif, jpeg2000
+from cgpipe.media.pictures.embed import add_to_tiff, into_bmp, into_jpeg, into_png
+from cgpipe.media.pictures.formats import BY_NAME
+from cgpipe.media.pictures.tags import Tags
 
 QUALITY = 95
-"""Of JPEG and WebP. JPEG keeps colour at full resolution (4:4:4): on photographs that is 6 dB for 30% more bytes."""
+"""Of lossy formats. JPEG and AVIF keep colour at full resolution (4:4:4): that is 6 dB for 30% more bytes in JPEG."""
 
 
 def encode(kind: str, pixels: Pixels, tags: Tags, quality: int = QUALITY) -> bytes:
     """A whole file.
 
     Args:
-        kind: ``JPEG``, ``PNG``, ``WEBP``, ``TIFF`` or ``BMP``.
-        pixels: shape (height, width, 3 or 4), RGB and opacity; uint8, for PNG and TIFF also uint16. JPEG takes 3.
+        kind: the name of one of :data:`~cgpipe.media.pictures.formats.FORMATS`.
+        pixels: shape (height, width, 3 or 4), RGB and opacity; uint8, or uint16 where the format holds more than 8
+            bits. JPEG takes 3.
         tags: written as far as the format has a place for them.
-        quality: of JPEG and WebP, 1 to 100; at 100 WebP loses nothing.
+        quality: of lossy formats, 1 to 100; at 100 WebP and JPEG 2000 lose nothing.
 
     Raises:
         MediaError: the format cannot hold so large a picture.
+        UnsupportedFormatError: a package for it is not installed.
     """
     try:
         return _ENCODERS[kind](pixels, tags, quality)
     except (cv2.error, ValueError, OSError) as error:
         height, width = pixels.shape[:2]
-        raise MediaError(f"{width}x{height} pixels cannot be written as {kind}; choose another format") from error
+        title = BY_NAME[kind].title
+        raise MediaError(f"{width}x{height} pixels cannot be written as {title}; choose another format") from error
 
 
 def _encoded_jpeg(pixels: Pixels, tags: Tags, quality: int) -> bytes:
@@ -97,10 +105,60 @@ def _encoded_tiff(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
     return out.getvalue() + content
 
 
+def _encoded_avif(pixels: Pixels, tags: Tags, quality: int) -> bytes:
+    described = {"exif": tags.exif or b"", "xmp": tags.xmp or b"", "icc_profile": tags.icc or b""}
+    if pixels.dtype == np.uint16:
+        return _encoded_deep_avif(pixels, described, quality)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "AVIF", quality=quality, subsampling="4:4:4", **described)
+    return out.getvalue()
+
+
+def _encoded_deep_avif(pixels: Pixels, described: Mapping[str, bytes], quality: int) -> bytes:
+    """Of 10 bits a channel, which Pillow does not write."""
+    order = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+    values = ((cv2.cvtColor(pixels, order).astype(np.uint32) * 1023 + 32767) // 65535).astype(np.uint16)
+    kinds = {"exif": cv2.IMAGE_METADATA_EXIF, "xmp": cv2.IMAGE_METADATA_XMP, "icc_profile": cv2.IMAGE_METADATA_ICCP}
+    kept = {kinds[name]: content.removeprefix(b"Exif\0\0") for name, content in described.items() if content}
+    blocks = [np.frombuffer(content, np.uint8) for content in kept.values()]
+    parameters = (cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, quality)
+    done, encoded = cv2.imencodeWithMetadata(".avif", values, list(kept), blocks, parameters)
+    if not done:
+        raise ValueError("OpenCV refuses it")
+    return encoded.tobytes()
+
+
+def _encoded_gif(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
+    """256 colours, dithered; what is less than half opaque is transparent."""
+    opaque = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+    clear = pixels[..., 3] < 128 if pixels.shape[2] == 4 else None
+    colours = opaque.quantize(256 if clear is None else 255)
+    indexed = opaque.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)
+    options: dict[str, int] = {}
+    if clear is not None:
+        indexed = _with_transparent_places(indexed, clear)
+        options["transparency"] = 255
+    out = io.BytesIO()
+    indexed.save(out, "GIF", comment=b"\n".join(tags.comments), **options)
+    return out.getvalue()
+
+
+def _with_transparent_places(indexed: Image.Image, clear: npt.NDArray[np.bool_]) -> Image.Image:
+    places = np.where(clear, 255, np.asarray(indexed)).astype(np.uint8)
+    result = Image.fromarray(places, "P")
+    palette = indexed.getpalette() or []
+    result.putpalette(palette[:765] + [0] * (768 - len(palette[:765])))
+    return result
+
+
 _ENCODERS: Mapping[str, Callable[[Pixels, Tags, int], bytes]] = {
     "JPEG": _encoded_jpeg,
     "PNG": _encoded_png,
     "WEBP": _encoded_webp,
     "TIFF": _encoded_tiff,
     "BMP": _encoded_bmp,
+    "AVIF": _encoded_avif,
+    "GIF": _encoded_gif,
+    "JPEG2000": jpeg2000.encoded,
+    "HEIF": heif.encoded,
 }

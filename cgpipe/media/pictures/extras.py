@@ -13,12 +13,14 @@ class PictureExtras:
     """What was in a picture file beside the RGB pixels.
 
     Args:
-        format: ``JPEG``, ``PNG``, ``WEBP``, ``TIFF`` or ``BMP``.
+        format: the name of one of :data:`~cgpipe.media.pictures.formats.FORMATS`.
         size: height and width in the file, upright; the pixels' own, unless they were read reduced.
         bits: bits a channel in the file, 1 to 16.
         gray: the file holds no colour.
         alpha: opacity, shape (height, width), of the pixels' type; None if the file has none.
-        tags: profile, EXIF, XMP and resolution, as they fit upright RGB pixels.
+        lossless: the file is WebP that lost nothing, and so shall be what is written in its place.
+        tags: profile, EXIF, XMP, resolution and so on, as they fit upright RGB pixels.
+        notes: what the file holds and a translation does not, in words.
     """
 
     format: str
@@ -26,4 +28,6 @@ class PictureExtras:
     bits: int = 8
     gray: bool = False
     alpha: Pixels | None = None
+    lossless: bool = False
     tags: Tags = field(default_factory=Tags)
+    notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Picture files in: JPEG, PNG, WebP, TIFF and BMP, with all that must be given back."""
+"""Picture files in, with all that must be given back."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from cgpipe.errors import MediaError
+from cgpipe.errors import MediaError, UnsupportedFormatError
 from cgpipe.media.frames import Frame
-from cgpipe.media.pictures.decode import TURNS, bytes_of, decoded, is_jpeg
+from cgpipe.media.pictures import heif
+from cgpipe.media.pictures.decode import TURNS, decoded
+from cgpipe.media.pictures.depth import COLOUR_MODES, GRAY_MODES, bytes_of, depth, is_jpeg, is_lossless_webp
 from cgpipe.media.pictures.extras import PictureExtras
+from cgpipe.media.pictures.formats import BY_NAME, CAMERA_RAW, FORMATS, HEAD, kind_of
 from cgpipe.media.pictures.profiles import correct_gray
 from cgpipe.media.pictures.tags import read_orientation, read_tags
 
 PIXEL_LIMIT = 300_000_000
 """Pictures of more pixels are taken for decompression bombs."""
 
-_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I;16N")
-_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBX", "YCbCr", "CMYK")
+TURNED = ("TIFF", "HEIF")
+"""Formats whose decoders turn a picture upright themselves."""
+
+TITLES = ", ".join(format.title for format in FORMATS)
+
+_DNG_VERSION = 50706  # of camera raw by Adobe: the first picture in the file is a preview
 
 
 def read_picture(
@@ -33,9 +40,9 @@ def read_picture(
 ) -> Frame:
     """Reads a picture upright, as RGB, its origin being :class:`PictureExtras`.
 
-    PNG and TIFF of 16 bits a channel keep them (CMYK is brought to 8). CMYK becomes sRGB through its profile, and so
-    does gray that has one; RGB stays as it is and keeps its profile. Of several pictures in a JPEG file the first is
-    read, which is the main one.
+    What a file is, its first bytes say and not its name. More than 8 bits a channel become 16 (CMYK is brought to 8).
+    CMYK becomes sRGB through its profile, and so does gray that has one; RGB stays as it is and keeps its profile. Of
+    several pictures in a JPEG file the first is read, which is the main one.
 
     Args:
         pixel_limit: refuse larger pictures, by their header, before anything is decoded. Pillow's own limit does not
@@ -46,25 +53,29 @@ def read_picture(
         MediaError: with the reason alone, for the caller knows the path. The file is missing, not to be read, empty,
             no picture, damaged or cut short, too large, or of a kind that cannot be kept: several pages, an
             animation, 32 bits or floating point a channel.
+        UnsupportedFormatError: it is a picture, but of a format that is not read here; the reason says what to do.
     """
-    with _opened(Path(path)) as file, _damage_refused(), _parsed(file, pixel_limit) as image:
-        bits, gray = _depth(image, file)
+    with _opened(Path(path)) as file, _damage_refused(), _parsed(file, path, pixel_limit) as image:
+        bits, gray = depth(image, file)
         _require_supported(image, bits)
         width, height = image.size
         pixels = decoded(image, file, bits, reduced_to)
         if gray:
             correct_gray(pixels, image.info.get("icc_profile", b""))
-        if image.format != "TIFF":  # whose decoders turn it themselves
+        if image.format not in TURNED:
             orientation = read_orientation(image)
             pixels = TURNS[orientation](pixels)
             height, width = (height, width) if orientation < 5 else (width, height)
+        tags, notes = read_tags(image, file, (height, width))
         extras = PictureExtras(
             format="JPEG" if is_jpeg(image) else str(image.format),
             size=(height, width),
             bits=bits,
             gray=gray,
             alpha=np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None,
-            tags=read_tags(image, (height, width)),
+            lossless=is_lossless_webp(file),
+            tags=tags,
+            notes=notes,
         )
         return Frame(pixels=np.ascontiguousarray(pixels[..., :3]), origin=extras)
 
@@ -100,19 +111,24 @@ def _damage_refused() -> Iterator[None]:
 
 
 @contextmanager
-def _parsed(file: io.BufferedReader, pixel_limit: int) -> Iterator[Image.Image]:
+def _parsed(file: io.BufferedReader, path: str | os.PathLike[str], pixel_limit: int) -> Iterator[Image.Image]:
     too_large = MediaError(f"more than {pixel_limit / 1e6:g} megapixels; if it is no bomb, reduce it first")
+    kind = _readable_kind(file, path)
     try:
         with _without_pillows_limit():
-            image = Image.open(file, formats=("JPEG", "PNG", "WEBP", "TIFF", "BMP"))
+            image = Image.open(file, formats=(kind,))
     except UnidentifiedImageError as error:
         raise MediaError(
-            "not a picture, or one too damaged to know it, or of another kind than JPEG, PNG, WebP, TIFF and BMP"
-            " with 8 or 16 bits; convert it first"
+            f"{BY_NAME[kind].title}, but damaged or of a rare kind; save it anew, with 8 or 16 bits a channel"
         ) from error
+    except OSError as error:
+        if not str(error).startswith("Unsupported BMP"):
+            raise
+        raise UnsupportedFormatError(f"a rare kind of BMP ({error}); save it as PNG first") from error
     with image:
         if image.width * image.height > pixel_limit:
             raise too_large
+        _require_pixels(image)
         yield image
 
 
@@ -140,19 +156,26 @@ def _without_pillows_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _depth(image: Image.Image, file: io.BufferedReader) -> tuple[int, bool]:
-    """Bits a channel, and whether there is but one channel beside the opacity."""
-    if image.format == "PNG":  # of 16 bits Pillow shows neither the depth nor that gray with opacity is gray
-        bits, colour_type = bytes_of(file, 24, 2)
-        return bits, colour_type in (0, 4)
-    gray = image.mode in _GRAY_MODES
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(max(image.tag_v2.get(Base.BitsPerSample, (1,)))), gray
-    return 1 if image.mode == "1" else 8, gray
+def _readable_kind(file: io.BufferedReader, path: str | os.PathLike[str]) -> str:
+    """The format of a file that can be read here."""
+    kind = kind_of(bytes(bytes_of(file, 0, HEAD)), path)
+    if kind is None:
+        raise MediaError(f"not a picture, or one too damaged to know it, or of another format than {TITLES}")
+    if kind.format is None or kind.advice:
+        raise UnsupportedFormatError(f"a {kind.title} picture; {kind.advice}")
+    if kind.format == "HEIF":
+        heif.register()
+    return kind.format
+
+
+def _require_pixels(image: Image.Image) -> None:
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _DNG_VERSION in image.tag_v2:
+        raise UnsupportedFormatError(f"a {CAMERA_RAW.title} picture; {CAMERA_RAW.advice}")
 
 
 def _require_supported(image: Image.Image, bits: int) -> None:
-    if image.mode not in _GRAY_MODES + _COLOUR_MODES or bits not in (1, 2, 4, 8, 16):
+    depths = (1, 2, 4, 8, 10, 12, 16) if image.format in ("AVIF", "HEIF") else (1, 2, 4, 8, 16)
+    if image.mode not in GRAY_MODES + COLOUR_MODES or bits not in depths:
         raise MediaError(f"{bits} bits a channel of kind {image.mode}; convert it to RGB of 8 or 16 bits first")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and not is_jpeg(image):

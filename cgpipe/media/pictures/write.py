@@ -12,7 +12,7 @@ from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.encode import QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
-from cgpipe.media.pictures.formats import named_format, picture_format
+from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
 from cgpipe.storage import Publish, atomic_write
 
 _Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
@@ -29,15 +29,17 @@ def write_picture(
 ) -> None:
     """Writes a whole picture file under ``path``, or none.
 
-    PNG and TIFF hold 16 bits, the others get 8. JPEG has no opacity: there the picture is laid on white. BMP holds
-    the resolution only. TIFF is not compressed, which on photographs would save a tenth and take ten times as long.
+    PNG, TIFF and JPEG 2000 hold 16 bits, AVIF and HEIC get 10 of them, the others 8. JPEG has no opacity: there the
+    picture is laid on white. BMP holds the resolution only. TIFF is not compressed, which on photographs would save a
+    tenth and take ten times as long.
 
     Args:
         pixels: RGB, shape (height, width, 3), uint8 or uint16.
         extras: what the picture was read with; None: nothing to give back.
         format: as :func:`~cgpipe.media.pictures.formats.named_format` knows it; None: by the name's suffix, and where
             that says nothing, the format that was read.
-        quality: of JPEG and WebP, 1 to 100, at 100 WebP loses nothing; None: :data:`QUALITY`.
+        quality: of lossy formats, 1 to 100, at 100 WebP loses nothing; None: :data:`QUALITY`, and for what was read
+            from lossless WebP, that nothing is lost.
         publish: puts the finished file in its place.
 
     Raises:
@@ -48,7 +50,8 @@ def write_picture(
     kind = named_format(format) if format else picture_format(path) or extras.format
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality {quality} is not between 1 and 100")
-    encoded = encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality or QUALITY)
+    quality = quality or (100 if kind == "WEBP" and extras.lossless else QUALITY)
+    encoded = encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality)
     try:
         with atomic_write(path, publish=publish) as temporary:
             temporary.write_bytes(encoded)
@@ -58,7 +61,7 @@ def write_picture(
 
 def _composed(pixels: _Array, alpha: _Array | None, kind: str) -> _Array:
     """What the encoder of this format takes: (height, width, 3 or 4), in the depth that the format holds."""
-    pixels = _in_depth(pixels, pixels.dtype if kind in ("PNG", "TIFF") else np.dtype(np.uint8))
+    pixels = _in_depth(pixels, pixels.dtype if BY_NAME[kind].bits > 8 else np.dtype(np.uint8))
     if alpha is None:
         return pixels
     alpha = _in_depth(alpha, pixels.dtype)

@@ -1,0 +1,46 @@
+"""The boxes of a JPEG 2000 file, and what lies in those that Pillow does not read."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+
+XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_MOST = 1 << 24  # bytes of a box that is read
+
+
+def boxes(file: io.BufferedIOBase, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and end of the content of each box in a part of the file."""
+    while start + 8 <= end:
+        file.seek(start)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        head = 8
+        if size == 1:
+            size, head = int.from_bytes(file.read(8)), 16
+        size = size or end - start
+        if size < head or start + size > end:
+            return
+        yield kind, start + head, start + size
+        start += size
+
+
+def _content(file: io.BufferedIOBase, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(min(end - start, _MOST))
+
+
+def profile_and_xmp(file: io.BufferedReader) -> tuple[bytes | None, bytes | None]:
+    """The ICC profile and the XMP packet of a JP2 file; the place in the file is kept."""
+    place = file.tell()
+    end = file.seek(0, io.SEEK_END)
+    profile = xmp = None
+    for kind, first, last in boxes(file, 0, end):
+        if kind == b"jp2h":
+            for inner, begin, stop in list(boxes(file, first, last)):
+                colour = _content(file, begin, stop) if inner == b"colr" else b""
+                profile = profile or (colour[3:] if colour[:1] in (b"\2", b"\3") else None)
+        elif kind == b"uuid" and _content(file, first, first + 16) == XMP:
+            xmp = _content(file, first + 16, last)
+    file.seek(place)
+    return profile, xmp

@@ -1,0 +1,56 @@
+"""HEIC through the package pillow-heif, which comes with the extra ``heif``."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cgpipe.errors import UnsupportedFormatError
+from cgpipe.media.pictures.formats import BY_NAME
+from cgpipe.media.pictures.tags import Tags
+
+
+def register() -> Any:
+    """The package, known to Pillow from now on.
+
+    Raises:
+        UnsupportedFormatError: it is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UnsupportedFormatError(f"a HEIC picture; {BY_NAME['HEIF'].advice}") from error
+    if "HEIF" not in Image.OPEN:
+        pillow_heif.register_heif_opener()
+    return pillow_heif
+
+
+def decoded(file: io.BufferedReader) -> npt.NDArray[np.uint16]:
+    """The pixels of a file of more than 8 bits a channel, upright: (height, width, 3 or 4), as 16 bits."""
+    place = file.tell()
+    file.seek(0)
+    picture = register().open_heif(file, convert_hdr_to_8bit=False)
+    values = np.asarray(picture)
+    file.seek(place)
+    bits = picture.info["bit_depth"]
+    whole = (values >> (16 - bits)).astype(np.uint32)
+    white = (1 << bits) - 1
+    pixels: npt.NDArray[np.uint16] = ((whole * 65535 + white // 2) // white).astype(np.uint16)
+    return pixels if pixels.ndim == 3 else np.dstack([pixels] * 3)
+
+
+def encoded(pixels: npt.NDArray[Any], tags: Tags, quality: int) -> bytes:
+    """A whole file, of 10 bits a channel where the pixels have 16."""
+    package, out = register(), io.BytesIO()
+    described = {"exif": tags.exif or b"", "xmp": tags.xmp or b"", "icc_profile": tags.icc or b""}
+    kept = {name: value for name, value in described.items() if value}
+    mode = "RGBA" if pixels.shape[2] == 4 else "RGB"
+    if pixels.dtype == np.uint16:
+        mode += ";16"
+    picture = package.from_bytes(mode, pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
+    picture.save(out, quality=quality, **kept)
+    return out.getvalue()

@@ -1,0 +1,54 @@
+"""The chunks of a PNG file that Pillow does not give, or not as they are: those about colour, and text."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+TEXT = (b"tEXt", b"zTXt", b"iTXt")
+
+_READ_OTHERWISE = (
+    b"XML:com.adobe.xmp\0",
+    *(b"Raw profile type " + kind + b"\0" for kind in (b"exif", b"APP1", b"xmp", b"icc", b"icm")),
+)
+"""Beginnings of text chunks that hold what is kept in another way."""
+
+_MOST_TEXT = 1 << 24  # bytes of all text
+
+
+class Chunk(NamedTuple):
+    """A chunk by its name of four letters, with its content."""
+
+    name: bytes
+    content: bytes
+
+    def packed(self) -> bytes:
+        """As it stands in a file."""
+        body = self.name + self.content
+        return struct.pack(">I", len(self.content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def described(file: io.BufferedReader) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+    """The chunks about colour and those of text; the place in the file is kept."""
+    place = file.tell()
+    chunks = list(_chunks(file))
+    file.seek(place)
+    colour = {chunk.name: chunk for chunk in chunks if chunk.name in COLOUR}
+    text = [chunk for chunk in chunks if chunk.name in TEXT and not chunk.content.startswith(_READ_OTHERWISE)]
+    return tuple(colour.values()), tuple(text) if sum(len(chunk.content) for chunk in text) <= _MOST_TEXT else ()
+
+
+def _chunks(file: io.BufferedReader) -> Iterator[Chunk]:
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        size, name = int.from_bytes(head[:4]), head[4:]
+        if name not in COLOUR + TEXT or size > _MOST_TEXT:
+            file.seek(size + 4, io.SEEK_CUR)
+            continue
+        content, check = file.read(size), file.read(4)
+        if check == struct.pack(">I", zlib.crc32(name + content)):
+            yield Chunk(name, content)
