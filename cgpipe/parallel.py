@@ -62,7 +62,7 @@ def place_on_machine() -> tuple[int, int]:
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Joins the other processes, if torchrun or :func:`launch` started any, until the body has ended.
 
     All processes end when one fails. The first to fail raises its error, the others leave by SystemExit without a word.
@@ -120,7 +120,7 @@ def _are_several() -> bool:
 # -- sharing out -----------------------------------------------------------------------------------------------------
 
 
-def in_all(count: int) -> int:
+def global_count(count: int) -> int:
     """How many pictures all processes have together, when each has ``count``."""
     return count * process_count()
 
@@ -152,12 +152,12 @@ def _with_the_others() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise TrainingError(
-            f"Another process of the run has ended or does not answer: {_reason(error)}. The last good state is kept: "
+            f"Another process of the run has ended or does not answer: {_reason(error)}. What was saved is kept: "
             "go on with --resume, with any number of processes."
         ) from error
 
 
-def add_up(numbers: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(numbers: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, in place."""
     if _are_several():
         with _with_the_others():
@@ -165,16 +165,16 @@ def add_up(numbers: torch.Tensor) -> torch.Tensor:
     return numbers
 
 
-def any_of(mine: bool) -> bool:
+def any_rank(mine: bool) -> bool:
     """Whether it is so in any process."""
-    return bool(add_up(torch.tensor(int(mine)))) if _are_several() else mine
+    return bool(all_reduce_sum(torch.tensor(int(mine)))) if _are_several() else mine
 
 
-def average(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def all_reduce_mean(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The mean of each loss over the processes, without gradients."""
     if not _are_several():
         return {name: loss.detach() for name, loss in losses.items()}
-    means = add_up(torch.stack([loss.detach() for loss in losses.values()])) / process_count()
+    means = all_reduce_sum(torch.stack([loss.detach() for loss in losses.values()])) / process_count()
     return dict(zip(losses, means, strict=True))
 
 
@@ -184,7 +184,7 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
         return
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    means = add_up(torch.cat([gradient.flatten() for gradient in gradients])).div_(process_count())
+    means = all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients])).div_(process_count())
     for gradient, mean in zip(gradients, means.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 

@@ -1,12 +1,16 @@
-"""Recipes: a dataclass of settings, filled from its defaults, a TOML file and the command line."""
+"""Recipes: dataclasses of settings, filled from their defaults, a TOML file and the command line."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cgpipe.errors import UsageError
 
@@ -15,20 +19,37 @@ MODEL_FILES = ("teacher", "init", "init_a_to_b", "init_b_to_a")
 LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
 """Settings that change nothing in what is learnt."""
 
+RECIPE_NAME = "recipe.toml"
+"""The file in a run's folder that says what the run was told."""
 
-def setting(default: Any, help: str, *, flag: str | None = None, files: bool = False) -> Any:
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    flag: str | None = None,
+    files: bool = False,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+) -> Any:
     """A setting of a recipe, with the text that ``--help`` shows.
 
     Args:
-        default: what is taken where nobody says anything.
+        default: its value where nobody names another.
         help: the text.
         flag: its option, where that has another name.
         files: a path may be that of a file, not only of a folder.
+        above, at_least, below: the bounds of a number, for :func:`check_settings`.
     """
-    metadata = {"help": help, "files": files} | ({"flag": flag} if flag else {})
+    metadata: dict[str, Any] = {"help": help, "files": files, "above": above, "at_least": at_least, "below": below}
+    metadata |= {"flag": flag} if flag else {}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read_recipe(recipe: Path | None, config: type) -> dict[str, Any]:
@@ -49,8 +70,18 @@ def read_recipe(recipe: Path | None, config: type) -> dict[str, Any]:
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UsageError(f"{recipe}: unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
-    hints = get_type_hints(config)
+    hints = type_hints(config)
     return {name: _as(hints[name], name, value) for name, value in settings.items()}
+
+
+def read_run_recipe(folder: Path, config: type) -> dict[str, Any]:
+    """What a run in ``folder`` was told, but for the folder itself; nothing where it left no recipe.
+
+    Raises:
+        UsageError: the recipe cannot be read.
+    """
+    recipe = folder / RECIPE_NAME
+    return read_recipe(recipe, config) | {"checkpoint_dir": folder} if recipe.is_file() else {}
 
 
 def _as(wanted: Any, name: str, value: Any) -> Any:
@@ -64,6 +95,44 @@ def _as(wanted: Any, name: str, value: Any) -> Any:
     return value
 
 
+@cache  # a recipe is checked anew for every stage
+def type_hints(config: Hashable) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return get_type_hints(config)
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """The words of a setting that is a list with commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+# -- checking --------------------------------------------------------------------------------------------------------
+
+
+def check_settings(settings: Any) -> None:
+    """Checks each setting against its bounds or choices; raises UsageError with the first that is outside."""
+    hints = type_hints(settings.__class__)
+    for entry in fields(settings):
+        value, bounds = getattr(settings, entry.name), entry.metadata
+        if get_origin(hints[entry.name]) is Literal:
+            _check_choice(entry.name, value, get_args(hints[entry.name]))
+        if (limit := bounds.get("above")) is not None and not value > limit:
+            raise UsageError(f"{entry.name} must be greater than {limit:g}, not {value}.")
+        if (limit := bounds.get("at_least")) is not None and not value >= limit:
+            said = "not be negative" if limit == 0 else f"be at least {limit:g}"
+            raise UsageError(f"{entry.name} must {said}, not {value}.")
+        if (limit := bounds.get("below")) is not None and not value < limit:
+            raise UsageError(f"{entry.name} must be less than {limit:g}, not {value}.")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
 def plain_settings(config: Any) -> dict[str, Any]:
     """The recipe as JSON values, without what belongs to one machine or one run's folders; of model files the names."""
     return {
@@ -73,12 +142,32 @@ def plain_settings(config: Any) -> dict[str, Any]:
     }
 
 
-def require(settings: Any, *, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = ()) -> None:
-    """Checks numbers of a recipe; raises UsageError with the name of the first that is out of its range."""
-    values: Mapping[str, Any] = vars(settings)
-    for name in positive:
-        if values[name] <= 0:
-            raise UsageError(f"{name} must be greater than 0, not {values[name]}.")
-    for name in not_negative:
-        if values[name] < 0:
-            raise UsageError(f"{name} must not be negative, but is {values[name]}.")
+def to_toml(config: Any, *, leave_out: tuple[str, ...] = ()) -> str:
+    """The settings of a recipe as TOML that :func:`read_recipe` reads back; paths are made absolute."""
+    lines = []
+    for name, value in asdict(config).items():
+        if value is not None and name not in leave_out:
+            lines.append(f"{name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float() if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        case int() | float():
+            return repr(value)
+        case Path():
+            return _toml(str(value.absolute()))
+        case Mapping():
+            entries = (f"{_key(key)} = {_toml(entry)}" for key, entry in value.items() if entry is not None)
+            return "{" + ", ".join(entries) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

@@ -18,9 +18,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from reference_networks import junyanz_resnet, randomise
+from runs import logged
 
 from cgpipe.cli import cli
-from cgpipe.data.unpaired import load_rgb, to_network_range
+from cgpipe.data.loading import load_rgb, to_network_range
 from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
 from cgpipe.models import Model, ModelCard, find_model, load_model, save_model
@@ -133,7 +134,7 @@ def test_a_student_comes_closer_to_its_teacher(teacher: Path, dataset: Path, tmp
     assert student.card.quality == {}
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 61))
-    assert {"pixels", "adversarial", "judge"} <= set(lines[0])
+    assert {"pixels", "adversarial", "discriminator"} <= set(lines[0])
     assert lines[-1]["learning_rate"] < lines[20]["learning_rate"] == 4e-3
     assert cv2.imread(str(tmp_path / "run" / "results" / "red2blue-fast-0000060.jpg")).shape[0] == 3 * 256 + 4 * 4
 
@@ -144,10 +145,12 @@ def test_features_and_heads_take_part(teacher: Path, dataset: Path, tmp_path: Pa
     )
     distiller = Distiller(config)
     before = {name: value.clone() for name, value in distiller.learners.state_dict().items()}
-    assert {"pixels", "perceptual", "adversarial", "motion", "judge"} == set(distiller.start(resume=False).losses)
+    assert {"pixels", "perceptual", "adversarial", "motion", "discriminator"} == set(
+        distiller.start(resume=False).losses
+    )
     after = distiller.learners.state_dict()
     moved = {name.rsplit(".", 3)[0] for name in before if not torch.equal(before[name], after[name])}
-    assert any(name.startswith("judge.heads") for name in moved)
+    assert any(name.startswith("discriminator.heads") for name in moved)
     assert any(name.startswith("student") for name in moved)
 
 
@@ -175,7 +178,7 @@ def test_a_distillation_killed_again_and_again_ends_like_one_that_was_not(
             process.send_signal(signal.SIGKILL)
     assert subprocess.run([*command, "--resume"]).returncode == 0
     assert_equal_to_the_bit(weights_of(whole), weights_of(killed))
-    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in logged(killed)]
     assert steps == list(range(1, 41))
 
 

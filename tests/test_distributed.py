@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from runs import logged
 
 from cgpipe.cli import cli
 from cgpipe.errors import UsageError
@@ -114,8 +114,7 @@ def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, setting
     for name, weight in single.items():
         assert torch.allclose(weight, shared[name], rtol=1e-3, atol=2e-5), name
     assert torch.equal(load_state(one / "state.pt")["random"], load_state(two / "state.pt")["random"])
-    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
-    for first, second in zip(*lines, strict=True):
+    for first, second in zip(logged(one), logged(two), strict=True):
         assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
     assert sorted(p.name for p in two.rglob("*")) == sorted(p.name for p in one.rglob("*"))
 
@@ -142,7 +141,7 @@ def test_a_lost_process_ends_the_run_and_one_goes_on_with_it(recipe: Path, tmp_p
     state = load_state(run / "state.pt")
     report = train(config_of(recipe, run, epochs=state["epoch"] + 2), resume=True)
     assert report.finished
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in logged(run)]
     assert steps == list(range(1, report.step + 1))
 
 
@@ -195,5 +194,5 @@ def test_several_gpus_are_refused_where_there_are_none(recipe: Path) -> None:
 
 
 def test_shared_statistics_need_a_batch_norm(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="norm instance has no statistics"):
+    with pytest.raises(UsageError, match="norm instance has no batch statistics"):
         config_of(recipe, tmp_path, sync_batchnorm=True)

@@ -85,7 +85,7 @@ def test_each_made_domain_has_its_own(settings: dict[str, object], domains: str)
     config = TrainConfig(**(chosen | settings), dataset_dir=Path("none"))  # type: ignore[arg-type]
     networks = build_method(config)
     assert "".join(sorted(networks.moments)) == domains
-    assert all(judge.heads is None for judge in networks.judges.values())
+    assert all(judge.heads is None for judge in networks.discriminators.values())
     losses, _ = networks.generator_losses({d: torch.zeros(FEWEST, 3, 32, 32) for d in "ab"}, config)
     assert "".join(sorted(name[-1] for name in losses if name.startswith("moments_"))) == domains
     assert not any("backbone" in name for name in networks.state_dict())

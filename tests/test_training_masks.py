@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from cgpipe.data.dataset import find_training_masks, find_training_pictures
-from cgpipe.data.unpaired import UnpairedPictures, training_batches
+from cgpipe.data.dataset import find_training_masks, open_training_sets
+from cgpipe.data.direction import A_TO_B
+from cgpipe.data.unpaired import training_batches
 from cgpipe.errors import DataError, UsageError
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.methods import build_method
@@ -44,10 +45,10 @@ def config_of(dataset: Path, **settings: Any) -> TrainConfig:
 
 
 def test_a_mask_is_cropped_and_mirrored_like_its_picture(dataset: Path) -> None:
-    config = config_of(dataset, masks_a=dataset / "masks", workers=2)
-    pictures = UnpairedPictures(*find_training_pictures(config), config)
+    config = config_of(dataset, masks_a=dataset / "masks")
+    pictures = open_training_sets(config, seed=0)
     seen = 0
-    for batch in training_batches(pictures, 0, 0, steps=3):
+    for batch in training_batches(pictures, config, epoch=0, workers=2):
         assert set(batch) == {"a", "b", "mask_a"}
         assert batch["mask_a"].shape == (2, 1, 32, 32)
         red, mask = (batch["a"][:, 0] + 1) / 2, batch["mask_a"][:, 0]
@@ -81,7 +82,7 @@ def test_every_method_learns_by_it(method: str) -> None:
     for seed in range(6):  # FastCUT mirrors its input now and then, by chance
         torch.manual_seed(seed)
         losses, fake = networks.generator_losses(batch, config)
-        mirrored = method == "fastcut" and bool((fake["b"] - networks.generators["a_to_b"](side)).abs().max() > 1e-4)
+        mirrored = method == "fastcut" and bool((fake["b"] - networks.generators[A_TO_B](side)).abs().max() > 1e-4)
         made = fake["b"].flip(3) if mirrored else fake["b"]
         change = (made - side).abs().mean().item()
         assert losses["background_a"].item() == pytest.approx(config.background_weight * change, rel=1e-4)
@@ -93,13 +94,13 @@ def test_a_picture_without_a_mask_is_named(dataset: Path) -> None:
     (dataset / "masks/below/3.png").unlink()
     config = config_of(dataset, masks_a=dataset / "masks")
     with pytest.raises(DataError, match=r"masks-a: there is no mask .*below.3\.png.*Each picture of .*trainA"):
-        UnpairedPictures(*find_training_pictures(config), config)
+        open_training_sets(config, seed=0)
 
 
 def test_masks_that_are_not_there_are_said(dataset: Path) -> None:
     config = config_of(dataset, masks_b=dataset / "nowhere")
     with pytest.raises(UsageError, match="There is no mask"):
-        UnpairedPictures(*find_training_pictures(config), config)
+        open_training_sets(config, seed=0)
 
 
 def test_one_mask_serves_all(dataset: Path) -> None:
@@ -108,5 +109,5 @@ def test_one_mask_serves_all(dataset: Path) -> None:
     config = config_of(dataset, masks_b=one)
     assert find_training_masks(config, "b", [dataset / "trainB/0.png", dataset / "elsewhere.png"]) == [one, one]
     assert find_training_masks(config, "a", [dataset / "trainA/0.png"]) == []
-    batch = next(iter(training_batches(UnpairedPictures(*find_training_pictures(config), config), 0, 0, steps=1)))
+    batch = next(iter(training_batches(open_training_sets(config, seed=0), config, epoch=0)))
     assert batch["mask_b"].min() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from cgpipe.data.dataset import find_sample_pictures, find_training_pictures, sets_to_test_on
+from cgpipe.data.direction import A_TO_B
+from cgpipe.data.loading import augment, load_rgb, resize
 from cgpipe.data.pictures import find_pictures
-from cgpipe.data.unpaired import Place, UnpairedPictures, augment, epoch_length, load_rgb, training_batches
+from cgpipe.data.unpaired import Epoch, UnpairedPictures, pictures_in_epoch, training_batches
 from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.networks import GENERATORS, build_generator
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import Stage, TrainConfig, load_config
-from cgpipe.training.device import choose_arithmetic
+from cgpipe.training.device_plan import plan_device
 from cgpipe.training.distill_config import load_distill_config
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss, gradient_penalty, patch_nce
 from cgpipe.training.methods import build_method
@@ -74,15 +78,15 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ("epochs = 0", "greater than 0"),
         ("lamda = -1", "must not be negative"),
         ("crop_height = 300", "does not fit"),
-        ("load_height = 80", "load_min 140"),
-        ('preprocess = "none"\nbatch_size = 1\nload_height = 80', "load_min 140"),
+        ("load_height = 80\nload_min = 140", "load_min 140"),
+        ('preprocess = "none"\nbatch_size = 1\nload_height = 80\nload_min = 140', "load_min 140"),
         ('source = "zebra"', "different names"),
         ("[[stages]]\nepoch = 3", "stages"),
         ('gan_loss = "least squares"', "gan_loss must be one of lsgan, vanilla"),
-        ('freeze = "judge_c"', "freeze takes a_to_b"),
-        ('freeze = "a_to_b,b_to_a,judge_a,judge_b"', "nothing is left"),
+        ('freeze = "discriminator_c"', "freeze takes a_to_b"),
+        ('freeze = "a_to_b,b_to_a,discriminator_a,discriminator_b"', "nothing is left"),
         ('direction = "BtoA"', "cyclegan learns both directions"),
-        ('method = "cut"\nfreeze = "b_to_a"', "freeze takes a_to_b, judge_b, not 'b_to_a'"),
+        ('method = "cut"\nfreeze = "b_to_a"', "freeze takes a_to_b, discriminator_b, not 'b_to_a'"),
         ('method = "cut"\ndirection = "BtoA"\ninit_a_to_b = "x"', "has no a_to_b"),
         ('method = "pix2pix"', "method must be one of cyclegan, cut, fastcut"),
         ('method = "cut"\nmasks_b = "x"', "translates no b"),
@@ -237,7 +241,7 @@ def test_the_test_set_of_a_dataset_is_not_taken_for_pictures_from_elsewhere(tmp_
 
 @pytest.mark.parametrize(("a", "b", "batch", "steps"), [(10, 7, 1, 10), (10, 7, 4, 2), (1, 1, 4, 1)])
 def test_an_epoch_shows_the_larger_set_once(a: int, b: int, batch: int, steps: int) -> None:
-    assert epoch_length(a, b, batch) == steps
+    assert pictures_in_epoch(a, b, batch) == steps * batch
 
 
 def test_an_epoch_shows_every_picture_of_the_larger_set_and_the_smaller_one_in_turn(tmp_path: Path) -> None:
@@ -246,8 +250,9 @@ def test_an_epoch_shows_every_picture_of_the_larger_set_and_the_smaller_one_in_t
         folder.mkdir()
         for index in range(count):
             cv2.imwrite(str(folder / f"{index}.png"), np.full((40, 40, 3), 20 * index, np.uint8))
-    dataset = UnpairedPictures(find_pictures(tmp_path / "a"), find_pictures(tmp_path / "b"), TrainConfig(**SMALL))  # type: ignore[arg-type]
-    shown = [dataset[Place(0, index)] for index in range(6)]
+    sets = UnpairedPictures(find_pictures(tmp_path / "a"), find_pictures(tmp_path / "b"))
+    epoch = Epoch(sets, 0, TrainConfig(**SMALL))  # type: ignore[arg-type]
+    shown = [epoch[place].pictures for place in range(6)]
     grey = {d: sorted(round((float(s[d].mean()) + 1) * 127.5 / 20) for s in shown) for d in "ab"}
     assert grey == {"a": [0, 1, 2, 3, 4, 5], "b": [0, 0, 1, 1, 2, 2]}
 
@@ -255,9 +260,9 @@ def test_an_epoch_shows_every_picture_of_the_larger_set_and_the_smaller_one_in_t
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_can_be_taken_up_anywhere(tmp_path: Path, workers: int) -> None:
     a, b = pictures_in(tmp_path / "a", 9), pictures_in(tmp_path / "b", 5)
-    whole = list(training_batches(UnpairedPictures(a, b, TrainConfig(**SMALL)), 3, 0, 4))  # type: ignore[arg-type]
-    config = TrainConfig(workers=workers, **SMALL)  # type: ignore[arg-type]
-    rest = list(training_batches(UnpairedPictures(a, b, config), 3, 2, 4))
+    config = TrainConfig(**SMALL)  # type: ignore[arg-type]
+    whole = list(training_batches(UnpairedPictures(a, b), config, epoch=3))
+    rest = list(training_batches(UnpairedPictures(a, b), config, epoch=3, first=4, workers=workers))
     assert len(whole) == 4
     assert len(rest) == 2
     for expected, batch in zip(whole[2:], rest, strict=True):
@@ -268,7 +273,7 @@ def test_an_epoch_can_be_taken_up_anywhere(tmp_path: Path, workers: int) -> None
 def test_seeds_and_epochs_differ(tmp_path: Path) -> None:
     a = pictures_in(tmp_path / "a", 5)
     first = [
-        UnpairedPictures(a, a, TrainConfig(seed=seed, **SMALL))[Place(epoch, 0)]["a"]  # type: ignore[arg-type]
+        Epoch(UnpairedPictures(a, a, seed=seed), epoch, TrainConfig(**SMALL))[0].pictures["a"]  # type: ignore[arg-type]
         for seed, epoch in itertools.product((0, 1), (0, 1))
     ]
     assert not any(torch.equal(x, y) for x, y in itertools.combinations(first, 2))
@@ -351,18 +356,44 @@ def test_pictures_are_mirrored_half_of_the_time_or_never() -> None:
         assert least <= sum(mirrored) <= most
 
 
-def test_the_default_preparation_is_what_it_always_was() -> None:
+def test_the_default_preparation_is_a_resized_square_a_crop_and_a_flip() -> None:
     picture = np.random.default_rng(1).integers(0, 255, (300, 200, 3), np.uint8)
-    crops = [augment(picture, TrainConfig(), np.random.default_rng(seed)) for seed in range(8)]
-    expected = []
     for seed in range(8):
         random = np.random.default_rng(seed)
         side = int(random.integers(140, 280, endpoint=True))
-        resized = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
         top, left = (int(random.integers(0, side - 128, endpoint=True)) for _ in range(2))
-        crop = resized[top : top + 128, left : left + 128]
-        expected.append(crop[:, ::-1] if random.random() < 0.5 else crop)
-    assert all((one == other).all() for one, other in zip(crops, expected, strict=True))
+        crop = resize(picture, side, side)[top : top + 128, left : left + 128]
+        expected = crop[:, ::-1] if random.random() < 0.5 else crop
+        assert (augment(picture, TrainConfig(), np.random.default_rng(seed)) == expected).all()
+
+
+SHAPES = [
+    *[((256, 512), (286, 286)), ((512, 256), (286, 286)), ((200, 800), (256, 256)), ((300, 1200), (310, 310))],
+    *[((100, 600), (128, 128)), ((600, 100), (128, 128)), ((64, 64), (280, 280)), ((5, 7), (40, 3)), ((1, 90), (9, 9))],
+]
+
+
+@pytest.mark.parametrize(("before", "after"), SHAPES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_each_side_is_resized_as_it_needs_like_pillow(
+    before: tuple[int, int], after: tuple[int, int], channels: int
+) -> None:
+    # Without black and white, where it would matter which side is resized, and clipped, first.
+    pixels = np.random.default_rng(0).integers(70, 186, (*before, channels), np.uint8)
+    ours, exact = resize(pixels, *after), resize(pixels.astype(np.float32), *after)
+    planes = [Image.fromarray(pixels[..., c]).resize(after[::-1], Image.Resampling.BICUBIC) for c in range(channels)]
+    theirs = np.stack([np.asarray(plane) for plane in planes], axis=-1).astype(int)
+    assert ours.dtype == np.uint8 and exact.dtype == np.float32
+    for made in (ours, exact.round()):
+        difference = np.abs(made - theirs)
+        assert difference.max() <= 2 and difference.mean() < 0.3  # Pillow rounds between the two passes
+
+
+def test_wide_pictures_are_not_aliased() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
+    assert resize(noise, 286, 286).std() == pytest.approx(44.9, abs=0.5)
+    stripes = np.tile(np.array([0, 255], np.uint8), (600, 50))[..., None].repeat(3, axis=2)
+    assert resize(stripes, 128, 50).std() < 5
 
 
 def test_grey_and_16_bit_pictures_are_read_as_what_they_show(tmp_path: Path) -> None:
@@ -533,7 +564,7 @@ def test_passes_that_are_joined_give_the_same_losses(settings: dict[str, Any], m
         torch.manual_seed(1)
         built.zero_grad()
         losses, fake = built.generator_losses(real, built.config)
-        losses |= built.judge_losses(real, {domain: pictures.detach() for domain, pictures in fake.items()})
+        losses |= built.discriminator_losses(real, {domain: pictures.detach() for domain, pictures in fake.items()})
         torch.stack(list(losses.values())).sum().backward()
         return [*losses.values(), *(weight.grad for weight in built.parameters())]
 
@@ -547,24 +578,24 @@ def test_passes_that_are_joined_give_the_same_losses(settings: dict[str, Any], m
 def test_a_batch_norm_never_sees_two_domains_at_once(norm: str, sizes: tuple[int, ...]) -> None:
     built = networks(norm=norm, gen_net="resnet_6blocks")
     seen: list[int] = []
-    for network in (built.a_to_b, built.judge_a):
+    for network in (built.a_to_b, built.discriminator_a):
         network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     real = {domain: torch.rand(1, 3, 32, 32) for domain in "ab"}
-    list(built.translated("a_to_b", real["a"], real["b"]))
-    built.judged("a", real["a"], real["b"])
+    list(built.translated(A_TO_B, real["a"], real["b"]))
+    built.discriminate("a", real["a"], real["b"])
     assert tuple(seen) == sizes
 
 
 def test_pictures_of_different_sizes_go_one_after_the_other() -> None:
     built = networks(gen_net="resnet_6blocks")
-    wide, high = built.translated("a_to_b", torch.rand(1, 3, 32, 48), torch.rand(1, 3, 48, 32))
+    wide, high = built.translated(A_TO_B, torch.rand(1, 3, 32, 48), torch.rand(1, 3, 48, 32))
     assert (wide.shape, high.shape) == ((1, 3, 32, 48), (1, 3, 48, 32))
 
 
 def test_norm_is_that_of_generators_and_discriminators() -> None:
     for norm, layer in (("batch", "BatchNorm2d"), ("instance", "InstanceNorm"), ("instance_affine", "InstanceNorm")):
         built = networks(norm=norm, gen_net="resnet_6blocks")
-        assert all(layer in kinds_of(network) for network in (built.a_to_b, built.judge_b))
+        assert all(layer in kinds_of(network) for network in (built.a_to_b, built.discriminator_b))
     built = networks(norm="none", gen_net="resnet_6blocks")
     assert not kinds_of(built) & {"BatchNorm2d", "InstanceNorm"}
 
@@ -628,20 +659,20 @@ def test_every_generator_has_layers_to_compare_patches_of(gen_net: str, layers: 
 
 def test_a_pixel_discriminator_judges_every_pixel_and_patches_are_fewer() -> None:
     for dis_net, side in (("pixel", 64), ("n_layers", 6)):
-        ((_, logits),) = networks(dis_net=dis_net).judge_a(torch.zeros((1, 3, 64, 64)))
+        ((_, logits),) = networks(dis_net=dis_net).discriminator_a(torch.zeros((1, 3, 64, 64)))
         assert logits.shape == (1, 1, side, side)
 
 
 def test_gpu_ids_choose_the_device() -> None:
-    assert choose_arithmetic("-1", "fp32").device == torch.device("cpu")
+    assert plan_device("-1", "fp32").device == torch.device("cpu")
     for ids in ("99", "first"):
         with pytest.raises(UsageError, match="--gpu-ids"):
-            choose_arithmetic(ids, "fp32")
+            plan_device(ids, "fp32")
 
 
 def test_a_cpu_does_not_train_in_fp16() -> None:
     with pytest.raises(UsageError, match="fp16"):
-        choose_arithmetic("-1", "fp16")
+        plan_device("-1", "fp16")
 
 
 @pytest.mark.parametrize("kind", ["color", "translation", "cutout"])
@@ -679,24 +710,24 @@ def test_a_collapse_is_said_when_it_stays_and_only_once() -> None:
     other = -real
     for made, word in ((real + 0.01, "identity"), (one, "one output")):
         watch = CollapseWatch()
-        said = [list(watch.look(500, "a to b", real, pictures)) for pictures in (made, other, made, made, made)]
+        said = [list(watch.check(500, "a to b", real, pictures)) for pictures in (made, other, made, made, made)]
         assert [len(texts) for texts in said] == [0, 0, 0, 1, 0]
         assert word in said[3][0]
         again = CollapseWatch()
-        again.looks = dict(watch.looks)
-        assert [list(again.look(500, "a to b", real, made)) for _ in range(3)] == [[], [], []]
-        assert len([*again.look(500, "b to a", real, made), *again.look(500, "b to a", real, made)]) == 1
+        again.seen = dict(watch.seen)
+        assert [list(again.check(500, "a to b", real, made)) for _ in range(3)] == [[], [], []]
+        assert len([*again.check(500, "b to a", real, made), *again.check(500, "b to a", real, made)]) == 1
 
 
 def test_a_fresh_generator_may_make_a_grey_of_everything() -> None:
     watch, real = CollapseWatch(), torch.rand((4, 3, 16, 16)) * 2 - 1
-    said = [list(watch.look(step, "a to b", real, torch.zeros_like(real))) for step in (100, 499, 500, 501)]
+    said = [list(watch.check(step, "a to b", real, torch.zeros_like(real))) for step in (100, 499, 500, 501)]
     assert [len(texts) for texts in said] == [0, 0, 0, 1]
 
 
 def test_pictures_that_are_alike_themselves_show_no_collapse_to_one_output() -> None:
     watch, one = CollapseWatch(), torch.rand((1, 3, 16, 16))
-    assert not [*watch.look(500, "a to b", one, -one), *watch.look(500, "a to b", one, -one)]
+    assert not [*watch.check(500, "a to b", one, -one), *watch.check(500, "a to b", one, -one)]
 
 
 # -- state -----------------------------------------------------------------------------------------------------------
@@ -710,13 +741,20 @@ def test_state_comes_back(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path) -> None:
+    import resource
+
     save_state(tmp_path / "state.pt", {"step": 1})
-    (tmp_path / ".state.pt.partial").symlink_to("/dev/full")
-    with pytest.raises(TrainingError, match="last good state is kept"):
-        save_state(tmp_path / "state.pt", {"step": 2})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"File too large.*last saved state is kept"):
+            save_state(tmp_path / "state.pt", {"step": 2, "weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_state(tmp_path / "state.pt")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off"])

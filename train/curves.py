@@ -11,13 +11,16 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError:
+    raise SystemExit("curves.py draws with matplotlib, which is not installed: pip install matplotlib") from None
 
 matplotlib.use("Agg")  # no display is needed
 from matplotlib import pyplot
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
-NOT_DRAWN = ("step", "epoch", "warning", "learning_rate")
+NOT_DRAWN = ("step", "epoch", "warning", "learning_rate", "time", "seconds_a_step")
 
 
 def read_curves(run: Path) -> Curves:
@@ -26,7 +29,7 @@ def read_curves(run: Path) -> Curves:
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         for name, value in values.items():
-            if name not in NOT_DRAWN:
+            if name not in NOT_DRAWN and value is not None:  # null is no number: it exploded there
                 curves[name.rpartition("_")[0] or name][name].append((values["step"], value))
     return curves
 

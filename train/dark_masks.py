@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cgpipe.data.loading import load_rgb
 from cgpipe.data.pictures import find_pictures
-from cgpipe.data.unpaired import load_rgb
 from cgpipe.errors import CgpipeError
 
 BLACK, WHITE = 30, 80

@@ -10,15 +10,15 @@ import click
 from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
 from cgpipe.cli.options import LocalPath, loudness_options, setting_options
-from cgpipe.cli.terminal import say
+from cgpipe.cli.train import conclude
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 
 NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
 
 
 @click.command()
-@click.argument("teacher", shell_complete=complete.models)
-@click.argument("dataset", type=LocalPath(path_type=Path))
+@click.argument("teacher", required=False, shell_complete=complete.models)
+@click.argument("dataset", type=LocalPath(path_type=Path), required=False)
 @click.option(
     "--config",
     "recipe",
@@ -26,21 +26,27 @@ NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
     shell_complete=complete.recipes,
     help="A recipe in TOML.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in --checkpoint-dir exactly where it stopped, with its own recipe; what is named beside it "
+    "overrides that.",
+)
 @setting_options(DistillConfig, leave_out=NOT_OPTIONS)
 @loudness_options
-def command(teacher: str, dataset: Path, recipe: Path | None, resume: bool, **settings: Any) -> None:
+def command(teacher: str | None, dataset: Path | None, recipe: Path | None, resume: bool, **settings: Any) -> None:
     """Make a model smaller: train a small generator to do what TEACHER does.
 
     TEACHER is a model's name or a model file of any known project. DATASET is a folder with trainA and trainB, as for
-    train, or just a folder of pictures of what the teacher takes. What stands in square brackets is taken where neither
-    the command line nor the recipe says anything.
+    train, or just a folder of pictures of what the teacher takes. Both may be omitted with --resume and
+    --checkpoint-dir. Defaults stand in square brackets; a recipe overrides them, and options override the recipe.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    config = load_distill_config(recipe, {"teacher": teacher, "dataset_dir": dataset, **given})
+    given = {"teacher": teacher, "dataset_dir": dataset, **settings}
+    config = load_distill_config(recipe, {n: value for n, value in given.items() if value is not None}, resume=resume)
+    if not config.teacher or config.dataset_dir == Path():
+        raise click.UsageError("Name the teacher and the dataset, or resume a run with --resume and --checkpoint-dir.")
     from cgpipe.training.distill import distill
 
     with TrainingBar(log_every=config.log_every) as bar:
         report = distill(config, resume=resume, on_progress=bar.update)
-    done = "Finished" if report.finished else "Stopped; go on with --resume"
-    say(f"{done} at step {report.step}. Model: {report.model_files[0]}", err=False)
+    conclude(report)

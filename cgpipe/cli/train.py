@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
 from cgpipe.cli.options import LocalPath, loudness_options, setting_options
-from cgpipe.cli.terminal import say
+from cgpipe.cli.signals import exit_code_of
+from cgpipe.cli.terminal import say, warn
 from cgpipe.cli.test import show_test
 from cgpipe.training.config import TrainConfig, load_config
+
+if TYPE_CHECKING:
+    from cgpipe.training.run import TrainReport
 
 IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_taps", "stages")
 
@@ -26,24 +30,41 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_
     shell_complete=complete.recipes,
     help="A recipe in TOML.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --checkpoint-dir, exactly where it was.")
-@click.option("--testing", is_flag=True, help="Show what the run's models do, as `cgpipe test`, instead of training.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in --checkpoint-dir exactly where it stopped, with its own recipe; what is named beside it "
+    "overrides that.",
+)
+@click.option("--training", type=bool, is_flag=False, flag_value="True", hidden=True)
+@click.option(
+    "--testing",
+    type=bool,
+    is_flag=False,
+    flag_value="True",
+    metavar="",
+    help="Show what the run's models do, as `cgpipe test`, instead of training.",
+)
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)
 @loudness_options
-def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -> None:
+def command(recipe: Path | None, resume: bool, training: bool | None, testing: bool | None, **settings: Any) -> None:
     """Train models from two folders of unpaired pictures.
 
     Without options: the first recipe of the shipped horse and zebra models, on datasets/horse2zebra. A dataset has the
-    folders trainA and trainB, and optionally testA and testB for the sample grids. What stands in square brackets is
-    taken where neither the command line nor the recipe says anything.
+    folders trainA and trainB, and optionally testA and testB for sample grids. Defaults stand in square brackets; a
+    recipe overrides them, and options override the recipe.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    config = load_config(recipe, given)
+    config = load_config(recipe, given, resume=resume)
+    if training if training is not None else not testing:
+        _train(config, resume=resume)
     if testing:
         show_test(config)
-        return
+
+
+def _train(config: TrainConfig, *, resume: bool) -> None:
     from cgpipe.parallel import is_first, is_member, launch
-    from cgpipe.training.device import gpus_of
+    from cgpipe.training.device_plan import gpus_of
     from cgpipe.training.trainer import train
 
     if "," in config.gpu_ids and not is_member():
@@ -53,7 +74,23 @@ def command(recipe: Path | None, resume: bool, testing: bool, **settings: Any) -
         say(f"{config.pair()}, {config.schedule()}")
     with TrainingBar(quiet=not is_first(), log_every=config.log_every) as bar:
         report = train(config, resume=resume, on_progress=bar.update)
-    if not is_first():
-        return
-    done = "Finished" if report.finished else "Stopped; go on with --resume"
-    say(f"{done} at step {report.step}. Models: {', '.join(str(path) for path in report.model_files)}", err=False)
+    conclude(report, quiet=not is_first())
+
+
+def conclude(report: TrainReport, *, quiet: bool = False) -> None:
+    """Says how a run ended; ends the program with the code of the signal that stopped it, if one did.
+
+    Args:
+        report: what the run gave back.
+        quiet: say nothing, as another process of the run does.
+    """
+    if not quiet:
+        if report.unreadable:
+            warn(f"Warning: {len(report.unreadable)} pictures could not be read and were left out of training.")
+        done = "Finished" if report.finished else "Stopped; go on with --resume"
+        files = ", ".join(str(path) for path in report.model_files)
+        say(f"{done} at step {report.step}. Models: {files}", err=False)
+        for published in report.published:
+            (warn if published.refused else say)(str(published))
+    if report.stopped_by is not None and not report.finished:
+        click.get_current_context().exit(exit_code_of(report.stopped_by))

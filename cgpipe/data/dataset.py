@@ -6,45 +6,92 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cgpipe.data.direction import A_TO_B, B_TO_A, DOMAINS, Direction, Domain
+from cgpipe.data.loading import ValueRange, find_range
 from cgpipe.data.pictures import find_pictures
 from cgpipe.data.settings import DataSettings, Way
+from cgpipe.data.unpaired import UnpairedPictures
 from cgpipe.errors import DataError, DataNotFoundError, MediaError
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.models import ModelCard
 from cgpipe.models.card import plain_name
 
 
-def find_training_pictures(config: DataSettings) -> tuple[list[Path], list[Path]]:
+def training_folder(dataset: Path, domain: Domain) -> Path:
+    """Training pictures of a domain, in a dataset."""
+    return dataset / f"train{domain.upper()}"
+
+
+def test_folder(dataset: Path, domain: Domain) -> Path:
+    """Test pictures of a domain, likewise."""
+    return dataset / f"test{domain.upper()}"
+
+
+def open_training_sets(settings: DataSettings, *, seed: int, multiple: int = 1) -> UnpairedPictures:
+    """The training pictures of both domains with their masks, and the range of values that they use.
+
+    Args:
+        settings: where they are.
+        seed: decides their order, crops and flips.
+        multiple: of which the sides of pictures that are not cropped shall be.
+
+    Raises:
+        DataError: a set is missing or empty, both are the same, or a picture has no mask.
+        UsageError, MediaError: there is nothing where masks should be, or the one for all cannot be read.
+    """
+    files = dict(zip(DOMAINS, find_training_pictures(settings), strict=True))
+    masks = {domain: find_training_masks(settings, domain, files[domain]) for domain in DOMAINS}
+    return UnpairedPictures(
+        files["a"],
+        files["b"],
+        masks={domain: found for domain, found in masks.items() if found},
+        ranges=find_ranges(files, settings.named_range()),
+        seed=seed,
+        multiple=multiple,
+    )
+
+
+def find_ranges(
+    files: Mapping[Domain, Sequence[Path]], named: tuple[int, int] | None = None
+) -> dict[Domain, ValueRange]:
+    """By domain, the values of 16-bit pictures that are black and white: as named, or the bits that a set uses."""
+    if named is not None:
+        return {domain: ValueRange(*named) for domain in files}
+    found = {domain: find_range(pictures) for domain, pictures in files.items() if pictures}
+    return {domain: values for domain, values in found.items() if values is not None}
+
+
+def find_training_pictures(settings: DataSettings) -> tuple[list[Path], list[Path]]:
     """The training pictures of both domains.
 
     Raises:
         DataError: a set is missing or empty, or both are the same; the message says how to get that of the shipped
             models.
     """
-    root = config.dataset_dir
-    if config.domain_a is None and not root.is_dir():
+    root = settings.dataset_dir
+    if settings.domain_a is None and not root.is_dir():
         raise DataNotFoundError(
             f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
             "the shipped models comes with `cgpipe data fetch horse2zebra`."
         )
-    first, second = (_training_set(config, domain) for domain in "ab")
+    first, second = (_training_set(settings, domain) for domain in DOMAINS)
     if first.resolve() == second.resolve():
         raise DataError(f"Both domains are {first}: there is nothing to learn between a set and itself.")
     return find_pictures(first), find_pictures(second)
 
 
-def find_training_masks(config: DataSettings, domain: str, pictures: Sequence[Path]) -> list[Path]:
-    """The mask of each training picture of ``a`` or ``b``; none where the recipe names no masks.
+def find_training_masks(settings: DataSettings, domain: Domain, pictures: Sequence[Path]) -> list[Path]:
+    """The mask of each training picture of a domain; none where the recipe names no masks.
 
     Raises:
         DataError: a picture has no mask.
         UsageError: there is nothing where the masks should be.
         MediaError: the one mask for all cannot be read.
     """
-    named: Path | None = getattr(config, f"masks_{domain}")
+    named = settings.masks[domain]
     if named is None:
         return []
-    masks, folder = PictureMasks(named), _training_set(config, domain)
+    masks, folder = PictureMasks(named), _training_set(settings, domain)
     try:
         return [masks.path_of(_place(path, folder)) for path in pictures]
     except MediaError as error:
@@ -56,51 +103,55 @@ def _place(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
 
 
-def find_sample_pictures(config: DataSettings, domain: str, training: list[Path]) -> list[Path]:
-    """Pictures of ``a`` or ``b`` to show a run by: those of the test set, or where there is none those to train on.
+def find_sample_pictures(settings: DataSettings, domain: Domain, training: Sequence[Path]) -> Sequence[Path]:
+    """Pictures of a domain to show a run by: those of the test set, or where there is none those to train on.
 
     Raises:
         DataError: the test set that the recipe names is missing or empty.
     """
-    place = _test_set(config, domain)
-    named = place is not None and place == getattr(config, f"test_{domain}")
+    place = _test_set(settings, domain)
+    named = place is not None and place == settings.test_sets[domain]
     return find_pictures(place) if place is not None and (named or place.is_dir()) else training
 
 
-def sets_to_test_on(config: DataSettings, source: str) -> tuple[Path, Path]:
+def sets_to_test_on(settings: DataSettings, source: str) -> tuple[Path, Path]:
     """Of a model that takes pictures of ``source``: those to test it on, and real ones of what it makes.
 
     Raises:
         DataError: the training pictures come from elsewhere than a dataset, and no test sets are named.
     """
-    first, second = _test_set(config, "a"), _test_set(config, "b")
+    first, second = (_test_set(settings, domain) for domain in DOMAINS)
     if first is None or second is None:
         raise DataError("There are no pictures to test on: name folders or lists of them with --test-a and --test-b.")
-    return (first, second) if source == config.source else (second, first)
+    return (first, second) if source == settings.source else (second, first)
 
 
-def _training_set(config: DataSettings, domain: str) -> Path:
-    named: Path | None = getattr(config, f"domain_{domain}")
-    return named or config.dataset_dir / f"train{domain.upper()}"
+def _training_set(settings: DataSettings, domain: Domain) -> Path:
+    return settings.domains[domain] or training_folder(settings.dataset_dir, domain)
 
 
-def _test_set(config: DataSettings, domain: str) -> Path | None:
-    named: Path | None = getattr(config, f"test_{domain}")
+def _test_set(settings: DataSettings, domain: Domain) -> Path | None:
     # Those of the dataset do not belong to training pictures that come from elsewhere.
-    in_dataset = config.dataset_dir / f"test{domain.upper()}" if config.domain_a is None else None
-    return named or in_dataset
+    in_dataset = test_folder(settings.dataset_dir, domain) if settings.domain_a is None else None
+    return settings.test_sets[domain] or in_dataset
 
 
-def sides_of(card: ModelCard, dataset: Path, direction: Way = "auto") -> tuple[str, str]:
-    """``A`` and ``B``: of the pictures that go in, and of those that the result should look like; or the reverse.
+def direction_of(card: ModelCard, dataset: Path, way: Way = "auto") -> Direction:
+    """Which domain of a dataset a model takes, and which it makes.
 
     As asked for, as the model's own recipe says, or as the dataset's name says: ``horse2zebra`` has horses in ``A``.
     """
-    if direction == "auto":
+    if way == "auto":
         trained = _recipe(card.made_by).get("source") == card.target
         named = dataset.resolve().name == plain_name(card.target, card.source)
-        direction = "BtoA" if trained or named else "AtoB"
-    return ("A", "B") if direction == "AtoB" else ("B", "A")
+        return B_TO_A if trained or named else A_TO_B
+    return A_TO_B if way == "AtoB" else B_TO_A
+
+
+def test_folders_of(card: ModelCard, dataset: Path, way: Way = "auto") -> tuple[Path, Path]:
+    """Of a dataset: pictures for a model to translate, and real ones of what the result should look like."""
+    direction = direction_of(card, dataset, way)
+    return test_folder(dataset, direction.source), test_folder(dataset, direction.target)
 
 
 def _recipe(made_by: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cgpipe.data.direction import Direction, Domain
 from cgpipe.errors import UsageError
 from cgpipe.recipe import setting
 
@@ -24,7 +26,7 @@ Way = Literal["auto", "AtoB", "BtoA"]
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings:
-    """How each training picture is resized, cropped and flipped."""
+    """How each training picture is resized, cropped and flipped; a stage of a recipe may change it."""
 
     preprocess: Preprocess = setting(
         "resize_and_crop",
@@ -35,12 +37,14 @@ class PictureSettings:
         "generator accepts, and --batch-size must be 1.",
     )
     flip: bool = setting(True, "Flip half of the pictures horizontally, at random.")
-    load_height: int = setting(280, "Height to which pictures are resized before the crop.")
-    load_width: int = setting(280, "Width to which pictures are resized before the crop.")
-    load_min: int = setting(140, "Resize to a random height between this and --load-height; 0: always --load-height.")
-    crop_height: int = setting(128, "Height of the random crop.")
-    crop_width: int = setting(128, "Width of the random crop.")
-    batch_size: int = setting(2, "Pictures of each domain per step.")
+    load_height: int = setting(280, "Height to which pictures are resized before the crop.", above=0)
+    load_width: int = setting(280, "Width to which pictures are resized before the crop.", above=0)
+    load_min: int = setting(
+        140, "Resize to a random height between this and --load-height; 0: always --load-height.", at_least=0
+    )
+    crop_height: int = setting(128, "Height of the random crop.", above=0)
+    crop_width: int = setting(128, "Width of the random crop.", above=0)
+    batch_size: int = setting(2, "Pictures of each domain per step.", above=0)
 
     @property
     def crops(self) -> bool:
@@ -51,13 +55,13 @@ class PictureSettings:
         """Raises UsageError where crops do not fit, or where pictures of several sizes would make a batch."""
         if not self.crops and self.batch_size > 1:
             raise UsageError(
-                f"With preprocess {self.preprocess} pictures have sizes of their own, which make no batch: set "
+                f"With preprocess {self.preprocess} pictures keep their own sizes and cannot be batched: set "
                 "batch_size to 1, or crop."
             )
         if self.load_min > self.load_height:
             raise UsageError(
                 f"Pictures cannot be resized to a height between load_min {self.load_min} and load_height "
-                f"{self.load_height}: make load_min smaller, or 0 for the one height."
+                f"{self.load_height}: make load_min smaller, or 0 for always load_height."
             )
         if self.preprocess != "resize_and_crop":
             return
@@ -96,9 +100,50 @@ class DataSettings(PictureSettings):
     masks_b: Path | None = setting(None, "Same, for domain B.", files=True)
     source: str = setting("horse", "Name of domain A, for --from and --to.")
     target: str = setting("zebra", "Name of domain B.")
-    workers: int = setting(0, "Processes that load pictures; 0: load in the training process.")
-    seed: int = setting(0, "Random seed.")
+    value_range: str = setting(
+        "auto",
+        "Values of 16-bit pictures that are black and white to the networks, as LOW,HIGH. auto: the bits that the set "
+        "uses, such as 0,4095 for 12 bits.",
+    )
 
-    def at_epoch(self, epoch: int) -> DataSettings:
-        """The settings in force during ``epoch``, counted from 0."""
-        return self
+    def __post_init__(self) -> None:
+        if (self.domain_a is None) != (self.domain_b is None):
+            raise UsageError("One domain is named and the other is not: name both, with --domain-a and --domain-b.")
+        if self.source == self.target:
+            raise UsageError(f"Both domains are called {self.source!r}: give them different names.")
+        self.named_range()
+
+    @property
+    def domains(self) -> Mapping[Domain, Path | None]:
+        """Training pictures that do not lie in the dataset's own folders."""
+        return {"a": self.domain_a, "b": self.domain_b}
+
+    @property
+    def test_sets(self) -> Mapping[Domain, Path | None]:
+        """Test pictures, likewise."""
+        return {"a": self.test_a, "b": self.test_b}
+
+    @property
+    def masks(self) -> Mapping[Domain, Path | None]:
+        """Where the masks of each domain are."""
+        return {"a": self.masks_a, "b": self.masks_b}
+
+    def names(self, direction: Direction) -> tuple[str, str]:
+        """What the domains of a direction are called."""
+        names = {"a": self.source, "b": self.target}
+        return names[direction.source], names[direction.target]
+
+    def named_range(self) -> tuple[int, int] | None:
+        """The lowest and the highest value of 16-bit pictures, where the recipe names them.
+
+        Raises:
+            UsageError: it names something else.
+        """
+        if self.value_range == "auto":
+            return None
+        words = self.value_range.split(",")
+        if len(words) == 2 and all(word.strip().isdecimal() for word in words):
+            low, high = int(words[0]), int(words[1])
+            if low < high <= 65535:
+                return low, high
+        raise UsageError(f"value_range takes auto, or two values from 0 to 65535 as 0,4095, not {self.value_range!r}.")

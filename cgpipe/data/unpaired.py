@@ -7,173 +7,183 @@ what it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from cgpipe.data.dataset import find_training_masks
-from cgpipe.data.settings import DataSettings
-from cgpipe.media.pictures.masks import fit, read_mask, with_mask
-from cgpipe.media.pictures.read import read_picture
+from cgpipe.data.direction import DOMAINS, Domain
+from cgpipe.data.loading import Pixels, ValueRange, augment, load_pixels, to_network_range
+from cgpipe.data.settings import PictureSettings
+from cgpipe.errors import DataError, MediaError
+from cgpipe.media.pictures.masks import fit, read_mask
 from cgpipe.parallel import share
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A sample's place in a run."""
-
-    epoch: int
-    index: int
+Pictures = dict[str, torch.Tensor]
+"""A batch: ``a`` and ``b`` (N, 3, H, W) in [-1, 1]; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
 
 
-def load_rgb(path: Path) -> npt.NDArray[np.uint8]:
-    """The picture as RGB uint8 (height, width, 3), upright; 16-bit pictures are reduced to 8."""
-    pixels = read_picture(path).pixels
-    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels  # type: ignore[return-value]
+def pictures_in_epoch(pictures_a: int, pictures_b: int, batch_size: int) -> int:
+    """Pictures of each domain that an epoch shows: as many whole batches as the larger set fills, at least one."""
+    return max(1, max(pictures_a, pictures_b) // batch_size) * batch_size
 
 
-def to_network_range(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """RGB uint8 (..., height, width, 3) as float32 (..., 3, height, width) in [-1, 1]."""
-    return torch.from_numpy(pixels).movedim(-1, -3).float().div_(127.5).sub_(1)
-
-
-def epoch_length(pictures_a: int, pictures_b: int, batch_size: int) -> int:
-    """Steps of an epoch: as many whole batches as the larger set fills, at least one."""
-    return max(1, max(pictures_a, pictures_b) // batch_size)
-
-
-class UnpairedPictures(Dataset[dict[str, torch.Tensor]]):
-    """Pairs of unrelated pictures, addressed by their :class:`Place`; each (3, height, width) in [-1, 1].
-
-    A domain without pictures is left out. One with masks comes with those of its pictures, cropped like them, as
-    ``mask_a`` or ``mask_b`` (1, height, width) in [0, 1].
+class UnpairedPictures:
+    """The training pictures of both domains; one of them may be empty, and is then left out of the batches.
 
     Args:
-        pictures_a, pictures_b: files of both domains.
-        config: says what is done to them, and where their masks are.
+        pictures_a, pictures_b: files.
+        masks: by domain, the mask of each picture; domains without masks are left out.
+        ranges: by domain, the values of 16-bit pictures that are black and white.
+        seed: decides the order, the crops and the flips.
         multiple: of which the sides of pictures that are not cropped shall be.
 
-    Raises:
-        DataError: a picture has no mask, where the recipe names masks.
-        UsageError, MediaError: there is nothing where they should be, or the one for all cannot be read.
+    Attributes:
+        unreadable: pictures that were left out so far, with the reason; another one took the place of each.
     """
 
     def __init__(
-        self, pictures_a: list[Path], pictures_b: list[Path], config: DataSettings, *, multiple: int = 1
+        self,
+        pictures_a: Sequence[Path],
+        pictures_b: Sequence[Path],
+        *,
+        masks: Mapping[Domain, Sequence[Path]] | None = None,
+        ranges: Mapping[Domain, ValueRange] | None = None,
+        seed: int = 0,
+        multiple: int = 1,
     ) -> None:
-        self.pictures = {"a": pictures_a, "b": pictures_b}
-        self.masks = {d: find_training_masks(config, d, pictures) for d, pictures in self.pictures.items()}
-        self.config = config
-        self.multiple = multiple
-        self._at_epoch = lru_cache(maxsize=2)(config.at_epoch)
+        self.files: dict[Domain, Sequence[Path]] = {"a": pictures_a, "b": pictures_b}
+        self.masks: Mapping[Domain, Sequence[Path]] = masks or {}
+        self.ranges: Mapping[Domain, ValueRange] = ranges or {}
+        self.seed, self.multiple = seed, multiple
+        self.unreadable: dict[Path, str] = {}
+
+    @property
+    def counts(self) -> dict[Domain, int]:
+        """Pictures of each domain."""
+        return {domain: len(files) for domain, files in self.files.items()}
+
+    def length(self, batch_size: int) -> int:
+        """:func:`pictures_in_epoch` of these sets."""
+        return pictures_in_epoch(len(self.files["a"]), len(self.files["b"]), batch_size)
+
+    def load(self, domain: Domain, number: int) -> Pixels:
+        """A picture, (height, width, 3); with its mask as a fourth channel, where there are masks.
+
+        Raises:
+            MediaError: the picture or its mask cannot be read; the message names it.
+        """
+        pixels = load_pixels(self.files[domain][number], self.ranges.get(domain))
+        if domain not in self.masks:
+            return pixels
+        mask = fit(read_mask(self.masks[domain][number]), *pixels.shape[:2])
+        return np.concatenate([pixels, mask[..., None].astype(pixels.dtype)], axis=2)
+
+
+class _Sample(NamedTuple):
+    """One picture of each domain, as in :data:`Pictures` without the first dimension; what was unreadable on the way.
+
+    Where nothing of a domain can be read, ``pictures`` is empty.
+    """
+
+    pictures: Pictures
+    unreadable: dict[Path, str]
+
+
+class Epoch(Dataset[_Sample]):
+    """The pictures of one epoch, by their place in it."""
+
+    def __init__(self, sets: UnpairedPictures, number: int, settings: PictureSettings) -> None:
+        self.sets, self.number, self.settings = sets, number, settings
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
-    def __getitem__(self, place: Place) -> dict[str, torch.Tensor]:
-        sample = {}
-        for domain in (domain for domain, pictures in self.pictures.items() if pictures):
-            crop = self._crop(domain, place)
-            sample[domain] = to_network_range(crop[..., :3])
-            if self.masks[domain]:
-                sample[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
-        return sample
+    def __getitem__(self, place: int) -> _Sample:
+        pictures: Pictures = {}
+        unreadable: dict[Path, str] = {}
+        for domain in (domain for domain in DOMAINS if self.sets.files[domain]):
+            crop = self._crop(domain, place, unreadable)
+            if crop is None:
+                return _Sample({}, unreadable)
+            pictures[domain] = to_network_range(crop[..., :3])
+            if domain in self.sets.masks:
+                pictures[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
+        return _Sample(pictures, unreadable)
 
-    def __reduce__(self) -> tuple[Any, tuple[list[Path], list[Path], DataSettings]]:
-        """What worker processes are given; the caches stay behind."""
-        build = partial(UnpairedPictures, multiple=self.multiple)
-        return build, (self.pictures["a"], self.pictures["b"], self.config)
+    def __reduce__(self) -> tuple[Any, tuple[UnpairedPictures, int, PictureSettings]]:
+        """What worker processes are given; the order stays behind."""
+        return Epoch, (self.sets, self.number, self.settings)
 
-    def _crop(self, domain: str, place: Place) -> npt.NDArray[np.uint8]:
-        order = self._order(domain, place.epoch, place.index // len(self.pictures[domain]))
-        number = order[place.index % len(order)]
-        pixels: Any = load_rgb(self.pictures[domain][number])
-        if self.masks[domain]:
-            pixels = with_mask(pixels, fit(read_mask(self.masks[domain][number]), *pixels.shape[:2]))
-        random = np.random.default_rng((self.config.seed, ord(domain), place.epoch, place.index))
-        return augment(pixels, self._at_epoch(place.epoch), random, multiple=self.multiple)
+    def _crop(self, domain: Domain, place: int, unreadable: dict[Path, str]) -> Pixels | None:
+        """The picture at a place or, where that cannot be read, the next one that can."""
+        order = self._order(domain, place // len(self.sets.files[domain]))
+        for offset in range(len(order)):
+            number = int(order[(place + offset) % len(order)])
+            try:
+                pixels = self.sets.load(domain, number)
+            except MediaError as error:
+                unreadable[self.sets.files[domain][number]] = str(error)
+                continue
+            random = np.random.default_rng((self.sets.seed, ord(domain), self.number, place))
+            return augment(pixels, self.settings, random, multiple=self.sets.multiple)
+        return None
 
-    def _shuffled(self, domain: str, epoch: int, round: int) -> npt.NDArray[np.intp]:
-        random = np.random.default_rng((self.config.seed, ord(domain), epoch, round, 1))
-        return random.permutation(len(self.pictures[domain]))
-
-
-def augment(
-    pixels: npt.NDArray[np.uint8], config: DataSettings, random: np.random.Generator, *, multiple: int = 1
-) -> npt.NDArray[np.uint8]:
-    """Brings a picture (height, width, channels) to its size, crops it at random and mirrors it, as ``config`` says.
-
-    Without a crop, the sides become the nearest multiples of ``multiple``.
-    """
-    height, width = _loaded_size(pixels.shape[0], pixels.shape[1], config, random)
-    if not config.crops:
-        height, width = (max(1, round(side / multiple)) * multiple for side in (height, width))
-    if (height, width) != pixels.shape[:2]:
-        shrinks = height < pixels.shape[0]
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        pixels = cv2.resize(pixels, (width, height), interpolation=interpolation)  # type: ignore[assignment]
-    if config.crops:
-        top = int(random.integers(0, height - config.crop_height, endpoint=True))
-        left = int(random.integers(0, width - config.crop_width, endpoint=True))
-        pixels = pixels[top : top + config.crop_height, left : left + config.crop_width]
-    mirrored = random.random() < 0.5 and config.flip
-    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+    def _shuffled(self, domain: Domain, round: int) -> npt.NDArray[np.intp]:
+        random = np.random.default_rng((self.sets.seed, ord(domain), self.number, round, 1))
+        return random.permutation(len(self.sets.files[domain]))
 
 
-def _loaded_size(height: int, width: int, config: DataSettings, random: np.random.Generator) -> tuple[int, int]:
-    """Height and width to which a picture of this size is brought before the crop."""
-    load_height = config.load_height
-    if config.load_min:
-        load_height = int(random.integers(config.load_min, config.load_height, endpoint=True))
-    load_width = round(config.load_width * load_height / config.load_height)
-    if config.preprocess == "resize_and_crop":
-        return load_height, max(config.crop_width, load_width)
-    scale = 1.0
-    if config.preprocess.startswith("scale_width"):
-        scale = load_width / width
-    elif config.preprocess.startswith("scale_shortest"):
-        scale = load_height / min(height, width)
-    if config.crops:
-        scale = max(scale, config.crop_height / height, config.crop_width / width)
-    return round(height * scale), round(width * scale)
+class _Places(Sampler[list[int]]):
+    """The places of one epoch in whole batches, from a given one on; of several processes, each gets its share."""
 
+    def __init__(self, first: int, end: int, batch_size: int) -> None:
+        self.starts, self.batch_size = range(first, end - batch_size + 1, batch_size), batch_size
 
-class PlaceSampler(Sampler[list[Place]]):
-    """The places of one epoch in batches, from a given step on; of several processes, each gets its share."""
-
-    def __init__(self, epoch: int, first_step: int, steps: int, batch_size: int) -> None:
-        self.epoch, self.first_step, self.steps, self.batch_size = epoch, first_step, steps, batch_size
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        for step in range(self.first_step, self.steps):
-            start = step * self.batch_size
-            yield [Place(self.epoch, index) for index in share(range(start, start + self.batch_size))]
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in self.starts:
+            yield list(share(range(start, start + self.batch_size)))
 
     def __len__(self) -> int:
-        return self.steps - self.first_step
+        return len(self.starts)
 
 
 def training_batches(
-    dataset: UnpairedPictures, epoch: int, first_step: int, steps: int
-) -> DataLoader[dict[str, torch.Tensor]]:
-    """The rest of ``epoch`` from ``first_step`` on, prefetched; batches of ``a`` and ``b`` (N, 3, H, W) in [-1, 1].
+    sets: UnpairedPictures, settings: PictureSettings, *, epoch: int, first: int = 0, workers: int = 0
+) -> Iterator[Pictures]:
+    """The rest of an epoch in whole batches, prefetched by ``workers`` processes.
 
-    Where there are masks, of ``mask_a`` and ``mask_b`` too, (N, 1, H, W) in [0, 1].
+    Args:
+        sets: the pictures; those that cannot be read are noted there, and others take their place.
+        settings: those of this epoch.
+        epoch: which one, counted from 0.
+        first: pictures of it that were shown already.
+        workers: processes that load pictures; 0: this one does.
+
+    Raises:
+        DataError: no picture of a domain can be read.
     """
-    config = dataset.config
-    sampler = PlaceSampler(epoch, first_step, steps, config.at_epoch(epoch).batch_size)
     # A loader draws a seed for its workers, which need none, when it begins. Drawn from the run's random numbers, it
     # would make a run that is taken up in the midst of an epoch go on with other ones.
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=config.workers,
+    loader = DataLoader(
+        Epoch(sets, epoch, settings),
+        batch_sampler=_Places(first, sets.length(settings.batch_size), settings.batch_size),
+        num_workers=workers,
+        collate_fn=_batch_of,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )
+    for batch in loader:
+        sets.unreadable |= batch.unreadable
+        if not batch.pictures:
+            raise DataError(f"No picture of a domain can be read: {next(reversed(batch.unreadable.values()))}.")
+        yield batch.pictures
+
+
+def _batch_of(samples: list[_Sample]) -> _Sample:
+    unreadable = {path: reason for sample in samples for path, reason in sample.unreadable.items()}
+    whole = all(sample.pictures for sample in samples)
+    return _Sample(default_collate([sample.pictures for sample in samples]) if whole else {}, unreadable)

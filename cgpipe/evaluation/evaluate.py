@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cgpipe.data.dataset import sides_of
+from cgpipe.data.dataset import test_folders_of
 from cgpipe.data.settings import Way
 from cgpipe.errors import ModelError, UsageError
-from cgpipe.evaluation.evaluator import Evaluation, Evaluator, judges_at_hand
+from cgpipe.evaluation.evaluator import Evaluation, Evaluator, available_classifiers
 from cgpipe.evaluation.grids import OnGrid, write_grids
 from cgpipe.evaluation.record import class_of, record_figures, record_steadiness
 from cgpipe.evaluation.steadiness import Steadiness, measure_clip
@@ -119,7 +119,8 @@ def evaluate(
         inputs, reference = _sets(card, dataset, inputs, reference, direction)
         chosen = class_of(card.source, card.target) if class_name == "auto" else class_name
         reverse = find_back(back, found.path, card)
-        evaluator = Evaluator(inputs, reference, class_name=chosen, size=size, networks=judges_at_hand(), masks=masks)
+        networks = available_classifiers()
+        evaluator = Evaluator(inputs, reference, class_name=chosen, size=size, networks=networks, masks=masks)
         backward = None if reverse is None else reverse.load().generator.eval()
         figures = evaluator.evaluate(there, backward)
         report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
@@ -142,7 +143,7 @@ def _sets(
         if not inputs or not reference:
             raise UsageError("Name a dataset with testA and testB, or both --inputs and --reference, or --video alone.")
         return inputs, reference
-    first, second = (dataset / f"test{side}" for side in sides_of(card, dataset, direction))
+    first, second = test_folders_of(card, dataset, direction)
     return inputs or [first], reference or [second]
 
 

@@ -31,12 +31,12 @@ from cgpipe.networks.efficientnet import EfficientNetLite
 Translation = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in [-1, 1] to the same; a generator, or any function."""
 
-JudgeName = Literal["lite0", "lite2", "inception"]
+ClassifierName = Literal["lite0", "lite2", "inception"]
 Folders = Path | str | Sequence[Path | str]
 """One folder of pictures, or several that count as one set."""
 
 
-def judges_at_hand() -> tuple[JudgeName, ...]:
+def available_classifiers() -> tuple[ClassifierName, ...]:
     """EfficientNet-Lite0 and Lite2, and Inception where torch-fidelity or clean-fid has it."""
     return ("lite0", "lite2", "inception") if has_inception() else ("lite0", "lite2")
 
@@ -123,9 +123,9 @@ class Evaluator:
         reference: folder of real pictures of the target domain, or several.
         class_name: an ImageNet class, such as ``zebra``, whose share among the results is counted.
         size: pictures of another size are resized (antialiased bicubic, to a square) to this side first.
-        networks: what judges: variants of EfficientNet-Lite, and ``inception``.
+        networks: the classifiers: variants of EfficientNet-Lite, and ``inception``.
         masks: a folder with a mask for each input, or one picture for all; white is where a change belongs.
-        batch_size: pictures translated and judged together.
+        batch_size: pictures translated and classified together.
         device: where everything runs, the generators included.
 
     Raises:
@@ -142,7 +142,7 @@ class Evaluator:
         *,
         class_name: str | None = None,
         size: int = 256,
-        networks: Sequence[JudgeName] = ("lite0", "lite2"),
+        networks: Sequence[ClassifierName] = ("lite0", "lite2"),
         masks: Path | str | None = None,
         batch_size: int = 16,
         device: torch.device | str = "cpu",
@@ -153,13 +153,13 @@ class Evaluator:
         self.input_paths, reference_paths = pictures_of(self.inputs), pictures_of(self.reference)
         self._masks = None if masks is None else PictureMasks(masks)
         self.size, self.batch_size, self.device = size, batch_size, torch.device(device)
-        self.networks = {name: _judge(name).to(self.device) for name in networks}
+        self.networks = {name: _load_classifier(name).to(self.device) for name in networks}
         self._reference_count = len(reference_paths)
         with torch.inference_mode():
-            judged = _Judged(self.networks)
+            outputs = _Outputs(self.networks)
             for pictures in self._batches(reference_paths):
-                judged.add(pictures)
-        self._reference_features = judged.features()
+                outputs.add(pictures)
+        self._reference_features = outputs.features()
 
     @torch.inference_mode()
     def evaluate(self, generator: Translation, reverse: Translation | None = None) -> Evaluation:
@@ -172,7 +172,7 @@ class Evaluator:
         Raises:
             UsageError: ``size`` is not one that a generator accepts.
         """
-        judged = _Judged(self.networks)
+        outputs = _Outputs(self.networks)
         changed, cycled, background = 0.0, 0.0, _Background()
         with ExitStack() as stack:
             for translation in (generator, reverse):
@@ -180,7 +180,7 @@ class Evaluator:
                 stack.enter_context(_evaluation_mode(translation))
             for place, pictures in enumerate(self._batches(self.input_paths)):
                 translated = generator(pictures).clamp(-1, 1)
-                judged.add(translated)
+                outputs.add(translated)
                 changed += _levels(translated - pictures)
                 if self._masks is not None:
                     background.add(translated - pictures, self._outside(place * self.batch_size, len(pictures)))
@@ -194,16 +194,16 @@ class Evaluator:
             reference_count=self._reference_count,
             size=self.size,
             class_name=self.class_name,
-            figures={variant: self._figures(variant, judged) for variant in self.networks},
+            figures={variant: self._figures(variant, outputs) for variant in self.networks},
             mean_change=changed / count,
             cycle_error=None if reverse is None else cycled / count,
             background_change=background.mean_change(),
         )
 
-    def _figures(self, variant: JudgeName, judged: _Judged) -> Figures:
-        network, features = self.networks[variant], judged.features()[variant]
+    def _figures(self, variant: ClassifierName, outputs: _Outputs) -> Figures:
+        network, features = self.networks[variant], outputs.features()[variant]
         reference = self._reference_features[variant]
-        logits = judged.logits()[variant]
+        logits = outputs.logits()[variant]
         knows_classes = self.class_index is not None and logits.shape[1] > 0
         share = top1_share(logits, self.class_index) if knows_classes and self.class_index is not None else None
         return Figures(
@@ -270,22 +270,22 @@ class _Background:
         return self._total / self._count if self._count else None
 
 
-class _Judged:
+class _Outputs:
     """Features and logits of pictures that pass in batches."""
 
-    def __init__(self, networks: Mapping[JudgeName, EfficientNetLite | Inception]) -> None:
+    def __init__(self, networks: Mapping[ClassifierName, EfficientNetLite | Inception]) -> None:
         self._networks = networks
-        self._outputs: dict[JudgeName, list[tuple[Tensor, Tensor]]] = {variant: [] for variant in networks}
+        self._outputs: dict[ClassifierName, list[tuple[Tensor, Tensor]]] = {variant: [] for variant in networks}
 
     def add(self, pictures: Tensor) -> None:
         for variant, network in self._networks.items():
             features, logits = network(pictures)
             self._outputs[variant].append((features.cpu(), logits.cpu()))
 
-    def features(self) -> dict[JudgeName, Tensor]:
+    def features(self) -> dict[ClassifierName, Tensor]:
         return {variant: torch.cat([features for features, _ in rows]) for variant, rows in self._outputs.items()}
 
-    def logits(self) -> dict[JudgeName, Tensor]:
+    def logits(self) -> dict[ClassifierName, Tensor]:
         return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
 
 
@@ -304,7 +304,7 @@ def _levels(difference: Tensor) -> float:
     return difference.abs().mean(dim=(1, 2, 3)).double().sum().item() * 127.5
 
 
-def _judge(name: JudgeName) -> EfficientNetLite | Inception:
+def _load_classifier(name: ClassifierName) -> EfficientNetLite | Inception:
     return Inception() if name == "inception" else EfficientNetLite(name)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torchvision.utils import make_grid
 
-from cgpipe.data.unpaired import load_rgb, to_network_range
-from cgpipe.errors import MediaError
+from cgpipe.data.loading import ValueRange, load_rgb, resize, to_network_range
+from cgpipe.errors import DataError, MediaError
 from cgpipe.evaluation.evaluator import pictures_of
 from cgpipe.networks import Generator
 from cgpipe.storage import atomic_write
@@ -22,23 +22,44 @@ ROW = 8
 OnGrid = Callable[[Path], None]
 
 
-def load_samples(pictures: Sequence[Path], count: int, side: int = 256) -> torch.Tensor:
-    """``count`` pictures spread evenly over ``pictures``, as (count, 3, side, side) in [-1, 1]."""
+def load_samples(
+    pictures: Sequence[Path], count: int, side: int = 256, *, values: ValueRange | None = None
+) -> torch.Tensor:
+    """``count`` pictures spread evenly over ``pictures``, as (count, 3, side, side) in [-1, 1].
+
+    In the place of one that cannot be read stands the next that can.
+
+    Raises:
+        DataError: none can be read.
+    """
     count = min(count, len(pictures))
-    chosen = [pictures[index * len(pictures) // count] for index in range(count)]
-    return torch.stack([to_network_range(load_square(path, side)) for path in chosen])
+    starts = [index * len(pictures) // count for index in range(count)]
+    return torch.stack([_first_readable([*pictures[start:], *pictures[:start]], side, values) for start in starts])
 
 
-def load_square(path: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The middle square of a picture at ``side`` pixels, RGB uint8."""
-    pixels = load_rgb(path)
+def _first_readable(pictures: Sequence[Path], side: int, values: ValueRange | None) -> torch.Tensor:
+    for path in pictures:
+        try:
+            return to_network_range(load_square(path, side, values))
+        except MediaError as error:
+            reason = str(error)
+    raise DataError(f"None of {len(pictures)} pictures can be read: {reason}.")
+
+
+def load_square(
+    path: Path, side: int, values: ValueRange | None = None
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The middle square of a picture at ``side`` pixels, RGB uint8.
+
+    Raises:
+        MediaError: it cannot be read; the message names it.
+    """
+    pixels = load_rgb(path, values)
     height, width = pixels.shape[:2]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
-    square = pixels[top : top + edge, left : left + edge]
-    if edge == side:
-        return np.ascontiguousarray(square)
-    return cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if edge > side else cv2.INTER_CUBIC)  # type: ignore[return-value]
+    square = resize(pixels[top : top + edge, left : left + edge], side, side)
+    return np.ascontiguousarray(square, np.uint8)
 
 
 def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator | None) -> torch.Tensor:

@@ -77,14 +77,14 @@ def by_side(
     Raises:
         DataError: a folder holds no picture, or the generator takes none of the sides.
     """
-    judge, paths = EfficientNetLite(network), pictures_of(inputs)
+    classifier, paths = EfficientNetLite(network), pictures_of(inputs)
     scores = {}
     for side in [side for side in sides if side % getattr(generator, "multiple", 1) == 0]:
-        judged = []
+        outputs = []
         for start in range(0, len(paths), batch_size):
             pictures = torch.stack([load_picture(path, PICTURE_SIDE) for path in paths[start : start + batch_size]])
-            judged.append(judge(translate_at(generator, pictures, side)))
-        features, logits = (torch.cat(rows) for rows in zip(*judged, strict=True))
+            outputs.append(classifier(translate_at(generator, pictures, side)))
+        features, logits = (torch.cat(rows) for rows in zip(*outputs, strict=True))
         scores[side] = score(features, logits)
     if not scores:
         raise DataError(f"The generator takes none of the sides {', '.join(map(str, sides))}.")

@@ -21,7 +21,7 @@ class Watch:
         self.best: dict[str, float] = {}
         self._evaluators: dict[str, Evaluator] = {}
 
-    def look(self, path: Path, model: Model, folders: tuple[Path, Path], device: torch.device) -> float:
+    def check(self, path: Path, model: Model, folders: tuple[Path, Path], device: torch.device) -> float:
         """KID times 1000 of a model now; the best so far is kept beside ``path``, with ``-best`` in its name.
 
         Args:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch.nn import functional as F
 
-from cgpipe.parallel import in_all, share
+from cgpipe.parallel import global_count, share
 
 
 def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
@@ -23,7 +23,7 @@ def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
 
 def _colour(pictures: torch.Tensor) -> torch.Tensor:
     """Brightness by up to a half, saturation by 0 to 2, contrast by a half to one and a half."""
-    numbers = torch.rand(3, in_all(len(pictures)), 1, 1, 1).to(pictures.device)
+    numbers = torch.rand(3, global_count(len(pictures)), 1, 1, 1).to(pictures.device)
     brightness, saturation, contrast = (share(kind) for kind in numbers)
     pictures = pictures + (brightness - 0.5)
     grey = pictures.mean(dim=1, keepdim=True)
@@ -38,7 +38,7 @@ def _translation(pictures: torch.Tensor) -> torch.Tensor:
     height, width = pictures.shape[-2:]
     most = (round(height / 8), round(width / 8))
     padded = F.pad(pictures, (most[1], most[1], most[0], most[0]))
-    tops, lefts = (share(torch.randint(0, 2 * side + 1, (in_all(len(pictures)),))).tolist() for side in most)
+    tops, lefts = (share(torch.randint(0, 2 * side + 1, (global_count(len(pictures)),))).tolist() for side in most)
     windows = zip(padded, tops, lefts, strict=True)
     return torch.stack([picture[:, top : top + height, left : left + width] for picture, top, left in windows])
 
@@ -47,7 +47,7 @@ def _cutout(pictures: torch.Tensor) -> torch.Tensor:
     """A rectangle of half the sides, somewhere, is 0."""
     height, width = pictures.shape[-2:]
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    count = (in_all(len(pictures)), 1, 1)
+    count = (global_count(len(pictures)), 1, 1)
     tops, lefts = (share(torch.randint(-side // 4, side - side // 4 + 1, count)) for side in (height, width))
     hole = (rows >= tops) & (rows < tops + height // 2) & (columns >= lefts) & (columns < lefts + width // 2)
     return pictures * ~hole[:, None].to(pictures.device)

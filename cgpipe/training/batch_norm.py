@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cgpipe.parallel import add_up, process_count
+from cgpipe.parallel import all_reduce_sum, process_count
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
@@ -42,11 +42,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mine: torch.Tensor) -> torch.Tensor:
-        return add_up(mine.clone())
+        return all_reduce_sum(mine.clone())
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        return add_up(gradients[0].clone())
+        return all_reduce_sum(gradients[0].clone())
 
 
 def _mean_of_all(mine: torch.Tensor) -> torch.Tensor:

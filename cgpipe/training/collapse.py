@@ -12,7 +12,7 @@ TINY_CHANGE = 0.02
 TINY_SPREAD = 0.1
 """How far translations differ from one another, as a share of how far the originals do."""
 
-LOOKS = 2
+CHECKS = 2
 """In a row that must show it."""
 
 YOUNG = 500
@@ -23,13 +23,13 @@ class CollapseWatch:
     """Looks at translations of the same pictures from time to time, and says each thing once.
 
     Attributes:
-        looks: how often in a row each thing was seen; once it was said the count stays. Part of a run's state.
+        seen: how often in a row each thing was seen; once it was said the count stays. Part of a run's state.
     """
 
     def __init__(self) -> None:
-        self.looks: dict[str, int] = {}
+        self.seen: dict[str, int] = {}
 
-    def look(self, step: int, direction: str, real: torch.Tensor, translated: torch.Tensor) -> Iterator[str]:
+    def check(self, step: int, direction: str, real: torch.Tensor, translated: torch.Tensor) -> Iterator[str]:
         """What has happened to a generator, in words.
 
         Args:
@@ -55,11 +55,11 @@ class CollapseWatch:
                 "what holds it to its input: --lamda, or --nce-weight."
             )
 
-    def _stays(self, what: str, seen: bool) -> bool:
-        count = self.looks.get(what, 0)
-        if count < LOOKS:
-            self.looks[what] = count + 1 if seen else 0
-        return count < LOOKS <= self.looks[what]
+    def _stays(self, what: str, now: bool) -> bool:
+        count = self.seen.get(what, 0)
+        if count < CHECKS:
+            self.seen[what] = count + 1 if now else 0
+        return count < CHECKS <= self.seen[what]
 
 
 def spread(pictures: torch.Tensor) -> float:

@@ -8,7 +8,6 @@ are any. One generator and one direction, so a step costs a fraction of a CycleG
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgpipe.data.dataset import sides_of
+from cgpipe.data.dataset import direction_of, find_ranges, test_folders_of, training_folder
 from cgpipe.data.pictures import find_pictures
-from cgpipe.data.unpaired import UnpairedPictures, epoch_length, training_batches
+from cgpipe.data.settings import PictureSettings
+from cgpipe.data.unpaired import Pictures, UnpairedPictures
 from cgpipe.engine.compiling import can_compile, keep_compiled
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.evaluation.grids import load_samples
@@ -34,11 +34,10 @@ from cgpipe.networks.initialise import initialise
 from cgpipe.options import ModelChoice
 from cgpipe.parallel import is_member
 from cgpipe.recipe import plain_settings
-from cgpipe.training.device import choose_arithmetic
+from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.distill_config import DistillConfig
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss
 from cgpipe.training.motion import motion_loss
-from cgpipe.training.networks import Judge
 from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.schedule import learning_rate_factor
@@ -76,31 +75,30 @@ class Distiller(Run):
     config: DistillConfig
 
     def __init__(self, config: DistillConfig) -> None:
-        super().__init__()
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        torch.manual_seed(config.seed)
-        self.arithmetic = choose_arithmetic(config.gpu_ids, config.precision)
+        super().__init__(config)
         self.teacher = load_teacher(config)
         self.config = config = with_names(config, self.teacher.card)
-        self.dataset = UnpairedPictures(*find_sides(config, self.teacher.card), config.of_the_trainer())
+        self.settings = config.picture_settings
+        inputs, reals = find_sides(config, self.teacher.card)
+        ranges = find_ranges({"a": inputs, "b": reals})
+        self.pictures = UnpairedPictures(inputs, reals, ranges=ranges, seed=config.seed)
         self.student = build_student(config)
         if config.init:
             self.notices = warm_start(self.student, config.init, config.student, config.student_settings)
         self._check_crop()
-        self.features, self.judge = self._build_judges(judged=bool(self.dataset.pictures["b"]))
+        self.features, self.discriminator = self._build_discriminator(wanted=bool(reals))
         for network in self._networks():
-            network.to(device=self.arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.arithmetic.is_plain_cpu:
+            network.to(device=self.plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.plan.is_plain_cpu:
             accelerate(self.teacher.generator, frozen=True)
-            for network in filter(None, (self.student, self.judge)):
+            for network in filter(None, (self.student, self.discriminator)):
                 accelerate(network)
         self.average = copy.deepcopy(self.student).requires_grad_(False).eval()
-        self.learners = nn.ModuleDict({"student": self.student} | ({"judge": self.judge} if self.judge else {}))
+        learners: dict[str, nn.Module] = {"student": self.student}
+        self.learners = nn.ModuleDict(learners | ({"discriminator": self.discriminator} if self.discriminator else {}))
         self.optimizers = {name: adam(network, config.lr) for name, network in self.learners.items()}
-        self.total_steps = config.steps
         self.samples = self._load_samples()
-        if config.compile and not self.arithmetic.is_plain_cpu and can_compile(self.arithmetic.device):
+        if config.compile and not self.plan.is_plain_cpu and can_compile(self.plan.device):
             keep_compiled()
             for network in self._networks():
                 network.compile(dynamic=False)
@@ -113,9 +111,9 @@ class Distiller(Run):
                     f"{self.config.crop}: change --crop."
                 )
 
-    def _build_judges(self, *, judged: bool) -> tuple[Features | None, Judge | None]:
+    def _build_discriminator(self, *, wanted: bool) -> tuple[Features | None, Discriminator | None]:
         config = self.config
-        head_weight = config.feature_weight if judged else 0
+        head_weight = config.feature_weight if wanted else 0
         backbone = None
         if config.perceptual_weight or head_weight:
             try:
@@ -124,76 +122,76 @@ class Distiller(Run):
                 raise MissingDependencyError(
                     f"{error} Or distill without it: --perceptual-weight 0 --feature-weight 0."
                 ) from error
-        judge = None
-        if judged:
-            judge = Judge(config.of_the_trainer(), backbone if head_weight else None)
-            initialise(judge)
-        return Features(backbone, config.feature_taps) if backbone else None, judge
+        discriminator = None
+        if wanted:
+            discriminator = Discriminator(config, backbone if head_weight else None)
+            initialise(discriminator)
+        return Features(backbone, config.feature_taps) if backbone else None, discriminator
 
     def _networks(self) -> list[nn.Module]:
-        networks = (self.teacher.generator, self.student, self.features, self.judge)
+        networks = (self.teacher.generator, self.student, self.features, self.discriminator)
         return [network for network in networks if network is not None]
 
     def _load_samples(self) -> list[torch.Tensor]:
         """Two rows: pictures, those of the test set where there is one, and what the teacher makes of them."""
-        inputs = self.dataset.pictures["a"]
-        folder = inputs[0].parent
-        test = folder.with_name(folder.name.replace("train", "test"))
-        pictures = find_pictures(test) if test.is_dir() else inputs
-        samples = load_samples(pictures, SAMPLES).to(self.arithmetic.device)
+        inputs = self.pictures.files["a"]
+        test = self._test_pictures()
+        pictures = find_pictures(test) if test is not None and test.is_dir() else inputs
+        values = self.pictures.ranges.get("a")
+        samples = load_samples(pictures, SAMPLES, values=values).to(self.plan.device)
         with torch.no_grad():
             return [samples, self.teacher.generator(samples)]
 
+    def _test_pictures(self) -> Path | None:
+        """The test set beside the dataset's own training pictures."""
+        return None if self.config.inputs else self.test_folders(self.teacher.card)[0]
+
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Pictures ``a`` to translate and, where there are any, real ``b``, (N, 3, H, W) in [-1, 1]."""
-        sides = self.dataset.pictures
-        steps = epoch_length(len(sides["a"]), len(sides["b"]), self.config.batch_size)
-        while not self.finished:
-            for batch in training_batches(self.dataset, self.epoch, self.step % steps, steps):
-                self.step += 1
-                self.epoch = self.step // steps
-                yield {side: self.arithmetic.place(pictures) for side, pictures in batch.items()}
-                if self.finished:
-                    return
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.steps
+
+    def settings_at(self, epoch: int) -> PictureSettings:
+        return self.config.picture_settings
+
+    def steps_left(self) -> int:
+        return max(0, self.config.steps - self.step)
 
     def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
-        sides = sides_of(self.teacher.card, self.config.dataset_dir, self.config.direction)
-        first, second = (self.config.dataset_dir / f"test{side}" for side in sides)
-        return first, second
+        return test_folders_of(self.teacher.card, self.config.dataset_dir, self.config.direction)
 
     def learning_rate(self) -> float:
         config = self.config
         flat = round(config.steps * (1 - config.decay))
         return config.lr * learning_rate_factor(self.step, epochs=config.steps, decay_epoch=flat)
 
-    def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def train_step(self, batch: Pictures) -> dict[str, torch.Tensor]:
         """One update of the student and, where there are real pictures, one of the discriminator."""
-        with torch.no_grad(), self.arithmetic.autocast():
+        with torch.no_grad(), self.plan.autocast():
             wanted = self.teacher.generator(batch["a"])
-        if self.judge is not None:
-            self.judge.requires_grad_(False)
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
         losses, made, features = self._student_losses(batch["a"], wanted)
         self._update("student", losses)
         average_weights(self.average, self.student, decay=self.config.ema, step=self.step)
-        if self.judge is not None:
-            self.judge.requires_grad_(True)
-            judge_loss = {"judge": self._judge_loss(self.judge, batch["b"], made, features)}
-            self._update("judge", judge_loss)
-            losses |= judge_loss
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(True)
+            loss = self._discriminator_loss(self.discriminator, batch["b"], made, features)
+            self._update("discriminator", {"discriminator": loss})
+            losses["discriminator"] = loss
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _update(self, learner: str, losses: dict[str, torch.Tensor]) -> None:
         set_learning_rate(self.optimizers[learner], self.learning_rate())
-        update(self.optimizers[learner], losses)
+        update(self.optimizers[learner], losses, self.scaler)
 
     def _student_losses(
         self, pictures: torch.Tensor, wanted: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[torch.Tensor] | None]:
         """The losses, and without gradients what the student made and its features."""
         config, losses = self.config, {}
-        with self.arithmetic.autocast(), steady_weights():
+        with self.plan.autocast(), steady_weights():
             made = self.student(pictures)
             features = self.features(made) if self.features else None
             if config.pixel_weight:
@@ -202,19 +200,23 @@ class Distiller(Run):
                 with torch.no_grad():
                     wanted_features = self.features(wanted)
                 losses["perceptual"] = config.perceptual_weight * feature_distance(features, wanted_features)
-            if self.judge is not None:
-                losses["adversarial"] = config.adversarial_weight * generator_loss(self.judge(made, features))
+            if self.discriminator is not None:
+                losses["adversarial"] = config.adversarial_weight * generator_loss(self.discriminator(made, features))
             if config.motion_weight:
                 losses["motion"] = config.motion_weight * motion_loss(self.student, pictures, made)
         return losses, made.detach(), [feature.detach() for feature in features] if features else None
 
-    def _judge_loss(
-        self, judge: Judge, reals: torch.Tensor, made: torch.Tensor, features: list[torch.Tensor] | None
+    def _discriminator_loss(
+        self,
+        discriminator: Discriminator,
+        reals: torch.Tensor,
+        made: torch.Tensor,
+        features: list[torch.Tensor] | None,
     ) -> torch.Tensor:
-        with self.arithmetic.autocast(), steady_weights():
+        with self.plan.autocast(), steady_weights():
             with torch.no_grad():
                 real_features = self.features(reals) if self.features else None
-            return discriminator_loss(judge(reals, real_features), judge(made, features))
+            return discriminator_loss(discriminator(reals, real_features), discriminator(made, features))
 
     # -- what is written ---------------------------------------------------------------------------------------------
 
@@ -235,7 +237,7 @@ class Distiller(Run):
 
     def _card(self) -> ModelCard:
         config, teacher = self.config, self.teacher.card
-        pictures = self.dataset.pictures
+        counts = self.pictures.counts
         return ModelCard(
             architecture=config.student,
             settings=all_settings(config.student, config.student_settings),
@@ -244,13 +246,14 @@ class Distiller(Run):
             training_size=config.crop,
             made_by={
                 "trainer": "cgpipe distill",
+                "finished": self.finished,
                 "teacher": {
                     "architecture": teacher.architecture,
                     "settings": dict(teacher.settings),
                     "made_by": dict(teacher.made_by),
                 },
                 "steps": self.step,
-                "pictures": {config.source: len(pictures["a"]), config.target: len(pictures["b"])},
+                "pictures": {config.source: counts["a"], config.target: counts["b"]},
                 "recipe": plain_settings(config),
             },
             quality={},
@@ -259,24 +262,18 @@ class Distiller(Run):
 
     # -- state -------------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
+    def networks_state(self) -> dict[str, Any]:
         return {
-            "config": json.dumps(plain_settings(self.config)),
-            "step": self.step,
-            "epoch": self.epoch,
             "learners": self.learners.state_dict(),
             "average": self.average.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "random": torch.get_rng_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_networks_state(self, state: dict[str, Any]) -> None:
         self.learners.load_state_dict(state["learners"])
         self.average.load_state_dict(state["average"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        torch.set_rng_state(state["random"])
-        self.step, self.epoch = state["step"], state["epoch"]
 
 
 class Features(nn.Module):
@@ -346,12 +343,13 @@ def find_sides(config: DistillConfig, teacher: ModelCard) -> tuple[list[Path], l
         DataError: a folder is missing or empty.
     """
     root = config.dataset_dir
-    inputs, reals = (root / f"train{side}" for side in sides_of(teacher, root, config.direction))
+    direction = direction_of(teacher, root, config.direction)
+    inputs, reals = (training_folder(root, domain) for domain in (direction.source, direction.target))
     plain = not inputs.is_dir() and not reals.is_dir()
     inputs = config.inputs or (root if plain else inputs)
     wanted = config.reals or (reals if reals.is_dir() and not config.inputs else None)
-    judged = wanted is not None and config.adversarial_weight > 0
-    return find_pictures(inputs), find_pictures(wanted) if wanted is not None and judged else []
+    used = wanted is not None and config.adversarial_weight > 0
+    return find_pictures(inputs), find_pictures(wanted) if wanted is not None and used else []
 
 
 def build_student(config: DistillConfig) -> Generator:

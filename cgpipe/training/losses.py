@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from cgpipe.parallel import in_all, share
+from cgpipe.parallel import global_count, share
 from cgpipe.training.config import GanLoss
 
 WeightedLogits = Sequence[tuple[float, torch.Tensor]]
@@ -57,9 +57,9 @@ ADVERSARIAL: Mapping[GanLoss, Adversarial] = {
 }
 
 
-def generator_loss(judgement: WeightedLogits, kind: GanLoss = "lsgan") -> torch.Tensor:
-    """What it costs a generator that its pictures were judged so."""
-    return _weighted(judgement, ADVERSARIAL[kind].generator)
+def generator_loss(logits: WeightedLogits, kind: GanLoss = "lsgan") -> torch.Tensor:
+    """What it costs a generator that a discriminator says this of its translations."""
+    return _weighted(logits, ADVERSARIAL[kind].generator)
 
 
 def discriminator_loss(
@@ -78,17 +78,18 @@ def discriminator_loss(
 
 
 def gradient_penalty(
-    judge: Callable[[torch.Tensor], WeightedLogits], real: torch.Tensor, fake: torch.Tensor
+    discriminator: Callable[[torch.Tensor], WeightedLogits], real: torch.Tensor, fake: torch.Tensor
 ) -> torch.Tensor:
-    """How far the slope of ``judge`` is from 1 between real and translated pictures (WGAN-GP, arXiv 1704.00028).
+    """How far the discriminator's slope is from 1 between real and translated pictures (WGAN-GP, arXiv 1704.00028).
 
-    Its judgement of a picture is the weighted sum of its maps' means. ``real`` and ``fake`` are (N, 3, H, W). Half of
+    Its value for a picture is the weighted sum of its maps' means. ``real`` and ``fake`` are (N, 3, H, W). Half of
     the paper's weight, like the rest of the discriminator's loss.
     """
-    numbers = share(torch.rand(in_all(len(real)), 1, 1, 1))  # on the CPU, whose random state a run keeps
+    numbers = share(torch.rand(global_count(len(real)), 1, 1, 1))  # on the CPU, whose random state a run keeps
     between = (real + numbers.to(real.device) * (fake - real)).float().requires_grad_()
-    judgement = torch.stack([weight * logits.float().flatten(1).mean(1) for weight, logits in judge(between)]).sum()
-    (slope,) = torch.autograd.grad(judgement, between, create_graph=True)
+    maps = discriminator(between)
+    value = torch.stack([weight * logits.float().flatten(1).mean(1) for weight, logits in maps]).sum()
+    (slope,) = torch.autograd.grad(value, between, create_graph=True)
     penalty: torch.Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
     return 0.5 * PENALTY * penalty
 
@@ -112,5 +113,5 @@ def cycle_loss(reconstructed: torch.Tensor, original: torch.Tensor) -> torch.Ten
     return F.l1_loss(reconstructed.float(), original.float())
 
 
-def _weighted(judgement: WeightedLogits, term: Term) -> torch.Tensor:
-    return torch.stack([weight * term(logits.float()) for weight, logits in judgement]).sum()
+def _weighted(maps: WeightedLogits, term: Term) -> torch.Tensor:
+    return torch.stack([weight * term(logits.float()) for weight, logits in maps]).sum()

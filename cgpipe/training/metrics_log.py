@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cgpipe.errors import TrainingError
 from cgpipe.storage import atomic_write
-from cgpipe.training.state import KEPT
+from cgpipe.training.state import what_is_kept
 
 
 class MetricsLog:
     """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped.
+
+    Each line has the ``step``, the ``epoch`` and the ``time`` in seconds since 1970; a line of losses has the
+    ``seconds_a_step`` since the line before it too. A loss that is not a number is ``null``.
 
     Args:
         path: the file, or None to write nothing: that is for the first of several processes.
         step: the step resumed at.
 
     Raises:
-        TrainingError: the file cannot be written, as on a full disk; what it holds stays.
+        TrainingError: the file has a line of another kind, or cannot be written, as on a full disk; what it holds
+            stays.
     """
 
     def __init__(self, path: Path | None, step: int) -> None:
@@ -31,8 +38,9 @@ class MetricsLog:
         self.means: dict[str, float] = {}
         self._sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
         self._count = 0
+        self._begun = time.monotonic()
         if path is not None:
-            kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+            kept = [line for line in _complete_lines(path) if _step_of(path, line) <= step]
             with _writing(path), atomic_write(path) as partial:
                 partial.write_text("".join(kept), encoding="utf-8")
 
@@ -45,22 +53,31 @@ class MetricsLog:
     def write(self, step: int, epoch: int, learning_rate: float) -> None:
         """Writes a line and begins new means."""
         self.means = {name: float(total) / self._count for name, total in self._sums.items()}
-        self._append({"step": step, "epoch": epoch, "learning_rate": learning_rate} | self.means)
+        seconds = round((time.monotonic() - self._begun) / self._count, 4)
+        self._append(step, epoch, {"learning_rate": learning_rate, "seconds_a_step": seconds} | self.means)
         self._sums.clear()
         self._count = 0
+        self._begun = time.monotonic()
 
     def write_figures(self, step: int, epoch: int, figures: dict[str, float]) -> None:
         """Writes a line of what was measured at this step; the means go on."""
-        self._append({"step": step, "epoch": epoch, **figures})
+        self._append(step, epoch, figures)
 
     def write_warning(self, step: int, epoch: int, warning: str) -> None:
         """Writes a line of what was noticed at this step."""
-        self._append({"step": step, "epoch": epoch, "warning": warning})
+        self._append(step, epoch, {"warning": warning})
 
-    def _append(self, line: Mapping[str, float | str]) -> None:
-        if self.path is not None:
-            with _writing(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+    def _append(self, step: int, epoch: int, values: Mapping[str, float | str]) -> None:
+        if self.path is None:
+            return
+        line = {"step": step, "epoch": epoch, "time": round(time.time(), 1)}
+        line |= {name: _json_value(value) for name, value in values.items()}
+        with _writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def _json_value(value: float | str) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
@@ -68,10 +85,24 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror}. {KEPT}") from error
+        raise TrainingError(f"{path} cannot be written: {error.strerror}. {what_is_kept(path.parent)}") from error
 
 
 def _complete_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    """Lines that were written to their end."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}. Move it away, and go on without it.") from error
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _step_of(path: Path, line: str) -> int:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        step = None
+    if not isinstance(step, int):
+        shown = line.strip()[:40]
+        raise TrainingError(f"{path} has a line without a step, {shown!r}: remove that line, or move the file away.")
+    return step

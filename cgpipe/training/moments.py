@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.networks.efficientnet import EfficientNetLite
-from cgpipe.parallel import add_up, in_all
+from cgpipe.parallel import all_reduce_sum, global_count
 
 REMEMBERED = 1000
 """Real pictures whose statistics are averaged, about; fewer at first."""
@@ -76,9 +76,9 @@ class FeatureMoments(nn.Module):
 
     def _remember(self, average: torch.Tensor, found: torch.Tensor, kind: int, remembered: int) -> None:
         """Moves ``average`` (..., F) towards the mean over the pictures of ``found`` (..., N, F), of all processes."""
-        count = in_all(found.shape[-2])
+        count = global_count(found.shape[-2])
         self.seen[kind] += count
-        mean = add_up(found.sum(dim=-2)) / count
+        mean = all_reduce_sum(found.sum(dim=-2)) / count
         average.lerp_(mean, count / self.seen[kind].clamp(max=remembered))  # a tensor: no wait for a GPU
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from cgpipe.parallel import in_all, share
+from cgpipe.parallel import global_count, share
 
 ROTATION = math.radians(4)
 """Largest rotation, in radians."""
@@ -57,7 +57,7 @@ def random_motion(pictures: torch.Tensor) -> Motion:
     """A smooth motion for each of (N, C, H, W): a rotation, a scale, a shift, and a bend that differs by place."""
     height, width = pictures.shape[2:]
     # Drawn on the CPU, whose random state a run keeps, and for the pictures of all processes.
-    numbers = share(2 * torch.rand(in_all(len(pictures)), 4 + 2 * KNOTS**2) - 1).to(pictures.device)
+    numbers = share(2 * torch.rand(global_count(len(pictures)), 4 + 2 * KNOTS**2) - 1).to(pictures.device)
     angle, zoom, shift, bend = numbers.split((1, 1, 2, 2 * KNOTS**2), dim=1)
     angle, zoom = ROTATION * angle, 1 + SCALE * zoom
     turned = torch.cat([zoom * angle.cos(), -zoom * angle.sin(), zoom * angle.sin(), zoom * angle.cos()], dim=1)
@@ -83,7 +83,7 @@ def motion_loss(
         translated: what it made of them.
     """
     move = random_motion(pictures)
-    noise = share(torch.randn(in_all(len(pictures)), *pictures.shape[1:])).to(pictures.device)
+    noise = share(torch.randn(global_count(len(pictures)), *pictures.shape[1:])).to(pictures.device)
     found = generator(move(pictures) + NOISE * noise)
     difference = (found.float() - move(translated)).abs().mean(dim=1, keepdim=True)
     inside = move.inside

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 
-from cgpipe.data.dataset import sides_of
+from cgpipe.data.settings import PictureSettings
+from cgpipe.data.unpaired import Pictures, UnpairedPictures, training_batches
 from cgpipe.engine.compiling import compiled_or_eager
 from cgpipe.engine.memory import FOR_TRAINING, keep_freed_memory
 from cgpipe.errors import MediaError, ModelError, TrainingError
 from cgpipe.evaluation.grids import grid_of, save_grid
 from cgpipe.evaluation.watch import Watch
-from cgpipe.models import Model, ModelCard, save_model, user_models_folder
-from cgpipe.parallel import any_of, in_all, is_first, require_alike
-from cgpipe.recipe import plain_settings
+from cgpipe.models import Model, ModelCard, save_model
+from cgpipe.parallel import any_rank, global_count, is_first, require_alike
+from cgpipe.recipe import RECIPE_NAME, plain_settings, to_toml
+from cgpipe.storage import atomic_write
 from cgpipe.training.board import Board
-from cgpipe.training.device import Arithmetic
+from cgpipe.training.device_plan import plan_device
 from cgpipe.training.metrics_log import MetricsLog
+from cgpipe.training.publish import Published, publish
+from cgpipe.training.resume import differences, settings_of, upgraded, whole_number
+from cgpipe.training.settings import RunSettings
 from cgpipe.training.signals import stop_on_signals
-from cgpipe.training.state import KEPT, load_state, save_state
+from cgpipe.training.state import STATE_NAME, load_state, locked, save_state, what_is_kept
 
-STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"
 EXPLODED = 1e6
 """A loss of this size, finite or not, is that of a run that has gone wrong."""
@@ -55,65 +60,75 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """How a run, or the part of it that one call did, ended."""
+    """How a run, or the part of it that one call did, ended.
+
+    Args:
+        finished: whether the run is at its end.
+        step: steps done in all.
+        model_files: in the run's folder.
+        losses: means since the last line of the metrics file.
+        stopped_by: the signal that asked the run to stop, if one did.
+        published: what became of each model in the user's models folder, where the run has ended and is to publish.
+        unreadable: training pictures that were left out, with the reason.
+    """
 
     finished: bool
     step: int
     model_files: tuple[Path, ...]
     losses: dict[str, float]
-
-
-class RunConfig(Protocol):
-    """What every run is told; intervals are in steps."""
-
-    @property
-    def dataset_dir(self) -> Path: ...
-    @property
-    def checkpoint_dir(self) -> Path: ...
-    @property
-    def results_dir(self) -> Path: ...
-    @property
-    def publish(self) -> bool: ...
-    @property
-    def tensorboard(self) -> bool: ...
-    @property
-    def histograms(self) -> bool: ...
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def sample_every(self) -> int: ...
-    @property
-    def save_every(self) -> int: ...
-    @property
-    def watch_every(self) -> int: ...
+    stopped_by: int | None = None
+    published: tuple[Published, ...] = ()
+    unreadable: dict[Path, str]
 
 
 class Run(ABC):
     """A run that can be killed at any moment and taken up again.
 
-    A kind of run says what its batches, its step and its state are; ``step`` counts the steps done, ``epoch`` the
-    passes over the data.
+    A kind of run says what its pictures, its step and its networks are. Where it stands is known here alone.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the data done.
+        picture: pictures of each domain that this epoch has shown.
+        settings: how this epoch loads its pictures.
+        pictures: the training sets.
+        notices: what is to be said with the first step.
     """
 
-    config: RunConfig
-    arithmetic: Arithmetic
-    total_steps: int
-    step: int = 0
-    epoch: int = 0
-    notices: tuple[str, ...] = ()
-    """What is to be said of how a new run begins, with its first step."""
+    config: RunSettings
+    pictures: UnpairedPictures
+    settings: PictureSettings
 
-    def __init__(self) -> None:
+    def __init__(self, config: RunSettings) -> None:
         keep_freed_memory(FOR_TRAINING)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.plan = plan_device(config.gpu_ids, config.precision)
+        self.scaler = self.plan.scaler()
+        self.step = self.epoch = self.picture = self.total_steps = 0
+        self.notices: tuple[str, ...] = ()
+        self.published: dict[str, str] = {}
         self.watch = Watch()
         self.board: Board | None = None
 
+    # -- what each kind of run says ----------------------------------------------------------------------------------
+
+    @property
     @abstractmethod
-    def batches(self) -> Iterator[Any]:
-        """The rest of the run's batches on the device; moves the step and the epoch on as each is done."""
+    def finished(self) -> bool:
+        """Whether the run is at its end."""
 
     @abstractmethod
-    def train_step(self, batch: Any) -> dict[str, torch.Tensor]:
+    def settings_at(self, epoch: int) -> PictureSettings:
+        """The settings in force during ``epoch``, counted from 0."""
+
+    @abstractmethod
+    def steps_left(self) -> int:
+        """Steps from here to the end."""
+
+    @abstractmethod
+    def train_step(self, batch: Pictures) -> dict[str, torch.Tensor]:
         """Learns from a batch; the losses, still on the device."""
 
     @abstractmethod
@@ -133,17 +148,23 @@ class Run(ABC):
         """All that must stay finite, with names."""
 
     @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on."""
+    def networks_state(self) -> dict[str, Any]:
+        """All beside the place in the run that decides how it goes on: networks, optimisers, and what they remember."""
 
     @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave; RuntimeError or ValueError where it does not fit."""
+    def load_networks_state(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`networks_state` gave; RuntimeError or ValueError where it does not fit."""
 
+    @abstractmethod
     def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
         """Of a model of this run: pictures to translate, and real ones of what the result should look like."""
-        first, second = (self.config.dataset_dir / f"test{side}" for side in sides_of(card, self.config.dataset_dir))
-        return first, second
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.config.checkpoint_dir
 
     def start(self, *, resume: bool, on_progress: Callable[[Progress], None] | None = None) -> TrainReport:
         """Begins, or goes on exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
@@ -152,92 +173,115 @@ class Run(ABC):
 
         Raises:
             TrainingError: there is nothing to resume or it does not fit, another run is in the way, the losses
-                explode, or a picture cannot be read or a file written, as on a full disk.
+                explode, or a file cannot be written, as on a full disk.
+            DataError: no picture of a domain can be read.
         """
-        if resume:
-            self._resume()
-            self.notices = ()
-        else:
-            self._refuse_to_overwrite()
-        require_alike(self.step, self.total_steps)
-        try:
-            with self._showing():
-                return self._steps(on_progress or (lambda progress: None))
-        except (MediaError, ModelError, OSError) as error:
-            raise TrainingError(f"{error}. {KEPT}") from error
+        with locked(self.folder) if is_first() else nullcontext():
+            if resume:
+                self._resume()
+            else:
+                self._refuse_to_overwrite()
+            self.total_steps = self.step + self.steps_left()
+            require_alike(self.step, self.total_steps)
+            try:
+                self._write_recipe()
+                with self._showing():
+                    return self._steps(on_progress or (lambda progress: None))
+            except (MediaError, ModelError, OSError) as error:
+                raise TrainingError(f"{error}. {what_is_kept(self.folder)}") from error
 
-    @contextmanager
-    def _showing(self) -> Iterator[None]:
-        """Keeps the event files for TensorBoard open, where they are asked for."""
-        config = self.config
-        if not (config.tensorboard or config.histograms) or not is_first():
-            yield
-            return
-        self.board = Board(config.results_dir / "tensorboard", self.step, plain_settings(config))
-        try:
-            yield
-        finally:
-            self.board.close()
+    def batches(self) -> Iterator[Pictures]:
+        """The rest of the run's batches on the device; moves step, picture and epoch on as each is given."""
+        while not self.finished:
+            self.settings = self.settings_at(self.epoch)
+            size = self.settings.batch_size
+            length = self.pictures.length(size)
+            epoch, first = self.epoch, self.picture
+            if first + size > length:  # resumed with larger batches, or fewer pictures, than it was stopped with
+                self.epoch, self.picture = epoch + 1, 0
+                continue
+            for batch in training_batches(
+                self.pictures, self.settings, epoch=epoch, first=first, workers=self.config.workers
+            ):
+                self.step, self.picture = self.step + 1, self.picture + size
+                if self.picture + size > length:
+                    self.epoch, self.picture = epoch + 1, 0
+                yield {domain: self.plan.place(pictures) for domain, pictures in batch.items()}
+                if self.finished:
+                    return
+
+    def progress_in_epoch(self) -> float:
+        """Share of this epoch that is done, 0 to 1."""
+        return min(1.0, self.picture / self.pictures.length(self.settings.batch_size))
 
     def _steps(self, on_progress: Callable[[Progress], None]) -> TrainReport:
-        config = self.config
-        first = is_first()
-        log = MetricsLog(config.checkpoint_dir / METRICS_NAME if first else None, self.step)
+        config, first = self.config, is_first()
+        log = MetricsLog(self.folder / METRICS_NAME if first else None, self.step)
         started, first_step = time.monotonic(), self.step
-        with stop_on_signals() as stop_asked:
+        published: tuple[Published, ...] = ()
+        with stop_on_signals() as request:
             for batch in self.batches():
                 losses = compiled_or_eager(partial(self.train_step, batch))
-                warnings, self.notices = self.notices, ()
+                warnings = self._news()
                 log.add(losses)
                 if self.step % config.log_every == 0:
                     log.write(self.step, self.epoch, self.learning_rate())
                     self._require_sound(log.means.values())
                     self._show({"learning_rate": self.learning_rate()} | log.means)
-                if first and (self.finished or self.step % config.sample_every == 0):
-                    warnings += self.write_samples()
-                    if self.board and config.histograms:
-                        self.board.add_histograms(self.weights(), self.step)
-                for warning in warnings:
-                    log.write_warning(self.step, self.epoch, warning)
-                if first and config.watch_every and (self.finished or self.step % config.watch_every == 0):
-                    figures = self._measure()
-                    log.write_figures(self.step, self.epoch, figures)
-                    self._show(figures)
-                stops = any_of(stop_asked())
+                if first:
+                    warnings += self._shown_and_measured(log)
+                    for warning in warnings:
+                        log.write_warning(self.step, self.epoch, warning)
+                stops = any_rank(bool(request))
                 if self.finished or stops or self.step % config.save_every == 0:
                     self._require_sound(float(loss) for loss in losses.values())
-                    self.save()
+                    published = self.save()
                 if first:
                     seconds = (time.monotonic() - started) / (self.step - first_step)
-                    pictures = in_all(sum(len(pictures) for pictures in batch.values()))
+                    pictures = global_count(sum(len(pictures) for pictures in batch.values()))
                     on_progress(self._progress(log.means, seconds, pictures, warnings))
                 if stops:
                     break
-        files = tuple(path for path, _ in self.models())
-        return TrainReport(finished=self.finished, step=self.step, model_files=files, losses=log.means)
+        if self.step == first_step and self.finished and config.publish and not self.published:
+            published = self.save()  # at its end already, and to be published now
+        return TrainReport(
+            finished=self.finished,
+            step=self.step,
+            model_files=tuple(path for path, _ in self.models()),
+            losses=log.means,
+            stopped_by=request.signal,
+            published=published,
+            unreadable=dict(self.pictures.unreadable),
+        )
 
-    def _show(self, figures: dict[str, float]) -> None:
-        if self.board:
-            self.board.add_figures(figures, self.step)
+    def _news(self) -> tuple[str, ...]:
+        """What is to be said with this step."""
+        notices, self.notices = self.notices, ()
+        unreadable = list(self.pictures.unreadable.values())
+        notices += tuple(f"{reason}: left out of training" for reason in unreadable[self._unreadable_said :])
+        self._unreadable_said = len(unreadable)
+        return notices
 
-    def show_grid(self, name: str, rows: Sequence[torch.Tensor]) -> None:
-        """Writes rows of pictures, each (N, 3, H, W) in [-1, 1], to the results, with the step in the file's name."""
-        grid = grid_of(rows)
-        save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
-        if self.board:
-            self.board.add_grid(name, grid, self.step)
+    _unreadable_said = 0
 
-    @property
-    def finished(self) -> bool:
-        """Whether every step is done."""
-        return self.step >= self.total_steps
+    def _shown_and_measured(self, log: MetricsLog) -> tuple[str, ...]:
+        """Writes grids and measures where it is time; what is wrong with the grids."""
+        config = self.config
+        warnings: tuple[str, ...] = ()
+        if self.finished or self.step % config.sample_every == 0:
+            warnings = self.write_samples()
+            if self.board and config.histograms:
+                self.board.add_histograms(self.weights(), self.step)
+        if config.watch_every and (self.finished or self.step % config.watch_every == 0):
+            figures = self._measure()
+            log.write_figures(self.step, self.epoch, figures)
+            self._show(figures)
+        return warnings
 
     def _measure(self) -> dict[str, float]:
         """KID of each model; the best so far are kept."""
         return {
-            f"kid_x1000_{path.stem}": self.watch.look(
-                path, model, self.test_folders(model.card), self.arithmetic.device
-            )
+            f"kid_x1000_{path.stem}": self.watch.check(path, model, self.test_folders(model.card), self.plan.device)
             for path, model in self.models()
         }
 
@@ -253,42 +297,120 @@ class Run(ABC):
             warnings=warnings,
         )
 
+    # -- what is shown -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        """Keeps the event files for TensorBoard open, where they are asked for."""
+        config = self.config
+        if not (config.tensorboard or config.histograms) or not is_first():
+            yield
+            return
+        self.board = Board(config.results_dir / "tensorboard", self.step, plain_settings(config))
+        try:
+            yield
+        finally:
+            self.board.close()
+
+    def _show(self, figures: dict[str, float]) -> None:
+        if self.board:
+            self.board.add_figures(figures, self.step)
+
+    def show_grid(self, name: str, rows: Sequence[torch.Tensor]) -> None:
+        """Writes rows of pictures, each (N, 3, H, W) in [-1, 1], to the results, with the step in the file's name."""
+        grid = grid_of(rows)
+        save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
+        if self.board:
+            self.board.add_grid(name, grid, self.step)
+
+    # -- what is kept ------------------------------------------------------------------------------------------------
+
     def _require_sound(self, losses: Iterable[float]) -> None:
         if worst := [loss for loss in losses if not abs(loss) < EXPLODED]:  # NaN is not less than anything
             self._give_up(f"A loss is {worst[0]:g}")
 
     def _give_up(self, why: str) -> NoReturn:
         raise TrainingError(
-            f"{why} at step {self.step}: training has exploded. The last good state is kept in "
-            f"{self.config.checkpoint_dir}: resume with a smaller --lr, or with --precision fp32."
+            f"{why} at step {self.step}: training has exploded. {what_is_kept(self.folder)} "
+            "Try a smaller --lr, or --precision fp32."
         )
 
-    def save(self) -> None:
-        """The state, and the model files, which ``--to`` finds."""
+    def save(self) -> tuple[Published, ...]:
+        """Writes the state and the model files; at the run's end, publishes them where the recipe says so."""
         # Model files hold half precision: what overflows there has exploded already.
         if not all(bool(weight.half().isfinite().all()) for _, weight in self.weights()):
             self._give_up("Weights are no longer finite")
         if not is_first():
-            return
+            return ()
         for path, model in self.models():
             save_model(path, model)
-            if self.config.publish:
-                save_model(user_models_folder() / path.name, model)
+        published: tuple[Published, ...] = ()
+        if self.finished and self.config.publish:
+            published = tuple(publish(path, self.published) for path, _ in self.models())
         # Last, so that a run whose models could not be written is resumed before them.
-        save_state(self.config.checkpoint_dir / STATE_NAME, {**self.state_dict(), "best": self.watch.best})
+        save_state(self.folder / STATE_NAME, self.state_dict())
+        return published
 
-    def _refuse_to_overwrite(self) -> None:
-        if (self.config.checkpoint_dir / STATE_NAME).exists():
-            raise TrainingError(
-                f"{self.config.checkpoint_dir} already holds a run: go on with --resume, choose another "
-                "--checkpoint-dir, or remove it."
-            )
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on."""
+        return {
+            "settings": json.dumps(settings_of(self.config)),
+            "pictures": dict(self.pictures.counts),
+            "step": self.step,
+            "epoch": self.epoch,
+            "picture": self.picture,
+            "random": torch.get_rng_state(),
+            "scaler": self.scaler.state_dict(),
+            "best": dict(self.watch.best),
+            "published": dict(self.published),
+            **self.networks_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` gave."""
+        self.load_networks_state(state)
+        self.step, self.epoch, self.picture = (whole_number(state, name) for name in ("step", "epoch", "picture"))
+        self.settings = self.settings_at(self.epoch)
+        self.watch.best, self.published = dict(state["best"]), dict(state["published"])
+        if state["scaler"] and self.scaler.is_enabled():  # that of a run in another type is empty
+            self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
 
     def _resume(self) -> None:
-        path = self.config.checkpoint_dir / STATE_NAME
+        path = self.folder / STATE_NAME
         state = load_state(path)
-        self.watch.best = dict(state.get("best", {}))
         try:
+            state = upgraded(state, self._epoch)
             self.load_state_dict(state)
+            changes = tuple(differences(state, self.config, self.pictures.counts))
         except (RuntimeError, ValueError) as error:
             raise TrainingError(f"{path} does not fit this recipe's networks: {str(error).splitlines()[-1]}") from error
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise TrainingError(
+                f"{path} is not the state of a run of this kind, or is damaged ({type(error).__name__}: {error}). "
+                "Start again in another --checkpoint-dir."
+            ) from error
+        self.notices = tuple(f"The run goes on with {change}" for change in changes)
+
+    def _epoch(self, number: int) -> tuple[int, int]:
+        """The size of a batch, and the steps, of an epoch."""
+        size = self.settings_at(number).batch_size
+        return size, self.pictures.length(size) // size
+
+    def _refuse_to_overwrite(self) -> None:
+        if (self.folder / STATE_NAME).exists():
+            raise TrainingError(
+                f"{self.folder} already holds a run: go on with --resume, choose another --checkpoint-dir, or remove "
+                "it."
+            )
+
+    def _write_recipe(self) -> None:
+        """Keeps what the run was told in its folder, for ``--resume``."""
+        if not is_first():
+            return
+        path = self.folder / RECIPE_NAME
+        try:
+            with atomic_write(path) as temporary:
+                temporary.write_text(to_toml(self.config, leave_out=("checkpoint_dir",)), encoding="utf-8")
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be written: {error.strerror}. {what_is_kept(self.folder)}") from error

@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cgpipe.parallel import is_member
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Windows has no SIGHUP."""
+
+
+class StopRequest:
+    """Whether a run was asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def heed(self, number: int, frame: object) -> None:
+        """Takes in a signal; a second one interrupts at once.
+
+        Of several processes each gets one from the terminal and one from what started them, so they heed only the
+        first.
+        """
+        if self and not is_member():
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
+
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM has come; a second one interrupts at once.
-
-    Of several processes each gets one from the terminal and one from what started them, so they heed only the first.
-    """
-    asked = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set() and not is_member():
-            raise KeyboardInterrupt
-        asked.set()
-
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Gives a request that SIGINT, SIGTERM or SIGHUP fulfils, unless they are ignored, as nohup has it."""
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield request
         return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [number for name in SIGNALS if (number := getattr(signal, name, None))]
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, request.heed) for number in heeded}
     try:
-        yield asked.is_set
+        yield request
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

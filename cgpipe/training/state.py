@@ -1,18 +1,30 @@
-"""A run's state on disk: whole or not at all."""
+"""A run's folder: its state, whole or not at all, and the lock that keeps a second run out."""
 
 from __future__ import annotations
 
 import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cgpipe.errors import TrainingError
+from cgpipe.storage import PREFIX, atomic_write
 
+STATE_NAME = "state.pt"
+LOCK_NAME = f"{PREFIX}lock"
 FORMAT = 1
-KEPT = "The last good state is kept: put that right, and go on with --resume."
-"""What to do when something could not be written."""
+
+
+def what_is_kept(folder: Path) -> str:
+    """What a run in ``folder`` that had to end can go on with, as a sentence."""
+    if (folder / STATE_NAME).is_file():
+        return f"The last saved state is kept in {folder}: go on with --resume."
+    return f"Nothing was saved yet in {folder}: start again without --resume."
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -21,20 +33,14 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         TrainingError: the disk is full or the folder cannot be written; the old state is still there.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with atomic_write(path, durable=True) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         # On a full disk torch raises a RuntimeError of its own, while it handles that of the file system.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = (cause.strerror if isinstance(cause, OSError) else None) or error
-        raise TrainingError(f"The state could not be saved to {path}: {reason}. {KEPT}") from error
+        raise TrainingError(f"The state could not be saved to {path}: {reason}. {what_is_kept(path.parent)}") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -46,9 +52,61 @@ def load_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TrainingError(f"There is nothing to resume: {path} does not exist. Start without --resume.")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise TrainingError(f"{path} cannot be read as a training state: {error}") from error
+    if not isinstance(state, dict):
+        raise TrainingError(f"{path} is not a training state, but holds a {type(state).__name__}.")
     if state.get("format") != FORMAT:
         raise TrainingError(f"{path} is of state format {state.get('format')}; this cgpipe reads format {FORMAT}.")
     return state
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a run's folder until the body has ended, or this process has.
+
+    Raises:
+        TrainingError: another run is there, or the folder cannot be written.
+    """
+    path = folder / LOCK_NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} cannot be written: {error.strerror}. Choose another --checkpoint-dir."
+        ) from error
+    with file:
+        if not _lock(file.fileno()):
+            file.seek(0)
+            raise TrainingError(
+                f"Another run is at work in {folder} ({file.read().strip() or 'of another process'}): wait until it "
+                "has ended, or choose another --checkpoint-dir."
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> bool:
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+else:
+    import fcntl
+
+    def _lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+        return True

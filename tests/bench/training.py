@@ -11,13 +11,13 @@ from typing import Any
 
 from material import make_pictures
 from measure import tell
-from results import Aim, Row, Table
 from settings import Settings
 from torch.profiler import ProfilerActivity, profile
 from training_loop import train_plainly
 
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.trainer import Trainer
+from results import Aim, Row, Table
 
 PLAIN, AGAIN, OURS = "plain loop", "plain loop, another seed", "cgpipe train"
 NOT_TIMED = 5
@@ -29,7 +29,7 @@ NETWORKS: Mapping[str, tuple[dict[str, Any], int]] = {
 }
 """Settings, and steps: ResNet-9 at its own size would take hours for 300."""
 
-LOSSES = ("cycle", "identity", "adversarial", "judge")
+LOSSES = ("cycle", "identity", "adversarial", "discriminator")
 COLUMNS = {"way": "", "pictures a second": ".2f", "times the plain loop": ".2f"} | dict.fromkeys(LOSSES, ".3f")
 PROFILE = {"operation": "", "share of the step": ".1%"}
 
@@ -97,7 +97,7 @@ def _profile(config: TrainConfig) -> Iterator[Row]:
     batches = trainer.batches()
     for batch in itertools.islice(batches, 2):
         trainer.train_step(batch)
-    on_gpu = trainer.arithmetic.device.type == "cuda"
+    on_gpu = trainer.plan.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as watched:
         for batch in itertools.islice(batches, 3):
             trainer.train_step(batch)

@@ -42,13 +42,14 @@ def train_plainly(config: TrainConfig, seed: int, device: torch.device) -> Itera
     torch.manual_seed(seed)
     chance = random.Random(seed)
     networks = with_torch_norms(build_method(config)).to(device)
-    a_to_b, b_to_a, judge_a, judge_b = (getattr(networks, name) for name in ("a_to_b", "b_to_a", "judge_a", "judge_b"))
+    names = ("a_to_b", "b_to_a", "discriminator_a", "discriminator_b")
+    a_to_b, b_to_a, critic_a, critic_b = (networks.get_submodule(name) for name in names)
     generators = torch.optim.Adam([*a_to_b.parameters(), *b_to_a.parameters()], lr=config.lr, betas=(0.5, 0.999))
-    judges = torch.optim.Adam([*judge_a.parameters(), *judge_b.parameters()], lr=config.lr, betas=(0.5, 0.999))
+    critics = torch.optim.Adam([*critic_a.parameters(), *critic_b.parameters()], lr=config.lr, betas=(0.5, 0.999))
     pools: dict[str, list[torch.Tensor]] = {"a": [], "b": []}
 
-    def judged(judge: torch.nn.Module, seen: torch.Tensor, label: float) -> torch.Tensor:
-        parts = [weight * F.mse_loss(logits, torch.full_like(logits, label)) for weight, logits in judge(seen)]
+    def adversarial_loss(critic: torch.nn.Module, seen: torch.Tensor, label: float) -> torch.Tensor:
+        parts = [weight * F.mse_loss(logits, torch.full_like(logits, label)) for weight, logits in critic(seen)]
         return torch.stack(parts).sum()
 
     def pooled(domain: str, fakes: torch.Tensor) -> torch.Tensor:
@@ -66,21 +67,21 @@ def train_plainly(config: TrainConfig, seed: int, device: torch.device) -> Itera
     batches = [pictures(config.dataset_dir / name, config, chance) for name in ("trainA", "trainB")]
     for a, b in zip(*batches, strict=False):
         a, b = a.to(device), b.to(device)
-        for parameter in itertools.chain(judge_a.parameters(), judge_b.parameters()):
+        for parameter in itertools.chain(critic_a.parameters(), critic_b.parameters()):
             parameter.requires_grad_(False)
         generators.zero_grad()
         fake_b, fake_a = a_to_b(a), b_to_a(b)
         cycle = config.lamda * (F.l1_loss(b_to_a(fake_b), a) + F.l1_loss(a_to_b(fake_a), b))
         identity = config.lamda * config.idt_coef * (F.l1_loss(b_to_a(a), a) + F.l1_loss(a_to_b(b), b))
-        adversarial = judged(judge_b, fake_b, 1) + judged(judge_a, fake_a, 1)
+        adversarial = adversarial_loss(critic_b, fake_b, 1) + adversarial_loss(critic_a, fake_a, 1)
         (cycle + identity + adversarial).backward()
         generators.step()
-        for parameter in itertools.chain(judge_a.parameters(), judge_b.parameters()):
+        for parameter in itertools.chain(critic_a.parameters(), critic_b.parameters()):
             parameter.requires_grad_(True)
-        judges.zero_grad()
-        wrong = judged(judge_a, pooled("a", fake_a), 0) + judged(judge_b, pooled("b", fake_b), 0)
-        telling = 0.5 * (wrong + judged(judge_a, a, 1) + judged(judge_b, b, 1))
+        critics.zero_grad()
+        wrong = adversarial_loss(critic_a, pooled("a", fake_a), 0) + adversarial_loss(critic_b, pooled("b", fake_b), 0)
+        telling = 0.5 * (wrong + adversarial_loss(critic_a, a, 1) + adversarial_loss(critic_b, b, 1))
         telling.backward()
-        judges.step()
-        losses = {"cycle": cycle, "identity": identity, "adversarial": adversarial, "judge": telling}
+        critics.step()
+        losses = {"cycle": cycle, "identity": identity, "adversarial": adversarial, "discriminator": telling}
         yield {name: float(loss.detach()) for name, loss in losses.items()}

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.training.config import TrainConfig
-from cgpipe.training.methods.base import Losses, Method, Pictures
+from cgpipe.training.discriminator import load_backbone
+from cgpipe.training.methods.base import Losses, Method
 from cgpipe.training.methods.cut import CUT
 from cgpipe.training.methods.cyclegan import CycleGAN
-from cgpipe.training.networks import load_backbone
 
 METHODS: Mapping[str, type[Method]] = {"cyclegan": CycleGAN, "cut": CUT, "fastcut": CUT}
 
@@ -37,4 +37,4 @@ def build_method(config: TrainConfig) -> Method:
     return method
 
 
-__all__ = ["Losses", "Method", "Pictures", "build_method"]
+__all__ = ["Losses", "Method", "build_method"]

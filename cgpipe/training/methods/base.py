@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
 
+from cgpipe.data.direction import A_TO_B, B_TO_A, Direction, Domain
+from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import keep_compiled
 from cgpipe.networks import Generator
 from cgpipe.networks.efficientnet import EfficientNetLite
+from cgpipe.recipe import parse_list
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import TrainConfig
+from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.losses import WeightedLogits, discriminator_loss, generator_loss, gradient_penalty
 from cgpipe.training.moments import FeatureMoments
 from cgpipe.training.motion import motion_loss
-from cgpipe.training.networks import Judge
 
 Losses = dict[str, torch.Tensor]
-Pictures = dict[str, torch.Tensor]
-"""(N, 3, H, W) in [-1, 1] by domain, ``a`` or ``b``; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
-
-
-MAKER = {"a": "b_to_a", "b": "a_to_b"}
-"""The generator of each domain's translations."""
+TO: Mapping[str, Direction] = {"a": B_TO_A, "b": A_TO_B}
+"""The direction whose translations show a domain."""
 
 
 class Method(nn.Module, ABC):
     """The networks of a run with fresh weights, and the losses that they learn by.
 
     Attributes:
-        generators: the translators that are shipped, by name: ``a_to_b``, which makes ``b``, and perhaps ``b_to_a``.
-        judges: the discriminators, by the domain that they know.
+        generators: the translators that are shipped, by their direction.
+        discriminators: by the domain that they know.
         helpers: what else learns with the generators and is not shipped.
     """
 
@@ -47,15 +47,21 @@ class Method(nn.Module, ABC):
             if config.moment_lite1_taps:
                 self._frozen.append(EfficientNetLite("lite1"))
                 taps.append((self._frozen[-1], config.moment_lite1_taps))
-            self.moments.update({domain: FeatureMoments(taps) for domain in config.made_domains})
+            self.moments.update({domain: FeatureMoments(taps) for domain in config.target_domains})
+
+    def add_networks(self, direction: Direction, generator: Generator, discriminator: Discriminator) -> None:
+        """Takes in the networks of a direction, under their names."""
+        self.add_module(direction.generator, generator)
+        self.add_module(direction.discriminator, discriminator)
 
     @property
-    def generators(self) -> dict[str, Generator]:
-        return {name: net for name in ("a_to_b", "b_to_a") if isinstance(net := getattr(self, name, None), Generator)}
+    def generators(self) -> dict[Direction, Generator]:
+        return {d: cast("Generator", self.get_submodule(d.generator)) for d in self.config.directions}
 
     @property
-    def judges(self) -> dict[str, Judge]:
-        return {domain: net for domain in "ab" if isinstance(net := getattr(self, f"judge_{domain}", None), Judge)}
+    def discriminators(self) -> dict[Domain, Discriminator]:
+        networks = {domain: self.get_submodule(f"discriminator_{domain}") for domain in self.config.target_domains}
+        return cast("dict[Domain, Discriminator]", networks)
 
     @property
     def multiple(self) -> int:
@@ -75,41 +81,44 @@ class Method(nn.Module, ABC):
             config: the settings in force, which a stage may have changed.
         """
 
-    def judge_losses(self, real: Pictures, fake: Pictures) -> Losses:
+    def discriminator_losses(self, real: Pictures, fake: Pictures) -> Losses:
         """What discriminators that learn are to make small on real pictures and on translations of now and before."""
         losses = {}
         kind, smoothing = self.config.gan_loss, self.config.label_smoothing
-        for domain in (domain for domain in self.judges if not self._is_frozen(f"judge_{domain}")):
-            of_real, of_fake = self.judged(domain, real[domain], fake[domain])
-            losses[f"judge_{domain}"] = discriminator_loss(of_real, of_fake, kind, smoothing=smoothing)
+        for domain in self.discriminators:
+            if not self.is_frozen(f"discriminator_{domain}"):
+                of_real, of_fake = self.discriminate(domain, real[domain], fake[domain])
+                losses[f"discriminator_{domain}"] = discriminator_loss(of_real, of_fake, kind, smoothing=smoothing)
         return losses
 
     def gradient_penalties(self, real: Pictures, fake: Pictures) -> Losses:
         """The penalties of WGAN-GP, to be computed in full precision; nothing for other losses."""
         if self.config.gan_loss != "wgan-gp":
             return {}
-        return {f"penalty_{d}": gradient_penalty(judge, real[d], fake[d]) for d, judge in self.judges.items()}
+        networks = self.discriminators.items()
+        return {f"penalty_{d}": gradient_penalty(network, real[d], fake[d]) for d, network in networks}
 
     def realism_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
         """What it costs the generators that learn that their translations are not like real pictures."""
         losses = {}
         for domain, pictures in fake.items():
-            if self._is_frozen(MAKER[domain]):
+            if self.is_frozen(TO[domain].generator):
                 continue
-            judgement = self.judged(domain, pictures)[0]
-            losses[f"adversarial_{domain}"] = generator_loss(judgement, self.config.gan_loss)
+            logits = self.discriminate(domain, pictures)[0]
+            losses[f"adversarial_{domain}"] = generator_loss(logits, self.config.gan_loss)
             if domain in self.moments:
                 losses[f"moments_{domain}"] = config.moment_weight * self.moments[domain](real[domain], pictures)
         return losses
 
-    def _is_frozen(self, network: str) -> bool:
-        return network in self.config.listed("freeze")
+    def is_frozen(self, network: str) -> bool:
+        """Whether the network of this name does not learn."""
+        return network in self.config.frozen
 
     def background_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
         """What it costs that the pictures change where their masks, if there are any, let nothing change."""
         losses = {}
-        for source, target in (("a", "b"), ("b", "a")):
-            if f"mask_{source}" in real and target in fake and not self._is_frozen(MAKER[target]):
+        for source, target in self._learning(fake):
+            if f"mask_{source}" in real:
                 change = (fake[target].float() - real[source]).abs()
                 outside = ((1 - real[f"mask_{source}"]) * change).mean()
                 losses[f"background_{source}"] = config.background_weight * outside
@@ -124,24 +133,28 @@ class Method(nn.Module, ABC):
             config: the settings in force.
         """
         losses: Losses = {}
-        for source, target in (("a", "b"), ("b", "a")):
-            if config.motion_weight and target in fake and not self._is_frozen(MAKER[target]):
-                distance = motion_loss(self.generators[MAKER[target]], translated[source], fake[target])
-                losses[f"motion_{source}"] = config.motion_weight * distance
+        for source, target in self._learning(fake) if config.motion_weight else ():
+            distance = motion_loss(self.generators[TO[target]], translated[source], fake[target])
+            losses[f"motion_{source}"] = config.motion_weight * distance
         return losses
 
-    def judged(self, domain: str, *batches: torch.Tensor) -> list[WeightedLogits]:
-        """A discriminator's judgement of each batch, of pictures changed at random where the recipe says so."""
-        judge, kinds = self.judges[domain], self.config.listed("diffaugment")
-        changed = [diffaugment(pictures, kinds) for pictures in batches]
-        if not _can_join(judge, changed):
-            return [judge(pictures) for pictures in changed]
-        parts = [(weight, logits.chunk(len(changed))) for weight, logits in judge(torch.cat(changed))]
+    def _learning(self, fake: Pictures) -> list[tuple[Domain, Domain]]:
+        """Source and target of the directions that made ``fake`` and learn."""
+        made = [direction for direction in (A_TO_B, B_TO_A) if direction.target in fake]
+        return [(d.source, d.target) for d in made if not self.is_frozen(d.generator)]
+
+    def discriminate(self, domain: str, *batches: torch.Tensor) -> list[WeightedLogits]:
+        """A discriminator's logits for each batch, of pictures changed at random where the recipe says so."""
+        discriminator = cast("Discriminator", self.get_submodule(f"discriminator_{domain}"))
+        changed = [diffaugment(pictures, parse_list(self.config.diffaugment)) for pictures in batches]
+        if not _can_join(discriminator, changed):
+            return [discriminator(pictures) for pictures in changed]
+        parts = [(weight, logits.chunk(len(changed))) for weight, logits in discriminator(torch.cat(changed))]
         return [[(weight, logits[index]) for weight, logits in parts] for index in range(len(changed))]
 
-    def translated(self, generator: str, *batches: torch.Tensor) -> Sequence[torch.Tensor]:
+    def translated(self, direction: Direction, *batches: torch.Tensor) -> Sequence[torch.Tensor]:
         """What a generator makes of each batch."""
-        network = self.generators[generator]
+        network = self.generators[direction]
         if not _can_join(network, batches):
             return [network(pictures) for pictures in batches]
         made: torch.Tensor = network(torch.cat(batches))
@@ -156,8 +169,8 @@ class Method(nn.Module, ABC):
         """Compiles each network where it stands; the names in the state stay as they are."""
         keep_compiled()
         # A compiled discriminator has no second derivative, which the gradient penalty is made of.
-        judges = () if self.config.gan_loss == "wgan-gp" else self.judges.values()
-        for network in (*self.generators.values(), *judges):
+        discriminators = () if self.config.gan_loss == "wgan-gp" else self.discriminators.values()
+        for network in (*self.generators.values(), *discriminators):
             network.compile(dynamic=False)
 
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cgpipe.data.unpaired import Pictures
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
+from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.losses import patch_nce
-from cgpipe.training.methods.base import Losses, Method, Pictures
-from cgpipe.training.networks import Judge
+from cgpipe.training.methods.base import Losses, Method
 
 PATCHES = 256
 """Places of a layer that are compared; fewer where it has fewer."""
@@ -46,18 +47,20 @@ class CUT(Method):
     """One generator, one discriminator, and a projection of the generator's own features.
 
     A patch of the translation shall be more like the patch of the input at its place than like any other patch of it.
-    With the direction ``AtoB`` the networks are ``a_to_b`` and ``judge_b``, else ``b_to_a`` and ``judge_a``.
+    With the direction ``AtoB`` the networks are ``a_to_b`` and ``discriminator_b``, else ``b_to_a`` and
+    ``discriminator_a``.
     """
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__(config, backbone)
         self.variant = VARIANTS[config.method]
-        self.source, self.target = ("a", "b") if config.direction == "AtoB" else ("b", "a")
-        generator, judge = build_generator(config.gen_net, **config.generator_settings()), Judge(config, backbone)
-        for network in (generator, judge):
+        (direction,) = config.directions
+        self.source, self.target = direction.source, direction.target
+        generator = build_generator(config.gen_net, **config.generator_settings())
+        discriminator = Discriminator(config, backbone)
+        for network in (generator, discriminator):
             initialise(network)
-        self.add_module(f"{self.source}_to_{self.target}", generator)
-        self.add_module(f"judge_{self.target}", judge)
+        self.add_networks(direction, generator, discriminator)
         self.projection = Projection(_widths(generator))
         self._encode = generator.encode
 
@@ -75,12 +78,12 @@ class CUT(Method):
         # Drawn on the CPU, whose random state a run keeps.
         flipped = self.variant.flips and bool(torch.rand(()) < 0.5)
         translated = source.flip(3) if flipped else source
-        fake = {self.target: self.generator(translated)}
+        fake: Pictures = {self.target: self.generator(translated)}
         weight = config.nce_weight or self.variant.weight
         if self.variant.identity:
             weight /= 2
         losses = self.realism_losses(real, fake, config)
-        upright = {self.target: fake[self.target].flip(3)} if flipped else fake
+        upright: Pictures = {self.target: fake[self.target].flip(3)} if flipped else fake
         losses |= self.background_losses(real, upright, config)
         losses |= self.motion_losses({self.source: translated}, fake, config)
         losses[f"nce_{self.source}"] = weight * self.nce_loss(source, fake[self.target], flipped=flipped)

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-from cgpipe.networks import Generator, build_generator
+from cgpipe.data.direction import A_TO_B, B_TO_A
+from cgpipe.data.unpaired import Pictures
+from cgpipe.networks import build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
+from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.losses import cycle_loss
-from cgpipe.training.methods.base import Losses, Method, Pictures
-from cgpipe.training.networks import Judge
+from cgpipe.training.methods.base import Losses, Method
 
 
 class CycleGAN(Method):
     """Two generators and two discriminators.
 
-    ``a_to_b`` translates the first domain into the second, ``judge_b`` tells its output from real pictures of ``b``.
+    ``a_to_b`` translates the first domain into the second, ``discriminator_b`` tells its output from real pictures of
+    ``b``.
     """
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__(config, backbone)
         settings = config.generator_settings()
-        self.a_to_b: Generator = build_generator(config.gen_net, **settings)
-        self.b_to_a: Generator = build_generator(config.gen_net, **settings)
-        self.judge_a = Judge(config, backbone)
-        self.judge_b = Judge(config, backbone)
-        for network in (self.a_to_b, self.b_to_a, self.judge_a, self.judge_b):
+        generators = [build_generator(config.gen_net, **settings) for _ in config.directions]
+        discriminator_a, discriminator_b = (Discriminator(config, backbone) for _ in config.directions)
+        for network in (*generators, discriminator_a, discriminator_b):
             initialise(network)
+        self.add_networks(A_TO_B, generators[0], discriminator_b)
+        self.add_networks(B_TO_A, generators[1], discriminator_a)
 
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         a, b = real["a"], real["b"]
-        identity = config.lamda * config.idt_coef
-        fake_b, *same_b = self.translated("a_to_b", a, *([b] if identity else []))
-        fake_a, *same_a = self.translated("b_to_a", b, *([a] if identity else []))
+        # G_A makes b of a: of a real b it must make the same. The weights are crosswise, as in the paper's code.
+        weight_a, weight_b = config.identity_weight(A_TO_B), config.identity_weight(B_TO_A)
+        fake_b, *same_b = self.translated(A_TO_B, a, *([b] if weight_b else []))
+        fake_a, *same_a = self.translated(B_TO_A, b, *([a] if weight_a else []))
         fake = {"b": fake_b, "a": fake_a}
         losses = self.realism_losses(real, fake, config) | self.background_losses(real, fake, config)
         losses |= self.motion_losses(real, fake, config)
-        lamda_b = config.lamda if config.lamda_b < 0 else config.lamda_b
-        if config.lamda:
-            losses["cycle_a"] = config.lamda * cycle_loss(self.b_to_a(fake_b), a)
-        if lamda_b:
-            losses["cycle_b"] = lamda_b * cycle_loss(self.a_to_b(fake_a), b)
-        if identity:
-            losses["identity_a"] = identity * cycle_loss(same_a[0], a)
-            losses["identity_b"] = identity * cycle_loss(same_b[0], b)
+        generators = self.generators
+        if cycle_a := config.cycle_weight(A_TO_B):
+            losses["cycle_a"] = cycle_a * cycle_loss(generators[B_TO_A](fake_b), a)
+        if cycle_b := config.cycle_weight(B_TO_A):
+            losses["cycle_b"] = cycle_b * cycle_loss(generators[A_TO_B](fake_a), b)
+        if weight_a:
+            losses["identity_a"] = weight_a * cycle_loss(same_a[0], a)
+        if weight_b:
+            losses["identity_b"] = weight_b * cycle_loss(same_b[0], b)
         return losses, fake

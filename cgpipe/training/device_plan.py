@@ -12,7 +12,7 @@ from cgpipe.parallel import place_on_machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arithmetic:
+class DevicePlan:
     """A device and the type that convolutions run in; weights, losses and optimisers stay in fp32."""
 
     device: torch.device
@@ -38,7 +38,7 @@ class Arithmetic:
         return pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def choose_arithmetic(gpu_ids: str, precision: str) -> Arithmetic:
+def plan_device(gpu_ids: str, precision: str) -> DevicePlan:
     """The device that ``--gpu-ids`` asks for and, for ``auto``, bf16 where the hardware multiplies it.
 
     Of several processes on a machine, each gets one of the GPUs.
@@ -50,10 +50,10 @@ def choose_arithmetic(gpu_ids: str, precision: str) -> Arithmetic:
     if precision == "fp16":
         if device.type == "cpu":
             raise UsageError("A CPU has no fp16 arithmetic: use --precision bf16, fp32 or auto.")
-        return Arithmetic(device=device, dtype=torch.float16)
+        return DevicePlan(device=device, dtype=torch.float16)
     fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
     use_bf16 = precision == "bf16" or (precision == "auto" and fast_bf16)
-    return Arithmetic(device=device, dtype=torch.bfloat16 if use_bf16 else torch.float32)
+    return DevicePlan(device=device, dtype=torch.bfloat16 if use_bf16 else torch.float32)
 
 
 def _choose_device(gpu_ids: str) -> torch.device:

@@ -11,38 +11,39 @@ from cgpipe.networks.discriminators import FeatureHeads, PooledHead, build_discr
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.losses import WeightedLogits
+from cgpipe.training.settings import DiscriminatorSettings
 
 
-class Judge(nn.Module):
-    """A discriminator: a patch or pixel network on the picture and, on request, heads on frozen pretrained features.
+class Discriminator(nn.Module):
+    """A patch or pixel network on the picture and, on request, heads on frozen pretrained features.
 
     The pixel network keeps checkerboards away; the features tell the subject from its background (Projected GAN,
     arXiv 2111.01007).
     """
 
-    def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
+    def __init__(self, settings: DiscriminatorSettings, backbone: EfficientNetLite | None) -> None:
         super().__init__()
-        self.pixels = build_discriminator(config.dis_net, ndf=config.ndf, norm=config.norm)  # type: ignore[arg-type]
-        self.taps = config.feature_taps
-        self.weight = config.feature_weight
+        self.pixels = build_discriminator(settings.dis_net, ndf=settings.ndf, norm=settings.norm)  # type: ignore[arg-type]
+        self.taps = settings.feature_taps
+        self.weight = settings.feature_weight
         channels = [backbone.channels(tap) for tap in self.taps] if backbone and self.weight else []
         self.heads = FeatureHeads(channels) if channels else None
-        self.pooled = PooledHead(channels) if channels and config.feature_pooled else None
+        self.pooled = PooledHead(channels) if channels and settings.feature_pooled else None
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
         self._backbone = (backbone,)
 
     def forward(self, pictures: torch.Tensor, features: Sequence[torch.Tensor] | None = None) -> WeightedLogits:
-        """Judges (N, 3, H, W) in [-1, 1]; ``features`` are the taps of these pictures, where they are known already."""
-        judgement = [(1.0, self.pixels(pictures))]
+        """Logits of (N, 3, H, W) in [-1, 1]; ``features`` are the taps of these pictures, where they are known."""
+        logits = [(1.0, self.pixels(pictures))]
         backbone = self._backbone[0]
         if self.heads is not None and backbone is not None:
             features = backbone.taps(pictures, self.taps) if features is None else features
-            judgement += [(self.weight, logits) for logits in self.heads(features)]
+            logits += [(self.weight, map) for map in self.heads(features)]
             if self.pooled is not None:
-                judgement.append((self.weight, self.pooled(features)))
-        return judgement
+                logits.append((self.weight, self.pooled(features)))
+        return logits
 
 
 def load_backbone(config: TrainConfig) -> EfficientNetLite | None:
-    """The frozen network whose features pictures are judged by, if the recipe wants one."""
+    """The frozen network whose features the discriminators see, if the recipe wants one."""
     return EfficientNetLite("lite0") if config.feature_weight or config.uses_moments else None

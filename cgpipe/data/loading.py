@@ -1,0 +1,130 @@
+"""One training picture: read, brought to its size, cropped and flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from cgpipe.data.settings import PictureSettings
+from cgpipe.errors import MediaError
+from cgpipe.media.pictures.read import read_picture
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""(height, width, channels), 0 to 255; float32 where a picture has more than 8 bits."""
+
+FULL_RANGE = 65535
+PROBED = 48
+"""Pictures of a set that are read to find which of their 16 bits are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """Values of 16-bit pictures that are black and white to the networks."""
+
+    low: int = 0
+    high: int = FULL_RANGE
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether not all 16 bits are used."""
+        return (self.low, self.high) != (0, FULL_RANGE)
+
+    def scaled(self, pixels: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+        """The same from 0 to 255; what lies outside is clipped."""
+        scaled = (pixels.astype(np.float32) - self.low) * np.float32(255 / (self.high - self.low))
+        return scaled.clip(0, 255, out=scaled)
+
+
+def load_pixels(path: Path, values: ValueRange | None = None) -> Pixels:
+    """A picture as RGB, upright: uint8, or float32 of the same range where it has 16 bits.
+
+    Raises:
+        MediaError: it cannot be read; the message names it.
+    """
+    try:
+        pixels: Any = read_picture(path).pixels
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from error
+    return (values or ValueRange()).scaled(pixels) if pixels.dtype == np.uint16 else pixels
+
+
+def load_rgb(path: Path, values: ValueRange | None = None) -> npt.NDArray[np.uint8]:
+    """The same, rounded to 8 bits."""
+    pixels = load_pixels(path, values)
+    return pixels if pixels.dtype == np.uint8 else pixels.round().astype(np.uint8)  # type: ignore[return-value]
+
+
+def find_range(paths: Sequence[Path]) -> ValueRange | None:
+    """The bits that the 16-bit pictures of a set use, by a sample of them; None where there are none.
+
+    Scanners store 10, 12 or 14 bits in files of 16: such pictures would be all but black.
+    """
+    step = max(1, len(paths) // PROBED)
+    brightest = [value for path in paths[::step] if (value := _brightest(path)) is not None]
+    return ValueRange(high=2 ** max(brightest).bit_length() - 1) if any(brightest) else None
+
+
+def _brightest(path: Path) -> int | None:
+    """The largest value of a 16-bit picture; None for others, and for what cannot be read."""
+    try:
+        pixels = read_picture(path).pixels
+    except MediaError:
+        return None
+    return int(pixels.max()) if pixels.dtype == np.uint16 else None
+
+
+def to_network_range(pixels: Pixels) -> torch.Tensor:
+    """RGB (..., height, width, 3) from 0 to 255 as float32 (..., 3, height, width) in [-1, 1]."""
+    return torch.from_numpy(pixels).movedim(-1, -3).float().div_(127.5).sub_(1)
+
+
+def resize(pixels: Pixels, height: int, width: int) -> Pixels:
+    """(H, W, C) at another size: bicubic, and along each side that shrinks antialiased, as Pillow does it."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    planes = torch.from_numpy(pixels).movedim(-1, 0)[None]
+    resized = F.interpolate(planes, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    made: Any = resized[0].movedim(0, -1).numpy()
+    return made if made.dtype == np.uint8 else made.clip(0, 255)  # type: ignore[no-any-return]
+
+
+def augment(pixels: Pixels, settings: PictureSettings, random: np.random.Generator, *, multiple: int = 1) -> Pixels:
+    """Resizes a picture (height, width, channels), crops it at random and flips it, as ``settings`` say.
+
+    Without a crop, the sides become the nearest multiples of ``multiple``.
+    """
+    height, width = _loaded_size(pixels.shape[0], pixels.shape[1], settings, random)
+    if not settings.crops:
+        height, width = (max(1, round(side / multiple)) * multiple for side in (height, width))
+    pixels = resize(pixels, height, width)
+    if settings.crops:
+        top = int(random.integers(0, height - settings.crop_height, endpoint=True))
+        left = int(random.integers(0, width - settings.crop_width, endpoint=True))
+        pixels = pixels[top : top + settings.crop_height, left : left + settings.crop_width]
+    flipped = random.random() < 0.5 and settings.flip
+    return np.ascontiguousarray(pixels[:, ::-1] if flipped else pixels)  # type: ignore[return-value]
+
+
+def _loaded_size(height: int, width: int, settings: PictureSettings, random: np.random.Generator) -> tuple[int, int]:
+    """Height and width to which a picture of this size is brought before the crop."""
+    load_height = settings.load_height
+    if settings.load_min:
+        load_height = int(random.integers(settings.load_min, settings.load_height, endpoint=True))
+    load_width = round(settings.load_width * load_height / settings.load_height)
+    if settings.preprocess == "resize_and_crop":
+        return load_height, max(settings.crop_width, load_width)
+    scale = 1.0
+    if settings.preprocess.startswith("scale_width"):
+        scale = load_width / width
+    elif settings.preprocess.startswith("scale_shortest"):
+        scale = load_height / min(height, width)
+    if settings.crops:
+        scale = max(scale, settings.crop_height / height, settings.crop_width / width)
+    return round(height * scale), round(width * scale)

@@ -1,0 +1,51 @@
+"""A run's finished models in the user's models folder, where ``--to`` finds them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgpipe.models import user_models_folder
+from cgpipe.storage import atomic_write
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a model.
+
+    Args:
+        file: in the run's folder.
+        place: in the models folder.
+        refused: whether another model of that name was there, and stayed.
+    """
+
+    file: Path
+    place: Path
+    refused: bool
+
+    def __str__(self) -> str:
+        if not self.refused:
+            return f"Published {self.place}"
+        return (
+            f"{self.place} was not made by this run and stays as it is. To replace it: "
+            f"cgpipe models import {self.file} --overwrite"
+        )
+
+
+def publish(file: Path, made: dict[str, str]) -> Published:
+    """Copies a model file into the models folder, unless a file is there that this run did not make.
+
+    Args:
+        file: the model in the run's folder.
+        made: by name, the checksum of what the run has published; this is added.
+    """
+    place = user_models_folder() / file.name
+    content = file.read_bytes()
+    checksum = hashlib.sha256(content).hexdigest()
+    if place.exists() and hashlib.sha256(place.read_bytes()).hexdigest() not in (checksum, made.get(file.name)):
+        return Published(file, place, refused=True)
+    with atomic_write(place) as temporary:
+        temporary.write_bytes(content)
+    made[file.name] = checksum
+    return Published(file, place, refused=False)

@@ -1,0 +1,63 @@
+"""A run's state and the recipe that it is resumed with: what was written before, and what has changed since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+NOT_COMPARED = ("checkpoint_dir",)
+"""A run's folder may be moved."""
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """All settings as JSON values, paths made absolute."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=lambda value: str(Path(value).absolute())))
+    return values
+
+
+def differences(state: Mapping[str, Any], config: Any, counts: Mapping[Any, int]) -> Iterator[str]:
+    """How the sets and the settings of a resumed run differ from the state's, each in words."""
+    before, now = json.loads(state["settings"]), settings_of(config)
+    for name in now:
+        if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:
+            yield f"{name} = {_shown(now[name])}; it was {_shown(before[name])}"
+    for domain, count in counts.items():
+        if (earlier := state["pictures"].get(domain, count)) != count:
+            yield f"{count} pictures of domain {domain.upper()}; there were {earlier}"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value in (None, "", []) else json.dumps(value).strip('"')
+
+
+def upgraded(state: dict[str, Any], epoch_of: Callable[[int], tuple[int, int]]) -> dict[str, Any]:
+    """A state of an earlier cgpipe as it is written now.
+
+    Args:
+        state: as it was read.
+        epoch_of: the size of a batch, and the steps, of an epoch.
+    """
+    renamed = {_renamed(name): value for name, value in state.items()}
+    for part in ("networks", "learners", "optimizers"):
+        if part in renamed:
+            renamed[part] = {_renamed(name): value for name, value in renamed[part].items()}
+    since: dict[str, Any] = {"best": {}, "published": {}, "scaler": {}, "pictures": {}, "collapse": {}}
+    since["settings"] = state.get("config", "{}")
+    if "picture" not in state:
+        size, steps = epoch_of(state["epoch"])
+        since["picture"] = size * state.get("step_in_epoch", state["step"] % steps)
+    return since | renamed
+
+
+def whole_number(state: Mapping[str, Any], name: str) -> int:
+    """An entry of a state that counts; TypeError where it does not."""
+    if not isinstance(state[name], int) or state[name] < 0:
+        raise TypeError(f"{name} is {state[name]!r}, which is no count")
+    return int(state[name])
+
+
+def _renamed(name: str) -> str:
+    return name.replace("judge", "discriminator", 1) if name.startswith("judge") else name

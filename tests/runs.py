@@ -1,0 +1,80 @@
+"""Runs small enough for tests: two sets of coloured noise, a recipe, and what a run leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from cgpipe.training.config import TrainConfig, load_config
+from cgpipe.training.state import load_state
+
+RECIPE = """
+source = "red"
+target = "blue"
+gen_net = "compact-flat"
+epochs = 4
+decay_epoch = 2
+batch_size = 2
+ndf = 8
+feature_weight = 0.0
+pool_size = 3
+load_height = 40
+load_width = 40
+load_min = 32
+crop_height = 32
+crop_width = 32
+precision = "fp32"
+compile = false
+lamda = 10.0
+log_every = 1
+save_every = 3
+sample_every = 1000
+threads = 1
+idt_coef = 0.5
+gen_settings = { channels = 16, blocks = 2 }
+stages = [{ from_epoch = 3, lamda = 5.0 }]
+"""
+
+
+def make_dataset(root: Path) -> Path:
+    """Reddish and bluish noise, 16 and 10 pictures, and two of each to test on."""
+    noise = np.random.default_rng(0)
+    for name, count, channel in (("trainA", 16, 2), ("trainB", 10, 0), ("testA", 2, 2), ("testB", 2, 0)):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = noise.integers(0, 90, (40, 40, 3), np.uint8)
+            pixels[..., channel] += 150
+            cv2.imwrite(str(root / name / f"{index}.png"), pixels)
+    return root
+
+
+def make_recipe(path: Path, dataset: Path) -> Path:
+    """:data:`RECIPE` for a dataset."""
+    path.write_text(f"dataset_dir = {str(dataset)!r}\n" + RECIPE)
+    return path
+
+
+def config_of(recipe: Path, run: Path, **overrides: Any) -> TrainConfig:
+    return load_config(recipe, {"checkpoint_dir": run, "results_dir": run / "results", "publish": False, **overrides})
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    state = load_state(run / "state.pt")
+    return {f"{part}.{k}": v for part in ("networks", "averages") for k, v in state[part].items()}
+
+
+def assert_equal_to_the_bit(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def logged(run: Path) -> list[dict[str, float]]:
+    """The lines of losses in a run's metrics.jsonl, without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    clock = ("time", "seconds_a_step")
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines if "learning_rate" in line]
