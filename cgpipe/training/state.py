@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -62,6 +62,20 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+_held: set[IO[str]] = set()
+"""Locked files of this process."""
+
+
+def _let_go() -> None:
+    """Closes them in a worker process, which would hold their locks for some seconds after a run that was killed."""
+    for file in _held:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other runs out of a run's folder until the body has ended, or this process has.
@@ -87,7 +101,11 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
-        yield
+        _held.add(file)
+        try:
+            yield
+        finally:
+            _held.discard(file)
 
 
 if sys.platform == "win32":
