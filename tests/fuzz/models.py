@@ -82,8 +82,9 @@ def _child(case: Case, draw: random.Random, models: Path, seed: Path, canary: Pa
     path = models / "case.safetensors"
     try:
         case(draw, path, seed)
+        written = next(models.glob("case.*"))  # a program is known by its suffix
         signal.alarm(SECONDS)
-        return OUTCOMES.index(_try(path))
+        return OUTCOMES.index(_try(written))
     except BaseException:
         traceback.print_exc()
         return OUTCOMES.index("tracebacks")
@@ -118,7 +119,27 @@ def _seeds(folder: Path) -> list[Path]:
     torch.save(weights, others[1], _use_new_zipfile_serialization=False)
     others[2].write_bytes(save_safetensors(weights))
     torch.save({"epoch": 2, "Gab": weights, "Gba": weights, "Da": {}, "Db": {}}, others[3])
+    (folder / "onnx").write_bytes(_onnx())
+    torch.jit.save(torch.jit.trace(nn.Conv2d(3, 3, 3, padding=1), torch.zeros(1, 3, 8, 8)), str(folder / "script"))
     return [ours, *others]
+
+
+def _field(number: int, value: bytes | int) -> bytes:
+    """A field of a protobuf message, shorter than 128 bytes or with a length of two bytes."""
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    size = bytes([len(value)]) if len(value) < 128 else bytes([len(value) & 127 | 128, len(value) >> 7])
+    return bytes([number << 3 | 2]) + size + value
+
+
+def _onnx() -> bytes:
+    """A network that takes a picture's opposite: one node, ``Neg``, on pictures of any size."""
+    sides = b"".join(_field(1, side) for side in (_field(1, 1), _field(1, 3), _field(2, b"h"), _field(2, b"w")))
+    kind = _field(1, _field(1, 1) + _field(2, sides))
+    node = _field(1, b"x") + _field(2, b"y") + _field(4, b"Neg")
+    ports = _field(11, _field(1, b"x") + _field(2, kind)) + _field(12, _field(1, b"y") + _field(2, kind))
+    graph = _field(1, node) + _field(2, b"network") + ports
+    return _field(1, 8) + _field(7, graph) + _field(8, _field(2, 17))
 
 
 def _resnet(width: int = 2, blocks: int = 2) -> dict[str, torch.Tensor]:
@@ -276,7 +297,7 @@ def gadget(draw: random.Random, path: Path, seed: Path) -> None:
         (exec, (f"open({canary!r}, 'w')",)),
         (open, (canary, "w")),
         (torch.save, (1, canary)),
-        (getattr, (os, "system")),
+        (getattr, ("os", "system")),
         (__import__, ("os",)),
         (torch.hub.load_state_dict_from_url, (f"file://{canary}",)),
     ]
@@ -322,8 +343,45 @@ def bomb(draw: random.Random, path: Path, seed: Path) -> None:
             archive.writestr(name, content)
 
 
+# --- programs -------------------------------------------------------------------------------------------------------
+
+
+def onnx_file(draw: random.Random, path: Path, seed: Path) -> None:
+    """Bytes and operators of an ONNX file changed."""
+    content = (seed.parent / "onnx").read_bytes()
+    operators = [b"Neg", b"Abs", b"Not", b"Pow", b"Evl", b"\xff\xff\xff"]
+    content = content.replace(b"Neg", draw.choice(operators))
+    changed = bytearray(content)
+    for _ in range(draw.choice([0, 1, 3, 20])):
+        changed[draw.randrange(len(changed))] = draw.randrange(256)
+    first = draw.randrange(len(changed))
+    path.with_suffix(".onnx").write_bytes(draw.choice([changed, changed[:first], changed * 2, changed]))
+
+
+def script(draw: random.Random, path: Path, seed: Path) -> None:
+    """TorchScript with code that does more than compute, and damaged."""
+    canary = os.environ["CGPIPE_CANARY"]
+    lines = [
+        f'torch.save(input, "{canary}")', f'input.save("{canary}")', f'getattr(torch, "sa\\x76e")(input, "{canary}")',
+        f'torch.from_file("{canary}", True, 8)', "ops.image.write_file(input)", "torch.zeros([99999999999])",
+        "torch.relu(input)", "torch.reshape(input, [-1])", "(input).forward(input, )",
+    ]  # fmt: skip
+    with zipfile.ZipFile(seed.parent / "script") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    line = draw.choice(lines)
+    for name in [name for name in files if name.endswith(".py")]:
+        code = files[name].decode()
+        files[name] = code.replace("    return", f"    _99 = {line}\n    return").encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    if draw.random() < 0.3:
+        flipped(draw, path, path)
+
+
 KINDS: tuple[Case, ...] = (
     flipped, cut, noise, card_value, header_value, header_text, odd_tensor, odd_keys, wrapped, gadget, bomb,
+    onnx_file, script,
 )  # fmt: skip
 CASES = [(case.__name__, case) for case in KINDS]
 
