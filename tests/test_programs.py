@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from clips import Sound, make_clip
 from PIL import Image
 
 from cgpipe.cli import cli
@@ -262,6 +264,26 @@ def test_lanes_share_one_program(tmp_path: Path, picture: np.ndarray[Any, Any], 
     assert np.abs(translator(picture) - expected(picture)).max() <= 1
     twin = load_any(network(tmp_path / "y.onnx"))
     assert torch.equal(twin.generator(torch.zeros(3, 3, 8, 8)), program(twin)(torch.zeros(3, 3, 8, 8)))
+
+
+@pytest.mark.filterwarnings("ignore:.*Found with a test card")
+def test_a_clip_with_sound_goes_through(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=8, sounds=[Sound(seconds=0.3)])
+    path = network(tmp_path / "x.onnx", batch=1, weights=2)
+    for out, frames in (("out.mp4", 8), ("out.mp4", 8)):
+        done = run("video", clip, tmp_path / out, "--model", path, "--input", "style=0")
+        assert done.exit_code == 0, done.output
+        with av.open(str(tmp_path / out)) as made:
+            assert [stream.type for stream in made.streams] == ["video", "audio"]
+            assert sum(1 for _ in made.decode(video=0)) == frames
+    assert "already" in done.output.lower()
+
+
+@pytest.mark.filterwarnings("ignore:.*Found with a test card")
+def test_the_python_interface_takes_it(tmp_path: Path, picture: np.ndarray[Any, Any]) -> None:
+    path = network(tmp_path / "x.onnx", weights=2)
+    result = Translator.find(model=path, model_inputs=["style=0"])(picture)
+    assert np.abs(result - expected(picture)).max() <= 1
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any, TypedDict, TypeVar, Unpack, overload
@@ -123,7 +123,9 @@ class Translator:
         model: str | os.PathLike[str] | None = None,
         file: str | os.PathLike[str] | None = None,
         direction: Direction | None = None,
+        generator: str | None = None,
         batch_statistics: bool = False,
+        model_inputs: Sequence[str] = (),
         **options: Unpack[TranslatorOptions],
     ) -> Translator:
         """A translator by target domain, such as ``Translator.find("zebra")``; without arguments, the default model.
@@ -134,7 +136,9 @@ class Translator:
             model: a model file of any known format, or a model's name.
             file: the same as ``model``.
             direction: ``AtoB`` or ``BtoA``, for files of other projects that hold both.
+            generator: the name of the generator to take from a file of another project that holds several.
             batch_statistics: for batch-norm models of other projects: normalise each picture by its own statistics.
+            model_inputs: ``NAME=VALUE`` for what an ONNX network takes besides the picture.
             options: of :class:`Translator`.
 
         Raises:
@@ -149,7 +153,9 @@ class Translator:
             source=source,
             model=file if model is None else model,
             direction=direction,
+            generator=generator,
             batch_statistics=batch_statistics,
+            model_inputs=tuple(model_inputs),
         )
         return cls(choose_model(choice).load(), **options)
 
