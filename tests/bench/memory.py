@@ -7,9 +7,8 @@ from pathlib import Path
 import commands
 from material import make_clip, make_pictures
 from measure import tell
-from settings import CannotMeasureError, Settings
-
 from results import Aim, Row, Table
+from settings import CannotMeasureError, Settings
 
 TOLD = 1000
 """Pictures over which the rate is taken, at the beginning and at the end."""

@@ -11,13 +11,13 @@ from typing import Any
 
 from material import make_pictures
 from measure import tell
+from results import Aim, Row, Table
 from settings import Settings
 from torch.profiler import ProfilerActivity, profile
 from training_loop import train_plainly
 
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.trainer import Trainer
-from results import Aim, Row, Table
 
 PLAIN, AGAIN, OURS = "plain loop", "plain loop, another seed", "cgpipe train"
 NOT_TIMED = 5
