@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     )
     from cgpipe.evaluation.evaluate import evaluate
     from cgpipe.jobs.folder import translate_folder
-    from cgpipe.jobs.report import FileResult, FolderReport
-    from cgpipe.jobs.video import VideoReport, translate_video
+    from cgpipe.jobs.report import FileResult, FolderReport, VideoReport
+    from cgpipe.jobs.video import translate_video
     from cgpipe.jobs.videos import VideosReport, translate_videos
     from cgpipe.media.frames import Batch, Failed, Frame
     from cgpipe.media.video import VideoSink, VideoSource
@@ -50,8 +50,8 @@ _HOMES = {
     ),
     "evaluation.evaluate": ("evaluate",),
     "jobs.folder": ("translate_folder",),
-    "jobs.report": ("FileResult", "FolderReport"),
-    "jobs.video": ("VideoReport", "translate_video"),
+    "jobs.report": ("FileResult", "FolderReport", "VideoReport"),
+    "jobs.video": ("translate_video",),
     "jobs.videos": ("VideosReport", "translate_videos"),
     "media.frames": ("Batch", "Failed", "Frame"),
     "media.video": ("VideoSink", "VideoSource"),

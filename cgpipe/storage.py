@@ -216,7 +216,8 @@ def _hold(path: Path, flags: int, *, wait: bool = True) -> int | None:
     """An open file that holds the lock of ``path``; None if another holds it, or removed the file meanwhile."""
     file = os.open(path, os.O_RDWR | _BINARY | flags, 0o666)
     try:
-        if fcntl is not None and _lock(file, wait) and _is_at(file, path):
+        # It may have been removed before it was locked; another of this name is never made.
+        if fcntl is not None and _lock(file, wait) and os.path.lexists(path):
             return file
         if fcntl is None:
             return file
@@ -235,10 +236,3 @@ def _lock(file: int, wait: bool) -> bool:
     except OSError:  # a file system without locks
         return wait or time.time() - os.fstat(file).st_mtime >= STALE_SECONDS
     return True
-
-
-def _is_at(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False

@@ -442,7 +442,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_journal_is_compact(tmp_path: Path) -> None:
-    """A million entries take some 130 MB on disk; they are read in 8 seconds, in one folder at a time."""
+    """A million entries in one folder take 155 MB on disk; they are read in 5 seconds, into 275 MB of memory."""
     path = tmp_path / "IMG_20260101_120000.jpg"
     path.write_text("x")
     lines = [entry(path).line(f"IMG_{number}.jpg") for number in range(20_000)]

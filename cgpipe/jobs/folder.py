@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import multiprocessing
 import os
 import warnings
@@ -277,6 +278,6 @@ def looks_made(source: Path, output: Path) -> bool:
         with Image.open(source) as read, Image.open(output) as written:
             alike = sorted(read.size) == sorted(written.size)  # upright, or as it was
             known = {"MPO": "JPEG"}.get(str(written.format), written.format) == picture_format(output)
-        return alike and known and source.read_bytes() != output.read_bytes()
+        return alike and known and not filecmp.cmp(source, output, shallow=False)
     except Exception:  # a damaged file makes decoders raise nearly anything
         return False

@@ -6,17 +6,21 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from cgpipe.errors import CgpipeError, UsageError
+from cgpipe.errors import CgpipeError, CgpipeWarning, UsageError
 from cgpipe.jobs.stopwatch import rounded
 from cgpipe.notebook import html_table
 from cgpipe.storage import atomic_write, temporary_beside
+
+if TYPE_CHECKING:
+    from cgpipe.media.video import StreamReport
 
 Status = Literal["translated", "skipped", "failed"]
 
@@ -141,6 +145,101 @@ class FolderReport:
             "seconds": rounded(self.seconds),
             "first": rounded(self.first | {"total": sum(self.first.values())}),
         }
+
+
+@dataclass(kw_only=True)
+class VideoReport:
+    """What :func:`cgpipe.translate_video` did.
+
+    Args:
+        input, output: as they were named.
+        model: one line: which model, and where it came from.
+        settings: what was chosen for the network and the encoder.
+        skipped: the output was there and current, so nothing was done.
+        frames: written.
+        resumed: how many of them an interrupted run had written before.
+        filled: frames that stand for lost ones, as repeats of their neighbours.
+        bad_packets: packets that could not be decoded.
+        missing: frames that the input promised after the place where it ends.
+        failed: frames that the network failed on; they are left out.
+        bad_sound: damaged packets of sound and subtitles; they are left out.
+        changed: the input was replaced or changed during the job.
+        streams: what became of every stream of the input.
+        notices: what else should be known.
+        seconds: times by stage; ``total`` is by the clock, the others overlap.
+        first: seconds to the first frame written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
+    """
+
+    input: str
+    output: str
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    skipped: bool = False
+    frames: int = 0
+    resumed: int = 0
+    filled: int = 0
+    bad_packets: int = 0
+    missing: int = 0
+    failed: int = 0
+    bad_sound: int = 0
+    changed: bool = False
+    streams: tuple[StreamReport, ...] = ()
+    notices: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something of the input could not be read or translated."""
+        lost = self.filled or self.bad_packets or self.missing or self.failed or self.bad_sound
+        return bool(lost or self.changed)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is well, 3 when the input was damaged and what could be read of it was translated."""
+        return 3 if self.damaged else 0
+
+    def summary(self) -> str:
+        """One line for a person."""
+        if self.skipped:
+            return f"Already done: {self.output} (--overwrite translates it again)"
+        total = self.seconds.get("total", 0.0)
+        rate = (self.frames - self.resumed) / total if total else 0.0
+        parts = [f"{self.frames} frame{'s' * (self.frames != 1)} in {total:.1f} s ({rate:.1f} a second)"]
+        counts = [(self.resumed, "from an interrupted run"), (self.filled, "filled"), (self.missing, "missing")]
+        counts.append((self.failed, "failed"))
+        parts += [f"{count} {what}" for count, what in counts if count]
+        return f"{', '.join(parts)}: {self.output}"
+
+    def __repr__(self) -> str:
+        return f"<VideoReport: {self.summary()}>"
+
+    def _repr_html_(self) -> str:
+        counts = {"Frames": self.frames, "From an interrupted run": self.resumed, "Filled": self.filled}
+        counts |= {"Bad packets": self.bad_packets, "Missing": self.missing, "Failed": self.failed}
+        rows = [
+            ("Model", self.model),
+            ("Input", self.input),
+            ("Output", f"{self.output}{' (done before)' if self.skipped else ''}"),
+            *counts.items(),
+            ("Notices", self.notices),
+            ("Seconds", f"{self.seconds.get('total', 0.0):.1f}"),
+        ]
+        return html_table("Video", rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["streams"] = [asdict(stream) for stream in self.streams]
+        values["seconds"] = rounded(self.seconds)
+        values["first"] = rounded(self.first | {"total": sum(self.first.values())})
+        return values
+
+    def tell(self, notices: Iterable[str]) -> None:
+        """Takes what should be known, and warns of it."""
+        for notice in notices:
+            self.notices.append(notice)
+            warnings.warn(notice, CgpipeWarning, stacklevel=4)
 
 
 class ReportFile:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from cgpipe.errors import CgpipeWarning, MediaError
+from cgpipe.errors import MediaError
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
-from cgpipe.jobs.stopwatch import Stopwatch, rounded
+from cgpipe.jobs.report import VideoReport
+from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import Chosen, choose_model
-from cgpipe.notebook import ProgressBar, html_table
+from cgpipe.notebook import ProgressBar
 from cgpipe.options import Options, takes_options
-from cgpipe.storage import PathLike, Stamp, digest_of
+from cgpipe.storage import PathLike, Stamp
 
 if TYPE_CHECKING:
     from cgpipe.jobs.pipeline import Pipeline
-    from cgpipe.media.frames import Failed, Frame, Pixels
-    from cgpipe.media.video import StreamReport, VideoInfo
-    from cgpipe.media.video.interfaces import Sink, Source
+    from cgpipe.media.video import VideoInfo
     from cgpipe.media.video.masks import VideoMask
 
 OnStart = Callable[[str, int | None], None]
@@ -32,95 +31,6 @@ OnFrames = Callable[[int], None]
 
 STANDARD = "-"
 """Standard input or output."""
-
-
-@dataclass(kw_only=True)
-class VideoReport:
-    """What :func:`cgpipe.translate_video` did.
-
-    Args:
-        input, output: as they were named.
-        model: one line: which model, and where it came from.
-        settings: what was chosen for the network and the encoder.
-        skipped: the output was there and current, so nothing was done.
-        frames: written.
-        resumed: how many of them an interrupted run had written before.
-        filled: frames that stand for lost ones, as repeats of their neighbours.
-        bad_packets: packets that could not be decoded.
-        missing: frames that the input promised after the place where it ends.
-        failed: frames that the network failed on; they are left out.
-        bad_sound: damaged packets of sound and subtitles; they are left out.
-        changed: the input was replaced or changed during the job.
-        streams: what became of every stream of the input.
-        notices: what else should be known.
-        seconds: times by stage; ``total`` is by the clock, the others overlap.
-        first: seconds to the first frame written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
-    """
-
-    input: str
-    output: str
-    model: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    skipped: bool = False
-    frames: int = 0
-    resumed: int = 0
-    filled: int = 0
-    bad_packets: int = 0
-    missing: int = 0
-    failed: int = 0
-    bad_sound: int = 0
-    changed: bool = False
-    streams: tuple[StreamReport, ...] = ()
-    notices: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    first: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def damaged(self) -> bool:
-        """Whether something of the input could not be read or translated."""
-        lost = self.filled or self.bad_packets or self.missing or self.failed or self.bad_sound
-        return bool(lost or self.changed)
-
-    @property
-    def exit_code(self) -> int:
-        """0 when all is well, 3 when the input was damaged and what could be read of it was translated."""
-        return 3 if self.damaged else 0
-
-    def summary(self) -> str:
-        """One line for a person."""
-        if self.skipped:
-            return f"Already done: {self.output} (--overwrite translates it again)"
-        total = self.seconds.get("total", 0.0)
-        rate = (self.frames - self.resumed) / total if total else 0.0
-        parts = [f"{self.frames} frame{'s' * (self.frames != 1)} in {total:.1f} s ({rate:.1f} a second)"]
-        counts = [(self.resumed, "from an interrupted run"), (self.filled, "filled"), (self.missing, "missing")]
-        counts.append((self.failed, "failed"))
-        parts += [f"{count} {what}" for count, what in counts if count]
-        return f"{', '.join(parts)}: {self.output}"
-
-    def __repr__(self) -> str:
-        return f"<VideoReport: {self.summary()}>"
-
-    def _repr_html_(self) -> str:
-        counts = {"Frames": self.frames, "From an interrupted run": self.resumed, "Filled": self.filled}
-        counts |= {"Bad packets": self.bad_packets, "Missing": self.missing, "Failed": self.failed}
-        rows = [
-            ("Model", self.model),
-            ("Input", self.input),
-            ("Output", f"{self.output}{' (done before)' if self.skipped else ''}"),
-            *counts.items(),
-            ("Notices", self.notices),
-            ("Seconds", f"{self.seconds.get('total', 0.0):.1f}"),
-        ]
-        return html_table("Video", rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values["streams"] = [asdict(stream) for stream in self.streams]
-        values["seconds"] = rounded(self.seconds)
-        values["first"] = rounded(self.first | {"total": sum(self.first.values())})
-        return values
 
 
 @takes_options("video")
@@ -210,6 +120,7 @@ class VideoJob:
         return report
 
     def _translate(self, pipeline: Pipeline, report: VideoReport, watch: Stopwatch) -> None:
+        from cgpipe.jobs.video_ends import VideoFrames, VideoResult
         from cgpipe.media.video.opening import open_sink, open_source
 
         inputs = _files(report.input)
@@ -223,7 +134,7 @@ class VideoJob:
             self._mask(source.info) as mask,
             ProgressBar("frame", self._progress) as bar,
         ):
-            _tell(report, source.info.notices)
+            report.tell(source.info.notices)
             batch_size = pipeline.batch_size_for(source.info.height, source.info.width)
             with open_sink(
                 report.output,
@@ -244,11 +155,11 @@ class VideoJob:
 
                 if sink.resumed:
                     count(sink.resumed)
-                frames = _Frames(source, mask, watch, originals=self._options.look.side_by_side)
-                into = _Into(sink, report, watch, count)
+                frames = VideoFrames(source, mask, watch, originals=self._options.look.side_by_side)
+                into = VideoResult(sink, report, watch, count)
                 pipeline.run(frames, into, watch, batch_size=batch_size, first=sink.resumed)
-                _tell(report, frames.notices)
-            _tell(report, sink.notices)
+                report.tell(frames.notices)
+            report.tell(sink.notices)
             damage = source.damage + sink.damage
             report.bad_sound, report.changed = damage.bad_sound, damage.changed
             report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
@@ -269,7 +180,7 @@ class VideoJob:
         if standing is Standing.FOREIGN and not output.is_dir():  # of which the sink speaks
             raise MediaError(foreign_reason(output))
         if standing is Standing.EARLY:
-            _tell(report, [f"{output} is from before cgpipe kept journals: it is taken as current"])
+            report.tell([f"{output} is from before cgpipe kept journals: it is taken as current"])
         return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)
 
     def _resume_key(self, input: str, stamps: tuple[Stamp, ...]) -> str:
@@ -300,85 +211,9 @@ class VideoJob:
             with open_source(source) as read, open_source(output) as written:
                 wanted, there = self._seen(read.info), written.info
             alike = (there.width, there.height) == (wanted.width, wanted.height)
-            return alike and digest_of(source) != digest_of(output)
+            return alike and not filecmp.cmp(source, output, shallow=False)
         except Exception:  # whatever a damaged file makes libav raise
             return False
-
-
-class _Frames:
-    """The frames of a video as the pipeline takes them: with their masks, and with what is shown beside them.
-
-    Attributes:
-        notices: what the source had to say between the frames.
-    """
-
-    def __init__(self, source: Source, mask: VideoMask | None, watch: Stopwatch, *, originals: bool) -> None:
-        self.notices: list[str] = []
-        self._source = source
-        self._mask = mask
-        self._watch = watch
-        self._originals = originals
-
-    def frames(self, first: int = 0) -> Iterator[Frame | Failed]:
-        from cgpipe.media.frames import Failed
-
-        frames: Iterable[Frame | Failed] = self._source.frames(first=first)
-        if self._mask is not None:
-            frames = self._mask.confine(frames, first=first)
-        for frame in self._watch.timed("decode", frames):
-            if isinstance(frame, Failed):
-                self.notices.append(frame.reason)
-            elif self._originals:
-                yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels[..., :3]))
-            else:
-                yield frame
-
-
-class _Into:
-    """A video's sink as the pipeline takes it."""
-
-    def __init__(self, sink: Sink, report: VideoReport, watch: Stopwatch, on_frames: OnFrames) -> None:
-        self._sink = sink
-        self._report = report
-        self._watch = watch
-        self._on_frames = on_frames
-
-    def write(self, frame: Frame) -> None:
-        with self._watch.running("encode"):
-            self._sink.write(beside_original(frame))
-        self._watch.reached("encode")
-        self._on_frames(1)
-
-    def fail(self, failed: Failed) -> None:
-        self._report.failed += 1
-        if self._report.failed == 1:
-            _tell(self._report, [f"a frame is left out: {failed.reason}"])
-
-
-@dataclass(frozen=True, slots=True)
-class WithOriginal:
-    """A frame's origin together with the pixels from before its translation."""
-
-    origin: Any
-    pixels: Pixels
-
-
-def beside_original(frame: Frame) -> Frame:
-    """The translation, to the right of its original where that came along."""
-    if not isinstance(frame.origin, WithOriginal):
-        return frame
-    import numpy as np
-
-    origin = frame.origin.origin
-    if origin.alpha is not None:
-        origin = replace(origin, alpha=np.concatenate([origin.alpha, origin.alpha], axis=1))
-    return replace(frame, pixels=np.concatenate([frame.origin.pixels, frame.pixels], axis=1), origin=origin)
-
-
-def _tell(report: VideoReport, notices: Iterable[str]) -> None:
-    for notice in notices:
-        report.notices.append(notice)
-        warnings.warn(notice, CgpipeWarning, stacklevel=4)
 
 
 def _files(input: str) -> tuple[Path, ...]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
 from cgpipe.jobs.journal import FolderJournal
-from cgpipe.jobs.report import write_report
+from cgpipe.jobs.report import VideoReport, write_report
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video import STANDARD, OnFrames, OnStart, VideoJob, VideoReport
+from cgpipe.jobs.video import STANDARD, OnFrames, OnStart, VideoJob
 from cgpipe.models.choose import choose_model
 from cgpipe.notebook import html_table
 from cgpipe.options import Options, takes_options
