@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,3 +90,13 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.endswith("offered: zebra\n"), done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_help_of_many_options_is_grouped(command: str) -> None:
+    shown = CliRunner().invoke(cli, [command, "--help"], terminal_width=118).output
+    headings = [line for line in shown.splitlines() if line.endswith("ptions:") and not line.startswith(" ")]
+    assert headings[0] == "Options:" and "Run options:" in headings and len(headings) == len({*headings})
+    parts = dict(zip(headings, re.split(r"^\S*\s?[Oo]ptions:$", shown, flags=re.MULTILINE)[1:], strict=True))
+    assert "--resume" in parts["Options:"] and "--help" in parts["Options:"]
+    assert "--checkpoint-dir DIR" in parts["Run options:"] and "--checkpoint-dir DIR" not in parts["Options:"]

@@ -114,3 +114,21 @@ def test_pictures_of_pillow_come_back_as_such() -> None:
     picture = Image.new("RGB", (48, 32), (90, 120, 60))
     translated = cgpipe.Translator.find("zebra")(picture)
     assert isinstance(translated, Image.Image) and translated.size == (48, 32)
+
+
+def test_a_job_without_workers_changes_nothing_of_the_process(photos: Path) -> None:
+    import os
+    import signal
+
+    import torch
+    from PIL import Image
+
+    def state() -> tuple[object, ...]:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        limits = Image.MAX_IMAGE_PIXELS, cv2.getNumThreads(), torch.get_num_threads(), np.geterr()
+        return *limits, os.getcwd(), [signal.getsignal(number) for number in numbers]
+
+    cv2.setNumThreads(2)
+    before = state()
+    cgpipe.translate_folder(photos, to="zebra", size=32, workers=0)
+    assert state() == before

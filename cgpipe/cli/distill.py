@@ -9,14 +9,14 @@ import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
-from cgpipe.cli.options import LocalPath, loudness_options, setting_options
+from cgpipe.cli.options import LocalPath, SectionedCommand, loudness_options, setting_options
 from cgpipe.cli.train import conclude
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 
 NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("teacher", required=False, shell_complete=complete.models)
 @click.argument("dataset", type=LocalPath(path_type=Path), required=False)
 @click.option(

@@ -252,10 +252,40 @@ def setting_options(config: type, *, leave_out: Collection[str] = ()) -> Callabl
     None has a default here, so that a recipe is not overridden by it: what is taken otherwise stands in the help.
     """
     hints = get_type_hints(config)
-    return together(*(_setting_option(f, hints[f.name]) for f in fields(config) if f.name not in leave_out))
+    shown = [f for f in fields(config) if f.name not in leave_out]
+    return together(*(_setting_option(f, hints[f.name], _section_of(f.name, config)) for f in shown))
 
 
-def _setting_option(setting: Field[Any], hint: Any) -> Callable[[Command], Command]:
+def _section_of(name: str, config: type) -> str:
+    """The heading of a setting's help: the group of settings in which it is declared first."""
+    group = next(cls for cls in reversed(config.__mro__) if name in vars(cls).get("__annotations__", ()))
+    return f"{group.__name__.removesuffix('Settings')} options" if group is not config else "Options"
+
+
+class SettingOption(click.Option):
+    """An option under a heading of its own in the help of a :class:`SectionedCommand`."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
+    """A command with many options, which its help shows group by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Data options": []}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record:
+                sections.setdefault(getattr(option, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _setting_option(setting: Field[Any], hint: Any, section: str) -> Callable[[Command], Command]:
     flag = setting.metadata.get("flag", setting.name).replace("_", "-")
     kind: Any = hint
     if get_origin(hint) is Literal:
@@ -264,4 +294,5 @@ def _setting_option(setting: Field[Any], hint: Any) -> Callable[[Command], Comma
         kind = LocalPath(file_okay=setting.metadata["files"], path_type=Path)
     names = f"--{flag}/--no-{flag}" if hint is bool else f"--{flag}"
     taken = "" if setting.default in (None, "") else f"  [{setting.default}]"
-    return click.option(names, setting.name, type=kind, default=None, help=f"{setting.metadata['help']}{taken}")
+    text = f"{setting.metadata['help']}{taken}"
+    return click.option(names, setting.name, cls=SettingOption, section=section, type=kind, default=None, help=text)

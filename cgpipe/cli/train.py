@@ -10,7 +10,7 @@ import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
-from cgpipe.cli.options import LocalPath, loudness_options, setting_options
+from cgpipe.cli.options import LocalPath, SectionedCommand, loudness_options, setting_options
 from cgpipe.cli.signals import exit_code_of
 from cgpipe.cli.terminal import say, warn
 from cgpipe.cli.test import show_test
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_taps", "stages")
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option(
     "--config",
     "recipe",
