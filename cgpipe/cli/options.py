@@ -144,7 +144,7 @@ model_options = together(
         "--model",
         metavar="FILE|NAME",
         shell_complete=complete.models,
-        help="A model file, of any known project, or a model's name.",
+        help="A model file, of any known project, a model's name, hf://OWNER/NAME[/FILE], or https://…#sha256=SUM.",
     ),
     foreign_options,
     program_option,

@@ -127,7 +127,8 @@ def find_model(
             the one that takes any photo; of several for one pair, the one with the plain name (``horse2zebra``); else
             ``source`` must decide.
         source: the domain that goes in; a model for any photo answers where there is none for just this one.
-        file: a model file, ours or foreign, or the name of a model in the zoo; goes before everything else.
+        file: a model file, ours or foreign, the name of a model in the zoo, or an address (see
+            :mod:`cgpipe.models.remote`); goes before everything else.
 
     Raises:
         ModelNotFoundError: no model answers, or more than one; the message lists those that there are.
@@ -210,6 +211,10 @@ def _entry(path: Path, place: Place) -> Entry:
 
 
 def _named(file: str | os.PathLike[str], models: Sequence[Entry]) -> Entry:
+    if "://" in os.fspath(file):
+        from cgpipe.models.remote import fetched  # what speaks to servers costs every start else
+
+        return _by_file(fetched(os.fspath(file)))
     path = Path(file).expanduser()
     return _by_file(path) if path.is_file() else _by_name(os.fspath(file), models)
 

@@ -1,0 +1,133 @@
+"""Model files from elsewhere: ``hf://owner/name[/file]`` and ``https://…#sha256=…``, fetched once and kept.
+
+A file that was fetched is read as any other is: nothing in it is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+import urllib.request
+from http.client import HTTPException
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from cgpipe.errors import MissingDependencyError, ModelError, ModelNotFoundError, UsageError
+from cgpipe.storage import atomic_write, cache_folder
+
+LARGEST = 2_000_000_000
+"""Bytes of a file."""
+SILENCE = 30
+"""Seconds without a byte after which a server is given up."""
+LONGEST = 3600
+"""Seconds that a file may take in all."""
+
+_SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt", ".ckpt")
+_SUM = re.compile(r"sha256=([0-9a-fA-F]{64})")
+
+
+def fetched(address: str) -> Path:
+    """The file at an address, from the cache where it has been fetched before.
+
+    Raises:
+        UsageError: the address is of another kind, or names no single file, or has no checksum.
+        MissingDependencyError: huggingface_hub is needed for ``hf://`` and not installed.
+        ModelNotFoundError: there is no such file, or no connection.
+        ModelError: it is too large, or is not what the checksum says.
+    """
+    if address.startswith("hf://"):
+        return _from_hub(address)
+    if address.startswith("https://"):
+        return _from_server(address)
+    raise UsageError(f"{address}: a model is a file, a name, hf://OWNER/NAME[/FILE], or https://…#sha256=SUM")
+
+
+def _from_hub(address: str) -> Path:
+    owner, _, rest = address.removeprefix("hf://").partition("/")
+    name, _, file = rest.partition("/")
+    if not owner or not name or ".." in PurePosixPath(file).parts:
+        raise UsageError(f"{address}: a model on the hub is hf://OWNER/NAME or hf://OWNER/NAME/FILE")
+    try:
+        hub: Any = import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingDependencyError(f"{address} needs huggingface_hub: pip install 'cgpipe[hub]'") from error
+    try:
+        return Path(hub.hf_hub_download(f"{owner}/{name}", file or _only_file(hub, f"{owner}/{name}", address)))
+    except UsageError:
+        raise
+    except Exception as error:  # the hub's own errors, and those of whatever it is reached by
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelNotFoundError(f"{address} cannot be fetched, and is not in the cache: {first[:300]}") from error
+
+
+def _only_file(hub: Any, repository: str, address: str) -> str:
+    files = [str(file) for file in hub.list_repo_files(repository) if str(file).endswith(_SUFFIXES)]
+    if len(files) != 1:
+        listed = ", ".join(files[:20]) or "none"
+        raise UsageError(f"{address} holds {len(files)} model files: name one behind it ({listed})")
+    return files[0]
+
+
+def _from_server(address: str) -> Path:
+    parts = urlsplit(address)
+    given = _SUM.fullmatch(parts.fragment)
+    name = PurePosixPath(unquote(parts.path)).name
+    if not given:
+        raise UsageError(f"{_shown(address)}: add the checksum of the file, #sha256=…, so that it is the one you mean")
+    if not name or name.startswith("."):
+        raise UsageError(f"{_shown(address)} names no file")
+    wanted = given[1].lower()
+    kept = cache_folder("models", wanted) / name
+    if not (kept.is_file() and _sum_of(kept) == wanted):
+        _download(address.partition("#")[0], kept, wanted)
+    return kept
+
+
+def _download(url: str, path: Path, wanted: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _open(url) as answer, atomic_write(path) as partial:
+            with partial.open("wb") as file:
+                _copy(answer, file, url)
+            if (found := _sum_of(partial)) != wanted:
+                raise ModelError(f"{_shown(url)} has the SHA-256 {found}, not {wanted}: it is not kept")
+    except (OSError, HTTPException) as error:  # those of urllib among them
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise ModelNotFoundError(f"{_shown(url)} cannot be fetched, and is not in the cache: {reason}") from error
+
+
+def _copy(answer: IO[bytes], file: IO[bytes], url: str) -> None:
+    began, size = time.monotonic(), 0
+    while chunk := answer.read(1 << 20):
+        size += len(chunk)
+        if size > LARGEST:
+            raise ModelError(f"{_shown(url)} is larger than {LARGEST / 1e9:.0f} GB: it is not fetched")
+        if time.monotonic() - began > LONGEST:
+            raise ModelError(f"{_shown(url)} takes longer than {LONGEST // 60} minutes: it is not fetched")
+        file.write(chunk)
+
+
+class _HttpsAlone(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith("https://"):
+            raise ModelError(f"{_shown(req.full_url)} leads away from https: it is not fetched")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(url: str) -> IO[bytes]:
+    answer: IO[bytes] = urllib.request.build_opener(_HttpsAlone).open(url, timeout=SILENCE)
+    return answer
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shown(address: str) -> str:
+    """An address without a password."""
+    return re.sub(r"//[^/@]*@", "//", os.fspath(address))
