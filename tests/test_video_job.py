@@ -123,7 +123,7 @@ def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["{tmp}/missing.mp4", "{tmp}/out.mp4"], 1, "missing.mp4"),
+        (["{tmp}/missing.mp4", "{tmp}/out.mp4"], 2, "missing.mp4"),
         (["{tmp}/text.mp4", "{tmp}/out.mp4"], 1, "text.mp4"),
         (["{clip}", "{tmp}/out.xyz"], 2, "xyz"),
         (["{clip}", "{tmp}/out.webm", "--codec", "libx264"], 2, "webm"),
