@@ -168,8 +168,8 @@ class Hardware(Group):
     """What computes; none of it is a reason to translate again.
 
     Args:
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``; several with commas between them
-            share the work.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; several
+            with commas between them share the work.
         precision: numeric precision of the network; ``auto`` tries.
         engine: what runs the network.
         batch_size: pictures translated together; None: what is fastest.

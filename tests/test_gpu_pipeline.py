@@ -337,3 +337,17 @@ def test_on_a_gpu_all_stays_there_and_integers_come_and_go(
         result = translator._translate_on_device(pixels).pixels
         assert (result.shape, result.dtype, str(result.device)) == ((2, 41, 35, 3), torch.uint8, "cuda:0")
     assert (str(generator.device), generator.dtype, generator.channels_last) == ("cuda:0", torch.float16, True)
+
+
+def test_a_gpu_without_a_pipeline_takes_what_lies_on_the_cpu(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As mps and xpu do; by fake tensors, for which only a device of type cuda can stand in."""
+    monkeypatch.setattr(translator_module, "choose_device", torch.device)
+    monkeypatch.setattr(translator_module, "CudaGpu", lambda device: PretendGpu(device=str(device)))
+    generator = Negative()
+    model = replace(make_model(), generator=generator)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        translator = Translator(model, device="cuda:0", precision="fp16", size="full")
+        pixels = torch.zeros((2, 40, 32, 3), dtype=torch.uint8)
+        result = translator._translate_on_device(pixels).pixels
+        assert (result.shape, result.dtype, str(result.device)) == (pixels.shape, torch.uint8, "cuda:0")
+    assert (str(generator.device), generator.dtype) == ("cuda:0", torch.float16)

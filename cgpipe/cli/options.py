@@ -27,8 +27,8 @@ class LocalPath(click.Path):
 
 def device(value: str) -> str:
     """``auto``, ``cpu``, ``cuda``, or GPUs such as ``cuda:0,cuda:1``; whether they are there is found out on use."""
-    if not re.fullmatch(r"auto|cpu|cuda|cuda:\d+(,cuda:\d+)*", value):
-        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N and cuda:N,cuda:M.")
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)|(cuda|xpu):\d+(,(cuda|xpu):\d+)*", value):
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N, cuda:N,cuda:M, mps and xpu.")
     return value
 
 
@@ -197,8 +197,9 @@ speed_options = together(
         "--device",
         type=device,
         default="auto",
-        metavar="auto|cpu|cuda[:N,...]",
-        help="Where to run; several GPUs, as cuda:0,cuda:1, share the work.",
+        metavar="auto|cpu|cuda[:N,...]|mps|xpu",
+        help="Where to run; several GPUs, as cuda:0,cuda:1, share the work. mps (Apple) and xpu (Intel) have not been "
+        "measured.",
     ),
     click.option(
         "--precision",

@@ -69,11 +69,11 @@ def _openvino(generator: Generator) -> Run:
     bf16 = _dtype_of(generator) == torch.bfloat16 and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     model = to_openvino(cast(generator, torch.float32))
     threads = torch.get_num_threads()
-    lanes = max(1, (os.cpu_count() or 1) // threads)
+    streams = max(1, (os.cpu_count() or 1) // threads)
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-        "INFERENCE_NUM_THREADS": threads * lanes,
-        "NUM_STREAMS": lanes,
+        "INFERENCE_NUM_THREADS": threads * streams,
+        "NUM_STREAMS": streams,
     }
     compiling = threading.Lock()
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional as F
 
-from cgpipe.engine.lanes import lanes
+from cgpipe.engine.worker_pool import worker_pool
 
 Size = int | Literal["auto", "full"]
 
@@ -189,7 +189,7 @@ def _tasks(device: torch.device) -> Generator[Callable[..., Iterable[Any]], None
     if threads == 1:
         yield map
     else:
-        with lanes(threads) as pool:
+        with worker_pool(threads) as pool:
             yield pool.map
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from cgpipe.engine.lanes import lanes
+from cgpipe.engine.worker_pool import worker_pool
 from cgpipe.errors import CgpipeError, MissingDependencyError, ModelError, UsageError
 from cgpipe.media.frames import Batch, Failed
 
@@ -98,7 +98,7 @@ def _workers(translators: Sequence[OneDevice], threads: int) -> Iterator[tuple[S
     if len(translators) > 1 or first.overlaps:
         yield _Devices(translators).start, IN_FLIGHT * len(translators)
     elif first.parallel and threads > 1:
-        with lanes(threads) as pool:
+        with worker_pool(threads) as pool:
             # While a result is with whoever asked for it, every thread has work.
             yield _Threads(first, pool).start, threads
     else:
