@@ -388,6 +388,15 @@ def test_the_26_styles_are_found_by_name_and_are_the_packages_own(styles: Path, 
         assert np.abs(Translator(model)(large).astype(int) - own).max() <= 1
 
 
+def test_styles_are_one_line_where_models_are_named_and_one_of_them_is_the_default(
+    styles: Path, models_folder: Path
+) -> None:
+    unknown = run("translate", models_folder, "--to", "cubism")
+    assert "style-0 and so on to style-25" in unknown.output and "style-1," not in unknown.output
+    assert run("models", "default", "style-3").exit_code == 0
+    assert run("models", "list").output.count("(default)") == 1
+
+
 def test_the_transformer_of_one_size_takes_a_painting(styles: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (60, 50, 3), np.uint8)).resize((300, 260)).save(tmp_path / "painting.png")

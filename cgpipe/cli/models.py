@@ -47,7 +47,7 @@ def list_(as_json: bool) -> None:
 
     entries = list_models()
     try:
-        default: Path | None = find_model().path
+        default: Entry | None = find_model().entry
     except ModelError:
         default = None
     if as_json:
@@ -212,21 +212,26 @@ def _look_up(model: str | None) -> Entry:
         return find_model(model).entry
 
 
-def _entry_values(entry: Entry, default: Path | None) -> dict[str, Any]:
+def _entry_values(entry: Entry, default: Entry | None) -> dict[str, Any]:
     return {
         "name": entry.name,
         "path": str(entry.path),
         "place": entry.place,
-        "default": entry.path == default,
+        "default": _is(entry, default),
         "shadowed": entry.shadowed,
         "problem": entry.problem,
         "card": asdict(entry.card) if entry.card else None,
     }
 
 
-def _list_row(entry: Entry, default: Path | None) -> tuple[str, ...]:
+def _is(entry: Entry, other: Entry | None) -> bool:
+    """Whether two entries are one; the styles share a file."""
+    return other is not None and (entry.path, entry.name) == (other.path, other.name)
+
+
+def _list_row(entry: Entry, default: Entry | None) -> tuple[str, ...]:
     assert entry.card is not None
-    remarks = ["default"] * (entry.path == default) + ["hidden by yours"] * entry.shadowed
+    remarks = ["default"] * (_is(entry, default)) + ["hidden by yours"] * entry.shadowed
     remark = f"({', '.join(remarks)}) " if remarks else ""
     return entry.name, entry.card.pair, _PLACES[entry.place], _size(entry.path), f"{remark}{entry.card.description}"
 

@@ -230,7 +230,7 @@ def _by_name(name: str, models: Sequence[Entry]) -> Entry:
                 raise ModelError(entry.problem)
             return entry
     names = list(dict.fromkeys(entry.name for entry in models))
-    known = ", ".join(names) or "none"
+    known = ", ".join(dict.fromkeys(entry.name for entry in models if entry.place != "styles")) or "none"
     raise ModelNotFoundError(
         f"there is no model file and no model called {name}.{_nearest(name, names)} Known: {known}"
     )
@@ -300,7 +300,10 @@ def _nothing_found(models: Sequence[Entry], to: str | None, source: str | None) 
     hint = (
         _nearest(to, [card.target for card in cards]) if to else _nearest(source or "", [card.source for card in cards])
     )
-    known = ", ".join(dict.fromkeys(card.pair for card in cards)) or "none"
+    pairs = [entry.card.pair for entry in models if entry.card and not entry.shadowed and entry.place != "styles"]
+    if any(entry.place == "styles" for entry in models):
+        pairs.append(f"{GENERIC} to style-0 and so on to style-{STYLES - 1}")
+    known = ", ".join(dict.fromkeys(pairs)) or "none"
     damaged = "".join(f"\nNot read: {entry.problem}" for entry in models if entry.problem)
     return ModelNotFoundError(
         f"no model translates {_wanted(to, source)}.{hint} Known: {known}. "
