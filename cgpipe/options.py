@@ -191,8 +191,8 @@ class Encoding(Group):
     """How the result is written.
 
     Args:
-        format: of pictures: ``jpg``, ``png``, ``webp``, ``tiff`` or ``bmp``; None: each one's own. The output's name
-            says it, so it does not count.
+        format: of pictures: ``jpg``, ``png``, ``webp``, ``avif`` and so on, by any suffix of theirs; None: each one's
+            own. The output's name says it, so it does not count.
         quality: of JPEG and WebP, 1 to 100.
         codec: libav's name of a video encoder, or a short one such as ``hevc``; None: the container's most widely
             played.

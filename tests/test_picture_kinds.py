@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
+import cgpipe
 from cgpipe.errors import MediaError, UnsupportedFormatError
-from cgpipe.media.pictures.formats import FORMATS, HEAD, kind_of, kind_of_file
+from cgpipe.media.pictures.formats import BY_NAME, FORMATS, HEAD, kind_of, kind_of_file
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
 
@@ -269,3 +270,39 @@ def test_warnings_of_libjpeg_are_not_shown(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "still here\n"
+
+
+# --- in a folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_many_kinds(tmp_path: Path, file_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpipe.media.pictures.formats.find_spec", lambda name: None)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(100)
+    contents = {"a.jpg": encoded("JPEG"), "b.heic": encoded("JPEG"), "c.avif": encoded("AVIF"), "d.gif": encoded("GIF")}
+    contents |= {"e.heic": heic, "f.cr2": FOREIGN["a.cr2"], "f.jpg": encoded("JPEG"), "g.jxl": FOREIGN["a.jxl"]}
+    contents |= {"notes.txt": b"words", "g.mov": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "IMG_1": encoded("PNG")}
+    for name, content in contents.items():
+        (photos / name).write_bytes(content)
+    report = cgpipe.translate_folder(photos, model=file_model(tmp_path), format=None, workers=0, device="cpu")
+    assert (report.translated, report.ignored, report.exit_code) == (6, 2, 3)
+    assert report.failures == []
+    reasons = {result.input.name: result.reason for result in report.unsupported}
+    assert reasons.keys() == {"e.heic", "f.cr2", "g.jxl"}
+    assert "pip install 'cgpipe[heif]'" in reasons["e.heic"]
+    assert report.to_json()["unsupported"] == 3
+    outputs = sorted(path.name for path in report.outputs[0].iterdir() if not path.name.startswith("."))
+    assert outputs == ["IMG_1.png", "a.jpg", "b.jpg", "c.avif", "d.gif", "f.jpg"]
+    for path in report.outputs[0].glob("[!.]*"):
+        kind = kind_of_file(path)
+        assert kind is not None
+        assert path.suffix in BY_NAME[str(kind.format)].suffixes
+
+
+def test_raw_beside_jpeg_is_in_the_way_of_nothing(tmp_path: Path, file_model: Any) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(encoded("JPEG"))
+    (tmp_path / "in" / "a.cr2").write_bytes(FOREIGN["a.cr2"])
+    report = cgpipe.translate_folder(tmp_path / "in", model=file_model(tmp_path), format="jpg", workers=0, device="cpu")
+    assert (report.translated, len(report.unsupported), report.exit_code) == (1, 1, 3)

@@ -29,11 +29,11 @@ from cgpipe.cli.terminal import describe, say
 @model_options
 @click.option(
     "--format",
-    type=click.Choice(["jpg", "png", "webp", "tiff", "bmp"], case_sensitive=False),
+    type=click.Choice(["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"], case_sensitive=False),
     help="Format of the result; by default each picture's own. PNG and WebP are packed for speed, into files within a "
     "tenth of the smallest.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), help="Quality of JPEG and WebP.  [default: 95]")
+@click.option("--quality", type=click.IntRange(1, 100), help="Quality of JPEG, WebP, AVIF and the like.  [default: 95]")
 @work_options
 @click.option("--recursive/--no-recursive", default=True, help="Go into sub-folders.")
 @speed_options
@@ -57,6 +57,8 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
             bar.advance()
             if result.status == "failed":
                 bar.write(f"Failed: {result.input}: {result.reason}")
+            elif result.status == "unsupported":
+                bar.write(f"Not read: {result.input}: {result.reason}")
             else:
                 bar.detail(f"{result.status.capitalize()}: {result.input} -> {result.output}")
 

@@ -92,9 +92,9 @@ def _devices() -> dict[str, str]:
 
 
 def _pictures() -> dict[str, list[str]]:
-    from cgpipe.media.pictures.formats import PICTURE_SUFFIXES
+    from cgpipe.media.pictures.formats import FORMATS
 
-    return {"suffixes": list(PICTURE_SUFFIXES)}
+    return {"suffixes": [suffix for format in FORMATS if format.installed for suffix in format.suffixes]}
 
 
 def _video() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
 from cgpipe.jobs.plan import Left, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport, Status
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.media.pictures.formats import picture_format
+from cgpipe.media.pictures.formats import kind_of_file, picture_format
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.notebook import ProgressBar
 from cgpipe.options import Options, takes_options
@@ -229,7 +229,7 @@ class _FolderJob:
         self._tell(
             origin.inputs[0],
             origin.output,
-            "failed" if written.reason else "translated",
+            _status(written),
             reason=written.reason,
             width=written.width,
             height=written.height,
@@ -251,6 +251,13 @@ class _FolderJob:
         self._bar.advance()
         if self._on_result:
             self._on_result(result)
+
+
+def _status(written: Written) -> Status:
+    if not written.reason:
+        return "translated"
+    kind = kind_of_file(written.origin.inputs[0])
+    return "unsupported" if kind and kind.advice else "failed"
 
 
 def _asked(options: Options) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 
 from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
-from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, named_format, picture_format
+from cgpipe.media.pictures.formats import BY_NAME, PICTURE_SUFFIXES, kind_of_file, named_format, picture_format
 from cgpipe.storage import PathLike, is_own, require_local
 
 _SPOOL_BYTES = 1 << 20
@@ -61,7 +61,7 @@ class Left(Enum):
     """Why a file that was met is no input."""
 
     NO_PICTURE = auto()
-    """By its name."""
+    """By its name and its first bytes."""
     EARLIER = auto()
     """An earlier run made it from another file among the inputs."""
 
@@ -153,16 +153,17 @@ class _Search:
         join = os.path.join
         for relative, listed in _walk(tree, outputs):
             path = join(base, relative)
-            if listed and picture_format(relative) is None:
+            is_picture, format = format_of(path, self.format) if listed else (True, self.format)
+            if not is_picture:
                 yield Left.NO_PICTURE
             elif (journals.source_of(path) or "").startswith(within):
                 yield Left.EARLIER
             elif target is not None:
-                yield path, join(target, with_format(relative, self.format)), join(place, relative)
+                yield path, join(target, with_format(relative, format)), join(place, relative)
             elif journals.is_early_output(Path(path), self.domain, lambda other: _caught(other, tree.pattern[-1])):
                 yield Left.EARLIER
             else:
-                yield path, str(beside(Path(path), self.domain, self.format)), join(place, relative)
+                yield path, str(beside(Path(path), self.domain, format)), join(place, relative)
 
     def _is_named_output(self, path: Path, journals: _Journals) -> bool:
         """Whether a file that was named, with others, is what one of these became in an earlier run."""
@@ -294,14 +295,15 @@ def _mirror(folder: Path, alone: bool, domain: str, out: Path | None) -> Path:
 
 def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | None, chosen: str | None) -> FilePair:
     place = Path(path.name)
+    _, format = format_of(path, chosen)
     if out is None:
-        return FilePair(path, beside(path, domain, chosen), place)
+        return FilePair(path, beside(path, domain, format), place)
     if len(paths) == 1 and picture_format(out) and not out.is_dir():
         if chosen not in (None, picture_format(out)):
             raise UsageError(f"the name {out} and the format {chosen} contradict each other; leave one of them out")
         return FilePair(path, out, place)
     _require_folder(out)
-    return FilePair(path, out / with_format(path.name, chosen), place)
+    return FilePair(path, out / with_format(path.name, format), place)
 
 
 def _missing(path: Path, may_be_output: bool) -> str:
@@ -319,6 +321,24 @@ def beside(path: Path, domain: str, format: str | None = None) -> Path:
     """``photos/pony.jpg`` as ``photos/pony-zebra.jpg``."""
     stem, suffix = _split_suffix(path.name)
     return path.with_name(with_format(f"{stem}-{domain}{suffix}", format))
+
+
+def format_of(path: PathLike, chosen: str | None) -> tuple[bool, str | None]:
+    """Whether a file is a picture, and the format that its output's name shall have; None: that of its own name.
+
+    Names of the formats that are always read are believed. Other files are looked into: a JPEG called ``a.heic``
+    becomes ``a.jpg``. A picture that cannot be read keeps its name, so that it is in the way of no other.
+
+    Args:
+        chosen: the format of all outputs, if one was chosen.
+    """
+    named = picture_format(path)
+    if named and not BY_NAME[named].extra:
+        return True, chosen
+    kind = kind_of_file(path)
+    if kind is None:
+        return named is not None, chosen
+    return True, None if kind.advice else chosen or kind.format
 
 
 def with_format(name: str, format: str | None) -> str:

@@ -22,7 +22,7 @@ from cgpipe.storage import atomic_write, temporary_beside
 if TYPE_CHECKING:
     from cgpipe.media.video import StreamReport
 
-Status = Literal["translated", "skipped", "failed"]
+Status = Literal["translated", "skipped", "failed", "unsupported"]
 
 SHOWN_FAILURES = 10
 """Failed files that a table in a notebook names."""
@@ -35,8 +35,9 @@ class FileResult:
     Args:
         input: the file that was read.
         output: the file that was written, or would have been.
-        status: ``translated``, ``skipped`` (done before and current), or ``failed``.
-        reason: why it failed.
+        status: ``translated``, ``skipped`` (done before and current), ``failed``, or ``unsupported`` (a picture of a
+            format that is not read here).
+        reason: why it failed, or what to do.
         width, height: of the picture, in pixels; 0 where it could not be read.
         decode_seconds, encode_seconds: time spent on this file alone.
     """
@@ -70,7 +71,8 @@ class FolderReport:
         outputs: the folders that were written to.
         settings: what was chosen: device, precision, engine, batch size and so on.
         translated, skipped: how many pictures; skipped are those that were done before and are current.
-        ignored: files that are no pictures by their names.
+        unsupported: pictures of a format that is not read here, such as camera raw.
+        ignored: files that are no pictures.
         earlier: files left out because an earlier run made them from others among the inputs.
         seconds: times by stage; ``total`` is by the clock, the others are summed over workers.
         first: seconds to the first picture written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
@@ -84,6 +86,7 @@ class FolderReport:
     ignored: int = 0
     earlier: int = 0
     failures: list[FileResult] = field(default_factory=list)
+    unsupported: list[FileResult] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
 
@@ -91,6 +94,8 @@ class FolderReport:
         """Counts one file's result."""
         if result.status == "failed":
             self.failures.append(result)
+        elif result.status == "unsupported":
+            self.unsupported.append(result)
         elif result.status == "skipped":
             self.skipped += 1
         else:
@@ -100,14 +105,15 @@ class FolderReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when all is done, 1 when nothing could be done, 3 when some files failed."""
-        if not self.failures:
+        """0 when all is done, 1 when nothing could be done, 3 when some files failed or could not be read."""
+        if not (self.failures or self.unsupported):
             return 0
         return 3 if self.translated or self.skipped else 1
 
     def summary(self) -> str:
         """One line for a person."""
         counts = [(self.translated, "translated"), (self.skipped, "already done"), (len(self.failures), "failed")]
+        counts.append((len(self.unsupported), "of a format that is not read"))
         counts += [(self.ignored, "ignored (no pictures)"), (self.earlier, "left out (translations already)")]
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
         seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
@@ -125,6 +131,7 @@ class FolderReport:
             ("Translated", self.translated),
             ("Already done", self.skipped),
             ("Failed", failures + ([f"and {more} more"] if more else [])),
+            ("Of a format that is not read", len(self.unsupported)),
             ("Ignored (no pictures)", self.ignored),
             ("Left out (translations already)", self.earlier),
             ("Seconds", f"{self.seconds.get('total', 0.0):.1f}"),
@@ -140,6 +147,7 @@ class FolderReport:
             "translated": self.translated,
             "skipped": self.skipped,
             "failed": len(self.failures),
+            "unsupported": len(self.unsupported),
             "ignored": self.ignored,
             "earlier": self.earlier,
             "seconds": rounded(self.seconds),

@@ -179,7 +179,9 @@ def _require_supported(image: Image.Image, bits: int) -> None:
         raise MediaError(f"{bits} bits a channel of kind {image.mode}; convert it to RGB of 8 or 16 bits first")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and not is_jpeg(image):
-        raise MediaError(f"{frames} pictures in one file, pages or an animation; save them one by one first")
+        if image.format in ("GIF", "PNG", "WEBP", "AVIF"):
+            raise MediaError(f"{frames} pictures in one file, an animation; translate it with cgpipe video")
+        raise MediaError(f"{frames} pictures in one file; save them one by one first")
     if isinstance(image, TiffImagePlugin.TiffImageFile) and bits == 16 and _in_planes(image):
         raise MediaError("16 bits a channel in separate planes; save it with interleaved channels first")
 
