@@ -45,6 +45,7 @@ def skip_without(engine: str) -> None:
         pytest.importorskip(package, reason=f"the extra {engine} is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "name"),
     [*product(["torchscript", "openvino", "ncnn"], NETWORKS), ("onnx", "compact"), ("onnx", "unet_128")],
@@ -69,6 +70,7 @@ def test_engines_agree_in_bf16(engine: Any) -> None:
     assert (result.float() - expected).abs().mean() < 0.02
 
 
+@pytest.mark.slow
 def test_compiling_agrees_and_is_kept_between_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not has_compiler():
         pytest.skip("needs a C++ compiler")
@@ -93,6 +95,7 @@ torch.testing.assert_close(result, 2 * torch.rand(1000))
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_half_written_is_compiled_anew(tmp_path: Path) -> None:
     if not has_compiler():
         pytest.skip("needs a C++ compiler")

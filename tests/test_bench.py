@@ -38,6 +38,7 @@ def test_the_generators_table(tmp_path: Path) -> None:
     assert "`bin/bench generator-fast --quick`" in report
 
 
+@pytest.mark.slow
 def test_the_table_of_layers_compares_the_same_results(tmp_path: Path) -> None:
     ran = bench("tiles", "--quick", "-o", tmp_path)
     assert ran.returncode == 0, ran.stderr

@@ -113,6 +113,7 @@ def hdr_frame(nits: list[float]) -> av.VideoFrame:
     return frame
 
 
+@pytest.mark.slow
 def test_hdr_is_brought_to_what_an_ordinary_screen_shows() -> None:
     nits = [0.0, 5.0, 50.0, 100.0, 203.0, 1000.0]
     frame = hdr_frame(nits)

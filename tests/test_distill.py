@@ -160,6 +160,7 @@ def test_feature_distance_is_a_share_of_what_is_wanted() -> None:
     assert feature_distance(made, wanted).item() == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_a_distillation_killed_again_and_again_ends_like_one_that_was_not(
     teacher: Path, dataset: Path, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{k}": v.double() for part in ("networks", "averages") for k, v in state[part].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -125,6 +126,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc")
 def test_a_lost_process_ends_the_run_and_one_goes_on_with_it(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -165,6 +167,7 @@ def launched(recipe: Path, run: Path, *options: str) -> Iterator[subprocess.Pope
             process.kill()
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_processes_with_the_state_saved(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with launched(recipe, run, "--epochs", "100000", "--save-every", "100000", "--log-every", "3") as process:

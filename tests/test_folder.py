@@ -243,6 +243,7 @@ def wait_for_pictures(process: subprocess.Popen[bytes], output: Path, count: int
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_run_killed_ten_times_ends_with_the_same_bytes(many: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -297,6 +298,7 @@ print(report.translated, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere")
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
     """The full-sized measurement, 2,000 against 20,000 pictures, is in the benchmark."""

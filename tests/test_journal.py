@@ -354,6 +354,7 @@ assert not report.failures, report.failures
 """
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_with_different_strengths_end_right_after_a_rerun(tmp_path: Path) -> None:
     for number in range(40):
         picture(tmp_path / "in" / f"{number}.png", number)
@@ -441,6 +442,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert FolderJournal(str(output.parent)).entry("a.png", Stamp.of(output))
 
 
+@pytest.mark.slow
 def test_a_journal_is_compact(tmp_path: Path) -> None:
     """A million entries in one folder take 155 MB on disk; they are read in 5 seconds, into 275 MB of memory."""
     path = tmp_path / "IMG_20260101_120000.jpg"
@@ -463,6 +465,7 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_video_is_current_as_long_as_nothing_that_decides_it_changes(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
 
@@ -522,6 +525,7 @@ def interrupted(clip: Path, out: Path) -> None:
         cgpipe.translate_video(clip, out, to="zebra", on_frames=stop, size=16, overwrite=True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_video_goes_on_unless_its_pictures_would_be_others(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=300, size=(32, 24))
     out = tmp_path / "out.mp4"
@@ -535,6 +539,7 @@ def test_an_interrupted_video_goes_on_unless_its_pictures_would_be_others(tmp_pa
     assert resumed(strength=0.5) == 0
 
 
+@pytest.mark.slow
 def test_a_video_resumed_the_other_way_begins_anew(tmp_path: Path, models: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=300, size=(32, 24))
     out = tmp_path / "out.mp4"

@@ -139,6 +139,7 @@ def test_runs_repeat_by_their_seed(recipe: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(one[name], three[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "kills"), [("cyclegan", 5), ("fastcut", 1)])
 def test_a_run_killed_at_random_ends_like_one_that_was_not(
     recipe: Path, tmp_path: Path, method: str, kills: int

@@ -197,6 +197,7 @@ def test_nothing_is_left_running_or_open(clip: Path, tmp_path: Path) -> None:
         assert [name for name in open_files() if name.startswith(str(tmp_path))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_stopped_goes_on_and_ends_like_one_that_was_not(tmp_path: Path, stop: signal.Signals) -> None:
@@ -241,6 +242,7 @@ print(report.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere")
 def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
     """The full-sized measurement, 500 against 10,000 frames, is in the benchmark."""

@@ -59,6 +59,7 @@ def detail(folder: Path) -> float:
     return float(np.abs(np.diff(pictures, axis=2)).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("models_folder")
 def test_from_two_folders_to_a_look(tmp_path: Path) -> None:
     data, run, photos = tmp_path / "data", tmp_path / "run", tmp_path / "photos"
