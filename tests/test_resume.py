@@ -241,12 +241,12 @@ def test_settings_of_another_network_are_dropped_when_one_is_typed(recipe: Path)
 @pytest.mark.parametrize(
     ("settings", "remark"),
     [
-        ({"ngf": 32}, "ngf do nothing for compact"),
-        ({"method": "cut", "lamda": 3.0}, "lamda do nothing with method cut"),
-        ({"nce_weight": 1.0}, "nce_weight do nothing with method cyclegan"),
-        ({"lr_step": 3}, "lr_step do nothing with lr_policy linear"),
-        ({"background_weight": 3.0}, "background_weight do nothing without masks"),
-        ({"feature_weight": 0.0, "feature_pooled": True}, "feature_pooled do nothing with feature_weight 0"),
+        ({"ngf": 32}, "ngf does nothing for compact"),
+        ({"method": "cut", "lamda": 3.0}, "lamda does nothing with method cut"),
+        ({"nce_weight": 1.0}, "nce_weight does nothing with method cyclegan"),
+        ({"lr_step": 3}, "lr_step does nothing with lr_policy linear"),
+        ({"background_weight": 3.0}, "background_weight does nothing without masks"),
+        ({"feature_weight": 0.0, "feature_pooled": True}, "feature_pooled does nothing with feature_weight 0"),
     ],
 )
 def test_a_setting_that_does_nothing_is_said(settings: dict[str, Any], remark: str) -> None:
@@ -312,7 +312,9 @@ def test_pictures_that_cannot_be_read_are_named_left_out_and_counted(
     assert len(warnings) == 2 and all(w.startswith(f"{broken}: ") and "left out" in w for w in warnings)
     assert_equal_to_the_bit(weights_of(tmp_path / "run0"), weights_of(tmp_path / "run2"))
     result = CliRunner().invoke(cli, ["train", "--resume", "--checkpoint-dir", str(run), "--epochs", "5"])
-    assert result.exit_code == 0 and "1 pictures could not be read" in result.output, result.output
+    assert result.exit_code == 0 and "could not be read and were left out of training: 1." in result.output, (
+        result.output
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -484,3 +486,25 @@ def test_curves_say_what_they_need(tmp_path: Path) -> None:
     )
     assert ran.returncode == 1
     assert ran.stderr == "curves.py draws with matplotlib, which is not installed: pip install matplotlib\n"
+
+
+def test_models_of_every_few_epochs_are_kept_and_tested(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(config_of(recipe, run, epochs=5, snapshot_every=2))
+    assert sorted(path.name for path in run.glob("epoch-*")) == ["epoch-0002", "epoch-0004"]
+    assert load_model(run / "epoch-0002" / "red2blue.safetensors").card.made_by["steps"] == 16
+    command = ["test", "--checkpoint-dir", str(run), "--results-dir", str(tmp_path / "shown"), "--no-figures"]
+    shown = CliRunner().invoke(cli, [*command, "--size", "64", "--epoch", "2"])
+    assert shown.exit_code == 0, shown.output
+    assert len(list((tmp_path / "shown").glob("*.jpg"))) == 2
+    missing = CliRunner().invoke(cli, [*command, "--epoch", "3"])
+    assert missing.exit_code == 2 and "has no models of epoch 3. Kept are those of: 2, 4." in missing.output
+
+
+def test_discriminators_have_the_layers_and_optimisers_the_betas_that_are_asked_for(
+    recipe: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(config_of(recipe, tmp_path / "run", dis_layers=2, beta1=0.3, beta2=0.9))
+    assert {group["betas"] for group in trainer.generator_optimizer.param_groups} == {(0.3, 0.9)}
+    ((_, logits),) = trainer.method.discriminate("a", torch.zeros(1, 3, 64, 64))[0]
+    assert logits.shape == (1, 1, 14, 14)

@@ -31,29 +31,32 @@ if TYPE_CHECKING:
 @click.option("--results-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder for the grids.")
 @click.option("--source", help="What domain A shows.")
 @click.option("--target", help="What domain B shows.")
+@click.option("--epoch", type=click.IntRange(min=1), help="Take the models that --snapshot-every kept after an epoch.")
 @click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
 @click.option("--figures/--no-figures", default=True, help="Measure too (needs the extra cgpipe[metrics]).")
 @click.option("--record", "keep", is_flag=True, help="Put the figures and the working scales into the model files.")
 @loudness_options
-def command(recipe: Path | None, size: int, figures: bool, keep: bool, **settings: Any) -> None:
+def command(recipe: Path | None, epoch: int | None, size: int, figures: bool, keep: bool, **settings: Any) -> None:
     """Show what a run's models do: grids of every test picture (real, generated, reconstructed), and figures."""
-    config = load_config(recipe, {name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = load_config(recipe, given, resume=True)  # what the run was told says the domains and the dataset
     if keep and not figures:
         raise click.UsageError("--record needs figures: leave out --no-figures.")
-    from cgpipe.evaluation.runs import record
+    from cgpipe.evaluation.runs import find_snapshot, record
 
-    report = show_test(config, size=size, figures=figures)
-    for path in record(config, config.checkpoint_dir, report) if keep else ():
+    folder = config.checkpoint_dir if epoch is None else find_snapshot(config.checkpoint_dir, epoch)
+    report = show_test(config, folder, size=size, figures=figures)
+    for path in record(config, folder, report) if keep else ():
         say(f"Recorded in {path}", err=False)
 
 
-def show_test(config: TrainConfig, *, size: int = 256, figures: bool = True) -> TestReport:
-    """Tests, and prints what was written and measured."""
+def show_test(config: TrainConfig, folder: Path | None = None, *, size: int = 256, figures: bool = True) -> TestReport:
+    """Tests the models in ``folder``, by default the run's own, and prints what was written and measured."""
     from cgpipe.evaluation.runs import test
 
     report = test(
         config,
-        config.checkpoint_dir,
+        folder or config.checkpoint_dir,
         config.results_dir,
         size=size,
         figures=figures,

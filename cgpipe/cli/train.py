@@ -86,7 +86,7 @@ def conclude(report: TrainReport, *, quiet: bool = False) -> None:
     """
     if not quiet:
         if report.unreadable:
-            warn(f"Warning: {len(report.unreadable)} pictures could not be read and were left out of training.")
+            warn(f"Warning: pictures that could not be read and were left out of training: {len(report.unreadable)}.")
         done = "Finished" if report.finished else "Stopped; go on with --resume"
         files = ", ".join(str(path) for path in report.model_files)
         say(f"{done} at step {report.step}. Models: {files}", err=False)

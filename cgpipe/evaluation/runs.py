@@ -86,6 +86,27 @@ def model_path(folder: Path, source: str, target: str) -> Path:
     return folder / f"{plain_name(source, target)}.safetensors"
 
 
+def snapshot_folder(folder: Path, epoch: int) -> Path:
+    """Where a run in ``folder`` keeps the models of the end of an epoch, counted from 1."""
+    return folder / f"epoch-{epoch:04d}"
+
+
+def find_snapshot(folder: Path, epoch: int) -> Path:
+    """The folder of an epoch's models.
+
+    Raises:
+        ModelNotFoundError: the run kept none; the message names those that it did.
+    """
+    found = snapshot_folder(folder, epoch)
+    if not found.is_dir():
+        kept = ", ".join(str(int(path.name[6:])) for path in sorted(folder.glob("epoch-[0-9]*"))) or "none"
+        raise ModelNotFoundError(
+            f"{folder} has no models of epoch {epoch}. Kept are those of: {kept}. `cgpipe train --snapshot-every N` "
+            "keeps those of every N epochs."
+        )
+    return found
+
+
 def load_generators(data: DataSettings, folder: Path) -> dict[tuple[str, str], Generator]:
     """The generators by source and target: those in the run's folder, or, where that holds none, those of the zoo.
 

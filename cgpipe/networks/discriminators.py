@@ -101,8 +101,9 @@ DISCRIMINATORS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_discriminator(name: str, *, ndf: int = 64, norm: NormKind = "instance") -> nn.Module:
-    """The discriminator called ``name``; raises ValueError for an unknown name."""
+def build_discriminator(name: str, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance") -> nn.Module:
+    """The discriminator called ``name``; raises ValueError for an unknown name. Only PatchGAN has ``layers``."""
     if name not in DISCRIMINATORS:
         raise ValueError(f"unknown discriminator {name!r}: choose one of {', '.join(DISCRIMINATORS)}")
-    return DISCRIMINATORS[name](ndf=ndf, norm=norm)
+    depth = {"layers": layers} if name == "n_layers" else {}
+    return DISCRIMINATORS[name](ndf=ndf, norm=norm, **depth)

@@ -255,18 +255,19 @@ class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, 
     def without_effect(self) -> dict[str, str]:
         """Settings that differ from their defaults and yet do nothing, by name, with the reason."""
         idle = {
-            f"do nothing for {self.gen_net}": ("ngf", "dropout") if self.gen_net.startswith("compact") else (),
-            f"do nothing with method {self.method}": (
+            f"does nothing for {self.dis_net}": () if self.dis_net == "n_layers" else ("dis_layers",),
+            f"does nothing for {self.gen_net}": ("ngf", "dropout") if self.gen_net.startswith("compact") else (),
+            f"does nothing with method {self.method}": (
                 ("nce_weight",) if self.method == "cyclegan" else ("lamda", "lamda_b", "idt_coef")
             ),
-            f"do nothing with lr_policy {self.lr_policy}": (
+            f"does nothing with lr_policy {self.lr_policy}": (
                 *(() if self.lr_policy in ("step", "plateau") else ("lr_step",)),
                 *(("decay_epoch",) if self.lr_policy == "plateau" else ()),
             ),
-            "do nothing without masks": () if any(self.masks.values()) else ("background_weight",),
-            "do nothing with feature_weight 0": () if self.feature_weight else ("feature_taps", "feature_pooled"),
-            "do nothing without moment_weight": () if self.uses_moments else ("moment_taps", "moment_lite1_taps"),
-            f"do nothing with preprocess {self.preprocess}": (
+            "does nothing without masks": () if any(self.masks.values()) else ("background_weight",),
+            "does nothing with feature_weight 0": () if self.feature_weight else ("feature_taps", "feature_pooled"),
+            "does nothing without moment_weight": () if self.uses_moments else ("moment_taps", "moment_lite1_taps"),
+            f"does nothing with preprocess {self.preprocess}": (
                 ("load_height", "load_width") if self.preprocess in ("crop", "none") else ()
             ),
         }

@@ -23,7 +23,12 @@ class Discriminator(nn.Module):
 
     def __init__(self, settings: DiscriminatorSettings, backbone: EfficientNetLite | None) -> None:
         super().__init__()
-        self.pixels = build_discriminator(settings.dis_net, ndf=settings.ndf, norm=settings.norm)  # type: ignore[arg-type]
+        self.pixels = build_discriminator(
+            settings.dis_net,
+            ndf=settings.ndf,
+            layers=settings.dis_layers,
+            norm=settings.norm,  # type: ignore[arg-type]
+        )
         self.taps = settings.feature_taps
         self.weight = settings.feature_weight
         channels = [backbone.channels(tap) for tap in self.taps] if backbone and self.weight else []

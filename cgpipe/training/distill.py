@@ -96,7 +96,8 @@ class Distiller(Run):
         self.average = copy.deepcopy(self.student).requires_grad_(False).eval()
         learners: dict[str, nn.Module] = {"student": self.student}
         self.learners = nn.ModuleDict(learners | ({"discriminator": self.discriminator} if self.discriminator else {}))
-        self.optimizers = {name: adam(network, config.lr) for name, network in self.learners.items()}
+        betas = (config.beta1, config.beta2)
+        self.optimizers = {name: adam(network, config.lr, betas) for name, network in self.learners.items()}
         self.samples = self._load_samples()
         if config.compile and not self.plan.is_plain_cpu and can_compile(self.plan.device):
             keep_compiled()

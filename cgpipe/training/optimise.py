@@ -8,10 +8,10 @@ from torch import nn
 from cgpipe.parallel import average_gradients
 
 
-def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
-    """Adam with the betas of CycleGAN (arXiv 1703.10593), over what is not frozen."""
+def adam(network: nn.Module, lr: float, betas: tuple[float, float] = (0.5, 0.999)) -> torch.optim.Adam:
+    """Adam over what is not frozen, by default with the betas of CycleGAN (arXiv 1703.10593)."""
     parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.999), fused=True)
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -20,6 +20,7 @@ from cgpipe.engine.compiling import compiled_or_eager
 from cgpipe.engine.memory import FOR_TRAINING, keep_freed_memory
 from cgpipe.errors import MediaError, ModelError, TrainingError
 from cgpipe.evaluation.grids import grid_of, save_grid
+from cgpipe.evaluation.runs import snapshot_folder
 from cgpipe.evaluation.watch import Watch
 from cgpipe.models import Model, ModelCard, save_model
 from cgpipe.parallel import any_rank, global_count, is_first, require_alike
@@ -232,6 +233,7 @@ class Run(ABC):
                     warnings += self._shown_and_measured(log)
                     for warning in warnings:
                         log.write_warning(self.step, self.epoch, warning)
+                    self._keep_snapshot()
                 stops = any_rank(bool(request))
                 if self.finished or stops or self.step % config.save_every == 0:
                     self._require_sound(float(loss) for loss in losses.values())
@@ -277,6 +279,13 @@ class Run(ABC):
             log.write_figures(self.step, self.epoch, figures)
             self._show(figures)
         return warnings
+
+    def _keep_snapshot(self) -> None:
+        """Keeps the models of this epoch's end, where that is asked for."""
+        every = self.config.snapshot_every
+        if every and self.picture == 0 and self.epoch % every == 0:
+            for path, model in self.models():
+                save_model(snapshot_folder(self.folder, self.epoch) / path.name, model)
 
     def _measure(self) -> dict[str, float]:
         """KID of each model; the best so far are kept."""

@@ -29,6 +29,11 @@ class DiscriminatorSettings:
 
     dis_net: str = setting("n_layers", "Discriminator architecture: n_layers (PatchGAN) or pixel.")
     ndf: int = setting(32, "Width of the discriminators' first layer.", above=0)
+    dis_layers: int = setting(
+        3,
+        "Layers of n_layers: with 3 a patch is 70 pixels wide, with 4 142, with 5 286; more for 512 pixels and above.",
+        above=0,
+    )
     norm: str = setting("instance", "Normalization layers: instance, batch, instance_affine or none.")
     feature_weight: float = setting(
         0.5, "Weight of each discriminator head on pretrained features (Projected GAN); 0: none.", at_least=0
@@ -42,6 +47,8 @@ class OptimiserSettings:
     """How weights learn."""
 
     lr: float = setting(2e-4, "Learning rate of Adam.", above=0)
+    beta1: float = setting(0.5, "Adam's decay of the mean gradient.", at_least=0, below=1)
+    beta2: float = setting(0.999, "Adam's decay of the mean squared gradient.", at_least=0, below=1)
     ema: float = setting(0.999, "EMA decay of the exported weights; 0: no averaging.", at_least=0, below=1)
 
 
@@ -65,6 +72,9 @@ class RunSettings:
     log_every: int = setting(50, "Steps between lines of metrics.jsonl.", above=0)
     sample_every: int = setting(1000, "Steps between sample grids.", above=0)
     save_every: int = setting(500, "Steps between checkpoints.", above=0)
+    snapshot_every: int = setting(
+        0, "Epochs between copies of the models that are kept in epoch-N of the run's folder; 0: none.", at_least=0
+    )
     watch_every: int = setting(
         0, "Steps between measurements (KID) on the test set; the best models are kept. 0: never.", at_least=0
     )

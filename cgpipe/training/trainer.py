@@ -36,7 +36,7 @@ SAMPLES = 6
 ARCHITECTURE = (
     *("method", "direction"),
     *("gen_net", "gen_settings", "ngf", "norm"),
-    *("dis_net", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
+    *("dis_net", "dis_layers", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
     *("moment_weight", "moment_taps", "moment_lite1_taps"),
 )
 """The settings that decide which weights a run has."""
@@ -87,8 +87,9 @@ class Trainer(Run):
             accelerate(self.method)
         self.generators = nn.ModuleList(self.method.generators.values())
         self.averages = copy.deepcopy(self.generators).requires_grad_(False).eval()
-        self.generator_optimizer = adam(nn.ModuleList([*self.generators, *self.method.helpers]), config.lr)
-        self.discriminator_optimizer = adam(nn.ModuleList(self.method.discriminators.values()), config.lr)
+        betas = (config.beta1, config.beta2)
+        self.generator_optimizer = adam(nn.ModuleList([*self.generators, *self.method.helpers]), config.lr, betas)
+        self.discriminator_optimizer = adam(nn.ModuleList(self.method.discriminators.values()), config.lr, betas)
         self._freeze()
         self.pools: dict[Domain, ImagePool] = {
             d: ImagePool(config.pool_size, seed=config.seed + i, one_size=config.crops) for i, d in enumerate(DOMAINS)
