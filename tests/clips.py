@@ -74,6 +74,7 @@ def make_clip(
     sound_first: bool = False,
     pictures: Sequence[np.ndarray] | None = None,
     muxer: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Path:
     """Encodes ``count`` pictures, or as many as there are ``pts``, with all that is asked for; gives the path back."""
     times = list(range(count) if pts is None else pts)
@@ -85,6 +86,7 @@ def make_clip(
         stream: Any = container.add_stream(codec, rate=25, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.time_base = time_base
+        stream.metadata.update(tags or {})
         if aspect:
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation or mirrored:

@@ -222,9 +222,10 @@ def _files(input: str) -> tuple[Path, ...]:
 
 
 def _is_file_name(output: str) -> bool:
+    from cgpipe.media.video.pipes import is_pipe
     from cgpipe.media.video.sequences import names_sequence
 
-    return output != STANDARD and not names_sequence(output)
+    return output != STANDARD and not is_pipe(output) and not names_sequence(output)
 
 
 def _text(path: PathLike | None) -> str | None:

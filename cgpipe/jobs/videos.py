@@ -32,6 +32,11 @@ WRITTEN_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", "
 """Containers that are written; what came in another one goes out as mp4."""
 
 
+STANDARD_INPUTS = frozenset(("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"))
+STANDARD_OUTPUTS = frozenset(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"))
+"""Other names of standard input and output."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFailure:
     """A video of which nothing could be made, and why."""
@@ -122,7 +127,9 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
     Raises:
         UsageError: an input is missing, or two would become the same file, or one its own input.
     """
+    inputs = [STANDARD if name in STANDARD_INPUTS else name for name in inputs]
     pairs = [_pair_without_folder(inputs, domain)] if output is None else _pairs_into(inputs, os.fspath(output))
+    pairs = [(one, STANDARD if target in STANDARD_OUTPUTS else target) for one, target in pairs]
     taken: dict[str, str] = {}
     read = {os.path.realpath(one): one for one, _ in pairs}
     for one, target in pairs:
@@ -151,7 +158,11 @@ def _pair_without_folder(inputs: Sequence[str], domain: str) -> tuple[str, str]:
 
 
 def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
-    if len(inputs) == 1 and not Path(inputs[0]).is_dir() and (output == "-" or Path(output).suffix in WRITTEN_SUFFIXES):
+    if (
+        len(inputs) == 1
+        and not Path(inputs[0]).is_dir()
+        and (output in ("-", *STANDARD_OUTPUTS) or Path(output).suffix in WRITTEN_SUFFIXES)
+    ):
         return [(inputs[0], output)]
     pairs = []
     for path, relative in _expanded(inputs):

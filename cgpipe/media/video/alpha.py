@@ -26,6 +26,11 @@ def has_alpha(pix_fmt: str) -> bool:
     return layout.has_palette or any(component.is_alpha for component in layout.components)
 
 
+def has_alpha_mode(stream: av.stream.Stream) -> bool:
+    """Whether a WebM says that the opacity lies beside the packets of a stream."""
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+
+
 def is_transparent(frame: av.VideoFrame) -> bool:
     """Whether a clip that begins with this frame has an opacity worth keeping."""
     name = frame.format.name

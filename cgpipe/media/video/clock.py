@@ -70,10 +70,12 @@ class OneClock:
     def _advance(self, packet: av.Packet[Any]) -> None:
         if packet.stream.type not in ("video", "audio"):
             return
-        time = packet_time(packet)
-        self._last[packet.stream.index] = self._now = time
-        shown = packet.pts if packet.pts is not None else packet.dts or 0
-        self._end = max(self._end, (shown + (packet.duration or 0)) * packet.time_base)
+        time, index = packet_time(packet), packet.stream.index
+        # Where a packet does not say how long it lasts, it is taken for as long as the one before.
+        length = (packet.duration or 0) * packet.time_base or time - self._last.get(index, time)
+        self._last[index] = self._now = time
+        shown = time if packet.pts is None else packet.pts * packet.time_base
+        self._end = max(self._end, shown + length)
 
 
 def on_one_clock(packets: Iterable[av.Packet[Any]], formats: set[str]) -> Iterator[av.Packet[Any]]:

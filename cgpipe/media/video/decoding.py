@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import Colour
-from cgpipe.media.video.alpha import is_transparent
+from cgpipe.media.video.alpha import has_alpha_mode, is_transparent
 from cgpipe.media.video.clip import Damage, Orientation, Shot, VideoInfo, describe, is_cover
 from cgpipe.media.video.clock import FREE_CLOCK, formats_of, on_one_clock
 from cgpipe.media.video.interlace import deinterlaced
@@ -321,7 +321,7 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
 def _decoder(stream: VideoStream) -> Any:
     """The stream's own decoder, or for VP8 and VP9 with an opacity the one that knows of it."""
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
-    if name is None or stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
+    if name is None or not has_alpha_mode(stream) or name not in av.codecs_available:
         return stream.codec_context
     decoder = av.CodecContext.create(name, "r")
     decoder.extradata = stream.codec_context.extradata

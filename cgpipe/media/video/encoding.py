@@ -136,7 +136,7 @@ _ENCODERS: Mapping[str, _Encoder] = {
     "hevc_nvenc": _NVENC,
     "av1_nvenc": _NVENC,
     "gif": _Encoder(pix_fmt="pal8", odd="pal8", alpha="pal8"),
-    "libwebp_anim": _Encoder(odd="yuv420p", alpha="yuva420p", options={"quality": "90"}),
+    "libwebp_anim": _Encoder(odd="yuv420p", alpha="bgra", options={"quality": "90"}),
     "apng": _Encoder(
         pix_fmt="rgb24", odd="rgb24", deep="rgb48be", alpha="rgba", deep_alpha="rgba64be", options={"pred": "mixed"}
     ),

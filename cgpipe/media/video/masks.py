@@ -47,12 +47,15 @@ class VideoMask:
             raise UsageError(f"There is no mask {self.name}: check the spelling.")
         self._source = None
         self._one = None
+        self._still = False
         if picture_format(self.name) and not sequence and not is_animated_webp(self.name):
             self._one = fit(read_mask(Path(self.name)), info.height, info.width)
             return
         if sequence:
             cut["fps"] = cut.get("fps") or info.rate
         self._source = open_source(self.name, **cut)
+        # A GIF or a clip of one frame is one picture.
+        self._still = self._source.info.frames == 1 and not sequence
         try:
             self._check(info, self._source.info)
         except BaseException:
@@ -80,8 +83,12 @@ class VideoMask:
                 yield replace(item, pixels=with_mask(item.pixels, self._one)) if isinstance(item, Frame) else item
             return
         with closing(self._source.frames(first)) as masks:
+            one = self._next(self._source.frames()) if self._still else None
             for item in frames:
-                yield confined(item, self._next(masks)) if isinstance(item, Frame) else item
+                if isinstance(item, Frame):
+                    yield confined(item, self._next(masks) if one is None else one)
+                else:
+                    yield item
 
     def _next(self, masks: Iterator[Frame | Failed]) -> Mask:
         mask = next(masks, None)
@@ -95,7 +102,7 @@ class VideoMask:
 
     def _check(self, video: VideoInfo, mask: VideoInfo) -> None:
         fit(np.zeros((mask.height, mask.width), np.uint8), video.height, video.width)
-        if video.frames and mask.frames and mask.frames < video.frames - SPARE_FRAMES:
+        if not self._still and video.frames and mask.frames and mask.frames < video.frames - SPARE_FRAMES:
             raise MediaError(
                 f"The mask {self.name} has {mask.frames} frames and the video {video.frames}: make it as long, or give "
                 "one picture for all frames."

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cgpipe.errors import UsageError
 from cgpipe.media.video.camera import PREFIX, CameraSource
 from cgpipe.media.video.clip import Seconds, VideoInfo, seconds
 from cgpipe.media.video.encoding import ANIMATIONS, suffix_of
 from cgpipe.media.video.interfaces import Sink, Source
+from cgpipe.media.video.pipes import is_pipe, readable, standard_input, standard_output
 from cgpipe.media.video.sequences import SequenceSink, SequenceSource, is_sequence, names_sequence
 from cgpipe.media.video.sink import VideoSink
 from cgpipe.media.video.source import VideoSource
 from cgpipe.media.video.stream_sink import StreamSink
-from cgpipe.media.video.webp import WebpSource, is_animated_webp
+from cgpipe.media.video.webp import WebpSource, is_webp
 from cgpipe.storage import PathLike, Publish
 
 STANDARD = "-"
@@ -56,14 +57,25 @@ def open_source(
         end = stop if end is None else min(seconds(end), stop)
     if name.startswith(PREFIX):
         if start:
-            raise UsageError(f"{name}: a camera has no start to count from; leave --start away")
+            raise UsageError(f"{name}: a camera has no start to count from; omit --start")
         return CameraSource(name, fps=fps, end=end)
     if "://" not in name and is_sequence(name):
         return SequenceSource(name, fps=fps, start=start, end=end)
-    if is_animated_webp(name):
+    if is_webp(name):
         return WebpSource(name, start=start, end=end, fps=fps)
-    file = sys.stdin.buffer if name == STANDARD else name
-    return VideoSource(file, start=start, end=end, fps=fps, hwaccel=hwaccel, threads=threads, deinterlace=deinterlace)
+    file: Any = name
+    if name == STANDARD or is_pipe(name):
+        file = readable(standard_input() if name == STANDARD else open(name, "rb"))  # noqa: SIM115
+    return VideoSource(
+        file,
+        start=start,
+        end=end,
+        fps=fps,
+        hwaccel=hwaccel,
+        threads=threads,
+        deinterlace=deinterlace,
+        owned=file is not name and name != STANDARD,
+    )
 
 
 def open_sink(
@@ -83,8 +95,8 @@ def open_sink(
     """Opens what takes frames.
 
     Args:
-        spec: a video file (mp4, m4v, mov, mkv, webm), an animation (gif, webp), ``-`` for standard output, a numbered
-            pattern of pictures (``frames/%05d.png``), or a folder for such.
+        spec: a video file (mp4, m4v, mov, mkv, webm), an animation (gif, webp, apng), ``-`` for standard output, a
+            named pipe, a numbered pattern of pictures (``frames/%05d.png``), or a folder for such.
         like: the source's info.
         codec: as for :class:`~cgpipe.media.video.VideoSink`, and so the rest.
         overwrite: whether a sequence of pictures that is there already may be replaced.
@@ -95,14 +107,15 @@ def open_sink(
         UsageError: the name or an option cannot be used.
     """
     name = os.fspath(spec)
-    if name != STANDARD and names_sequence(name):
+    if name != STANDARD and not is_pipe(name) and names_sequence(name):
         given = {"codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt}
         meaningless = [option for option, value in given.items() if value is not None]
         if meaningless:
             raise UsageError(f"{name}: --{meaningless[0].replace('_', '-')} has no meaning for pictures")
         return SequenceSink(name, like=like, resume=resume, overwrite=overwrite)
-    if name == STANDARD or suffix_of(Path(name)) in ANIMATIONS:
-        target = sys.stdout.buffer if name == STANDARD else name
+    pipe = is_pipe(name)
+    if name == STANDARD or pipe or suffix_of(Path(name)) in ANIMATIONS:
+        target: Any = standard_output() if name == STANDARD else open(name, "wb", 0) if pipe else name  # noqa: SIM115
         return StreamSink(
             target,
             like=like,
@@ -113,6 +126,7 @@ def open_sink(
             options=options,
             audio=audio,
             publish=publish,
+            owned=pipe and name != STANDARD,
         )
     return VideoSink(
         name,

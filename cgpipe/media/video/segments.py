@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
+from cgpipe.media.video.alpha import has_alpha_mode
 from cgpipe.media.video.clip import Alpha, VideoInfo
 from cgpipe.media.video.encoding import Container, Encoding, VideoEncoder
 from cgpipe.media.video.libav import address, hidden_beside, is_about_the_place, packet_time, writing
@@ -57,6 +58,8 @@ class SegmentWriter:
         self._part = path.with_suffix(".part")
         # Edit lists, which hold the first frame's time, are counted in this scale; its default is milliseconds.
         options = {"movie_timescale": str(info.time_base.denominator)}
+        if encoding.segment_format == "matroska":
+            options = {}
         self._container = av.open(address(self._part), "w", format=encoding.segment_format, options=options)
         try:
             self._encoder = VideoEncoder(self._container, info, encoding, name)
@@ -234,8 +237,8 @@ def _add_copy(output: av.container.OutputContainer, template: VideoStream) -> Vi
     copy.time_base = template.time_base
     if template.codec_context.name == "hevc" and output.format.name in ("mp4", "mov"):
         copy.codec_context.codec_tag = "hvc1"
-    if template.metadata.get("alpha_mode"):
-        copy.metadata["alpha_mode"] = template.metadata["alpha_mode"]
+    if has_alpha_mode(template):
+        copy.metadata["alpha_mode"] = "1"
     return copy
 
 
@@ -252,6 +255,7 @@ def _set_timescale(output: av.container.OutputContainer, info: VideoInfo) -> Non
 
 def _segment_packets(segments: Sequence[Path], stream: VideoStream) -> Iterator[av.Packet[Any]]:
     last: int | None = None
+    final = _last_shown(segments[-1])
     for path in segments:
         with av.open(address(path)) as container:
             for packet in container.demux(video=0):
@@ -261,8 +265,21 @@ def _segment_packets(segments: Sequence[Path], stream: VideoStream) -> Iterator[
                 if last is not None and packet.dts is not None:
                     packet.dts = max(packet.dts, last + 1)
                 last = packet.dts
+                if path == segments[-1] and packet.pts == final[0]:
+                    packet.duration = final[1]
                 packet.stream = stream
                 yield packet
+
+
+def _last_shown(path: Path) -> tuple[int | None, int]:
+    """Time and duration of a piece's last frame: its packet is given that of the frame before, its track the truth."""
+    with av.open(address(path)) as container:
+        stream = container.streams.video[0]
+        shown = [(p.pts, p.duration or 0) for p in container.demux(stream) if p.size and p.pts is not None]
+        pts, duration = max(shown, default=(None, 0))
+        if pts is None or stream.duration is None:
+            return pts, duration
+        return pts, max(duration, (stream.start_time or 0) + stream.duration - pts)
 
 
 def _whole_frames(path: Path) -> int:

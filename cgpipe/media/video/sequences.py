@@ -22,6 +22,7 @@ from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
 from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
+from cgpipe.media.video.encoding import CONTAINERS, suffix_of
 from cgpipe.media.video.interfaces import Pass, Sink, Source
 from cgpipe.media.video.libav import writing
 
@@ -32,12 +33,14 @@ _KEY_FILE = ".cgpipe-job"
 
 def is_sequence(name: str) -> bool:
     """Whether a name means pictures that are there: a numbered pattern, or a folder."""
-    return bool(_NUMBER.search(Path(name).name)) or os.path.isdir(name)
+    return os.path.isdir(name) or (bool(_NUMBER.search(Path(name).name)) and not os.path.isfile(name))
 
 
 def names_sequence(name: str) -> bool:
     """Whether a name means pictures that are to be written: a numbered pattern, or what can only be a folder."""
-    return is_sequence(name) or not Path(name).suffix
+    if os.path.isdir(name):
+        return True
+    return suffix_of(Path(name)) not in CONTAINERS and (bool(_NUMBER.search(Path(name).name)) or not Path(name).suffix)
 
 
 class SequenceSource(Source):

@@ -43,6 +43,7 @@ class VideoSource(Source):
         hwaccel: name of a device that decodes ("cuda", "vaapi", "videotoolbox", ...), where PyAV offers it.
         threads: decoding threads; by default as many as there are processors, at most 4.
         deinterlace: make whole pictures of interlaced frames, which hold two fields each.
+        owned: close the file object with the source.
 
     Attributes:
         info: what is known of the clip, a :class:`~cgpipe.media.video.clip.VideoInfo`.
@@ -63,9 +64,11 @@ class VideoSource(Source):
         hwaccel: str | None = None,
         threads: int | None = None,
         deinterlace: bool = True,
+        owned: bool = False,
     ) -> None:
         super().__init__()
         self._file = path
+        self._owned = owned
         self._name = _name(path)
         self._start = seconds(start or 0)
         self._end = None if end is None else seconds(end)
@@ -92,6 +95,8 @@ class VideoSource(Source):
         super().close()
         if self._waiting is not None:
             self._waiting.close()
+        if self._owned:
+            self._file.close()
 
     def _read(self, first: int) -> Pass:
         reader = self._take_reader()
@@ -242,4 +247,7 @@ def _stamp(name: str) -> Stamp | None:
 
 
 def _name(path: Any) -> str:
-    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else str(getattr(path, "name", "standard input"))
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
+    name = getattr(path, "name", None)
+    return name if isinstance(name, str) else "standard input"

@@ -12,13 +12,14 @@ from typing import IO, Any
 
 import av
 import av.container
+import av.error
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, Encoding, VideoEncoder, suffix_of
 from cgpipe.media.video.interfaces import Sink
-from cgpipe.media.video.libav import address, hidden_beside, packet_time, writing
+from cgpipe.media.video.libav import address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.storage import Publish
 
@@ -35,6 +36,7 @@ class StreamSink(Sink):
         codec: as for :class:`~cgpipe.media.video.VideoSink`, and so for ``crf``, ``preset``, ``pix_fmt``, ``options``
             and ``audio``.
         publish: puts the finished file in its place.
+        owned: close the file object at the end.
 
     Attributes:
         encoding: encoder and settings as chosen.
@@ -58,8 +60,11 @@ class StreamSink(Sink):
         options: Mapping[str, str] | None = None,
         audio: bool = True,
         publish: Publish = os.replace,
+        owned: bool = False,
     ) -> None:
         self._publish = publish
+        self._pipe: Any = target if owned else None
+        self._refused = 0
         self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
         self._name = "standard output" if self._path is None else str(self._path)
         container = CONTAINERS[".mkv"] if self._path is None else _animation(self._path)
@@ -82,7 +87,7 @@ class StreamSink(Sink):
 
     @property
     def damage(self) -> Damage:
-        return Damage(bad_sound=self._others.bad_packets, changed=self._others.changed)
+        return Damage(bad_sound=self._others.bad_packets + self._refused, changed=self._others.changed)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -133,14 +138,21 @@ class StreamSink(Sink):
             self.abort()
             raise
         self._others.close()
+        self._close_pipe()
 
     def abort(self) -> None:
         """Stops; a file that is not whole is removed."""
         with contextlib.suppress(Exception):
             self._output.close()
         self._others.close()
+        self._close_pipe()
         if self._part is not None:
             self._part.unlink(missing_ok=True)
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            with writing(self._name):
+                self._pipe.close()
 
     def _mux(self, packets: Iterator[av.Packet[Any]]) -> None:
         for packet in packets:
@@ -152,8 +164,17 @@ class StreamSink(Sink):
         """Sound and subtitles up to a time, or all that is left."""
         with writing(self._name):
             while self._next is not None and (until is None or packet_time(self._next) <= until):
-                self._output.mux(self._next)
+                self._mux_other(self._next)
                 self._next = next(self._waiting, None)
+
+    def _mux_other(self, packet: av.Packet[Any]) -> None:
+        """One packet that the container refuses costs itself alone."""
+        try:
+            self._output.mux(packet)
+        except av.error.FFmpegError as error:
+            if is_about_the_place(error):
+                raise
+            self._refused += 1
 
 
 def _animation(path: Path) -> Container:

@@ -123,9 +123,7 @@ class OtherStreams:
         if self.bad_packets:
             lost.append(f"{self.bad_packets} damaged packets of sound or subtitles are left out")
         if self.changed:
-            lost.append(
-                f"{self._info.path} was changed while it was translated: this is the translation of what it was"
-            )
+            lost.append(f"{self._info.path} was changed during the job: this is the translation of what it was")
         return tuple(lost)
 
     def close(self) -> None:

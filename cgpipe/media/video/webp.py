@@ -15,19 +15,32 @@ from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Source
 
+_ANIMATED = 0x02
+"""The flag of a WebP's extended header that says so."""
 
-def is_animated_webp(name: str) -> bool:
-    """Whether a file is WebP by its first bytes."""
-    path = Path(name)
-    if path.suffix.lower() != ".webp" or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(16)
+
+def is_webp(name: str) -> bool:
+    """Whether a file is WebP by its name and first bytes, still or animated."""
+    head = _head(name)
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
+def is_animated_webp(name: str) -> bool:
+    """Whether a file is an animated WebP."""
+    head = _head(name)
+    return is_webp(name) and head[12:16] == b"VP8X" and bool(head[20] & _ANIMATED)
+
+
+def _head(name: str) -> bytes:
+    path = Path(name)
+    if path.suffix.lower() != ".webp" or not path.is_file():
+        return bytes(21)
+    with path.open("rb") as file:
+        return file.read(21).ljust(21, b"\0")
+
+
 class WebpSource(Source):
-    """The frames of an animated WebP, each with its own time; what is transparent shows the colour beneath.
+    """The frames of an animated WebP, each with its own time and opacity.
 
     Args:
         path: the file.
@@ -45,11 +58,12 @@ class WebpSource(Source):
     ) -> None:
         super().__init__()
         if fps is not None:
-            raise UsageError(f"{path}: the rate of an animated WebP cannot be changed; leave --fps away")
+            raise UsageError(f"{path}: the rate of an animated WebP cannot be changed; omit --fps")
         self._path = path
         try:
             with Image.open(path) as image:
                 size, durations = image.size, [_duration(image, number) for number in range(_count(image))]
+                transparent = _is_transparent(image)
         except (OSError, UnidentifiedImageError, EOFError) as error:
             raise MediaError(f"{path}: cannot be read: {error}") from error
         times = [0, *itertools.accumulate(durations)]
@@ -71,7 +85,8 @@ class WebpSource(Source):
             frames=len(self._frames),
             start=Fraction(self._frames[0][1], 1000) if start else Fraction(0),
             codec="webp",
-            pix_fmt="rgb24",
+            pix_fmt="rgba" if transparent else "rgb24",
+            alpha=transparent,
         )
 
     def _read(self, first: int) -> Pass:
@@ -79,8 +94,16 @@ class WebpSource(Source):
             for index, (number, time, duration) in enumerate(self._frames[first:], first):
                 image.seek(number)
                 pixels = np.asarray(image.convert("RGB"))
-                origin = VideoOrigin(index=index, pts=time, time_base=self.info.time_base, duration=duration or None)
+                alpha = np.asarray(image.convert("RGBA"))[..., 3] if self.info.alpha else None
+                origin = VideoOrigin(
+                    index=index, pts=time, time_base=self.info.time_base, duration=duration or None, alpha=alpha
+                )
                 yield Frame(pixels=pixels, origin=origin)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    image.seek(0)
+    return image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
 
 
 def _count(image: Image.Image) -> int:
