@@ -322,6 +322,10 @@ def test_of_two_files_the_second_is_the_output_again(photos: Path, tmp_path: Pat
     first, second = run(*arguments), run(*arguments)
     assert "1 translated" in first.output
     assert "1 already done" in second.output, second.output
+    (tmp_path / "out.jpg").write_text("hello")
+    third = run(*arguments)
+    assert (third.exit_code, "was not made by cgpipe" in third.output) == (1, True), third.output
+    assert (tmp_path / "out.jpg").read_text() == "hello"
 
 
 # --- files from before there was a journal -------------------------------------------------------------------------

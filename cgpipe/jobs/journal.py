@@ -154,8 +154,16 @@ class FolderJournal:
         with suppress(OSError):
             entry = self.entry(name, Stamp.of(os.path.join(self.folder, name)))
             if entry is not None:
-                return os.path.normpath(os.path.join(os.path.realpath(self.folder), entry.source))
+                return self._path_of(entry)
         return None
+
+    def was_made_of(self, name: str, source: str) -> bool:
+        """Whether ``name`` was once made of ``source``, whatever lies there now."""
+        texts = self._texts.get(name, b"")
+        return any(self._path_of(Entry.parse(text)) == source for text in filter(None, texts.split(b"\n")))
+
+    def _path_of(self, entry: Entry) -> str:
+        return os.path.normpath(os.path.join(os.path.realpath(self.folder), entry.source))
 
     def compacted(self) -> Iterator[bytes]:
         """The lines that describe files that are there."""

@@ -256,7 +256,8 @@ def _in_and_out(paths: Sequence[Path], out: Path | None) -> tuple[list[Path], Pa
     once = list({identity(path): path for path in paths}.values())
     if out is None and len(once) == 2 and once[0].is_file() and picture_format(once[1]):
         source, target = once
-        if not os.path.lexists(target) or FolderJournal(str(target.parent)).source_of(target.name) == _place_of(source):
+        journal = FolderJournal(str(target.parent))
+        if not os.path.lexists(target) or journal.was_made_of(target.name, _place_of(source)):
             return [source], target
     return once, out
 
