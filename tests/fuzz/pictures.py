@@ -1,20 +1,23 @@
 """Pictures of every kind, damaged, translated in folders: each must be translated or fail with a reason.
 
-``run(count, seed)`` gives the counts; all but translated and failed must be zero.
+``run(count, seed)`` gives the counts; all but translated, failed and unsupported must be zero.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import _damaged
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
-FORMATS = (None, "png", "tiff", "jpg", "webp", "bmp")
+FORMATS = (None, "png", "tiff", "jpg", "webp", "bmp", "avif", "jp2", "gif")
 """What the jobs write, in turn."""
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def run(count: int, seed: int) -> dict[str, int]:
@@ -32,7 +35,7 @@ def _command(folder: Path, output: Path, job: int) -> list[str]:
 
 
 def _results(report: dict[str, int]) -> dict[str, int]:
-    return {name: report.get(name, 0) for name in ("translated", "failed")}
+    return {name: report.get(name, 0) for name in ("translated", "failed", "unsupported")}
 
 
 def _seeds(folder: Path) -> list[Path]:
@@ -58,10 +61,30 @@ def _seeds(folder: Path) -> list[Path]:
         "jpeg.tif": (picture, {"compression": "jpeg"}),
         "plain.bmp": (picture, {}),
         "palette.bmp": (picture.convert("P"), {}),
+        "plain.avif": (picture, {"exif": exif}),
+        "clear.avif": (clear, {}),
+        "plain.jp2": (picture, {}),
+        "plain.gif": (picture.convert("P"), {}),
+        "moving.gif": (picture, {"save_all": True, "append_images": [picture.rotate(90)]}),
+        "moving.webp": (picture, {"save_all": True, "append_images": [picture.rotate(180)]}),
+        "text.png": (picture, {"pnginfo": _text(), "icc_profile": SRGB}),
     }
+    if find_spec("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        made["plain.heic"] = (picture, {"exif": exif})
     for name, (image, options) in made.items():
         image.save(folder / name, **options)
     return sorted(folder.iterdir())
+
+
+def _text() -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "a pony")
+    info.add_text("long", "word " * 100, zip=True)
+    info.add(b"cHRM", bytes(32))
+    return info
 
 
 if __name__ == "__main__":
