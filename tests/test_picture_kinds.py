@@ -260,6 +260,16 @@ def test_a_gain_map_goes_with_its_promise_and_is_named(put: Put) -> None:
     assert kept.notes == ()
 
 
+def test_what_is_left_out_is_in_the_report(tmp_path: Path, file_model: Any) -> None:
+    out = io.BytesIO()
+    Image.fromarray(smooth()).save(out, "MPO", save_all=True, append_images=[Image.fromarray(255 - smooth())])
+    (tmp_path / "a.jpg").write_bytes(out.getvalue())
+    report = cgpipe.translate_folder(tmp_path / "a.jpg", model=file_model(tmp_path), workers=0, device="cpu")
+    assert (report.translated, report.left_out) == (1, {"further pictures in the file": 1})
+    assert report.summary().endswith("; 1 without further pictures in the file")
+    assert report.to_json()["left_out"] == report.left_out
+
+
 def test_warnings_of_libjpeg_are_not_shown(tmp_path: Path) -> None:
     content = encoded("JPEG", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     (tmp_path / "a.jpg").write_bytes(content[:-40] + b"\xff\xd0" + content[-38:])

@@ -235,6 +235,7 @@ class _FolderJob:
             height=written.height,
             decode_seconds=origin.decode_seconds,
             encode_seconds=written.encode_seconds,
+            notes=() if written.reason or origin.extras is None else origin.extras.notes,
         )
 
     def _account_for_all(self) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -40,6 +41,7 @@ class FileResult:
         reason: why it failed, or what to do.
         width, height: of the picture, in pixels; 0 where it could not be read.
         decode_seconds, encode_seconds: time spent on this file alone.
+        notes: what the file holds and its translation does not, such as a gain map.
     """
 
     input: Path
@@ -50,6 +52,7 @@ class FileResult:
     height: int = 0
     decode_seconds: float = 0.0
     encode_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values; names that are no text in the file system's encoding are shown escaped."""
@@ -72,6 +75,7 @@ class FolderReport:
         settings: what was chosen: device, precision, engine, batch size and so on.
         translated, skipped: how many pictures; skipped are those that were done before and are current.
         unsupported: pictures of a format that is not read here, such as camera raw.
+        left_out: what pictures hold and their translations do not, such as gain maps: in how many pictures.
         ignored: files that are no pictures.
         earlier: files left out because an earlier run made them from others among the inputs.
         seconds: times by stage; ``total`` is by the clock, the others are summed over workers.
@@ -87,11 +91,13 @@ class FolderReport:
     earlier: int = 0
     failures: list[FileResult] = field(default_factory=list)
     unsupported: list[FileResult] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
 
     def add(self, result: FileResult) -> None:
         """Counts one file's result."""
+        self.left_out.update(result.notes)
         if result.status == "failed":
             self.failures.append(result)
         elif result.status == "unsupported":
@@ -117,7 +123,8 @@ class FolderReport:
         counts += [(self.ignored, "ignored (no pictures)"), (self.earlier, "left out (translations already)")]
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
         seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
-        return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s: {outputs}"
+        without = "".join(f"; {count} without {what}" for what, count in self.left_out.items())
+        return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s: {outputs}{without}"
 
     def __repr__(self) -> str:
         return f"<FolderReport: {self.summary()}>"
@@ -148,6 +155,7 @@ class FolderReport:
             "skipped": self.skipped,
             "failed": len(self.failures),
             "unsupported": len(self.unsupported),
+            "left_out": dict(self.left_out),
             "ignored": self.ignored,
             "earlier": self.earlier,
             "seconds": rounded(self.seconds),
