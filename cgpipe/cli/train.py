@@ -36,7 +36,9 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_
     help="Continue the run in --checkpoint-dir exactly where it stopped, with its own recipe; what is named beside it "
     "overrides that.",
 )
-@click.option("--training", type=bool, is_flag=False, flag_value="True", hidden=True)
+@click.option(
+    "--training", type=bool, is_flag=False, flag_value="True", hidden=True, help="Train, as without any option."
+)
 @click.option(
     "--testing",
     type=bool,
