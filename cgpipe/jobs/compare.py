@@ -1,0 +1,98 @@
+"""Originals and translations side by side on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.frames import Pixels
+from cgpipe.media.pictures.formats import picture_format
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.write import write_picture
+from cgpipe.storage import PathLike, is_own, require_local
+
+GAP = 8
+"""Pixels of white between two pairs."""
+
+
+def compare(
+    original: PathLike, translated: PathLike, sheet: PathLike, *, count: int = 12, columns: int = 3, height: int = 256
+) -> list[Path]:
+    """Writes one picture of pairs, each original with its translation to its right.
+
+    Args:
+        original, translated: two pictures, or two folders in which a pair has the same place and name but for the
+            format.
+        sheet: the picture to write; its name says in which format.
+        count: pairs on the sheet, taken evenly from all.
+        columns: pairs beside one another.
+        height: of each picture, in pixels.
+
+    Returns:
+        The originals that are on it.
+
+    Raises:
+        UsageError: something is missing, there are no pairs, or the sheet's name is not that of a picture.
+        MediaError: a picture cannot be read, or the sheet cannot be written.
+    """
+    for path in (original, translated, sheet):
+        require_local(path)
+    if picture_format(sheet) is None:
+        raise UsageError(f"{sheet} is not a picture's name: use one such as sheet.png.")
+    pairs = list(_pairs(Path(original), Path(translated)))
+    if not pairs:
+        raise UsageError(f"No picture in {original} has a translation of the same name in {translated}.")
+    if Path(sheet).resolve() in {path.resolve() for pair in pairs for path in pair}:
+        raise UsageError(f"{sheet} is one of the pictures: choose another name.")
+    chosen = [pairs[index * len(pairs) // count] for index in range(count)] if len(pairs) > count else pairs
+    cells: list[Pixels] = [np.hstack([_shown(path, height) for path in pair]) for pair in chosen]
+    write_picture(Path(sheet), _grid(cells, columns))
+    return [one for one, _ in chosen]
+
+
+def _pairs(original: Path, translated: Path) -> Iterator[tuple[Path, Path]]:
+    for path in (original, translated):
+        if not path.exists():
+            raise UsageError(f"{path} does not exist: check the spelling.")
+    if original.is_dir() != translated.is_dir():
+        raise UsageError("Name two pictures, or two folders.")
+    if original.is_file():
+        yield original, translated
+        return
+    made = {path.relative_to(translated).with_suffix(""): path for path in _pictures(translated)}
+    for path in _pictures(original):
+        other = made.get(path.relative_to(original).with_suffix(""))
+        if other is not None and other != path:
+            yield path, other
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if picture_format(path) and not is_own(path.name) and path.is_file())
+    return sorted(found)
+
+
+def _shown(path: Path, height: int) -> Pixels:
+    """A picture of some height, in 8 bits."""
+    try:
+        pixels = read_picture(path).pixels[..., :3]
+    except MediaError as error:
+        raise MediaError(f"{path} cannot be read: {error}.") from error
+    eight = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    width = max(1, round(eight.shape[1] * height / eight.shape[0]))
+    return np.asarray(Image.fromarray(eight).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _grid(cells: Sequence[Pixels], columns: int) -> Pixels:
+    """Cells of one height in rows, on white."""
+    width, height = max(cell.shape[1] for cell in cells), cells[0].shape[0]
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    sheet = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
+    for index, cell in enumerate(cells):
+        top, left = index // columns * (height + GAP), index % columns * (width + GAP)
+        sheet[top : top + height, left : left + cell.shape[1]] = cell
+    return sheet

@@ -1,0 +1,61 @@
+"""Sheets of originals and translations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from cgpipe.cli import cli
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["compare", *map(str, arguments)])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Five gray originals, each with a red translation of another format; and one without."""
+    before, after = tmp_path / "in", tmp_path / "out"
+    for folder in (before, after):
+        (folder / "below").mkdir(parents=True)
+    for name in ("a", "b", "c", "d", "below/e"):
+        cv2.imwrite(str(before / f"{name}.png"), np.full((40, 60, 3), 128, np.uint8))
+        cv2.imwrite(str(after / f"{name}.bmp"), np.full((40, 60, 3), (0, 0, 255), np.uint8))
+    cv2.imwrite(str(before / "alone.png"), np.full((40, 60, 3), 128, np.uint8))
+    return before, after
+
+
+def test_pairs_stand_in_rows(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    done = run(*folders, "-o", tmp_path / "sheet.png", "--height", "20", "--columns", "2")
+    assert (done.exit_code, done.stdout) == (0, f"5 pairs: {tmp_path / 'sheet.png'}\n"), done.output
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet.shape == (3 * 28 - 8, 2 * 68 - 8, 3)
+    assert sheet[10, 15].tolist() == [128] * 3 and sheet[10, 45].tolist() == [0, 0, 255]
+    assert sheet[60, 100].tolist() == [255] * 3, "the last place is empty"
+
+
+def test_two_pictures_and_a_few_of_many(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    before, after = folders
+    assert run(before / "a.png", after / "a.bmp", "-o", tmp_path / "one.jpg").stdout.startswith("1 pair:")
+    assert run(before, after, "-o", tmp_path / "few.png", "--count", "2").stdout.startswith("2 pairs:")
+
+
+def test_what_cannot_be_compared_is_said(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    before, after = folders
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        ((before, tmp_path / "nowhere"), "does not exist"),
+        ((before, tmp_path / "empty"), "has a translation of the same name"),
+        ((before, after / "a.bmp"), "two pictures, or two folders"),
+        ((before, after, "-o", tmp_path / "sheet.xyz"), "not a picture's name"),
+        ((before, after, "-o", before / "a.png"), "is one of the pictures"),
+    ):
+        done = run(*arguments)
+        assert (done.exit_code, message in done.output) == (2, True), done.output
+    (before / "a.png").write_bytes(b"no picture")
+    broken = run(before / "a.png", after / "a.bmp", "-o", tmp_path / "sheet.png")
+    assert (broken.exit_code, f"{before / 'a.png'} cannot be read" in broken.output) == (1, True)
