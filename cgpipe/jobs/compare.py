@@ -49,7 +49,7 @@ def compare(
     if Path(sheet).resolve() in {path.resolve() for pair in pairs for path in pair}:
         raise UsageError(f"{sheet} is one of the pictures: choose another name.")
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if len(pairs) > count else pairs
-    cells: list[Pixels] = [np.hstack([_shown(path, height) for path in pair]) for pair in chosen]
+    cells = [_side_by_side(*(_shown(path, height) for path in pair)) for pair in chosen]
     write_picture(Path(sheet), _grid(cells, columns))
     return [one for one, _ in chosen]
 
@@ -84,6 +84,10 @@ def _shown(path: Path, height: int) -> Pixels:
     eight = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
     width = max(1, round(eight.shape[1] * height / eight.shape[0]))
     return np.asarray(Image.fromarray(eight).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _side_by_side(*pictures: Pixels) -> Pixels:
+    return np.hstack(pictures).astype(np.uint8, copy=False)
 
 
 def _grid(cells: Sequence[Pixels], columns: int) -> Pixels:
