@@ -11,8 +11,8 @@ TILE = 4096
 """Values that a program works on at a time."""
 MAX_CHANNELS = 64
 """Channels of a tile, at most."""
-PROGRAMS = 2048
-"""Programs that keep a large GPU's memory busy."""
+PROGRAMS = 264
+"""Programs that keep a large GPU busy: two for each of an H100's multiprocessors."""
 MAX_CHUNKS = 32
 """Parts of a map whose sums are made side by side."""
 MAX_VALUES = 2**31
