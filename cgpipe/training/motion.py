@@ -26,6 +26,8 @@ BEND = 6 / 192
 """Largest shift that differs from place to place, likewise."""
 KNOTS = 4
 """Places a side between which that shift varies smoothly."""
+WHOLE = 0.5
+"""Share of pictures that are shifted by whole pixels alone: that softens nothing, so what is sharp may stay sharp."""
 NOISE = 0.02
 """Deviation of the grain on moved pictures, which are in [-1, 1]."""
 
@@ -54,20 +56,31 @@ class Motion:
 
 
 def random_motion(pictures: torch.Tensor) -> Motion:
-    """A smooth motion for each of (N, C, H, W): a rotation, a scale, a shift, and a bend that differs by place."""
+    """A smooth motion for each of (N, C, H, W): a rotation, a scale, a shift, and a bend that differs by place.
+
+    The share :data:`WHOLE` of them is shifted by whole pixels alone.
+    """
     height, width = pictures.shape[2:]
-    # Drawn on the CPU, whose random state a run keeps, and for the pictures of all processes.
-    numbers = share(2 * torch.rand(global_count(len(pictures)), 4 + 2 * KNOTS**2) - 1).to(pictures.device)
-    angle, zoom, shift, bend = numbers.split((1, 1, 2, 2 * KNOTS**2), dim=1)
-    angle, zoom = ROTATION * angle, 1 + SCALE * zoom
-    turned = torch.cat([zoom * angle.cos(), -zoom * angle.sin(), zoom * angle.sin(), zoom * angle.cos()], dim=1)
-    half = torch.tensor([width, height], device=pictures.device) / 2
     side = min(height, width)
+    # Drawn on the CPU, whose random state a run keeps, and for the pictures of all processes.
+    numbers = share(torch.rand(global_count(len(pictures)), 5 + 2 * KNOTS**2)).to(pictures.device)
+    whole = numbers[:, 0] < WHOLE
+    angle, zoom, shift, bend = (2 * numbers[:, 1:] - 1).split((1, 1, 2, 2 * KNOTS**2), dim=1)
+    angle, zoom = (torch.where(whole[:, None], 0, part) for part in (ROTATION * angle, SCALE * zoom))
+    bend = torch.where(whole[:, None], 0, BEND * side * bend)
+    shift = SHIFT * side * shift
+    shift = torch.where(whole[:, None], shift.round(), shift)
+    half = torch.tensor([width, height], device=pictures.device) / 2
     places = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False).to(half) * half
     bends = F.interpolate(bend.unflatten(1, (2, KNOTS, KNOTS)), (height, width), mode="bicubic", align_corners=True)
-    shifts = SHIFT * side * shift[:, None, None] + BEND * side * bends.movedim(1, -1)
-    grid = torch.einsum("nij,hwj->nhwi", turned.unflatten(1, (2, 2)), places[0]) + shifts
-    return Motion(grid / half)
+    turned = torch.einsum("nij,hwj->nhwi", _turns(angle, 1 + zoom), places[0])
+    return Motion((turned + shift[:, None, None] + bends.movedim(1, -1)) / half)
+
+
+def _turns(angle: torch.Tensor, zoom: torch.Tensor) -> torch.Tensor:
+    """The matrices (N, 2, 2) of rotations by ``angle`` and scales by ``zoom``, both (N, 1)."""
+    cosine, sine = zoom * angle.cos(), zoom * angle.sin()
+    return torch.cat([cosine, -sine, sine, cosine], dim=1).unflatten(1, (2, 2))
 
 
 def motion_loss(
