@@ -80,7 +80,7 @@ def random_motion(pictures: torch.Tensor) -> Motion:
 def _turns(angle: torch.Tensor, zoom: torch.Tensor) -> torch.Tensor:
     """The matrices (N, 2, 2) of rotations by ``angle`` and scales by ``zoom``, both (N, 1)."""
     cosine, sine = zoom * angle.cos(), zoom * angle.sin()
-    return torch.cat([cosine, -sine, sine, cosine], dim=1).unflatten(1, (2, 2))
+    return torch.cat([cosine, -sine, sine, cosine], dim=1).reshape(-1, 2, 2)
 
 
 def motion_loss(
