@@ -22,7 +22,10 @@ CODECS = {
     ".avi": "mpeg4",
     ".ts": "libx264",
     ".flv": "libx264",
+    ".gif": "gif",
 }
+SOUND = {".webm": "libopus", ".avi": "adpcm_ms", ".mkv": "flac", ".gif": None}
+"""Of the others, AAC."""
 
 
 def run(count: int, seed: int) -> dict[str, int]:
@@ -39,7 +42,8 @@ def _command(folder: Path, output: Path, job: int) -> list[str]:
 
 def _results(report: dict[str, Any]) -> dict[str, int]:
     damaged = sum(
-        bool(clip["filled"] or clip["bad_packets"] or clip["missing"] or clip["failed"]) for clip in report["videos"]
+        bool(clip["filled"] or clip["bad_packets"] or clip["missing"] or clip["failed"] or clip["bad_sound"])
+        for clip in report["videos"]
     )
     return {"translated": len(report["videos"]) - damaged, "damaged": damaged, "failed": len(report["failures"])}
 
@@ -48,12 +52,25 @@ def _seeds(folder: Path) -> list[Path]:
     noise = np.random.default_rng(0)
     for suffix, codec in CODECS.items():
         with av.open(str(folder / f"clip{suffix}"), "w") as container:
-            stream = container.add_stream(codec, rate=25, width=64, height=48, pix_fmt="yuv420p")
+            pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+            stream = container.add_stream(codec, rate=25, width=64, height=48, pix_fmt=pix_fmt)
+            sound: Any = SOUND.get(suffix, "aac")
+            track: Any = container.add_stream(sound, rate=48000, layout="mono") if sound else None
             for number in range(12):
                 pixels = np.full((48, 64, 3), 20 * number, np.uint8) ^ noise.integers(0, 8, (48, 64, 3), np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+                container.mux(track.encode(_tone(number)) if track else [])
             container.mux(stream.encode(None))
+            container.mux(track.encode(None) if track else [])
     return sorted(folder.iterdir())
+
+
+def _tone(number: int) -> av.AudioFrame:
+    """1920 samples: as long as a frame of the picture."""
+    wave = np.sin(np.arange(1920 * number, 1920 * (number + 1)) / 20).astype(np.float32)
+    frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = 48000, 1920 * number
+    return frame
 
 
 if __name__ == "__main__":
