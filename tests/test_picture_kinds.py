@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 import cgpipe
 from cgpipe.errors import MediaError, UnsupportedFormatError
 from cgpipe.media.pictures.formats import BY_NAME, FORMATS, HEAD, kind_of, kind_of_file
-from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.read import is_animation, read_picture
 from cgpipe.media.pictures.write import write_picture
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -122,10 +122,13 @@ def test_the_name_says_nothing_and_the_content_all(put: Put, format: Any) -> Non
 def test_an_animation_is_no_single_picture(put: Put) -> None:
     frames = [Image.fromarray(smooth()), Image.fromarray(255 - smooth())]
     for name in ("GIF", "PNG", "WEBP"):
+        assert not is_animation(put("still", encoded(name)))
         out = io.BytesIO()
         frames[0].save(out, name, save_all=True, append_images=frames[1:])
-        with pytest.raises(MediaError, match="2 pictures in one file"):
-            read_picture(put(f"a.{name.lower()}", out.getvalue()))
+        path = put(f"a.{name.lower()}", out.getvalue())
+        assert is_animation(path)
+        with pytest.raises(MediaError, match="2 pictures in one file, an animation; translate it with cgpipe video"):
+            read_picture(path)
 
 
 # --- formats -------------------------------------------------------------------------------------------------------

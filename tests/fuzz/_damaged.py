@@ -24,6 +24,8 @@ def damaged(whole: bytes, draw: random.Random) -> bytes:
     """The bytes of a file with some of them changed, lost, repeated or replaced by extremes."""
     data = bytearray(whole)
     for _ in range(draw.choice((1, 1, 2, 4, 16))):
+        if not data:
+            break
         place = draw.randrange(len(data)) if draw.random() < 0.5 else draw.randrange(min(len(data), 200))
         length = draw.choice((1, 2, 4, 8, 64))
         kind = draw.randrange(6)

@@ -20,7 +20,7 @@ from cgpipe.media.pictures import heif
 from cgpipe.media.pictures.decode import TURNS, decoded
 from cgpipe.media.pictures.depth import COLOUR_MODES, GRAY_MODES, bytes_of, depth, is_jpeg, is_lossless_webp
 from cgpipe.media.pictures.extras import PictureExtras
-from cgpipe.media.pictures.formats import BY_NAME, CAMERA_RAW, FORMATS, HEAD, kind_of
+from cgpipe.media.pictures.formats import BY_NAME, CAMERA_RAW, FORMATS, HEAD, kind_of, kind_of_file
 from cgpipe.media.pictures.profiles import correct_gray
 from cgpipe.media.pictures.tags import read_orientation, read_tags
 
@@ -29,6 +29,9 @@ PIXEL_LIMIT = 300_000_000
 
 TURNED = ("TIFF", "HEIF")
 """Formats whose decoders turn a picture upright themselves."""
+
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats of files that may hold an animation."""
 
 TITLES = ", ".join(format.title for format in FORMATS)
 
@@ -78,6 +81,18 @@ def read_picture(
             notes=notes,
         )
         return Frame(pixels=np.ascontiguousarray(pixels[..., :3]), origin=extras)
+
+
+def is_animation(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds several pictures, one after the other in time: a GIF, PNG, WebP or AVIF that moves."""
+    kind = kind_of_file(path)
+    if kind is None or kind.format not in ANIMATED:
+        return False
+    try:
+        with Image.open(path, formats=(kind.format,)) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except Exception:  # as above: whoever reads it says why
+        return False
 
 
 @contextmanager
@@ -179,7 +194,7 @@ def _require_supported(image: Image.Image, bits: int) -> None:
         raise MediaError(f"{bits} bits a channel of kind {image.mode}; convert it to RGB of 8 or 16 bits first")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and not is_jpeg(image):
-        if image.format in ("GIF", "PNG", "WEBP", "AVIF"):
+        if image.format in ANIMATED:
             raise MediaError(f"{frames} pictures in one file, an animation; translate it with cgpipe video")
         raise MediaError(f"{frames} pictures in one file; save them one by one first")
     if isinstance(image, TiffImagePlugin.TiffImageFile) and bits == 16 and _in_planes(image):

@@ -16,10 +16,10 @@ from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.masks import Mask, confined, fit, lightness_of, read_mask, with_mask
+from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.opening import open_source
 from cgpipe.media.video.sequences import is_sequence
-from cgpipe.media.video.webp import is_animated_webp
 
 SPARE_FRAMES = 2
 """By how many frames the length that a container states may be wrong."""
@@ -48,7 +48,7 @@ class VideoMask:
         self._source = None
         self._one = None
         self._still = False
-        if picture_format(self.name) and not sequence and not is_animated_webp(self.name):
+        if picture_format(self.name) and not sequence and not is_animation(self.name):
             self._one = fit(read_mask(Path(self.name)), info.height, info.width)
             return
         if sequence:
