@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,22 @@ def test_the_identity_gives_back_every_bit(shape: tuple[int, ...], dtype: type) 
     result = translator_of(Known(lambda x: x, multiple=32))(original)
     assert result.dtype == original.dtype
     np.testing.assert_array_equal(result, original)
+
+
+@pytest.mark.parametrize("low", [0, 100])
+def test_16_bit_pixels_are_taken_in_the_range_that_the_model_was_trained_on(low: int) -> None:
+    """12 bits in 16: the network sees the whole of [-1, 1], and the result lies in the range of its own domain."""
+    seen: list[torch.Tensor] = []
+    model = model_of(Known(lambda x: seen.append(x.clone()) or x))  # type: ignore[func-returns-value]
+    ranges = {"value_range": {"horse": [low, 4095], "zebra": [low, 2047]}}
+    model = replace(model, card=replace(model.card, made_by=ranges))
+    original = np.linspace(low, 4095, 32 * 32 * 3).round().astype(np.uint16).reshape(32, 32, 3)
+    result = Translator(model, device="cpu", precision="fp32")(original)
+    assert (seen[-1].min(), seen[-1].max()) == (-1, 1)
+    expected = low + (original.astype(float) - low) * (2047 - low) / (4095 - low)
+    np.testing.assert_allclose(result, expected, atol=0.51)
+    eight_bits = pictures(16, 16, 3)
+    np.testing.assert_array_equal(Translator(model, device="cpu", precision="fp32")(eight_bits), eight_bits)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any, TypedDict, TypeVar, Unpack, overload
@@ -365,13 +365,24 @@ class Translator:
         size = self._working_size(height, width)
         # A view: rows of interleaved RGB are what torch calls channels_last.
         seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
-        half_range = highest(pixels.dtype) / 2
-        result = self._generate(seen / half_range - 1, network or self.network)
+        card = self.model.card
+        low, high = self._value_range(card.source, pixels.dtype)
+        scaled = ((seen - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
+        result = self._generate(scaled, network or self.network)
         sums = result.sum((1, 2, 3))
-        result.add_(1).mul_(half_range)
+        low, high = self._value_range(card.target, pixels.dtype)
+        result.add_(1).mul_((high - low) / 2).add_(low)
         if size == (height, width) and self.strength == 1 and mask is None:
             return Translated(to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous(), sums)
         return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
+
+    def _value_range(self, domain: str, dtype: torch.dtype) -> tuple[int, int]:
+        """Black and white: of 16-bit pixels what the model was trained on, such as 0 and 4095, else the type's own."""
+        ranges = self.model.card.made_by.get("value_range")
+        match ranges.get(domain) if dtype == torch.uint16 and isinstance(ranges, Mapping) else None:
+            case [int(low), int(high)] if 0 <= low < high <= highest(dtype):
+                return low, high
+        return 0, highest(dtype)
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         if fixed := self.model.generator.fixed_size:
