@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpipe.errors import CgpipeWarning, MediaError
+from cgpipe.errors import CgpipeWarning, MediaError, reason_of
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
 from cgpipe.jobs.plan import Left, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport, Status
@@ -24,6 +24,7 @@ from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike, Publish, Stamp, remove_stale
 
 if TYPE_CHECKING:
+    from cgpipe.jobs.pipeline import Pipeline
     from cgpipe.media.pictures.masks import PictureMasks
     from cgpipe.media.pictures.sink import Written
     from cgpipe.media.pictures.source import PictureOrigin
@@ -167,6 +168,7 @@ class _FolderJob:
     def translate(self, watch: Stopwatch) -> None:
         """Does the work."""
         from cgpipe.jobs.pipeline import Pipeline
+        from cgpipe.media.pictures.read import is_animation
         from cgpipe.media.pictures.sink import PictureSink
         from cgpipe.media.pictures.source import PictureSource
 
@@ -176,7 +178,12 @@ class _FolderJob:
         batch_size = pipeline.batch_size_for(side, side)
         workers = min(_workers(self._options.work.workers, pipeline.translator.device.type), sum(self.open))
 
+        moving: list[PictureOrigin] = []
+
         def finish(written: Written) -> None:
+            if written.reason and is_animation(written.origin.inputs[0]):
+                moving.append(written.origin)
+                return
             if not written.reason:
                 watch.reached("encode")
             self._finish(written)
@@ -185,6 +192,8 @@ class _FolderJob:
         with PictureSink(finish, self._publisher, format=encoding.format, quality=encoding.quality) as sink:
             source = PictureSource(self._tasks, self._masks)
             pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers)
+        for origin in moving:
+            self._finish(self._animated(pipeline, origin, watch))
         self.report.settings = (
             pipeline.settings() | {"batch_size": batch_size, "workers": workers} | _asked(self._options)
         )
@@ -219,6 +228,22 @@ class _FolderJob:
                     output=Path(output),
                     place=Path(place),
                 )
+
+    def _animated(self, pipeline: Pipeline, origin: PictureOrigin, watch: Stopwatch) -> Written:
+        """What became of a picture that moves; whatever it raises is its failure."""
+        from cgpipe.jobs.animations import translate_animation
+        from cgpipe.media.pictures.sink import Written
+
+        mask = None if self._masks is None else self._masks.path
+        try:
+            if mask is not None and self._masks is not None and mask.is_dir():
+                mask = self._masks.path_of(origin.place)
+            height, width = translate_animation(
+                pipeline, origin.inputs[0], origin.output, mask=mask, publish=self._publisher(origin), watch=watch
+            )
+        except Exception as error:
+            return Written(origin=origin, reason=reason_of(error))
+        return Written(origin=origin, height=height, width=width)
 
     def _publisher(self, origin: PictureOrigin) -> Publish:
         return self._journal.publisher(origin.inputs, origin.stamps)

@@ -1,0 +1,50 @@
+"""GIF, WebP and PNG that move, among the pictures of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cgpipe import translate_folder
+
+SIZE = (48, 32)
+TIMES = (100, 300, 200)
+NAMES = ("a.gif", "b.webp", "c.png")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, models_folder: Path, file_model: object, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file_model(models_folder, "horse", "zebra")  # type: ignore[operator]
+    frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "green", "blue")]
+    (tmp_path / "photos").mkdir()
+    for name in NAMES:
+        target = tmp_path / "photos" / name
+        frames[0].save(target, save_all=True, append_images=frames[1:], duration=list(TIMES), loop=0, lossless=True)
+    frames[0].save(tmp_path / "photos" / "still.png")
+    return tmp_path / "photos"
+
+
+def test_what_moves_in_a_folder_still_moves_when_it_is_translated(folder: Path) -> None:
+    report = translate_folder(folder, to="zebra")
+    assert (report.translated, report.failures) == (4, [])
+    for name in NAMES:
+        with Image.open(report.outputs[0] / name) as made:
+            assert (made.size, getattr(made, "n_frames", 1)) == (SIZE, 3), name
+            seen = []
+            for index in range(3):
+                made.seek(index)
+                made.load()
+                seen.append(round(made.info["duration"]))
+            assert seen[:2] == list(TIMES[:2]), name
+    again = translate_folder(folder, to="zebra")
+    assert (again.translated, again.skipped) == (0, 4)
+
+
+def test_an_animation_that_cannot_move_in_another_format_fails_alone(folder: Path) -> None:
+    report = translate_folder(folder, to="zebra", format="jpg", output=folder.with_name("out"), recursive=False)
+    assert report.translated == 1
+    assert len(report.failures) == 3
+    assert all("animation" in failure.reason for failure in report.failures)
