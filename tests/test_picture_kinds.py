@@ -319,3 +319,22 @@ def test_raw_beside_jpeg_is_in_the_way_of_nothing(tmp_path: Path, file_model: An
     (tmp_path / "in" / "a.cr2").write_bytes(FOREIGN["a.cr2"])
     report = cgpipe.translate_folder(tmp_path / "in", model=file_model(tmp_path), format="jpg", workers=0, device="cpu")
     assert (report.translated, len(report.unsupported), report.exit_code) == (1, 1, 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does it")
+def test_a_chunk_that_says_it_holds_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((20, 28), np.uint16)).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"IDAT") - 4
+    content[place : place + 4] = (0xFFFF0000).to_bytes(4)
+    path.write_bytes(content)
+    code = (
+        "import resource, sys; from cgpipe.media.pictures.read import read_picture\n"
+        "try: read_picture(sys.argv[1])\nexcept Exception as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    reason, peak = done.stdout.splitlines()
+    assert "damaged or cut short" in reason
+    assert int(peak) < 1000

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
-from cgpipe.media.pictures import heif
+from cgpipe.media.pictures import heif, png
 from cgpipe.media.pictures.depth import bytes_of, is_jpeg
 from cgpipe.media.pictures.profiles import from_cmyk
 from cgpipe.media.pictures.quiet import c_warnings_hidden
@@ -48,8 +48,11 @@ def _reduced(image: Image.Image, reduced_to: int | None) -> bool:
 
 
 def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsignedinteger[Any]]) -> _Array:
+    content = bytes_of(file)
+    if png.ends_in_a_chunk(content):  # OpenCV would ask for as much memory as the chunk says that it holds
+        raise ValueError("it ends within a chunk")
     with c_warnings_hidden():  # of libjpeg and others, which know no name of a file
-        decoded: _Array | None = cv2.imdecode(np.frombuffer(bytes_of(file), np.uint8), flags)
+        decoded: _Array | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if decoded is None or decoded.dtype != dtype:
         raise ValueError("its pixels cannot be decoded")
     return decoded

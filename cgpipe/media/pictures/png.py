@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 TEXT = (b"tEXt", b"zTXt", b"iTXt")
 
@@ -40,6 +41,17 @@ def described(file: io.BufferedReader) -> tuple[tuple[Chunk, ...], tuple[Chunk, 
     colour = {chunk.name: chunk for chunk in chunks if chunk.name in COLOUR}
     text = [chunk for chunk in chunks if chunk.name in TEXT and not chunk.content.startswith(_READ_OTHERWISE)]
     return tuple(colour.values()), tuple(text) if sum(len(chunk.content) for chunk in text) <= _MOST_TEXT else ()
+
+
+def ends_in_a_chunk(content: bytes | bytearray) -> bool:
+    """Whether a file is a PNG that ends before one of its chunks does; a chunk's own length may say up to 4 GB."""
+    if not content.startswith(SIGNATURE):
+        return False
+    place, name = len(SIGNATURE), b""
+    while place + 8 <= len(content) and name != b"IEND":
+        name = bytes(content[place + 4 : place + 8])
+        place += 12 + int.from_bytes(content[place : place + 4])
+    return place > len(content)
 
 
 def _chunks(file: io.BufferedReader) -> Iterator[Chunk]:
