@@ -337,4 +337,4 @@ def test_a_chunk_that_says_it_holds_gigabytes_takes_no_memory(tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     reason, peak = done.stdout.splitlines()
     assert "damaged or cut short" in reason
-    assert int(peak) < 1000
+    assert int(peak) < 3000  # a process that was forked counts its parent's peak too
