@@ -6,7 +6,7 @@ import filecmp
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -67,34 +67,80 @@ def translate_folder(
         MediaError: the one mask for all cannot be read.
         ModelError: the model cannot be found or read.
     """
-    watch = Stopwatch()
-    chosen = choose_model(options.choice)
-    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    plan = plan_files(
-        given,
-        output,
-        domain=chosen.domain,
-        format=options.encoding.format,
-        recursive=options.work.recursive,
-    )
-    masks = _masks(options)
-    fingerprint = _fingerprint(chosen, options)
-    work = options.work
-    with (
-        Journal(fingerprint, looks_made=looks_made, overwrite=work.overwrite, checksum=work.checksum) as journal,
-        ProgressBar("picture", progress) as bar,
-    ):
-        job = _FolderJob(chosen, options, plan, masks, journal, bar, on_result)
-        watch.reached("find")
-        bar.start(plan.count)
-        if on_start:
-            on_start(str(chosen), plan.count)
-        job.sort_out()
-        if any(job.open):
-            job.translate(watch)
-    job.report.first = watch.first
-    job.report.seconds |= watch.seconds | {"total": watch.total}
-    return job.report
+    job = FolderJob(choose_model(options.choice), options, Stopwatch())
+    return job.run(inputs, output, progress=progress, on_start=on_start, on_result=on_result)
+
+
+class FolderJob:
+    """A model and options for one lot of pictures after another; the model is loaded when the first needs it.
+
+    Args:
+        watch: runs since before the model was chosen; of the first lot alone.
+        pipeline: the model, where it is loaded already.
+    """
+
+    def __init__(
+        self, chosen: Chosen, options: Options, watch: Stopwatch | None = None, pipeline: Pipeline | None = None
+    ) -> None:
+        self._chosen = chosen
+        self._options = options
+        self._watch = watch
+        self._pipeline = pipeline
+        self._masks = _masks(options)
+        self._fingerprint = _fingerprint(chosen, options)
+
+    def run(
+        self,
+        inputs: PathLike | Sequence[PathLike],
+        output: PathLike | None = None,
+        *,
+        only: Collection[str] | None = None,
+        progress: bool | None = None,
+        on_start: OnStart | None = None,
+        on_result: OnResult | None = None,
+    ) -> FolderReport:
+        """Translates one lot; see :func:`translate_folder`.
+
+        Args:
+            only: of what the inputs name, the files to take; None: all.
+        """
+        watch, self._watch = self._watch or Stopwatch(), None
+        work = self._options.work
+        plan = self._plan([inputs] if isinstance(inputs, str | os.PathLike) else list(inputs), output)
+        with (
+            Journal(
+                self._fingerprint, looks_made=looks_made, overwrite=work.overwrite, checksum=work.checksum
+            ) as journal,
+            ProgressBar("picture", progress) as bar,
+        ):
+            lot = _Lot(self._chosen, self._options, plan, self._masks, journal, bar, on_result)
+            watch.reached("find")
+            bar.start(plan.count)
+            if on_start:
+                on_start(str(self._chosen), plan.count)
+            lot.sort_out(only)
+            if any(lot.open):
+                lot.translate(self.pipeline(watch), watch)
+        lot.report.first = watch.first
+        lot.report.seconds |= watch.seconds | {"total": watch.total}
+        return lot.report
+
+    def pipeline(self, watch: Stopwatch) -> Pipeline:
+        """The model, loaded."""
+        if self._pipeline is None:
+            from cgpipe.jobs.pipeline import Pipeline
+
+            self._pipeline = Pipeline(self._chosen, self._options, watch)
+        return self._pipeline
+
+    def _plan(self, inputs: Sequence[PathLike], output: PathLike | None) -> Plan:
+        return plan_files(
+            inputs,
+            output,
+            domain=self._chosen.domain,
+            format=self._options.encoding.format,
+            recursive=self._options.work.recursive,
+        )
 
 
 def _masks(options: Options) -> PictureMasks | None:
@@ -112,7 +158,7 @@ def _fingerprint(chosen: Chosen, options: Options) -> str:
     return options.fingerprint(chosen.deciding)
 
 
-class _FolderJob:
+class _Lot:
     """The pictures of a plan, each of which gets one result.
 
     Attributes:
@@ -140,10 +186,16 @@ class _FolderJob:
         self._bar = bar
         self._on_result = on_result
 
-    def sort_out(self) -> None:
-        """Gives a result to every picture that needs no work, or must not be written; sweeps the output folders."""
+    def sort_out(self, only: Collection[str] | None = None) -> None:
+        """Gives a result to every picture that needs no work, or must not be written; sweeps the output folders.
+
+        Args:
+            only: the inputs to look at; None: all.
+        """
         early, last = 0, None
         for index, (input, output, place) in enumerate(self._plan.names()):
+            if only is not None and input not in only:
+                continue
             folder = os.path.dirname(output)
             if folder != last:
                 last = folder
@@ -162,17 +214,15 @@ class _FolderJob:
                 f"{early} results are there from before cgpipe kept journals: they are taken as current, whatever they "
                 "were made with. --overwrite translates them again.",
                 CgpipeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
-    def translate(self, watch: Stopwatch) -> None:
+    def translate(self, pipeline: Pipeline, watch: Stopwatch) -> None:
         """Does the work."""
-        from cgpipe.jobs.pipeline import Pipeline
         from cgpipe.media.pictures.read import is_animation
         from cgpipe.media.pictures.sink import PictureSink
         from cgpipe.media.pictures.source import PictureSource
 
-        pipeline = Pipeline(self._chosen, self._options, watch)
         # Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them.
         side = pipeline.translator.model.card.training_size or 256
         batch_size = pipeline.batch_size_for(side, side)
