@@ -23,7 +23,8 @@ from clips import Sound, damaged, make_clip, packets_of, picture, times_of
 import cgpipe
 from cgpipe.cli import cli
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.jobs.videos import plan_videos, translate_videos
+from cgpipe.jobs.video_plan import plan_videos
+from cgpipe.jobs.videos import translate_videos
 
 
 @pytest.fixture(autouse=True)

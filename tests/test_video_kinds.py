@@ -21,7 +21,7 @@ from PIL import Image
 
 import cgpipe
 from cgpipe.errors import MediaError
-from cgpipe.jobs.videos import plan_videos
+from cgpipe.jobs.video_plan import plan_videos
 from cgpipe.media.frames import Frame
 from cgpipe.media.video import Sink, VideoSink, VideoSource, open_sink, open_source
 from cgpipe.media.video.alpha import alpha_of

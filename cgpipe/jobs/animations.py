@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 
-from cgpipe.errors import MediaError
+from cgpipe.errors import CgpipeWarning, MediaError, reason_of
+from cgpipe.jobs.clip import Clip, translate_clip
+from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video_ends import VideoFrames, VideoResult
+from cgpipe.jobs.worklist import Worklist
 from cgpipe.media.pictures.formats import picture_format
-from cgpipe.media.video.masks import VideoMask
-from cgpipe.media.video.opening import open_sink, open_source
-from cgpipe.storage import PathLike, Publish
-
-if TYPE_CHECKING:
-    from cgpipe.jobs.pipeline import Pipeline
+from cgpipe.media.pictures.sink import Written
+from cgpipe.media.pictures.source import PictureOrigin
+from cgpipe.options import Options
+from cgpipe.storage import PathLike
 
 ANIMATED = ("GIF", "PNG", "WEBP")
 """Formats of pictures that are written moving."""
 
 
 def translate_animation(
-    pipeline: Pipeline, input: Path, output: Path, *, mask: Path | None, publish: Publish, watch: Stopwatch
-) -> tuple[int, int]:
-    """Translates a GIF, PNG or WebP that moves, every frame at its own time.
+    pipeline: Pipeline,
+    options: Options,
+    origin: PictureOrigin,
+    worklist: Worklist,
+    watch: Stopwatch,
+) -> Written:
+    """Translates a GIF, PNG or WebP that moves, every frame at its own time; whatever it raises is its failure.
 
-    Args:
-        output: ``.gif``, ``.webp`` or ``.png``.
-        mask: an animation, a video or one picture for all frames.
-        publish: puts the finished file in its place.
-
-    Returns:
-        Height and width in pixels.
-
-    Raises:
-        CgpipeError: it cannot be read or written, or a frame of it cannot be translated.
+    Its mask is a picture for all frames, or one that moves too.
     """
+    publish = worklist.publisher(origin)
 
     def into_place(temporary: PathLike, _: PathLike) -> None:
-        publish(temporary, output)
+        publish(temporary, origin.output)
 
-    if picture_format(output) not in ANIMATED:
-        raise MediaError("an animation, which only GIF, PNG and WebP hold; omit --format")
-    written = output.with_suffix(".apng") if picture_format(output) == "PNG" else output
-    report = VideoReport(input=str(input), output=str(output), model="")
-    with open_source(input) as source:
-        info = source.info
-        with nullcontext() if mask is None else VideoMask(mask, info) as confined:
-            batch_size = pipeline.batch_size_for(info.height, info.width)
-            with open_sink(written, like=info, publish=into_place) as sink:
-                frames = VideoFrames(source, confined, watch, originals=False)
-                result = VideoResult(sink, report, watch, lambda count: None)
-                pipeline.run(frames, result, watch, batch_size=batch_size)
-    return info.height, info.width
+    try:
+        format = picture_format(origin.output)
+        if format not in ANIMATED:
+            raise MediaError("an animation, which only GIF, PNG and WebP hold; omit --format")
+        mask = None if worklist.masks is None else worklist.masks.path_of(origin.place)
+        # The processes that decode pictures are no threads of a video's decoder.
+        own = replace(options, look=replace(options.look, mask=mask), work=replace(options.work, workers=None))
+        written = origin.output.with_suffix(".apng") if format == "PNG" else origin.output
+        report = _Report(input=str(origin.inputs[0]), output=str(written), model="")
+        info = translate_clip(pipeline, own, Clip(publish=into_place), report, watch)
+    except Exception as error:
+        return Written(origin=origin, reason=reason_of(error))
+    return Written(origin=origin, height=info.height, width=info.width)
+
+
+class _Report(VideoReport):
+    """Of one clip among many files, whose notices name it."""
+
+    def tell(self, notices: Iterable[str]) -> None:
+        for notice in notices:
+            warnings.warn(f"{self.input}: {notice}", CgpipeWarning, stacklevel=4)

@@ -136,6 +136,14 @@ class PictureMasks:
         """
         return read_mask(self.path_of(place)) if self._one is None else self._one
 
+    def own(self, place: Path) -> tuple[Path, ...]:
+        """The mask that the picture at ``place`` has of its own; none where one is for all.
+
+        Raises:
+            MediaError: there is none.
+        """
+        return (self.path_of(place),) if self._one is None else ()
+
     def path_of(self, place: Path) -> Path:
         """The mask of the picture's own name, or else of its name with the suffix of another picture format.
 

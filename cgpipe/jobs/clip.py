@@ -1,0 +1,105 @@
+"""One clip through the pipeline, whatever its ends are: the way of videos, and of animations among pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+from cgpipe.jobs.pipeline import Pipeline
+from cgpipe.jobs.report import VideoReport
+from cgpipe.jobs.stopwatch import Stopwatch
+from cgpipe.jobs.video_ends import VideoFrames, VideoResult
+from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.interfaces import Sink, Source
+from cgpipe.media.video.masks import VideoMask
+from cgpipe.media.video.opening import open_sink, open_source
+from cgpipe.options import Options
+from cgpipe.storage import Publish
+
+
+def _nobody(count: int | None) -> None:
+    """Is told, and does nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """What a job knows of one clip beside the options of all.
+
+    Args:
+        publish: puts the finished file in its place.
+        resume: names all that decides the pictures, for those of an interrupted run; None: nothing is kept for later.
+        on_start: told the number of frames, or None where the input does not say.
+        on_frames: told how many frames more there are.
+    """
+
+    publish: Publish
+    resume: str | None = None
+    on_start: Callable[[int | None], None] = _nobody
+    on_frames: Callable[[int], None] = _nobody
+
+
+def translate_clip(
+    pipeline: Pipeline, options: Options, clip: Clip, report: VideoReport, watch: Stopwatch
+) -> VideoInfo:
+    """Translates every frame of ``report.input`` into ``report.output``, and says in the report what was done.
+
+    Raises:
+        UsageError, MediaError: see :func:`cgpipe.translate_video`.
+    """
+    with _source(report.input, options) as source, _mask(source.info, options) as mask:
+        report.tell(source.info.notices)
+        info = source.info
+        batch_size = pipeline.batch_size_for(info.height, info.width)
+        with _sink(report.output, info, options, clip) as sink:
+            clip.on_start(info.frames)
+            if sink.resumed:
+                clip.on_frames(sink.resumed)
+            frames = VideoFrames(source, mask, watch, originals=options.look.side_by_side)
+            result = VideoResult(sink, report, watch, clip.on_frames)
+            pipeline.run(frames, result, watch, batch_size=batch_size, first=sink.resumed)
+            report.tell(frames.notices)
+        report.tell(sink.notices)
+        asked = {"batch_size": batch_size, "mask": None if options.look.mask is None else os.fspath(options.look.mask)}
+        report.settings = pipeline.settings() | asked | dict(sink.settings)
+        _count(report, source, sink)
+    return info
+
+
+def _count(report: VideoReport, source: Source, sink: Sink) -> None:
+    damage = source.damage + sink.damage
+    report.bad_sound, report.changed = damage.bad_sound, damage.changed
+    report.filled, report.bad_packets, report.missing = damage.filled, damage.bad_packets, damage.missing
+    report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
+
+
+def _source(input: str, options: Options) -> Source:
+    return open_source(
+        input,
+        **vars(options.cut),
+        hwaccel=options.hardware.hwaccel,
+        threads=options.work.workers,
+        deinterlace=options.look.deinterlace,
+    )
+
+
+def _mask(info: VideoInfo, options: Options) -> AbstractContextManager[VideoMask | None]:
+    mask = options.look.mask
+    return nullcontext() if mask is None else VideoMask(mask, info, **vars(options.cut))
+
+
+def _sink(output: str, info: VideoInfo, options: Options, clip: Clip) -> Sink:
+    encoding = options.encoding
+    return open_sink(
+        output,
+        like=replace(info, width=2 * info.width) if options.look.side_by_side else info,
+        codec=encoding.codec,
+        crf=encoding.crf,
+        preset=encoding.preset,
+        pix_fmt=encoding.pix_fmt,
+        audio=encoding.audio,
+        resume=clip.resume,
+        overwrite=options.work.overwrite,
+        publish=clip.publish,
+    )

@@ -1,0 +1,94 @@
+"""The pictures that a folder job has to translate, through the pipeline."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+
+from cgpipe.jobs.animations import translate_animation
+from cgpipe.jobs.pipeline import Pipeline
+from cgpipe.jobs.report import FileResult, Status
+from cgpipe.jobs.stopwatch import Stopwatch
+from cgpipe.jobs.worklist import Worklist
+from cgpipe.media.pictures.formats import kind_of_file
+from cgpipe.media.pictures.read import is_animation
+from cgpipe.media.pictures.sink import PictureSink, Written
+from cgpipe.media.pictures.source import PictureOrigin, PictureSource
+from cgpipe.options import Options
+
+
+def translate_pictures(
+    pipeline: Pipeline,
+    options: Options,
+    worklist: Worklist,
+    tell: Callable[[FileResult], None],
+    watch: Stopwatch,
+) -> dict[str, object]:
+    """Translates the open pictures of a list, and closes each with a result.
+
+    Args:
+        tell: told of each result.
+
+    Returns:
+        What was chosen for the work, for a report.
+    """
+    encoding = options.encoding
+    batch_size = _batch_size(pipeline)
+    workers = min(_workers(options.work.workers, pipeline.translator.device.type), len(worklist))
+    moving: list[PictureOrigin] = []
+
+    def finish(written: Written) -> None:
+        worklist.close(written.origin)
+        tell(_result(written))
+
+    def written_or_moving(written: Written) -> None:
+        if written.reason and is_animation(written.origin.inputs[0]):
+            moving.append(written.origin)
+            return
+        if not written.reason:
+            watch.reached("encode")
+        finish(written)
+
+    source = PictureSource(worklist.origins, worklist.masks)
+    with PictureSink(written_or_moving, worklist.publisher, format=encoding.format, quality=encoding.quality) as sink:
+        pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers)
+    for origin in moving:
+        finish(translate_animation(pipeline, options, origin, worklist, watch))
+    return pipeline.settings() | {"batch_size": batch_size, "workers": workers}
+
+
+def _batch_size(pipeline: Pipeline) -> int:
+    """Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them."""
+    side = pipeline.translator.model.card.training_size or 256
+    return pipeline.batch_size_for(side, side)
+
+
+def _result(written: Written) -> FileResult:
+    origin = written.origin
+    return FileResult(
+        input=origin.inputs[0],
+        output=origin.output,
+        status=_status(written),
+        reason=written.reason,
+        width=written.width,
+        height=written.height,
+        decode_seconds=origin.decode_seconds,
+        encode_seconds=written.encode_seconds,
+        notes=() if written.reason or origin.extras is None else origin.extras.notes,
+    )
+
+
+def _status(written: Written) -> Status:
+    if not written.reason:
+        return "translated"
+    kind = kind_of_file(written.origin.inputs[0])
+    return "unsupported" if kind and kind.advice else "failed"
+
+
+def _workers(asked: int | None, device: str) -> int:
+    """Processes that decode: beside a GPU the processor has little else to do."""
+    if asked is not None:
+        return asked
+    share = 4 if device == "cpu" else 2
+    return (os.cpu_count() or 1) // share if multiprocessing.get_start_method() == "fork" else 0

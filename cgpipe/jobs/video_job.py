@@ -1,0 +1,140 @@
+"""One video after another with one model: what is current already is skipped, all else goes through the pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cgpipe.errors import MediaError
+from cgpipe.jobs.early import video_looks_made
+from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
+from cgpipe.jobs.report import VideoReport
+from cgpipe.jobs.stopwatch import Stopwatch
+from cgpipe.models.choose import Chosen
+from cgpipe.notebook import ProgressBar
+from cgpipe.options import Options
+from cgpipe.storage import Stamp
+
+if TYPE_CHECKING:
+    from cgpipe.jobs.pipeline import Pipeline
+
+OnStart = Callable[[str, int | None], None]
+OnFrames = Callable[[int], None]
+
+STANDARD = "-"
+"""Standard input or output."""
+
+
+class VideoJob:
+    """A model and options for one video after another; the model is loaded when the first needs it."""
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        options: Options,
+        watch: Stopwatch,
+        on_start: OnStart | None = None,
+        on_frames: OnFrames | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self._progress = progress
+        self._chosen = chosen
+        self._options = options
+        self._watch: Stopwatch | None = watch  # of the first video alone
+        self._on_start = on_start
+        self._on_frames = on_frames
+        self._pipeline: Pipeline | None = None
+        self._journal = Journal(
+            options.fingerprint(chosen.deciding),
+            looks_made=partial(video_looks_made, side_by_side=options.look.side_by_side),
+            overwrite=options.work.overwrite,
+            checksum=options.work.checksum,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.__exit__(kind, error, trace)
+
+    def run(self, input: str, output: str) -> VideoReport:
+        """Translates one video; see :func:`cgpipe.translate_video`."""
+        watch, self._watch = self._watch or Stopwatch(), None
+        report = VideoReport(input=input, output=output, model=str(self._chosen))
+        if self._is_done(report):
+            report.skipped = True
+            return report
+        watch.reached("find")
+        if self._pipeline is None:
+            from cgpipe.jobs.pipeline import Pipeline
+
+            self._pipeline = Pipeline(self._chosen, self._options, watch)
+        self._translate(self._pipeline, report, watch)
+        report.first = watch.first
+        report.seconds = watch.seconds | {"total": watch.total}
+        return report
+
+    def _translate(self, pipeline: Pipeline, report: VideoReport, watch: Stopwatch) -> None:
+        from cgpipe.jobs.clip import Clip, translate_clip
+
+        inputs = _files(report.input)
+        stamps = stamps_of(inputs)
+        with ProgressBar("frame", self._progress) as bar:
+
+            def start(frames: int | None) -> None:
+                if self._on_start:
+                    self._on_start(report.model, frames)
+                bar.start(frames)
+
+            def count(frames: int) -> None:
+                bar.advance(frames)
+                if self._on_frames:
+                    self._on_frames(frames)
+
+            clip = Clip(
+                publish=self._journal.publisher(inputs, stamps),
+                resume=self._resume_key(report.input, stamps),
+                on_start=start,
+                on_frames=count,
+            )
+            translate_clip(pipeline, self._options, clip, report, watch)
+
+    def _is_done(self, report: VideoReport) -> bool:
+        """Whether the output is current.
+
+        Raises:
+            MediaError: there is a file that cgpipe did not make.
+        """
+        if not _is_file_name(report.output):
+            return False
+        inputs, output = _files(report.input), Path(report.output)
+        standing = self._journal.standing(output, inputs)
+        if standing is Standing.FOREIGN and not output.is_dir():  # of which the sink speaks
+            raise MediaError(foreign_reason(output))
+        if standing is Standing.EARLY:
+            report.tell([f"{output} is from before cgpipe kept journals: it is taken as current"])
+        return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)
+
+    def _resume_key(self, input: str, stamps: tuple[Stamp, ...]) -> str:
+        """Names all that decides the pictures, for those of an interrupted run."""
+        pictures = self._options.fingerprint(self._chosen.deciding, pictures_only=True)
+        return json.dumps([os.path.basename(input), stamps, pictures])
+
+
+def _files(input: str) -> tuple[Path, ...]:
+    """The input, where it is a file, which can be told to be unchanged."""
+    return (Path(input),) if os.path.isfile(input) else ()
+
+
+def _is_file_name(output: str) -> bool:
+    from cgpipe.media.video.pipes import is_pipe
+    from cgpipe.media.video.sequences import names_sequence
+
+    return output != STANDARD and not is_pipe(output) and not names_sequence(output)

@@ -1,0 +1,118 @@
+"""What a folder job decides before it starts: which pictures need work, and what becomes of the others."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cgpipe.errors import CgpipeWarning, MediaError
+from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
+from cgpipe.jobs.plan import Names, Plan
+from cgpipe.jobs.report import FileResult
+from cgpipe.storage import Publish, Stamp, remove_stale
+
+if TYPE_CHECKING:
+    from cgpipe.media.pictures.masks import PictureMasks
+    from cgpipe.media.pictures.source import PictureOrigin
+
+
+class Worklist:
+    """The pictures of a plan that are open: those that have no result yet. Each gets one.
+
+    Args:
+        plan: all pictures of the job.
+        journal: says which translations are current.
+        masks: what confines the change, if anything does; a picture's own mask is one of its inputs.
+        only: the inputs to look at; None: all.
+    """
+
+    def __init__(
+        self, plan: Plan, journal: Journal, masks: PictureMasks | None, only: Collection[str] | None = None
+    ) -> None:
+        self._plan = plan
+        self._journal = journal
+        self.masks = masks
+        self._only = only
+        self._open = bytearray(plan.count)  # 1 while a picture has no result
+
+    def __len__(self) -> int:
+        return sum(self._open)
+
+    def sort_out(self) -> Iterator[FileResult]:
+        """Opens the pictures that need work, and gives the results of all others; sweeps the output folders."""
+        early, last = 0, None
+        for index, names in enumerate(self._plan.names()):
+            if self._only is not None and names[0] not in self._only:
+                continue
+            folder = os.path.dirname(names[1])
+            if folder != last:
+                last = folder
+                remove_stale(folder or ".")
+            problem = self._plan.problem(names[1])
+            standing = Standing.OPEN if problem else self._standing(*names)
+            early += standing is Standing.EARLY
+            if problem or standing is Standing.FOREIGN:
+                yield _failed(names, problem or foreign_reason(names[1]))
+            elif standing is Standing.OPEN:
+                self._open[index] = 1
+            else:
+                yield FileResult(input=Path(names[0]), output=Path(names[1]), status="skipped")
+        if early:
+            warnings.warn(
+                f"{early} results are there from before cgpipe kept journals: they are taken as current, whatever they "
+                "were made with. --overwrite translates them again.",
+                CgpipeWarning,
+                stacklevel=5,
+            )
+
+    def origins(self) -> Iterator[PictureOrigin]:
+        """The open pictures, for a source."""
+        from cgpipe.media.pictures.source import PictureOrigin
+
+        for index, (input, output, place) in enumerate(self._plan.names()):
+            if self._open[index]:
+                inputs: tuple[str, ...] = (input,)
+                stamps: tuple[Stamp, ...] = ()
+                with suppress(MediaError, OSError):  # which the reader says
+                    inputs = self._inputs(input, place)
+                    stamps = stamps_of(inputs)
+                yield PictureOrigin(
+                    index=index,
+                    inputs=tuple(map(Path, inputs)),
+                    stamps=stamps,
+                    output=Path(output),
+                    place=Path(place),
+                )
+
+    def publisher(self, origin: PictureOrigin) -> Publish:
+        """What records a picture's translation and puts it in its place."""
+        return self._journal.publisher(origin.inputs, origin.stamps)
+
+    def close(self, origin: PictureOrigin) -> None:
+        """A picture has its result."""
+        self._open[origin.index] = 0
+
+    def lost(self) -> Iterator[FileResult]:
+        """Results of the pictures that are open at the end of the job: none vanishes without a word."""
+        if self:
+            for index, names in enumerate(self._plan.names()):
+                if self._open[index]:
+                    yield _failed(names, "it was lost on its way through the job; run it again")
+
+    def _standing(self, input: str, output: str, place: str) -> Standing:
+        try:
+            return self._journal.standing(output, self._inputs(input, place))
+        except MediaError:  # no mask, which the reader says
+            return Standing.OPEN
+
+    def _inputs(self, input: str, place: str) -> tuple[str, ...]:
+        """What goes into a translation: the picture, and its own mask."""
+        return (input,) if self.masks is None else (input, *map(str, self.masks.own(Path(place))))
+
+
+def _failed(names: Names, reason: str) -> FileResult:
+    return FileResult(input=Path(names[0]), output=Path(names[1]), status="failed", reason=reason)
