@@ -12,11 +12,13 @@ import functools
 import inspect
 import json
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from cgpipe.errors import UsageError
 from cgpipe.storage import PathLike, digest_of
@@ -231,6 +233,42 @@ class Cut(Group):
     duration: float | None = option(None, kinds=_VIDEO)
 
 
+class Shard(NamedTuple):
+    """One part of a job that several processes or machines share, such as ``2/8``.
+
+    Args:
+        number: which part, from 1.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The part that ``text`` names.
+
+        Raises:
+            UsageError: it is not ``I/N``, with I from 1 to N.
+        """
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UsageError(f"The shard {text!r} is not a valid value: use I/N, with I from 1 to N, such as 2/8.")
+        return cls(int(found[1]), int(found[2]))
+
+    def holds(self, place: str) -> bool:
+        """Whether the file at ``place`` below the inputs belongs to this part.
+
+        Its name alone decides, so that every machine agrees, whatever order a folder is listed in.
+        """
+        text = unicodedata.normalize("NFC", place.replace(os.sep, "/"))
+        digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        return int.from_bytes(digest) % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work(Group):
     """How the work is done, and what of it is done again.
@@ -241,6 +279,7 @@ class Work(Group):
         overwrite: translate again what is done, and replace files that cgpipe did not make.
         checksum: compare the content of inputs, not their size and time of change, to see that they changed.
         recursive: go into sub-folders.
+        shard: do one part alone, ``I/N`` with I from 1: the same job started N times, anywhere, does all of it.
     """
 
     workers: int | None = option(None, counts="never")
@@ -248,10 +287,18 @@ class Work(Group):
     overwrite: bool = option(False, counts="never")
     checksum: bool = option(False, counts="never")
     recursive: bool = option(True, counts="never", kinds=_PICTURES)
+    shard: str | None = option(None, counts="never")
 
     def __post_init__(self) -> None:
         _check_least("workers", self.workers, 0)
         _check_least("ahead", self.ahead, 1)
+        if self.shard is not None:
+            Shard.parse(self.shard)
+
+    @property
+    def part(self) -> Shard | None:
+        """The part that is asked for; None: all."""
+        return None if self.shard is None else Shard.parse(self.shard)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,7 @@ OTHER: dict[str, Any] = {
     "overwrite": True,
     "checksum": True,
     "recursive": False,
+    "shard": "2/8",
 }
 """Another value than the default for every field that there is."""
 
@@ -76,6 +77,7 @@ NEVER = {
     "overwrite",
     "checksum",
     "recursive",
+    "shard",
 }
 """What decides nothing by itself; a model's part is told by what was chosen."""
 

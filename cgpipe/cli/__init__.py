@@ -22,6 +22,7 @@ COMMANDS = {
     "translate": ("cgpipe.cli.translate", "Translate folders of pictures."),
     "video": ("cgpipe.cli.video", "Translate videos, keeping sound, timing and colour."),
     "compare": ("cgpipe.cli.compare", "Make one sheet of pictures and their translations."),
+    "report": ("cgpipe.cli.report", "Join the reports of a job's shards."),
     "train": ("cgpipe.cli.train", "Train models from two folders of unpaired pictures."),
     "test": ("cgpipe.cli.test", "Show what a run's models do: grids of the test pictures, and figures."),
     "data": ("cgpipe.cli.data", "Fetch and list datasets to train on."),

@@ -229,8 +229,14 @@ work_options = together(
     click.option(
         "--checksum", is_flag=True, help="Compare the content of inputs, not their size and time, to see changes."
     ),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        help="Do the I-th of N parts alone, by name: the same command started N times, on one machine or many that see "
+        "the same files, does all. 'cgpipe report OUTPUT' joins their reports.",
+    ),
 )
-"""``overwrite`` and ``checksum``: what is done again."""
+"""``overwrite`` and ``checksum``: what is done again; ``shard``: which part of it."""
 
 report_option = click.option(
     "--json",

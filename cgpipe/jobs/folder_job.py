@@ -12,6 +12,7 @@ from cgpipe.jobs.early import picture_looks_made
 from cgpipe.jobs.journal import Journal
 from cgpipe.jobs.plan import Left, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport
+from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.worklist import Worklist
 from cgpipe.models.choose import Chosen
@@ -85,6 +86,8 @@ class FolderJob:
                 tell(lost)
         report.first = watch.first
         report.seconds |= watch.seconds | {"total": watch.total}
+        if shard := self._options.work.part:
+            ShardReport.of_pictures(report, shard, self._fingerprint).leave(plan.folders)
         return report
 
     def pipeline(self, watch: Stopwatch) -> Pipeline:
@@ -108,6 +111,7 @@ class FolderJob:
             domain=self._chosen.domain,
             format=self._options.encoding.format,
             recursive=self._options.work.recursive,
+            shard=self._options.work.part,
         )
 
     def _journal(self) -> Journal:

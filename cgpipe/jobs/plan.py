@@ -23,6 +23,7 @@ from typing import IO, NamedTuple
 from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
 from cgpipe.media.pictures.formats import BY_NAME, PICTURE_SUFFIXES, kind_of_file, named_format, picture_format
+from cgpipe.options import Shard
 from cgpipe.storage import PathLike, is_own, require_local
 
 _SPOOL_BYTES = 1 << 20
@@ -73,12 +74,14 @@ class Plan:
 
     Attributes:
         roots: the folders below which the outputs lie, in the order of the inputs; of a file alone its output.
+        folders: the same, and of a file alone the folder of its output.
         count: how many pairs there are.
         left: how many files were left out, and why.
     """
 
-    def __init__(self, roots: Iterable[Path]) -> None:
+    def __init__(self, roots: Iterable[Path], *, of_file: bool = False) -> None:
         self.roots = tuple(dict.fromkeys(roots))
+        self.folders = tuple(root.parent for root in self.roots) if of_file else self.roots
         self.count = 0
         self.left: Counter[Left] = Counter()
         self._spool: IO[bytes] = SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115  # closed with the plan
@@ -127,10 +130,14 @@ class _Search:
     format: str | None
 
     @property
+    def is_one_file(self) -> bool:
+        return len(self.sources) == 1 and isinstance(self.sources[0], FilePair)
+
+    @property
     def roots(self) -> Iterator[Path]:
         """Where outputs lie; see :class:`Plan`."""
-        if len(self.sources) == 1 and isinstance(self.sources[0], FilePair):
-            return iter([self.sources[0].output])
+        if self.is_one_file:
+            return iter(source.output for source in self.sources if isinstance(source, FilePair))
         return (s.output.parent if isinstance(s, FilePair) else s.target or s.base for s in self.sources)
 
     def entries(self) -> Iterator[Names | Left]:
@@ -213,6 +220,7 @@ def plan_files(
     domain: str,
     format: str | None = None,
     recursive: bool = True,
+    shard: Shard | None = None,
 ) -> Plan:
     """Finds the pictures that ``inputs`` name, and where each of them goes.
 
@@ -235,6 +243,7 @@ def plan_files(
     Args:
         domain: what the outputs show, for their names.
         format: the format of every output, as in :data:`PICTURE_SUFFIXES`; None keeps each input's own.
+        shard: plan this part of them alone. All are walked through, so that names in each other's way are found.
 
     Raises:
         UsageError: an input is missing, nothing is found, two inputs would become the same file, or an output would
@@ -247,7 +256,7 @@ def plan_files(
     chosen = named_format(format) if format else None
     paths, out = _in_and_out([Path(path) for path in inputs], None if output is None else Path(output))
     sources = tuple(_source(path, paths, domain, out, chosen, recursive) for path in paths)
-    return _surveyed(_Search(sources, frozenset(map(_place_of, paths)), domain, chosen), paths)
+    return _surveyed(_Search(sources, frozenset(map(_place_of, paths)), domain, chosen), paths, shard)
 
 
 def _in_and_out(paths: Sequence[Path], out: Path | None) -> tuple[list[Path], Path | None]:
@@ -464,25 +473,28 @@ def _digest(identity: str) -> int:
     return int.from_bytes(blake2b(os.fsencode(identity), digest_size=8).digest())
 
 
-def _surveyed(search: _Search, paths: Sequence[Path]) -> Plan:
-    """The plan of all that one walk meets, after a check that no two files are in each other's way."""
-    plan, identity = Plan(search.roots), _Identity()
+def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Plan:
+    """The plan of what one walk meets, after a check that no two files are in each other's way."""
+    plan, identity = Plan(search.roots, of_file=search.is_one_file), _Identity()
     inputs, outputs = array("Q"), array("Q")
     for found in search.entries():
         if isinstance(found, Left):
             plan.left[found] += 1
             continue
-        plan._add(found)
+        if shard is None or shard.holds(found[2]):
+            plan._add(found)
         inputs.append(_digest(identity(found[0])))
         outputs.append(_digest(identity(found[1])))
-    if not plan.count:
+    if not inputs:
         earlier = "; those that are there were made by an earlier run" if plan.left[Left.EARLIER] else ""
         raise UsageError(
             f"no pictures in {', '.join(map(str, paths))}{earlier}; known are names in {' '.join(PICTURE_SUFFIXES)}"
         )
     doubtful = _doubtful(inputs, outputs)
     if doubtful:
-        _check_collisions(plan, doubtful)
+        # A shard walks again: the other of two names may be in another shard.
+        every = plan.names() if shard is None else (found for found in search.entries() if not isinstance(found, Left))
+        plan._blocked = _blocked(every, doubtful, len(inputs))
     return plan
 
 
@@ -500,8 +512,8 @@ def _doubtful(inputs: array[int], outputs: array[int]) -> set[int]:
     return met
 
 
-def _check_collisions(plan: Plan, doubtful: set[int]) -> None:
-    """Compares the names behind doubtful digests; an output in an input's place is that pair's problem alone.
+def _blocked(every: Iterable[Names], doubtful: set[int], count: int) -> dict[str, str]:
+    """Outputs that would be written over an input, and which, by the names behind doubtful digests.
 
     Raises:
         UsageError: two inputs would become the same file, or every output would be written over an input.
@@ -509,7 +521,7 @@ def _check_collisions(plan: Plan, doubtful: set[int]) -> None:
     identity = _Identity()
     writers: dict[str, Names] = {}
     readers: dict[str, str] = {}
-    for names in plan.names():
+    for names in every:
         source, target = identity(names[0]), identity(names[1])
         if _digest(source) in doubtful:
             readers[source] = names[0]
@@ -518,7 +530,8 @@ def _check_collisions(plan: Plan, doubtful: set[int]) -> None:
                 f"{other[0]} and {names[0]} would both be written to {names[1]}; rename one of them,"
                 " or translate them one after the other with an --output of their own"
             )
-    plan._blocked = {names[1]: readers[target] for target, names in writers.items() if target in readers}
-    if len(plan._blocked) == plan.count:
+    blocked = {names[1]: readers[target] for target, names in writers.items() if target in readers}
+    if len(blocked) == count:
         target, names = next(iter(writers.items()))
         raise UsageError(f"{names[0]} would be written over the input {readers[target]}; choose another --output")
+    return blocked

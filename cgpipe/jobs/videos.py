@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
 from cgpipe.jobs.report import VideoReport, write_report
+from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import OnFrames, OnStart, VideoJob
 from cgpipe.jobs.video_plan import plan_videos
@@ -91,15 +92,21 @@ def translate_videos(
     watch = Stopwatch()
     chosen = choose_model(options.choice)
     pairs = plan_videos([os.fspath(path) for path in inputs], output, chosen.domain)
-    report = VideosReport()
+    alone, shard, report = len(pairs) == 1, options.work.part, VideosReport()
+    folder = os.path.dirname(pairs[0][1]) if output is None or alone else os.fspath(output)
+    if shard:
+        pairs = [pair for pair in pairs if shard.holds(os.path.relpath(pair[1], folder))]
     with VideoJob(chosen, options, watch, on_start, on_frames, progress) as job:
         for one, target in pairs:
             try:
                 report.videos.append(job.run(one, target))
             except Exception as error:
-                if len(pairs) == 1 or isinstance(error, FATAL):
+                if alone or isinstance(error, FATAL):
                     raise
                 report.failures.append(VideoFailure(input=one, reason=reason_of(error)))
                 if on_failure:
                     on_failure(f"Failed: {reason_of(error)}")
+    if shard:
+        job_name = options.fingerprint(chosen.deciding)
+        ShardReport.of_videos(report, shard, job_name, str(chosen), watch.total).leave([folder])
     return report

@@ -1,0 +1,223 @@
+"""What the shards of a job leave in its output folder for one another, and the one report that it makes together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cgpipe.errors import UsageError
+from cgpipe.jobs.report import SHOWN_FAILURES, FolderReport
+from cgpipe.jobs.stopwatch import rounded
+from cgpipe.notebook import html_table
+from cgpipe.options import Shard
+from cgpipe.storage import PREFIX, PathLike, atomic_write
+
+if TYPE_CHECKING:
+    from cgpipe.jobs.videos import VideosReport
+
+NAME = f"{PREFIX}report-"
+_NAMED = re.compile(re.escape(NAME) + r"(\d+)-of-(\d+)\.json")
+
+WORDS = {
+    "translated": "translated",
+    "skipped": "already done",
+    "damaged": "damaged in part",
+    "failed": "failed",
+    "unsupported": "of a format that is not read",
+}
+"""What is counted, in a person's words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What one shard did.
+
+    Args:
+        shard: which one, ``I/N``.
+        job: fingerprint of all that was asked for.
+        model: one line: which model, and where it came from.
+        unit: what is counted: ``picture`` or ``video``.
+        counts: by what became of them (see :data:`WORDS`).
+        left_out: what inputs hold and outputs do not, in how many.
+        failures: names and reasons.
+        seconds: times by stage.
+        finished: when, in UTC, in ISO 8601.
+    """
+
+    shard: str
+    job: str
+    model: str
+    unit: Literal["picture", "video"]
+    counts: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    failures: tuple[tuple[str, str], ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    finished: str = ""
+
+    @classmethod
+    def of_pictures(cls, report: FolderReport, shard: Shard, job: str) -> ShardReport:
+        """The report of a shard of pictures."""
+        failed = [*report.failures, *report.unsupported]
+        counts = {"translated": report.translated, "skipped": report.skipped}
+        return cls(
+            shard=str(shard),
+            job=job,
+            model=report.model,
+            unit="picture",
+            counts=counts | {"failed": len(report.failures), "unsupported": len(report.unsupported)},
+            left_out=dict(report.left_out),
+            failures=tuple((result.to_json()["input"], result.reason) for result in failed),
+            seconds=rounded(report.seconds),
+        )
+
+    @classmethod
+    def of_videos(cls, report: VideosReport, shard: Shard, job: str, model: str, seconds: float) -> ShardReport:
+        """The report of a shard of videos."""
+        skipped = sum(video.skipped for video in report.videos)
+        damaged = sum(video.damaged for video in report.videos)
+        translated = len(report.videos) - skipped - damaged
+        return cls(
+            shard=str(shard),
+            job=job,
+            model=model,
+            unit="video",
+            counts={
+                "translated": translated,
+                "skipped": skipped,
+                "damaged": damaged,
+                "failed": len(report.failures),
+            },
+            failures=tuple((failure.input, failure.reason) for failure in report.failures),
+            seconds=rounded({"total": seconds}),
+        )
+
+    def leave(self, folders: Iterable[PathLike]) -> None:
+        """Writes the report into the folders of the outputs, in place of an earlier one of the same shard.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps(asdict(self) | {"finished": now}, ensure_ascii=True)
+        name = f"{NAME}{self.shard.replace('/', '-of-')}.json"
+        for folder in folders:
+            with atomic_write(Path(folder) / name) as partial:
+                partial.write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedReport:
+    """What all shards of a job did together.
+
+    Args:
+        folder: of the outputs.
+        shards: how many the job was divided into.
+        missing: the numbers of those that have left no report: they failed, were stopped, or are still at work.
+        model, unit: as in :class:`ShardReport`.
+        counts, left_out, seconds: of all shards together.
+        failures: names and reasons.
+        longest: seconds that the slowest shard took.
+    """
+
+    folder: str
+    shards: int
+    missing: tuple[int, ...]
+    model: str
+    unit: Literal["picture", "video"]
+    counts: Counter[str]
+    left_out: Counter[str]
+    failures: tuple[tuple[str, str], ...]
+    seconds: Mapping[str, float]
+    longest: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every shard is done and nothing failed, 1 when nothing could be done, else 3."""
+        if not (self.missing or self.failures or self.counts["damaged"]):
+            return 0
+        return 3 if any(self.counts[what] for what in ("translated", "skipped", "damaged")) else 1
+
+    def summary(self) -> str:
+        """One line for a person."""
+        done = ", ".join(f"{self.counts[what]} {words}" for what, words in WORDS.items() if self.counts[what])
+        total = self.seconds.get("total", 0.0)
+        times = f"{total:.1f} s of work, {self.longest:.1f} s in the slowest shard"
+        without = "".join(f"; {count} without {what}" for what, count in self.left_out.items())
+        of = f"{self.shards - len(self.missing)} of {self.shards} shards"
+        return f"{of}: {done or 'nothing to do'}; {times}: {self.folder}{without}"
+
+    def missing_words(self) -> str:
+        """Which shards are missing, for a person; empty if none are."""
+        if not self.missing:
+            return ""
+        named = ", ".join(f"{number}/{self.shards}" for number in self.missing[:SHOWN_FAILURES])
+        more = len(self.missing) - SHOWN_FAILURES
+        rest = f" and {more} more" if more > 0 else ""
+        return f"No report of {named}{rest}: still at work, or run them again."
+
+    def __repr__(self) -> str:
+        return f"<JoinedReport: {self.summary()}>"
+
+    def _repr_html_(self) -> str:
+        shown = [f"{name}: {reason}" for name, reason in self.failures[:SHOWN_FAILURES]]
+        rows: list[tuple[str, object]] = [("Model", self.model), ("Output", self.folder), ("Shards", self.shards)]
+        rows += [(words.capitalize(), self.counts[what]) for what, words in WORDS.items()]
+        return html_table("Shards", [*rows, ("Missing", self.missing_words()), ("Failures", shown)])
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["failures"] = [{"input": name, "reason": reason} for name, reason in self.failures]
+        return values | {"exit_code": self.exit_code}
+
+
+def join_reports(folder: PathLike) -> JoinedReport:
+    """Joins the reports that the shards of the latest job have left in its output folder.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = list(_reports(Path(folder)))
+    if not found:
+        raise UsageError(f"{os.fspath(folder)} holds no reports of shards: name the output folder of a job of --shard.")
+    latest = max(found, key=lambda report: report.finished)
+    count = Shard.parse(latest.shard).of
+    of_job = {
+        Shard.parse(report.shard).number: report
+        for report in found
+        if report.job == latest.job and Shard.parse(report.shard).of == count
+    }
+    counts, left_out = Counter[str](), Counter[str]()
+    seconds: dict[str, float] = {}
+    for report in of_job.values():
+        counts.update(report.counts)
+        left_out.update(report.left_out)
+        seconds |= {stage: seconds.get(stage, 0.0) + taken for stage, taken in report.seconds.items()}
+    return JoinedReport(
+        folder=os.fspath(folder),
+        shards=count,
+        missing=tuple(sorted({*range(1, count + 1)} - of_job.keys())),
+        model=latest.model,
+        unit=latest.unit,
+        counts=counts,
+        left_out=left_out,
+        failures=tuple(failure for _, report in sorted(of_job.items()) for failure in report.failures),
+        seconds=rounded(seconds),
+        longest=max(report.seconds.get("total", 0.0) for report in of_job.values()),
+    )
+
+
+def _reports(folder: Path) -> Iterator[ShardReport]:
+    with suppress(OSError):
+        for name in sorted(entry.name for entry in os.scandir(folder) if _NAMED.fullmatch(entry.name)):
+            with suppress(OSError, ValueError, TypeError):  # of a file that is none of ours
+                values = json.loads((folder / name).read_text(encoding="utf-8"))
+                yield ShardReport(**values | {"failures": tuple(map(tuple, values["failures"]))})
