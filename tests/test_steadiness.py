@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from clips import make_clip
 
 from cgpipe.cli import cli
+from cgpipe.engine.flow import agreement, flow_between, warped
 from cgpipe.errors import DataError, MediaError
 from cgpipe.evaluation import steadiness
 from cgpipe.evaluation.evaluate import evaluate
-from cgpipe.evaluation.steadiness import agreement, flow_between, measure_frames, to_markdown, warped
+from cgpipe.evaluation.steadiness import measure_frames, to_markdown
 from cgpipe.models import find_model, load_model
 
 Pixels = npt.NDArray[np.uint8]

@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cgpipe.engine.flow import agreement, flow_between, warped
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import DataError
 from cgpipe.media.frames import Frame, Pixels
 from cgpipe.media.video import VideoSource
 from cgpipe.models import Model
 
-Plane = npt.NDArray[np.float32]
 Translation = Callable[[Pixels], Pixels]
 """A picture (height, width, 3), uint8 RGB, to one of the same size."""
 
@@ -140,36 +140,6 @@ def measure_frames(translation: Translation, frames: Iterable[Pixels], *, clip: 
         visible=visible / max(still, 1.0),
         glaring=glaring / max(still, 1.0),
     )
-
-
-def flow_between(here: Pixels, there: Pixels) -> Plane:
-    """Where each pixel of ``here`` is found in ``there``: (height, width, 2), x and y in pixels."""
-    greys = [cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (here, there)]
-    flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*greys, None)  # type: ignore[call-overload]
-    return flow  # type: ignore[no-any-return]
-
-
-def warped(pixels: npt.NDArray[Any], flow: Plane) -> Plane:
-    """Brings (height, width, channels) to where ``flow`` says each pixel is found; float32."""
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    moved: Any = cv2.remap(
-        pixels.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return moved  # type: ignore[no-any-return]
-
-
-def agreement(forth: Plane, back: Plane) -> npt.NDArray[np.bool_]:
-    """Where flows there and back cancel (arXiv 1604.08610) and lead to a place inside the frame; (height, width)."""
-    height, width = forth.shape[:2]
-    returned = warped(back, forth)
-    apart = np.square(forth + returned).sum(axis=2)
-    agree = apart < 0.01 * (np.square(forth).sum(axis=2) + np.square(returned).sum(axis=2)) + 0.5
-    y, x = np.mgrid[0:height, 0:width]
-    at_x, at_y = x + forth[..., 0], y + forth[..., 1]
-    inside = (at_x >= 0) & (at_x <= width - 1) & (at_y >= 0) & (at_y <= height - 1)
-    both: npt.NDArray[np.bool_] = agree & inside
-    return both
 
 
 def _compared(before: tuple[Pixels, Pixels], now: tuple[Pixels, Pixels]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,146 @@
+"""Holds a translated video still: what the model changed is blended with what it changed in the frames before.
+
+A generator sees each frame alone, so what it paints wavers from frame to frame. The *change* (translated less original)
+of the frame before is brought along the optical flow of the originals and blended with that of this frame, wherever the
+flow can be trusted (blind temporal consistency, in the sense of arXiv 1808.00449, without a network). All of it happens
+at a small size; only the correction is brought up.
+
+Blending starts anew every :data:`RUN` frames, and the new run takes over gradually. So a frame depends on fewer than
+two runs before it: a job that resumes in the middle gives the same frames as a whole one, once it has seen those again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cgpipe.engine.flow import Levels, Plane, agreement, flow_between, places, sampled
+from cgpipe.media.frames import Pixels
+
+Level = TypeVar("Level", np.uint8, np.uint16)
+
+SIDE = 256
+"""Pixels of the short side at which flows are found and changes blended."""
+RUN = 24
+"""Frames from the start of one run of blending to the next, which takes over gradually."""
+MOST = 0.95
+"""Share of the past at full strength: with all of it nothing would ever change."""
+STEEPNESS = 200.0
+"""Of the trust in a place by the originals' difference there, which is in [0, 1]."""
+CUT = 0.4
+"""Share of a frame that must be found in the one before; with less, a new scene has begun."""
+
+
+def first_needed(index: int) -> int:
+    """The frame from which on a video must be seen for the frame ``index`` to be what it is in the whole."""
+    return max(0, (index // RUN - 1) * RUN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The frame before: its original, and its change as each run of blending left it; the older run first."""
+
+    original: Levels
+    runs: tuple[Plane, ...]
+
+
+class Steady:
+    """Steadies the frames of one video, in order.
+
+    Args:
+        strength: 0 to 1: how much of the change comes from the frames before.
+        index: of the first frame that will be given, a value of :func:`first_needed`.
+    """
+
+    def __init__(self, strength: float, index: int = 0) -> None:
+        self._share = MOST * strength
+        self._index = index
+        self._before: _Before | None = None
+
+    def __call__(self, original: Pixels, translated: Pixels) -> Pixels:
+        """The translation, held still.
+
+        Args:
+            original: (height, width, 3), uint8 or uint16 RGB, or 4 with a mask, which confines the correction too.
+            translated: (height, width, 3), of the same type.
+
+        Returns:
+            The steadied translation, in its shape and type.
+        """
+        white = float(np.iinfo(translated.dtype).max)
+        small = _reduced(original[..., :3], white)
+        change = _reduced(translated, white) - small
+        levels = cast(Levels, np.rint(small).astype(np.uint8))
+        correction = self._blended(levels, change) - change
+        self._index += 1
+        return _corrected(original, translated, correction * (white / 255))
+
+    def _blended(self, original: Levels, change: Plane) -> Plane:
+        """The change of this frame, blended with those before; both at the small size, in levels of 255."""
+        runs = self._runs(original, change)
+        at = self._index % RUN
+        if at == 0:  # The newer run has taken over whole; a new one begins.
+            runs = (runs[-1], change)
+        self._before = _Before(original, runs)
+        weight = np.float32(at / RUN)
+        blended: Plane = runs[0] + weight * (runs[1] - runs[0])
+        return blended
+
+    def _runs(self, original: Levels, change: Plane) -> tuple[Plane, ...]:
+        before = self._before
+        if before is None or before.original.shape != original.shape:
+            return (change, change)
+        flow, trust = _found(original, before.original)
+        if trust.mean() < CUT:
+            return (change, change)
+        at, share = places(flow), self._share * trust[..., None]
+        return tuple(change + share * (sampled(run, *at) - change) for run in before.runs)
+
+
+def _found(here: Levels, before: Levels) -> tuple[Plane, Plane]:
+    """Where each pixel is found in the frame before, and how sure that is, 0 to 1: (height, width, 2), (height, width).
+
+    Both are found at half the size, which takes a quarter of the time.
+    """
+    size = here.shape[1], here.shape[0]
+    here, before = (_halved(levels) for levels in (here, before))
+    flow = flow_between(here, before, "fast")
+    x, y = places(flow)
+    apart = np.abs(here.astype(np.float32) - sampled(before, x, y)).mean(axis=2) / 255
+    trust = agreement(flow, flow_between(before, here, "fast")) * np.exp(-STEEPNESS * np.square(apart))
+    scale = np.float32([size[0] / flow.shape[1], size[1] / flow.shape[0]])
+    return cast(Plane, cv2.resize(flow, size)) * scale, cast(Plane, cv2.resize(trust, size))
+
+
+def _halved(pixels: npt.NDArray[Level]) -> npt.NDArray[Level]:
+    size = max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)
+    return cast(npt.NDArray[Level], cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+
+
+def _reduced(pixels: npt.NDArray[np.uint8 | np.uint16], white: float) -> Plane:
+    """At a short side of at most :data:`SIDE`, in levels of 255; float32."""
+    height, width = pixels.shape[:2]
+    small = np.ascontiguousarray(pixels)
+    while min(small.shape[:2]) >= 2 * SIDE:  # Five times as fast as in one step.
+        small = _halved(small)
+    scale = min(1.0, SIDE / min(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if small.shape[1::-1] != size:
+        small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    levels: Plane = small.astype(np.float32) * np.float32(255 / white)
+    return levels
+
+
+def _corrected(original: Pixels, translated: Pixels, correction: Plane) -> Pixels:
+    height, width = translated.shape[:2]
+    if correction.shape[:2] != (height, width):
+        correction = cast(Plane, cv2.resize(correction, (width, height)))
+    if original.shape[2] == 4:
+        correction = correction * (original[..., 3:].astype(np.float32) / np.iinfo(original.dtype).max)
+    depth = cv2.CV_8U if translated.dtype == np.uint8 else cv2.CV_16U
+    # Adds, rounds and limits in one pass.
+    return cast(Pixels, cv2.add(translated, correction, dtype=depth))
