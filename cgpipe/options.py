@@ -145,6 +145,7 @@ class Look(Group):
         mask: grayscale pictures that confine the change: white is translated, black is kept. For pictures a folder
             with one of the same name for each, or one for all; for a video another one, pictures, or one picture.
         side_by_side: original and translation in one picture.
+        steady: temporal smoothing of a video, 0 to 1: how much of each frame's change comes from the frames before it.
         deinterlace: make whole pictures of a video's interlaced frames, which hold two fields each.
     """
 
@@ -153,6 +154,7 @@ class Look(Group):
     mask: PathLike | None = option(None)
     side_by_side: bool = option(False, kinds=_VIDEO)
     deinterlace: bool = option(True, kinds=_VIDEO)
+    steady: float = option(0.0, kinds=_VIDEO)
 
     def __post_init__(self) -> None:
         if isinstance(self.size, int):
@@ -161,6 +163,7 @@ class Look(Group):
         else:
             _check_one_of("size", self.size, ("auto", "full"), "a number of pixels")
         _check_range("strength", self.strength, 0, 2)
+        _check_range("steadiness (steady)", self.steady, 0, 1)
         if self.mask is not None:
             object.__setattr__(self, "mask", Path(self.mask))  # what it holds counts, and not its name
 

@@ -31,6 +31,7 @@ OTHER: dict[str, Any] = {
     "strength": 0.5,
     "mask": "mask.png",
     "side_by_side": True,
+    "steady": 0.5,
     "deinterlace": False,
     "device": "cpu",
     "precision": "fp32",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from clips import make_clip, packets_of
 
+import cgpipe
 from cgpipe.engine.steady import RUN, Steady, first_needed
 from cgpipe.evaluation.steadiness import measure_frames
 from cgpipe.media.frames import Pixels
@@ -112,3 +116,41 @@ def test_a_frame_larger_than_the_working_size_keeps_its_own_detail() -> None:
     moved = steady[1].astype(int) - frames[1].astype(int)
     assert 10 < np.median(moved[inner]) < 25
     assert np.percentile(np.abs(moved - np.median(moved))[inner], 95) <= 4
+
+
+@pytest.fixture
+def tiny_model(models_folder: Path, file_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file_model(models_folder, "horse", "zebra")
+
+
+@pytest.mark.usefixtures("tiny_model")
+@pytest.mark.slow
+def test_a_stopped_video_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=300)
+    cgpipe.translate_video(clip, tmp_path / "whole.mp4", to="zebra", steady=0.7)
+    cgpipe.translate_video(clip, tmp_path / "without.mp4", to="zebra")
+    written = 0
+
+    def stop(count: int) -> None:
+        nonlocal written
+        written += count
+        if written > 260:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cgpipe.translate_video(clip, tmp_path / "out.mp4", to="zebra", steady=0.7, on_frames=stop)
+    report = cgpipe.translate_video(clip, tmp_path / "out.mp4", to="zebra", steady=0.7)
+    assert report.resumed > 0
+    assert report.frames == 300
+    whole = packets_of(tmp_path / "whole.mp4", "video")
+    assert packets_of(tmp_path / "out.mp4", "video") == whole
+    assert packets_of(tmp_path / "without.mp4", "video") != whole
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_another_steadiness_translates_again(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=4)
+    for steady, skipped in ((0.5, False), (0.5, True), (0.0, False)):
+        report = cgpipe.translate_video(clip, tmp_path / "out.mp4", to="zebra", steady=steady)
+        assert report.skipped is skipped

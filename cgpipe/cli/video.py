@@ -52,6 +52,12 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.option(
     "--fps", type=click.FloatRange(min=0, min_open=True), help="A constant rate; else every frame's own time."
 )
+@click.option(
+    "--steady",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Temporal smoothing against shimmer, along the motion of the clip: 0 = off, 0.5 = half, 1 = most.",
+)
 @click.option("--side-by-side", is_flag=True, help="Original and translation in one picture.")
 @click.option(
     "--deinterlace/--no-deinterlace", default=True, help="Make whole pictures of interlaced frames.", show_default=True

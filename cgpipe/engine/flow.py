@@ -1,6 +1,7 @@
 """Optical flow between frames: where each pixel was, and where that can be trusted.
 
-Frames are (height, width, 3), uint8 RGB, of one size. Flows are (height, width, 2), float32: x and y in pixels.
+Frames are (height, width, 3) RGB of one size, uint8 where flows are found between them. Flows are (height, width, 2),
+float32: x and y in pixels.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cgpipe.media.frames import Pixels
+
 Plane = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.uint8]
 
 PRESETS = {"medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST}
 
 
-def flow_between(here: Levels, there: Levels, preset: Literal["medium", "fast"] = "medium") -> Plane:
+def flow_between(here: Pixels, there: Pixels, preset: Literal["medium", "fast"] = "medium") -> Plane:
     """Where each pixel of ``here`` is found in ``there``: dense inverse search (DIS, arXiv 1603.03590)."""
     greys = [cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (here, there)]
     flow = cv2.DISOpticalFlow.create(PRESETS[preset]).calc(*greys, None)  # type: ignore[call-overload]

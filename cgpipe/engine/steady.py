@@ -12,16 +12,13 @@ two runs before it: a job that resumes in the middle gives the same frames as a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from cgpipe.engine.flow import Levels, Plane, agreement, flow_between, places, sampled
 from cgpipe.media.frames import Pixels
-
-Level = TypeVar("Level", np.uint8, np.uint16)
 
 SIDE = 256
 """Pixels of the short side at which flows are found and changes blended."""
@@ -77,7 +74,7 @@ class Steady:
         levels = cast(Levels, np.rint(small).astype(np.uint8))
         correction = self._blended(levels, change) - change
         self._index += 1
-        return _corrected(original, translated, correction * (white / 255))
+        return _corrected(original, translated, correction * np.float32(white / 255))
 
     def _blended(self, original: Levels, change: Plane) -> Plane:
         """The change of this frame, blended with those before; both at the small size, in levels of 255."""
@@ -101,36 +98,39 @@ class Steady:
         return tuple(change + share * (sampled(run, *at) - change) for run in before.runs)
 
 
-def _found(here: Levels, before: Levels) -> tuple[Plane, Plane]:
+def _found(here: Pixels, before: Pixels) -> tuple[Plane, Plane]:
     """Where each pixel is found in the frame before, and how sure that is, 0 to 1: (height, width, 2), (height, width).
 
     Both are found at half the size, which takes a quarter of the time.
     """
     size = here.shape[1], here.shape[0]
-    here, before = (_halved(levels) for levels in (here, before))
+    here, before = _halved(here), _halved(before)
     flow = flow_between(here, before, "fast")
     x, y = places(flow)
     apart = np.abs(here.astype(np.float32) - sampled(before, x, y)).mean(axis=2) / 255
     trust = agreement(flow, flow_between(before, here, "fast")) * np.exp(-STEEPNESS * np.square(apart))
-    scale = np.float32([size[0] / flow.shape[1], size[1] / flow.shape[0]])
+    scale = np.array([size[0] / flow.shape[1], size[1] / flow.shape[0]], np.float32)
     return cast(Plane, cv2.resize(flow, size)) * scale, cast(Plane, cv2.resize(trust, size))
 
 
-def _halved(pixels: npt.NDArray[Level]) -> npt.NDArray[Level]:
-    size = max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)
-    return cast(npt.NDArray[Level], cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+def _halved(pixels: Pixels) -> Pixels:
+    return _resized(pixels, (max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)))
 
 
-def _reduced(pixels: npt.NDArray[np.uint8 | np.uint16], white: float) -> Plane:
+def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    return cast(Pixels, cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+
+
+def _reduced(pixels: Pixels, white: float) -> Plane:
     """At a short side of at most :data:`SIDE`, in levels of 255; float32."""
     height, width = pixels.shape[:2]
-    small = np.ascontiguousarray(pixels)
+    small = pixels if pixels.flags.c_contiguous else pixels.copy()
     while min(small.shape[:2]) >= 2 * SIDE:  # Five times as fast as in one step.
         small = _halved(small)
     scale = min(1.0, SIDE / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if small.shape[1::-1] != size:
-        small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+        small = _resized(small, size)
     levels: Plane = small.astype(np.float32) * np.float32(255 / white)
     return levels
 
@@ -140,7 +140,7 @@ def _corrected(original: Pixels, translated: Pixels, correction: Plane) -> Pixel
     if correction.shape[:2] != (height, width):
         correction = cast(Plane, cv2.resize(correction, (width, height)))
     if original.shape[2] == 4:
-        correction = correction * (original[..., 3:].astype(np.float32) / np.iinfo(original.dtype).max)
+        correction = correction * (original[..., 3:].astype(np.float32) / np.float32(np.iinfo(original.dtype).max))
     depth = cv2.CV_8U if translated.dtype == np.uint8 else cv2.CV_16U
     # Adds, rounds and limits in one pass.
     return cast(Pixels, cv2.add(translated, correction, dtype=depth))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
+from cgpipe.engine.steady import Steady, first_needed
 from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -15,7 +16,7 @@ from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
 from cgpipe.media.video.opening import open_sink, open_source
-from cgpipe.options import Options
+from cgpipe.options import Look, Options
 from cgpipe.storage import Publish
 
 
@@ -56,15 +57,27 @@ def translate_clip(
             clip.on_start(info.frames)
             if sink.resumed:
                 clip.on_frames(sink.resumed)
-            frames = VideoFrames(source, mask, watch, originals=options.look.side_by_side)
-            result = VideoResult(sink, report, watch, clip.on_frames)
-            pipeline.run(frames, result, watch, batch_size=batch_size, first=sink.resumed)
+            first, result = _result(sink, options.look, report, watch, clip)
+            frames = VideoFrames(source, mask, watch, originals=bool(options.look.side_by_side or options.look.steady))
+            pipeline.run(frames, result, watch, batch_size=batch_size, first=first)
             report.tell(frames.notices)
         report.tell(sink.notices)
-        asked = {"batch_size": batch_size, "mask": None if options.look.mask is None else os.fspath(options.look.mask)}
-        report.settings = pipeline.settings() | asked | dict(sink.settings)
+        look = options.look
+        asked = {"batch_size": batch_size, "mask": None if look.mask is None else os.fspath(look.mask)}
+        steady = {"steady": look.steady} if look.steady else {}
+        report.settings = pipeline.settings() | asked | steady | dict(sink.settings)
         _count(report, source, sink)
     return info
+
+
+def _result(sink: Sink, look: Look, report: VideoReport, watch: Stopwatch, clip: Clip) -> tuple[int, VideoResult]:
+    """The frame to begin with, and what takes the translated ones."""
+    first = first_needed(sink.resumed) if look.steady else sink.resumed
+    steady = Steady(look.steady, first) if look.steady else None
+    repeated = sink.resumed - first
+    return first, VideoResult(
+        sink, report, watch, clip.on_frames, steady=steady, side_by_side=look.side_by_side, repeated=repeated
+    )
 
 
 def _count(report: VideoReport, source: Source, sink: Sink) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cgpipe.engine.steady import Steady
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.media.frames import Failed, Frame, Pixels
@@ -18,7 +19,7 @@ OnFrames = Callable[[int], None]
 
 
 class VideoFrames:
-    """The frames of a video as the pipeline takes them: with their masks, and with what is shown beside them.
+    """The frames of a video as the pipeline takes them: with their masks, and their originals where asked for.
 
     Attributes:
         notices: what the source had to say between the frames.
@@ -39,25 +40,58 @@ class VideoFrames:
             if isinstance(frame, Failed):
                 self.notices.append(frame.reason)
             elif self._originals:
-                yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels[..., :3]))
+                yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels))
             else:
                 yield frame
 
 
 class VideoResult:
-    """A video's sink as the pipeline takes it."""
+    """A video's sink as the pipeline takes it.
 
-    def __init__(self, sink: Sink, report: VideoReport, watch: Stopwatch, on_frames: OnFrames) -> None:
+    Args:
+        steady: holds the frames still; needs their originals.
+        side_by_side: write each frame beside its original, which it needs.
+        repeated: frames that come first and are in the sink already: those that ``steady`` must see again.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        report: VideoReport,
+        watch: Stopwatch,
+        on_frames: OnFrames,
+        *,
+        steady: Steady | None = None,
+        side_by_side: bool = False,
+        repeated: int = 0,
+    ) -> None:
         self._sink = sink
         self._report = report
         self._watch = watch
         self._on_frames = on_frames
+        self._steady = steady
+        self._side_by_side = side_by_side
+        self._repeated = repeated
 
     def write(self, frame: Frame) -> None:
+        frame = self._finished(frame)
+        if self._repeated:
+            self._repeated -= 1
+            return
         with self._watch.running("encode"):
-            self._sink.write(beside_original(frame))
+            self._sink.write(frame)
         self._watch.reached("encode")
         self._on_frames(1)
+
+    def _finished(self, frame: Frame) -> Frame:
+        if not isinstance(frame.origin, WithOriginal):
+            return frame
+        original, origin = frame.origin.pixels, frame.origin.origin
+        frame = replace(frame, origin=origin)
+        if self._steady is not None:
+            with self._watch.running("steady"):
+                frame = replace(frame, pixels=self._steady(original, frame.pixels))
+        return beside(original[..., :3], frame) if self._side_by_side else frame
 
     def fail(self, failed: Failed) -> None:
         self._report.failed += 1
@@ -67,17 +101,15 @@ class VideoResult:
 
 @dataclass(frozen=True, slots=True)
 class WithOriginal:
-    """A frame's origin together with the pixels from before its translation."""
+    """A frame's origin together with the pixels from before its translation, and their mask."""
 
     origin: Any
     pixels: Pixels
 
 
-def beside_original(frame: Frame) -> Frame:
-    """The translation, to the right of its original where that came along."""
-    if not isinstance(frame.origin, WithOriginal):
-        return frame
-    origin = frame.origin.origin
+def beside(original: Pixels, frame: Frame) -> Frame:
+    """A translated frame, to the right of its original."""
+    origin = frame.origin
     if origin.alpha is not None:
         origin = replace(origin, alpha=np.concatenate([origin.alpha, origin.alpha], axis=1))
-    return replace(frame, pixels=np.concatenate([frame.origin.pixels, frame.pixels], axis=1), origin=origin)
+    return replace(frame, pixels=np.concatenate([original, frame.pixels], axis=1), origin=origin)
