@@ -1,20 +1,20 @@
 """The one exception tree of cgpipe.
 
-Every error that a user can cause or meet derives from :class:`CgpipeError`. Its message says what was wrong and
-what to do about it; the command line prints it once, after ``Error:``, and exits with :attr:`CgpipeError.exit_code`.
+Every error that a user can cause or meet derives from :class:`CgpipeError`. Its message is a sentence or two: what was
+wrong, and what to do. The command line prints it once, after ``Error:``, and exits with :attr:`CgpipeError.exit_code`.
 """
 
 from __future__ import annotations
 
 
 class CgpipeError(Exception):
-    """Something cgpipe cannot do, said in words for the person who asked for it."""
+    """Base class: something that cgpipe cannot do. The message is for the user."""
 
     exit_code = 1
 
 
 class UsageError(CgpipeError):
-    """The options contradict one another, or one of them has a value that cannot be used."""
+    """The options contradict each other, or one of them has an invalid value."""
 
     exit_code = 2
 
@@ -24,13 +24,13 @@ class MediaError(CgpipeError):
 
 
 class MediaNotFoundError(MediaError):
-    """A video is not where it was said to be."""
+    """A video does not exist."""
 
     exit_code = UsageError.exit_code
 
 
 class UnsupportedFormatError(MediaError):
-    """A picture of a format that is not read here, or not without an extra; the message says what to do."""
+    """A picture of a format that is not supported, or not without an extra; the message says what to do."""
 
 
 class ModelError(CgpipeError):
@@ -38,7 +38,7 @@ class ModelError(CgpipeError):
 
 
 class ModelNotFoundError(ModelError):
-    """No model, or more than one, answers to what was asked for."""
+    """No model, or more than one, matches the request."""
 
     exit_code = UsageError.exit_code
 
@@ -48,29 +48,29 @@ class MissingDependencyError(CgpipeError):
 
 
 class DataError(CgpipeError):
-    """A dataset is missing, empty, or not laid out as it must be."""
+    """A dataset is missing, empty, or has the wrong layout."""
 
 
 class DataNotFoundError(DataError):
-    """A dataset, or a list of pictures, is not where it was said to be."""
+    """A dataset, or a list of pictures, does not exist."""
 
     exit_code = UsageError.exit_code
 
 
 class TrainingError(CgpipeError):
-    """A training run cannot start, cannot resume, or has gone wrong."""
+    """A training run cannot start, cannot resume, or has failed."""
 
 
 class CgpipeWarning(UserWarning):
-    """Something that does not stop the work but that the user should know."""
+    """A problem that does not stop the work."""
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in words for the user, whatever was raised."""
+    """What went wrong, for the user, whatever was raised."""
     if isinstance(error, CgpipeError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "not enough memory"
+        return "Not enough memory."
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")

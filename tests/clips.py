@@ -18,6 +18,14 @@ from PIL import Image
 WIDTH, HEIGHT = 96, 64
 SCALER = {1: 1, 5: 5, 6: 5, 9: 9}
 """libswscale's number of a matrix, by its number in H.273."""
+PIPED = """
+import sys
+from cgpipe.media.video import open_sink, open_source
+with open_source(sys.argv[1]) as source, open_sink(sys.argv[2], like=source.info) as sink:
+    for frame in source:
+        sink.write(frame)
+"""
+"""A program that copies a clip; ``-`` is standard input or output."""
 
 
 def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from runs import make_dataset, make_recipe
 
 from cgpipe.models import Model, ModelCard, save_model
 from cgpipe.networks import build_generator
@@ -57,16 +59,20 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def card_of(architecture: str = "compact-flat", **fields: Any) -> ModelCard:
+    """The card of a model from horse to zebra that a test made, with these fields."""
+    known = {"source": "horse", "target": "zebra", "training_size": 256, "settings": {}, "quality": {}}
+    made: dict[str, Any] = {"made_by": {"recipe": "a test"}, "licence": "Apache-2.0"}
+    return ModelCard(architecture=architecture, **{**known, **made, **fields})
+
+
 @pytest.fixture
 def make_model() -> MakeModel:
     """``make_model("horse", "zebra", norm="batch", **fields of the card)``: a tiny generator with random weights."""
 
     def make(source: str = "horse", target: str = "zebra", *, norm: str = "instance", **fields: Any) -> Model:
         settings = {"channels": 16, "blocks": 1, "norm": norm}
-        known = {"training_size": 256, "made_by": {"recipe": "a test"}, "quality": {}, "licence": "Apache-2.0"}
-        card = ModelCard(
-            architecture="compact-flat", settings=settings, source=source, target=target, **{**known, **fields}
-        )
+        card = card_of(settings=settings, source=source, target=target, **fields)
         return Model(card, build_generator("compact-flat", **settings))
 
     return make
@@ -85,9 +91,62 @@ def file_model(make_model: MakeModel) -> FileModel:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache folder is empty, and apart from that of other tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's models folder, empty and apart from the real one."""
     folder = tmp_path / "my models"
     folder.mkdir()
     monkeypatch.setenv("CGPIPE_MODELS", str(folder))
     return folder
+
+
+@pytest.fixture
+def zebra_model(own_cache: None, models_folder: Path, file_model: FileModel) -> Path:
+    """A tiny model, quick to run, that answers to ``--to zebra`` in place of the shipped one."""
+    return file_model(models_folder, "horse", "zebra")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two sets of coloured noise to train on, and two pictures of each to test on."""
+    return make_dataset(tmp_path / "dataset")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, dataset: Path) -> Path:
+    """A recipe for a run of 32 steps on :func:`dataset`."""
+    return make_recipe(tmp_path / "recipe.toml", dataset)
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    """``put(name, content)``: writes a file."""
+
+    def put(name: str, content: bytes) -> Path:
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return put
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[Any], Path]:
+    """``saved(content)``: written by torch.save, as other projects write their checkpoints."""
+
+    def save(content: Any) -> Path:
+        torch.save(content, tmp_path / "latest_net_G.pth")
+        return tmp_path / "latest_net_G.pth"
+
+    return save
+
+
+@pytest.fixture
+def picture() -> np.ndarray[Any, Any]:
+    """A picture of 64x48 with another gradient in each channel."""
+    y, x = np.mgrid[0:48, 0:64]
+    return np.stack([4 * x % 256, 5 * y % 256, (x + y) * 2 % 256], -1).astype(np.uint8)

@@ -1,14 +1,17 @@
-"""Runs small enough for tests: two sets of coloured noise, a recipe, and what a run leaves."""
+"""Training runs small enough for tests: two sets of coloured noise, a recipe, and what a run leaves."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from shell import wait_until
 
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.state import load_state
@@ -41,21 +44,26 @@ stages = [{ from_epoch = 3, lamda = 5.0 }]
 """
 
 
-def make_dataset(root: Path) -> Path:
-    """Reddish and bluish noise, 16 and 10 pictures, and two of each to test on."""
+COUNTS = {"trainA": 16, "trainB": 10, "testA": 2, "testB": 2}
+
+
+def make_dataset(root: Path, counts: Mapping[str, int] = COUNTS, *, block: int = 1) -> Path:
+    """Noise of 40x40 pixels, reddish in the folders of domain A and bluish in those of B, in blocks of so many."""
     noise = np.random.default_rng(0)
-    for name, count, channel in (("trainA", 16, 2), ("trainB", 10, 0), ("testA", 2, 2), ("testB", 2, 0)):
+    for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for index in range(count):
-            pixels = noise.integers(0, 90, (40, 40, 3), np.uint8)
-            pixels[..., channel] += 150
-            cv2.imwrite(str(root / name / f"{index}.png"), pixels)
+            pixels = noise.integers(0, 90, (40 // block, 40 // block, 3), np.uint8)
+            pixels[..., 2 if name.endswith("A") else 0] += 150
+            cv2.imwrite(str(root / name / f"{index}.png"), pixels.repeat(block, 0).repeat(block, 1))
     return root
 
 
-def make_recipe(path: Path, dataset: Path) -> Path:
-    """:data:`RECIPE` for a dataset."""
-    path.write_text(f"dataset_dir = {str(dataset)!r}\n" + RECIPE)
+def make_recipe(path: Path, dataset: Path, **changed: object) -> Path:
+    """:data:`RECIPE` for a dataset, with other values for some settings."""
+    kept = [line for line in RECIPE.splitlines() if line.split(" = ")[0] not in changed]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in {"dataset_dir": str(dataset), **changed}.items()]
+    path.write_text("\n".join([*lines, *kept]), encoding="utf-8")
     return path
 
 
@@ -63,9 +71,9 @@ def config_of(recipe: Path, run: Path, **overrides: Any) -> TrainConfig:
     return load_config(recipe, {"checkpoint_dir": run, "results_dir": run / "results", "publish": False, **overrides})
 
 
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
+def weights_of(run: Path, parts: tuple[str, ...] = ("networks", "averages")) -> dict[str, torch.Tensor]:
     state = load_state(run / "state.pt")
-    return {f"{part}.{k}": v for part in ("networks", "averages") for k, v in state[part].items()}
+    return {f"{part}.{k}": v for part in parts for k, v in state[part].items()}
 
 
 def assert_equal_to_the_bit(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -78,3 +86,10 @@ def logged(run: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     clock = ("time", "seconds_a_step")
     return [{k: v for k, v in line.items() if k not in clock} for line in lines if "learning_rate" in line]
+
+
+def wait_for_a_save(process: subprocess.Popen[Any], run: Path) -> None:
+    """Until the state is written once more than it was, or the run is done."""
+    path = run / "state.pt"
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    wait_until(lambda: path.exists() and path.stat().st_mtime_ns != before, process)

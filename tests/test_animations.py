@@ -15,9 +15,7 @@ NAMES = ("a.gif", "b.webp", "c.png")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, models_folder: Path, file_model: object, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file_model(models_folder, "horse", "zebra")  # type: ignore[operator]
+def folder(tmp_path: Path, zebra_model: Path) -> Path:
     frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "green", "blue")]
     (tmp_path / "photos").mkdir()
     for name in NAMES:

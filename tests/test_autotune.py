@@ -175,7 +175,7 @@ def test_auto_precision_is_known_after_the_first_picture(generator: Generator, m
 
 
 def test_fp16_on_a_cpu_and_unknown_engines_are_refused(generator: Generator) -> None:
-    with pytest.raises(UsageError, match="no fp16"):
+    with pytest.raises(UsageError, match="cannot compute in fp16"):
         Network(generator, CPU, precision="fp16")
     with pytest.raises(UsageError, match="Unknown engine 'warp'"):
         Network(generator, CPU, engine="warp")  # type: ignore[arg-type]

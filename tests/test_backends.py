@@ -117,7 +117,7 @@ def test_where_compiling_fails_all_goes_on_eagerly(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Compiling failed" in done.stderr
-    assert "going on without" in done.stderr
+    assert "continuing without" in done.stderr
 
 
 def test_without_a_compiler_it_says_so_and_goes_on_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,21 +53,39 @@ def test_the_table_of_layers_compares_the_same_results(tmp_path: Path) -> None:
     assert all(row["times the faster one"] > 0 and row["largest difference"] < 0.1 for row in table["rows"])
 
 
-def test_the_tables_are_listed() -> None:
+@pytest.fixture
+def bench_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``bench_here(*arguments)``: in this process, which has imported torch already."""
+
+    def run(*arguments: object) -> None:
+        monkeypatch.syspath_prepend(BENCH)
+        monkeypatch.setattr(sys, "argv", [str(BENCH), *map(str, arguments)])
+        runpy.run_path(str(BENCH / "__main__.py"), run_name="__main__")
+
+    return run
+
+
+def test_the_tables_are_listed(bench_here: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    bench_here("--list")
     assert {"folder", "generator-resnet", "int8-shipped", "memory", "train-compact", "video-256"} <= set(
-        bench("--list").stdout.split()
+        capsys.readouterr().out.split()
     )
 
 
-def test_an_unknown_table_is_named_with_those_there_are() -> None:
-    ran = bench("nothing")
-    assert ran.returncode == 2
-    assert "'nothing'" in ran.stderr and "generator-resnet" in ran.stderr
+def test_an_unknown_table_is_named_with_those_there_are(
+    bench_here: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench_here("nothing")
+    said = capsys.readouterr().err
+    assert "'nothing'" in said and "generator-resnet" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_that_is_said(tmp_path: Path) -> None:
-    ran = bench("--cuda", "-o", tmp_path)
-    assert ran.returncode == 2
-    assert "finds no GPU" in ran.stderr
+def test_without_a_gpu_that_is_said(
+    bench_here: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench_here("--cuda", "-o", tmp_path)
+    assert "finds no GPU" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from reference_networks import junyanz_resnet
+from shell import CGPIPE, run_python
 
 from cgpipe import __version__
 from cgpipe.cli import COMMANDS, cli
@@ -31,7 +32,7 @@ def run(*arguments: str | Path, group: click.Command = cli, **variables: str) ->
 
 
 def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cgpipe", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([*CGPIPE, *arguments], capture_output=True, text=True, check=False)
 
 
 def sample_group() -> click.Group:
@@ -113,7 +114,7 @@ def test_nothing_that_computes_is_imported_for_what_only_shows(arguments: list[s
         "try: main()\n"
         "finally: assert not {'torch', 'cv2', 'av'} & {*sys.modules}, 'too much was imported'"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    shown = run_python(code)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout
 
@@ -124,7 +125,7 @@ def test_help_of_the_whole_imports_no_command() -> None:
         "try: main()\n"
         "finally: assert not {module for module, _ in COMMANDS.values()} & {*sys.modules}"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    shown = run_python(code)
     assert shown.returncode == 0, shown.stderr
     for name, (_, text) in COMMANDS.items():
         assert name in shown.stdout
@@ -260,7 +261,7 @@ def test_import_of_a_foreign_file_says_what_it_is(tmp_path: Path, models_folder:
 def test_import_refuses_what_is_no_domain(tmp_path: Path, file_model: FileModel, arguments: list[str]) -> None:
     result = run("models", "import", file_model(tmp_path), *arguments)
     assert result.exit_code == 2
-    assert "is no domain" in result.stderr
+    assert "is not a valid domain" in result.stderr
 
 
 def test_import_of_nonsense_is_an_error_not_a_trace(tmp_path: Path, models_folder: Path) -> None:

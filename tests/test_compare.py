@@ -7,13 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-
-from cgpipe.cli import cli
+from click.testing import Result
+from shell import invoke
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, ["compare", *map(str, arguments)])
+    return invoke("compare", *arguments)
 
 
 @pytest.fixture
@@ -51,8 +50,8 @@ def test_what_cannot_be_compared_is_said(folders: tuple[Path, Path], tmp_path: P
         ((before, tmp_path / "nowhere"), "does not exist"),
         ((before, tmp_path / "empty"), "has a translation of the same name"),
         ((before, after / "a.bmp"), "two pictures, or two folders"),
-        ((before, after, "-o", tmp_path / "sheet.xyz"), "not a picture's name"),
-        ((before, after, "-o", before / "a.png"), "is one of the pictures"),
+        ((before, after, "-o", tmp_path / "sheet.xyz"), "not a valid name for a picture"),
+        ((before, after, "-o", before / "a.png"), "is one of the input pictures"),
     ):
         done = run(*arguments)
         assert (done.exit_code, message in done.output) == (2, True), done.output

@@ -6,31 +6,30 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import card_of
 from reference_networks import junyanz_resnet, randomise
-from runs import logged
+from runs import assert_equal_to_the_bit, logged, make_dataset, wait_for_a_save, weights_of
+from shell import CGPIPE, invoke
 
-from cgpipe.cli import cli
 from cgpipe.data.loading import load_rgb, to_network_range
 from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
-from cgpipe.models import Model, ModelCard, find_model, load_model, save_model
+from cgpipe.models import Model, find_model, load_model, save_model
 from cgpipe.networks import Generator, build_generator
 from cgpipe.training.distill import Distiller, distill, feature_distance, find_sides, load_teacher
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 from cgpipe.training.run import Progress
 from cgpipe.training.state import load_state
 
+PARTS = ("learners", "average")
 SMALL = {
     "student": "compact-flat",
     "student_settings": {"channels": 16, "blocks": 1},
@@ -52,16 +51,8 @@ SMALL = {
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Reddish and bluish noise: 9 and 7 pictures, and two of each to test on."""
-    root = tmp_path / "red2blue"
-    noise = np.random.default_rng(0)
-    for name, count, channel in (("trainA", 9, 2), ("trainB", 7, 0), ("testA", 2, 2), ("testB", 2, 0)):
-        (root / name).mkdir(parents=True)
-        for index in range(count):
-            coarse = noise.integers(0, 90, (10, 10, 3), np.uint8)
-            coarse[..., channel] += 150
-            cv2.imwrite(str(root / name / f"{index}.png"), coarse.repeat(4, 0).repeat(4, 1))
-    return root
+    """Coarse noise, 9 reddish and 7 bluish pictures, and two of each to test on."""
+    return make_dataset(tmp_path / "red2blue", {"trainA": 9, "trainB": 7, "testA": 2, "testB": 2}, block=4)
 
 
 class Swap(Generator):
@@ -83,16 +74,8 @@ def teacher(tmp_path: Path) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    card = ModelCard(
-        architecture="compact-flat",
-        settings={"channels": 16, "blocks": 1},
-        source="red",
-        target="blue",
-        training_size=32,
-        made_by={"recipe": "a test"},
-        quality={},
-        licence="CC0-1.0",
-    )
+    settings = {"channels": 16, "blocks": 1}
+    card = card_of(source="red", target="blue", settings=settings, training_size=32, licence="CC0-1.0")
     save_model(tmp_path / "teacher.safetensors", Model(card, generator))
     return tmp_path / "teacher.safetensors"
 
@@ -107,16 +90,6 @@ def distance(one: Generator, other: Generator, folder: Path) -> float:
     pictures = torch.stack([to_network_range(load_rgb(path)) for path in sorted(folder.iterdir())])
     with torch.inference_mode():
         return float((one(pictures) - other(pictures)).abs().mean())
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    state = load_state(run / "state.pt")
-    return {f"{part}.{k}": v for part in ("learners", "average") for k, v in state[part].items()}
-
-
-def assert_equal_to_the_bit(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
 def test_a_student_comes_closer_to_its_teacher(teacher: Path, dataset: Path, tmp_path: Path) -> None:
@@ -168,7 +141,7 @@ def test_a_distillation_killed_again_and_again_ends_like_one_that_was_not(
     distill(config_of(teacher, dataset, whole, steps=40))
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(as_toml(SMALL))
-    command = [sys.executable, "-m", "cgpipe", "distill", str(teacher), str(dataset), "--config", str(recipe)]
+    command = [*CGPIPE, "distill", str(teacher), str(dataset), "--config", str(recipe)]
     command += ["--steps", "40", "--checkpoint-dir", str(killed), "--results-dir", str(killed / "results")]
     chance = random.Random(0)
     for attempt in range(2):
@@ -178,7 +151,7 @@ def test_a_distillation_killed_again_and_again_ends_like_one_that_was_not(
             time.sleep(chance.random() * 0.1)
             process.send_signal(signal.SIGKILL)
     assert subprocess.run([*command, "--resume"]).returncode == 0
-    assert_equal_to_the_bit(weights_of(whole), weights_of(killed))
+    assert_equal_to_the_bit(weights_of(whole, PARTS), weights_of(killed, PARTS))
     steps = [line["step"] for line in logged(killed)]
     assert steps == list(range(1, 41))
 
@@ -189,14 +162,6 @@ def as_toml(settings: dict[str, Any]) -> str:
     for name, table in tables.items():
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     return "\n".join(lines)
-
-
-def wait_for_a_save(process: subprocess.Popen[bytes], run: Path) -> None:
-    """Until the state is written once more than it was, or the run is done."""
-    path = run / "state.pt"
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
-        time.sleep(0.01)
 
 
 def test_another_projects_resnet_can_be_the_teacher(dataset: Path, tmp_path: Path) -> None:
@@ -278,7 +243,7 @@ def test_a_student_can_start_with_a_model(teacher: Path, dataset: Path, tmp_path
         ({"crop": 64}, "at most load_min"),
         ({"steps": 0}, "steps must be greater than 0"),
         ({"decay": 2.0}, "decay"),
-        ({"pixel_weight": 0.0}, "nothing would be learnt"),
+        ({"pixel_weight": 0.0}, "nothing would be learned"),
         ({"direction": "CtoD"}, "direction must be one of"),
         ({"target": "green"}, "not to green"),
     ],
@@ -300,7 +265,7 @@ def test_what_is_missing_is_named(teacher: Path, dataset: Path, tmp_path: Path, 
     distill(config_of(teacher, dataset, tmp_path / "run", steps=1))
     with pytest.raises(TrainingError, match="already holds a run"):
         distill(config_of(teacher, dataset, tmp_path / "run", steps=1))
-    result = CliRunner().invoke(cli, ["distill", "nobody", str(dataset)])
+    result = invoke("distill", "nobody", dataset)
     assert result.exit_code == 2
     assert "Error: " in result.output
 
@@ -346,7 +311,7 @@ def test_watching_keeps_the_best_and_changes_nothing(
         distiller.start(resume=False, on_progress=stop)
     distill(config_of(teacher, dataset, watched, **settings, watch_every=3), resume=True)
     assert kept == [3, 3, 3]
-    assert_equal_to_the_bit(weights_of(plain), weights_of(watched))
+    assert_equal_to_the_bit(weights_of(plain, PARTS), weights_of(watched, PARTS))
     lines = [json.loads(line) for line in (watched / "metrics.jsonl").read_text().splitlines()]
     measured = [(line["step"], line["kid_x1000_red2blue-fast"]) for line in lines if "pixels" not in line]
     assert measured == [(3, 9.0), (6, 4.0), (9, 6.0)]
@@ -356,7 +321,7 @@ def test_watching_keeps_the_best_and_changes_nothing(
 
 def test_watching_needs_a_test_split(teacher: Path, dataset: Path, tmp_path: Path) -> None:
     (dataset / "testB").rename(dataset / "elsewhere")
-    with pytest.raises(DataError, match="--watch-every measures on a test split"):
+    with pytest.raises(DataError, match="--watch-every needs test pictures"):
         distill(config_of(teacher, dataset, tmp_path / "run", steps=2, watch_every=1))
 
 

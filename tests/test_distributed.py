@@ -6,87 +6,49 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from runs import logged
+from runs import config_of, logged, make_dataset, make_recipe, wait_for_a_save, weights_of
+from shell import invoke, wait_until
 
-from cgpipe.cli import cli
 from cgpipe.errors import UsageError
-from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.state import load_state
 from cgpipe.training.trainer import train
 
-RECIPE = """
-source = "red"
-target = "blue"
-gen_net = "compact-flat"
-gen_settings = { channels = 16, blocks = 1 }
-epochs = 3
-decay_epoch = 1
-batch_size = 2
-ndf = 8
-feature_weight = 0.0
-pool_size = 3
-load_height = 40
-load_width = 40
-load_min = 32
-crop_height = 32
-crop_width = 32
-precision = "fp32"
-compile = false
-log_every = 1
-save_every = 2
-threads = 1
-gpu_ids = "-1"
-publish = false
-"""
+SETTINGS = {"epochs": 3, "decay_epoch": 1, "stages": [], "save_every": 2, "gpu_ids": "-1", "publish": False}
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """A recipe and its dataset: six pictures of reddish and four of bluish noise."""
-    noise = np.random.default_rng(0)
-    for name, count, channel in (("trainA", 6, 2), ("trainB", 4, 0)):
-        (tmp_path / "dataset" / name).mkdir(parents=True)
-        for index in range(count):
-            pixels = noise.integers(0, 90, (40, 40, 3), np.uint8)
-            pixels[..., channel] += 150
-            cv2.imwrite(str(tmp_path / "dataset" / name / f"{index}.png"), pixels)
-    path = tmp_path / "recipe.toml"
-    path.write_text(f"dataset_dir = {str(tmp_path / 'dataset')!r}\n" + RECIPE)
-    return path
+    """A run of nine steps on six reddish and four bluish pictures."""
+    dataset = make_dataset(tmp_path / "dataset", {"trainA": 6, "trainB": 4})
+    return make_recipe(tmp_path / "recipe.toml", dataset, **SETTINGS)
 
 
-def config_of(recipe: Path, run: Path, **settings: Any) -> TrainConfig:
-    return load_config(recipe, {"checkpoint_dir": run, "results_dir": run / "results", **settings})
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+LAUNCH = "import sys; from cgpipe.parallel import launch; sys.exit(launch(sys.argv[1:], processes=2))"
+AS_GPU_IDS_DO = [sys.executable, "-c", LAUNCH]
+"""What ``--gpu-ids 0,1`` does, but on the CPU."""
 
 
 @contextmanager
-def started(recipe: Path, run: Path, *options: str, processes: int = 2) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += ["-m", "cgpipe", "train", "--config", str(recipe)]
+def started(by: list[str], recipe: Path, run: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Two processes that train, in a process group of their own, as a terminal makes one."""
+    command = [*by, "-m", "cgpipe", "train", "--config", str(recipe)]
     command += ["--checkpoint-dir", str(run), "--results-dir", str(run / "results"), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
         try:
             yield process
         finally:
             process.kill()
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    state = load_state(run / "state.pt")
-    return {f"{part}.{k}": v.double() for part in ("networks", "averages") for k, v in state[part].items()}
 
 
 @pytest.mark.slow
@@ -105,7 +67,7 @@ def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, setting
     one, two = tmp_path / "one", tmp_path / "two"
     train(config_of(recipe, one, **settings))
     options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
-    with started(recipe, two, *options) as process:
+    with started(TORCHRUN, recipe, two, *options) as process:
         output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert output.count("Finished at step 9") == 1
@@ -120,18 +82,12 @@ def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, setting
     assert sorted(p.name for p in two.rglob("*")) == sorted(p.name for p in one.rglob("*"))
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until something stands in the file."""
-    while process.poll() is None and not (path.exists() and path.stat().st_size):
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc")
 def test_a_lost_process_ends_the_run_and_one_goes_on_with_it(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with started(recipe, run, "--epochs", "100000") as process:
-        wait_for(run / "state.pt", process)
+    with started(TORCHRUN, recipe, run, "--epochs", "100000") as process:
+        wait_for_a_save(process, run)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert len(children) == 2
         os.kill(int(children[0]), signal.SIGKILL)  # the first one, which writes
@@ -151,36 +107,24 @@ REFUSED = (
     "Error: A batch of 3 cannot be shared out equally among 2 processes: make --batch-size a multiple of their number, "
     "or start fewer."
 )
-LAUNCH = "import sys; from cgpipe.parallel import launch; sys.exit(launch(sys.argv[1:], processes=2))"
-
-
-@contextmanager
-def launched(recipe: Path, run: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """As ``--gpu-ids 0,1`` does, but on the CPU, and in a process group of its own, as a terminal makes one."""
-    command = [sys.executable, "-c", LAUNCH, "-m", "cgpipe", "train", "--config", str(recipe)]
-    command += ["--checkpoint-dir", str(run), "--results-dir", str(run), *options]
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.mark.slow
 def test_ctrl_c_stops_all_processes_with_the_state_saved(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with launched(recipe, run, "--epochs", "100000", "--save-every", "100000", "--log-every", "3") as process:
-        wait_for(run / "metrics.jsonl", process)
+    endless = ["--epochs", "100000", "--save-every", "100000", "--log-every", "3"]
+    with started(AS_GPU_IDS_DO, recipe, run, *endless) as process:
+        lines = run / "metrics.jsonl"
+        wait_until(lambda: lines.exists() and lines.stat().st_size, process)
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors.count("Error")) == (130, 0), errors
-    assert output.count("Stopped; go on with --resume") == 1
+    assert output.count("Stopped; continue with --resume") == 1
     assert load_state(run / "state.pt")["step"] > 0
 
 
 def test_a_batch_that_cannot_be_shared_out_is_said_once(recipe: Path, tmp_path: Path) -> None:
-    with launched(recipe, tmp_path / "run", "--batch-size", "3") as process:
+    with started(AS_GPU_IDS_DO, recipe, tmp_path / "run", "--batch-size", "3") as process:
         errors = process.communicate(timeout=120)[1]
     assert process.returncode == 2
     assert [line for line in errors.splitlines() if line] == [
@@ -191,7 +135,7 @@ def test_a_batch_that_cannot_be_shared_out_is_said_once(recipe: Path, tmp_path: 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_several_gpus_are_refused_where_there_are_none(recipe: Path) -> None:
-    result = CliRunner().invoke(cli, ["train", "--config", str(recipe), "--gpu-ids", "0,1"])
+    result = invoke("train", "--config", recipe, "--gpu-ids", "0,1")
     assert result.exit_code == 2
     assert "this machine has 0 usable GPUs" in result.output
 

@@ -18,27 +18,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
+from shell import CGPIPE, count_and_peak, invoke, run_python, wait_until
 
 import cgpipe
-from cgpipe.cli import cli
 from cgpipe.errors import ModelNotFoundError, UsageError
 from cgpipe.jobs.folder import translate_folder
 from cgpipe.jobs.journal import NAME
 from cgpipe.jobs.report import FileResult
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def model(models_folder: Path, file_model: Any) -> Path:
-    """A tiny model, quick to run, that answers to ``--to zebra``."""
-    path: Path = file_model(models_folder, "horse", "zebra")
-    return path
+pytestmark = pytest.mark.usefixtures("zebra_model")
 
 
 def picture(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> Path:
@@ -67,7 +57,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["translate", *map(str, arguments)])
+    return invoke("translate", *arguments)
 
 
 def test_the_folder_is_mirrored(photos: Path) -> None:
@@ -101,11 +91,11 @@ for _ in range(5):
     cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.uint8), (31, 31), 0)
 print(cgpipe.translate_folder({str(photos)!r}, to="zebra", workers=1).translated)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = run_python(code, timeout=60)
     assert result.stdout.split() == ["5"], result.stderr
 
 
-def test_a_second_run_skips_what_is_current_and_redoes_what_is_not(photos: Path, model: Path) -> None:
+def test_a_second_run_skips_what_is_current_and_redoes_what_is_not(photos: Path, zebra_model: Path) -> None:
     assert translate_folder(photos, to="zebra").translated == 5
     again = translate_folder(photos, to="zebra")
     assert (again.translated, again.skipped) == (0, 5)
@@ -115,11 +105,11 @@ def test_a_second_run_skips_what_is_current_and_redoes_what_is_not(photos: Path,
     assert translate_folder(photos, to="zebra", overwrite=True).translated == 5
 
 
-def test_another_model_or_strength_makes_everything_stale(photos: Path, model: Path, file_model: Any) -> None:
+def test_another_model_or_strength_makes_everything_stale(photos: Path, zebra_model: Path, file_model: Any) -> None:
     translate_folder(photos, to="zebra")
     assert translate_folder(photos, to="zebra", strength=0.5).translated == 5
     assert translate_folder(photos, to="zebra", strength=0.5).skipped == 5
-    file_model(model.parent, "horse", "zebra")
+    file_model(zebra_model.parent, "horse", "zebra")
     assert translate_folder(photos, to="zebra", strength=0.5).translated == 5
 
 
@@ -234,13 +224,8 @@ def many(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, output: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cgpipe", "translate", str(folder), "-o", str(output), "--to", "zebra"]
+    command = [*CGPIPE, "translate", str(folder), "-o", str(output), "--to", "zebra"]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-
-def wait_for_pictures(process: subprocess.Popen[bytes], output: Path, count: int) -> None:
-    while process.poll() is None and sum(1 for _ in output.rglob("*.jpg")) < count:
-        time.sleep(0.002)
 
 
 @pytest.mark.slow
@@ -251,7 +236,7 @@ def test_a_run_killed_ten_times_ends_with_the_same_bytes(many: Path, tmp_path: P
     chance = random.Random(0)
     for attempt in range(10):
         process = start(many, killed)
-        wait_for_pictures(process, killed, 5 * attempt + 1)
+        wait_until(lambda n=5 * attempt: sum(1 for _ in killed.rglob("*.jpg")) > n, process)
         time.sleep(chance.random() * 0.02)
         process.kill()
         process.wait()
@@ -270,7 +255,7 @@ def test_ctrl_c_ends_cleanly(many: Path, tmp_path: Path) -> None:
     for index in range(60, 600):
         shutil.copy(many / "0" / "000.jpg", many / f"{index}.jpg")
     with start(many, output) as process:
-        wait_for_pictures(process, output, 3)
+        wait_until(lambda: sum(1 for _ in output.rglob("*.jpg")) >= 3, process)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
     assert 3 <= len(tree(output)) < 600
@@ -289,17 +274,15 @@ def workers_of(pid: int) -> Iterator[int]:
 
 
 MEASURE = """
-import resource, sys
-from cgpipe.jobs.folder import translate_folder
-from cgpipe.jobs.journal import NAME
-report = translate_folder(sys.argv[1], sys.argv[2], to="zebra", device="cpu")
+import sys, cgpipe
+report = cgpipe.translate_folder(sys.argv[1], sys.argv[2], to="zebra", device="cpu")
 assert not report.failures
-print(report.translated, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(report.translated)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory in /proc")
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
     """The full-sized measurement, 2,000 against 20,000 pictures, is in the benchmark."""
     peaks = []
@@ -308,8 +291,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
         folder.mkdir()
         for index in range(count):
             cv2.imwrite(str(folder / f"{index}.bmp"), np.full((16, 16, 3), index % 256, np.uint8))
-        command = [sys.executable, "-c", MEASURE, str(folder), str(tmp_path / f"out {count}")]
-        translated, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        assert int(translated) == count
-        peaks.append(int(peak))
+        translated, peak = count_and_peak(MEASURE, folder, tmp_path / f"out {count}")
+        assert translated == count
+        peaks.append(peak)
     assert peaks[1] < 1.05 * peaks[0]

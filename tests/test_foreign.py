@@ -33,18 +33,6 @@ Save = Callable[[Any], Path]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Save:
-    """``saved(content)``: written by torch.save, as other projects do."""
-
-    def save(content: Any) -> Path:
-        path = tmp_path / "latest_net_G.pth"
-        torch.save(content, path)
-        return path
-
-    return save
-
-
 def check(model: ForeignModel, reference: nn.Module, size: int = 32) -> None:
     """The converted network does what the original does, and its settings build it again."""
     assert not model.generator.training
@@ -394,7 +382,7 @@ def changed(change: Callable[[dict[str, torch.Tensor]], Any], **settings: Any) -
             changed(lambda weights: weights.update({"model.4.weight": torch.zeros(8, 4, 5, 5)})),
             r"model\.4\.weight has shape \(8, 4, 5, 5\), where \(8, 4, 3, 3\) was expected",
         ),
-        (changed(lambda weights: weights.update({"model.1.weight": torch.zeros(4)})), "no convolution"),
+        (changed(lambda weights: weights.update({"model.1.weight": torch.zeros(4)})), "not a convolution"),
         (changed(lambda weights: weights["model.7.filt"].mul_(2), smooth_down=True), r"filter model\.7\.filt"),
     ],
 )
@@ -423,7 +411,7 @@ def a_zip_of(name: str) -> bytes:
         (b"\x00" * 40, "model.ckpt-9.data-00000-of-00001", "TensorFlow"),
         pytest.param(a_zip_of("readme.txt"), "net.zip", "a zip archive", id="zip"),  # its bytes hold the time
         (pickle.dumps({"epoch": 1}), "net.pkl", "a Python pickle"),
-        (bytes(range(1, 200)), "net.pth", "not a checkpoint of any kind"),
+        (bytes(range(1, 200)), "net.pth", "not a checkpoint that cgpipe knows"),
     ],
 )
 def test_other_files_are_refused_with_what_they_look_like(tmp_path: Path, content: bytes, name: str, says: str) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from reference_networks import ancestor_resnet, junyanz_resnet, junyanz_unet, patch_discriminator, randomise, run
 from reference_others import UGATIT, AnimeGAN, TransformerNet, WhiteBox, WhiteBoxWBC, numbered_resnet
+from shell import invoke
 from torch import nn
 
-from cgpipe.cli import cli
 from cgpipe.engine.export import export_model
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import ModelError, UsageError
@@ -25,15 +24,6 @@ from cgpipe.models.foreign import ForeignModel, read_foreign
 from cgpipe.networks import build_generator
 
 Save = Callable[[Any], Path]
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Save:
-    def save(content: Any) -> Path:
-        torch.save(content, tmp_path / "net.pth")
-        return tmp_path / "net.pth"
-
-    return save
 
 
 class On255(nn.Module):
@@ -235,12 +225,10 @@ def test_several_generators_are_listed_and_one_is_named(saved: Save) -> None:
 def test_the_commands_take_a_generators_name(saved: Save, models_folder: Path) -> None:
     weights = junyanz_resnet(blocks=6).state_dict()
     path = str(saved({"winter": weights, "autumn": weights}))
-    assert "winter, autumn" in CliRunner().invoke(cli, ["models", "show", path]).output
-    shown = CliRunner().invoke(cli, ["models", "show", path, "--generator", "winter"])
+    assert "winter, autumn" in invoke("models", "show", path).output
+    shown = invoke("models", "show", path, "--generator", "winter")
     assert shown.exit_code == 0, shown.output
-    taken = CliRunner().invoke(
-        cli, ["models", "import", path, "--generator", "autumn", "--from", "summer", "--to", "autumn"]
-    )
+    taken = invoke("models", "import", path, "--generator", "autumn", "--from", "summer", "--to", "autumn")
     assert taken.exit_code == 0, taken.output
     assert (models_folder / "summer2autumn.safetensors").exists()
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
+from shell import run_python
 from torch import nn
 from torch.nn import functional as F
 
@@ -95,9 +94,7 @@ print("agree")
 
 def test_the_kernels_agree_with_torch_in_tritons_interpreter() -> None:
     pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, "-c", ON_A_CPU], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
+    done = run_python(ON_A_CPU, env=os.environ | {"TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "agree"
 

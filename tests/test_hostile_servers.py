@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from shell import invoke
 
-from cgpipe.cli import cli
 from cgpipe.data import download as downloads
 from cgpipe.data.download import download, fetch
 from cgpipe.errors import DataError, UsageError
@@ -150,7 +149,7 @@ def test_one_byte_a_try_comes_to_an_end(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_password_is_used_and_never_shown(tmp_path: Path) -> None:
     with serving(b"HTTP/1.1 404 No\x1b[31m\r\n\r\n") as server:
         address = server.url("us%65r:secret@", "set.zip?token=hidden")
-        result = CliRunner().invoke(cli, ["data", "fetch", "mine", "--url", address, "-o", str(tmp_path)])
+        result = invoke("data", "fetch", "mine", "--url", address, "-o", tmp_path)
     assert result.exit_code == 1
     assert base64.b64encode(b"user:secret") in server.asked[0]
     assert f"http://127.0.0.1:{server.port}/set.zip?…: " in result.output

@@ -12,21 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from shell import invoke
 
 from cgpipe import __version__
-from cgpipe.cli import cli
 
 FileModel = Callable[..., Path]
 
 
 def test_info_says_the_same_as_text_and_as_json() -> None:
-    found = json.loads(CliRunner().invoke(cli, ["info", "--json"]).stdout)
+    found = json.loads(invoke("info", "--json").stdout)
     assert (found["versions"]["cgpipe"], found["versions"]["torch"]) == (__version__, torch.__version__.split("+")[0])
     assert found["devices"]["cpu"].startswith("fp32")
     assert {"eager", "torchscript"} <= {*found["engines"]}
     assert "libx264" in found["video"]["encoders"] and ".png" in found["pictures"]["suffixes"]
-    text = CliRunner().invoke(cli, ["info"]).stdout
+    text = invoke("info").stdout
     for part in (f"  cgpipe: {__version__}", "devices:", "  cpu: fp32", "extras:", "libx264"):
         assert part in text
     assert str(Path.home()) not in text, "it is to be pasted"
@@ -35,7 +34,7 @@ def test_info_says_the_same_as_text_and_as_json() -> None:
 def completed(*words: str) -> list[str]:
     """What a shell would offer for the last word."""
     line = {"_CGPIPE_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-    result = CliRunner().invoke(cli, [], env=line, prog_name="cgpipe")
+    result = invoke(env=line)
     return result.output.split("\n")[1::3]
 
 
@@ -72,7 +71,7 @@ def test_own_models_and_recipes_are_completed(
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_script_of_a_shell_is_printed(shell: str) -> None:
-    result = CliRunner().invoke(cli, ["completion", shell], prog_name="cgpipe")
+    result = invoke("completion", shell)
     assert result.exit_code == 0
     assert f"_CGPIPE_COMPLETE={shell}_complete" in result.output
 
@@ -94,7 +93,7 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["train", "distill"])
 def test_help_of_many_options_is_grouped(command: str) -> None:
-    shown = CliRunner().invoke(cli, [command, "--help"], terminal_width=118).output
+    shown = invoke(command, "--help", terminal_width=118).output
     headings = [line for line in shown.splitlines() if line.endswith("ptions:") and not line.startswith(" ")]
     assert headings[0] == "Options:" and "Run options:" in headings and len(headings) == len({*headings})
     parts = dict(zip(headings, re.split(r"^\S*\s?[Oo]ptions:$", shown, flags=re.MULTILINE)[1:], strict=True))

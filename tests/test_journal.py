@@ -13,22 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from clips import make_clip
 from PIL import Image
+from shell import invoke
 
 import cgpipe
 from cgpipe import storage
-from cgpipe.cli import cli
 from cgpipe.errors import CgpipeWarning, MediaError, UsageError
 from cgpipe.jobs.journal import NAME, Entry, FolderJournal, Journal, Standing, stamps_of
 from cgpipe.options import PIXELS_VERSION
 from cgpipe.storage import Stamp, atomic_write
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(autouse=True)
@@ -67,10 +63,6 @@ def counts(*args: Any, **options: Any) -> tuple[int, int, int]:
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 # --- a rerun with other options ------------------------------------------------------------------------------------
@@ -181,7 +173,7 @@ def test_with_checksums_only_content_counts(photos: Path) -> None:
     (photos / "sub/c.png").write_bytes((fresh + bytes(len(content)))[: max(len(fresh), len(content))])
     os.utime(photos / "sub/c.png", ns=(moment.st_atime_ns, moment.st_mtime_ns))
     assert counts(photos, checksum=True) == (1, 2, 0)
-    result = run("translate", photos, "--to", "zebra", "--checksum")
+    result = invoke("translate", photos, "--to", "zebra", "--checksum")
     assert "3 already done" in result.output, result.output
 
 
@@ -263,7 +255,7 @@ def test_an_original_of_the_same_name_in_another_format_is_not_replaced(tmp_path
     age(tmp_path / "q")
     os.utime(original, (1, 1))
     before = original.read_bytes()
-    result = run("translate", tmp_path / "q" / "*.tif", "-o", tmp_path / "q", "--format", "jpg", "--to", "zebra")
+    result = invoke("translate", tmp_path / "q" / "*.tif", "-o", tmp_path / "q", "--format", "jpg", "--to", "zebra")
     assert result.exit_code == 1, result.output
     assert "was not made by cgpipe" in result.output
     assert original.read_bytes() == before
@@ -277,7 +269,7 @@ def test_an_input_of_the_same_job_is_never_replaced(tmp_path: Path, overwrite: b
     for inputs in ([pony, own], [tmp_path / "p" / "*.jpg"]):
         report = cgpipe.translate_folder(inputs, to="zebra", workers=0, overwrite=overwrite)
         assert (report.translated + report.skipped, report.exit_code) == (1, 3)
-        assert "would be written over the input" in report.failures[0].reason
+        assert "would overwrite the input" in report.failures[0].reason
         assert own.read_bytes() == before
         assert (tmp_path / "p" / "pony-zebra-zebra.jpg").exists()
 
@@ -297,7 +289,7 @@ def test_a_file_that_appears_during_the_job_is_not_replaced_either(tmp_path: Pat
 
 
 def test_translations_beside_their_originals_are_not_translated_again(photos: Path, tmp_path: Path) -> None:
-    assert run("translate", photos / "a.png", "--to", "zebra").exit_code == 0
+    assert invoke("translate", photos / "a.png", "--to", "zebra").exit_code == 0
     assert (photos / "a-zebra.png").exists()
     report = cgpipe.translate_folder(photos, to="zebra", workers=0)
     assert (report.translated, report.earlier) == (3, 1)
@@ -319,11 +311,11 @@ def test_an_earlier_output_folder_inside_the_input_is_left_out(photos: Path, tmp
 
 def test_of_two_files_the_second_is_the_output_again(photos: Path, tmp_path: Path) -> None:
     arguments = ("translate", photos / "a.png", tmp_path / "out.jpg", "--to", "zebra")
-    first, second = run(*arguments), run(*arguments)
+    first, second = invoke(*arguments), invoke(*arguments)
     assert "1 translated" in first.output
     assert "1 already done" in second.output, second.output
     (tmp_path / "out.jpg").write_text("hello")
-    third = run(*arguments)
+    third = invoke(*arguments)
     assert (third.exit_code, "was not made by cgpipe" in third.output) == (1, True), third.output
     assert (tmp_path / "out.jpg").read_text() == "hello"
 
@@ -506,12 +498,12 @@ def test_videos_never_replace_inputs_and_leave_out_what_was_made_of_others(clip:
     folder = tmp_path / "clips"
     folder.mkdir()
     shutil.copy2(clip, folder / "a.mp4")
-    assert run("video", folder / "a.mp4", "--to", "zebra").exit_code == 0
+    assert invoke("video", folder / "a.mp4", "--to", "zebra").exit_code == 0
     assert (folder / "a-zebra.mp4").exists()
     report = cgpipe.translate_videos([folder], tmp_path / "out", to="zebra")
     assert [Path(video.input).name for video in report.videos] == ["a.mp4"]
     shutil.copy2(clip, folder / "in.mp4")
-    with pytest.raises(UsageError, match="over the input"):
+    with pytest.raises(UsageError, match="overwrite the input"):
         cgpipe.translate_videos([clip, folder], folder, to="zebra", overwrite=True)
 
 

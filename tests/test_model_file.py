@@ -171,7 +171,7 @@ def test_unknown_field_is_passed_over(path: Path, model: Model) -> None:
         ({"settings": {"architecture": "unet_128"}}, "settings"),
         ({"settings": {"channels": 32, "blocks": 1}}, r"tensor stem\.weight has shape \(16, 48, 3, 3\)"),
         ({"settings": {"channels": 16, "blocks": 2}}, "is missing"),
-        ({"settings": {"channels": 16, "blocks": 0}}, "has no place"),
+        ({"settings": {"channels": 16, "blocks": 0}}, "does not belong"),
         ({"settings": {"channels": 10**6, "blocks": 1}}, r"need \(1000000, 48, 3, 3\)"),
     ],
 )

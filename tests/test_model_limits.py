@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import card_of
 from fuzz.models import CASES, OUTCOMES
 from fuzz.models import run as fuzz
 from PIL import Image
 from reference_networks import ancestor_resnet, junyanz_resnet, junyanz_unet, randomise, run
 from safetensors.torch import load_file, save_file
+from shell import invoke
 from torch import nn
 
-from cgpipe.cli import cli
 from cgpipe.engine.export import export_model
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import ModelError, ModelNotFoundError
-from cgpipe.models import ModelCard, find_model, import_model, list_models, load_any, load_model, read_card
+from cgpipe.models import find_model, import_model, list_models, load_any, load_model, read_card
 from cgpipe.models.foreign import read_foreign
 from cgpipe.models.header import METADATA_KEY, read_header
 
@@ -203,7 +203,7 @@ def packed(path: Path, instructions: bytes | None = None, zeros: int = 0) -> Pat
     ("arguments", "says"),
     [
         ({"zeros": 200_000_000}, "unpack to 0.2 GB"),
-        ({"instructions": b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x20\x85R."}, "holds bytes beside its tensors"),
+        ({"instructions": b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x20\x85R."}, "raw bytes beside its tensors"),
         ({"instructions": b"\x80\x02)" + b"q\x00h\x00\x86" * 60 + b"."}, "tuple of tuples"),
         ({"instructions": b"\x80\x02" + b"(" * 3_000_000}, "far more than a network's weights"),
         ({"instructions": b"\x80\x02" + b"N" * 17_000_000}, "MB of instructions"),
@@ -256,7 +256,7 @@ def test_pipes_and_devices_are_refused_without_waiting(models_folder: Path, file
 def test_one_bad_file_is_named_and_the_list_goes_on(models_folder: Path, file_model: FileModel) -> None:
     file_model(models_folder, "cat", "dog")
     with_header(models_folder / "bad.safetensors", tensor("[1e999]"))
-    result = CliRunner().invoke(cli, ["models", "list"])
+    result = invoke("models", "list")
     assert result.exit_code == 0, result.output
     assert "cat2dog" in result.output
     assert "Damaged: " in result.output and "bad.safetensors" in result.output
@@ -338,10 +338,8 @@ def test_one_of_ours_on_gray_pictures_runs(tmp_path: Path) -> None:
     share = tensors["stem.conv.weight"].sum(1, keepdim=True)
     narrow = {**tensors, "stem.conv.weight": share, "head.weight": tensors["head.weight"][:1].clone()}
     narrow["head.bias"] = tensors["head.bias"][:1].clone()
-    card = ModelCard(
-        architecture=foreign.architecture, settings={**foreign.settings, "in_channels": 1, "out_channels": 1},
-        source="day", target="night", training_size=None, made_by={}, quality={}, licence="MIT",
-    )  # fmt: skip
+    one_channel = {**foreign.settings, "in_channels": 1, "out_channels": 1}
+    card = card_of(foreign.architecture, settings=one_channel, training_size=None)
     save_file(narrow, tmp_path / "ours.safetensors", {METADATA_KEY: card.to_json()})
     model = load_model(tmp_path / "ours.safetensors")
     torch.testing.assert_close(run(model.generator), run(foreign.generator), rtol=0, atol=1e-6)
@@ -363,9 +361,9 @@ def test_show_and_export_take_a_direction(tmp_path: Path) -> None:
     weights = randomise(ancestor_resnet(blocks=6)).state_dict()
     torch.save({"Gab": weights, "Gba": weights}, path)
     for command in (["show", path], ["export", path, "--format", "torch-export", "-o", written]):
-        asked = CliRunner().invoke(cli, ["models", *map(str, command)])
+        asked = invoke("models", *command)
         assert asked.exit_code != 0 and "--direction" in asked.output
-        done = CliRunner().invoke(cli, ["models", *map(str, command), "--direction", "AtoB"])
+        done = invoke("models", *command, "--direction", "AtoB")
         assert done.exit_code == 0, done.output
     assert written.exists()
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import card_of
 from PIL import Image
 
 import cgpipe
 from cgpipe.engine.translator import Translator
 from cgpipe.media.pictures.read import read_picture
-from cgpipe.models import Model, ModelCard
+from cgpipe.models import Model
 from cgpipe.networks import build_generator
 
 TINY = [(1, 1), (1, 2), (2, 2), (64, 1), (1, 64), (3, 3), (4, 4), (4, 64), (5, 9)]
@@ -34,17 +35,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 def model_of(name: str, scales: tuple[int, int] | None = None) -> Model:
     kind = name.split()[0]
-    card = ModelCard(
-        architecture=kind,
-        settings={},
-        source="horse",
-        target="zebra",
-        training_size=None,
-        working_scales=scales,
-        made_by={},
-        quality={},
-        licence="Apache-2.0",
-    )
+    card = card_of(kind, training_size=None, working_scales=scales)
     return Model(card=card, generator=build_generator(kind, **NETWORKS[name]))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shell import run_python
 
 import cgpipe
 from cgpipe import errors
@@ -22,10 +23,7 @@ from cgpipe.engine.translator import Translator
 from cgpipe.media.frames import Batch, Frame
 from cgpipe.media.pictures import sink, source
 
-
-@pytest.fixture(autouse=True)
-def model(models_folder: Path, file_model: Any) -> None:
-    file_model(models_folder, "horse", "zebra")
+pytestmark = pytest.mark.usefixtures("zebra_model")
 
 
 @pytest.fixture
@@ -203,5 +201,5 @@ assert report.translated == 4, report
 after = cv2.getNumThreads(), torch.get_num_threads(), PIL.Image.MAX_IMAGE_PIXELS, warnings.filters[:]
 assert before == after, (before, after)
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    told = run_python(code)
     assert told.returncode == 0, told.stderr

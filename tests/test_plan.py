@@ -116,7 +116,7 @@ def test_an_output_folder_inside_the_input_is_not_walked(tree: Tree) -> None:
     (Path("link")).symlink_to("in/out")
     for output in ("in/out", "in/../in/out/", "link", Path("in/out").absolute()):
         assert [str(pair.input) for pair in zebra("in", output=output).pairs()] == ["in/a.jpg", "in/outer/c.jpg"]
-    with pytest.raises(UsageError, match="is the input folder itself"):
+    with pytest.raises(UsageError, match="is the input folder"):
         zebra("in", output="./in")
 
 
@@ -161,11 +161,11 @@ def test_nothing_to_do_is_an_error(tree: Tree) -> None:
     root = tree("texts/a.txt")
     (root / "empty").mkdir()
     for inputs in (["empty"], ["texts"], ["empty", "texts"]):
-        with pytest.raises(UsageError, match=f"no pictures in {', '.join(inputs)}"):
+        with pytest.raises(UsageError, match=f"No pictures in {', '.join(inputs)}"):
             zebra(*inputs)
     with pytest.raises(UsageError, match=r"missing\.jpg does not exist"):
         zebra("texts", "missing.jpg")
-    with pytest.raises(UsageError, match="no input"):
+    with pytest.raises(UsageError, match="No input"):
         zebra()
 
 
@@ -209,9 +209,9 @@ def test_the_format_changes_the_suffix_unless_it_is_of_that_format(tree: Tree) -
     }
     assert mapped(zebra("in/b.png", format="TIFF")) == {"in/b.png": "in/b-zebra.tif"}
     assert mapped(zebra("in/scan.v2", format=".png")) == {"in/scan.v2": "in/scan.v2-zebra.png"}
-    with pytest.raises(UsageError, match="contradict"):
+    with pytest.raises(UsageError, match="contradicts"):
         zebra("in/b.png", output="c.jpg", format="png")
-    with pytest.raises(UsageError, match="unknown picture format 'xcf'; choose one of jpg, "):
+    with pytest.raises(UsageError, match="Unknown picture format 'xcf': use one of jpg, "):
         zebra("in", format="xcf")
 
 
@@ -265,7 +265,7 @@ def test_where_matches_go(tree: Tree) -> None:
 def test_a_pattern_without_a_match(tree: Tree) -> None:
     tree("in/a.jpg")
     for pattern in ("in/*.png", "in/[", "nowhere/*", "in/x*/a.jpg"):
-        with pytest.raises(UsageError, match="no pictures in"):
+        with pytest.raises(UsageError, match="No pictures in"):
             zebra(pattern)
 
 
@@ -299,11 +299,11 @@ def test_an_output_over_an_input(tree: Tree) -> None:
     tree("photos/a.jpg", "photos/2024/a.jpg")
     plan = zebra("photos/2024/a.jpg", "photos", output="photos")
     problems = {str(pair.input): pair.problem for pair in plan.pairs() if pair.problem}
-    assert problems == {"photos/2024/a.jpg": "it would be written over the input photos/a.jpg; choose another --output"}
-    with pytest.raises(UsageError, match=r"photos/a\.jpg would be written over the input photos/a\.jpg"):
+    assert problems == {"photos/2024/a.jpg": "It would overwrite the input photos/a.jpg. Use another --output."}
+    with pytest.raises(UsageError, match=r"photos/a\.jpg would overwrite the input photos/a\.jpg"):
         zebra("photos/a.jpg", output="photos/a.jpg")
     Path("link").symlink_to("photos")
-    with pytest.raises(UsageError, match="would be written over the input"):
+    with pytest.raises(UsageError, match="would overwrite the input"):
         zebra("photos/a.jpg", output="link")
 
 

@@ -72,11 +72,11 @@ def test_a_file_of_the_cache_that_was_changed_is_fetched_again(served: SimpleNam
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("https://host/net.onnx", "add the checksum"),
+        ("https://host/net.onnx", "append the SHA-256"),
         ("https://u:secret@host/net.onnx#md5=00", r"^https://host/net\.onnx"),
         ("http://host/net.onnx#sha256=" + "0" * 64, r"hf://OWNER/NAME"),
         ("ftp://host/net.onnx", r"hf://OWNER/NAME"),
-        ("https://host/#sha256=" + "0" * 64, "names no file"),
+        ("https://host/#sha256=" + "0" * 64, "does not name a file"),
         ("hf://owner", r"hf://OWNER/NAME/FILE"),
         ("hf://owner/name/../x", r"hf://OWNER/NAME/FILE"),
     ],
@@ -90,7 +90,7 @@ def test_without_a_connection_or_a_file_the_word_is_clear(served: SimpleNamespac
     missing = served.address.replace("horse2zebra", "gone")
     with pytest.raises(ModelNotFoundError, match=r"gone\.safetensors cannot be fetched, and is not in the cache"):
         find_model(file=f"{missing}#sha256={'0' * 64}")
-    with pytest.raises(ModelNotFoundError, match="cannot be fetched"):
+    with pytest.raises(ModelNotFoundError, match="cannot be downloaded"):
         find_model(file=f"https://127.0.0.1:1/x.safetensors#sha256={'0' * 64}")
 
 

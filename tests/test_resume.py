@@ -17,10 +17,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from runs import assert_equal_to_the_bit, config_of, make_dataset, make_recipe, weights_of
+from runs import assert_equal_to_the_bit, config_of, wait_for_a_save, weights_of
+from shell import CGPIPE, invoke
 
-from cgpipe.cli import cli
 from cgpipe.data.loading import ValueRange, find_range, load_pixels
 from cgpipe.data.pictures import find_pictures
 from cgpipe.errors import DataError, TrainingError, UsageError
@@ -31,16 +30,6 @@ from cgpipe.training.distill_config import load_distill_config
 from cgpipe.training.run import Progress
 from cgpipe.training.state import LOCK_NAME, load_state, locked, save_state
 from cgpipe.training.trainer import Trainer, train
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return make_dataset(tmp_path / "dataset")
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, dataset: Path) -> Path:
-    return make_recipe(tmp_path / "recipe.toml", dataset)
 
 
 def stop_at(step: int) -> Any:
@@ -83,7 +72,7 @@ def test_a_run_is_resumed_with_another_batch_and_ends_saved(
     assert report.finished
     assert load_state(run / "state.pt")["step"] == report.step
     assert load_state(run / "state.pt")["epoch"] == 2
-    assert f"The run goes on with batch_size = {second}; it was {first}" in warnings
+    assert f"The run continues with batch_size = {second}; it was {first}" in warnings
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "cycle_a" in line] == list(range(1, report.step + 1))
 
@@ -101,7 +90,7 @@ def test_a_run_is_resumed_with_another_set_and_ends_saved(
         shutil.copy(pictures[0], dataset / "trainA" / f"more{index}.png")
     report, warnings = said(config_of(recipe, run, epochs=2))
     assert report.finished and load_state(run / "state.pt")["step"] == report.step
-    assert warnings == [f"The run goes on with {count} pictures of domain A; there were 16"]
+    assert warnings == [f"The run continues with {count} pictures of domain A; there were 16"]
 
 
 def test_saves_after_a_smaller_epoch_come_when_they_are_due(recipe: Path, tmp_path: Path) -> None:
@@ -120,15 +109,14 @@ def test_saves_after_a_smaller_epoch_come_when_they_are_due(recipe: Path, tmp_pa
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_saved_with_its_own_exit_code(recipe: Path, tmp_path: Path, number: int, code: int) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--epochs", "5000", "--no-publish"]
+    command = [*CGPIPE, "train", "--config", str(recipe), "--epochs", "5000", "--no-publish"]
     command += ["--checkpoint-dir", str(run), "--results-dir", str(run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while not (run / "state.pt").exists() and process.poll() is None:
-            time.sleep(0.02)
+        wait_for_a_save(process, run)
         process.send_signal(number)
         output = process.communicate(timeout=60)[0]
     assert process.returncode == code
-    assert "Stopped; go on with --resume at step" in output
+    assert "Stopped; continue with --resume at step" in output
     assert load_state(run / "state.pt")["step"] == int(output.split("at step ")[1].split(".")[0])
 
 
@@ -175,12 +163,10 @@ def test_a_run_is_resumed_by_its_own_recipe_and_what_is_typed_overrides_it(recip
     moved = run.rename(tmp_path / "moved")
     plain = load_config(None, {"checkpoint_dir": moved}, resume=True)
     assert (plain.lr, plain.gen_net, plain.checkpoint_dir) == (0.001, "compact-flat", moved)
-    result = CliRunner().invoke(
-        cli, ["train", "--resume", "--checkpoint-dir", str(moved), "--epochs", "2", "--lamda", "3"]
-    )
+    result = invoke("train", "--resume", "--checkpoint-dir", moved, "--epochs", "2", "--lamda", "3")
     assert result.exit_code == 0, result.output
-    assert "The run goes on with epochs = 2; it was 1" in result.output
-    assert "The run goes on with lamda = 3.0; it was 10.0" in result.output
+    assert "The run continues with epochs = 2; it was 1" in result.output
+    assert "The run continues with lamda = 3.0; it was 10.0" in result.output
     assert "lr =" not in result.output
     assert load_config(None, {"checkpoint_dir": moved}, resume=True).lamda == 3.0
     assert load_state(moved / "state.pt")["epoch"] == 2
@@ -194,7 +180,7 @@ def test_a_distillation_is_resumed_by_its_own_recipe(tmp_path: Path) -> None:
     assert (config.teacher, config.dataset_dir, config.steps) == ("zebra", Path("set"), 7)
     other = load_distill_config(None, {"checkpoint_dir": tmp_path, "student": "compact"}, resume=True)
     assert other.student_settings == {}
-    result = CliRunner().invoke(cli, ["distill", "--resume"])
+    result = invoke("distill", "--resume")
     assert result.exit_code == 2 and "Name the teacher" in result.output
 
 
@@ -204,7 +190,7 @@ def test_two_runs_in_one_folder_are_kept_apart(recipe: Path, tmp_path: Path) -> 
     hold += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", hold, str(run)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(TrainingError, match=rf"Another run is at work in .*\(process {process.pid} on "):
+        with pytest.raises(TrainingError, match=rf"Another run is using .*\(process {process.pid} on "):
             train(config_of(recipe, run, epochs=1))
         process.kill()
     with locked(run):  # a killed process holds nothing
@@ -270,7 +256,7 @@ def test_the_spelling_of_the_first_trainers_is_understood(
     done: list[str] = []
     monkeypatch.setattr("cgpipe.cli.train._train", lambda config, resume: done.append("train"))
     monkeypatch.setattr("cgpipe.cli.train.show_test", lambda config: done.append("test"))
-    result = CliRunner().invoke(cli, ["train", *typed, "--epochs", "1"])
+    result = invoke("train", *typed, "--epochs", "1")
     assert result.exit_code == 0, result.output
     assert done == ["train"] * trains + ["test"] * tests
 
@@ -311,10 +297,8 @@ def test_pictures_that_cannot_be_read_are_named_left_out_and_counted(
         assert list(report.unreadable) == [broken]
     assert len(warnings) == 2 and all(w.startswith(f"{broken}: ") and "left out" in w for w in warnings)
     assert_equal_to_the_bit(weights_of(tmp_path / "run0"), weights_of(tmp_path / "run2"))
-    result = CliRunner().invoke(cli, ["train", "--resume", "--checkpoint-dir", str(run), "--epochs", "5"])
-    assert result.exit_code == 0 and "could not be read and were left out of training: 1." in result.output, (
-        result.output
-    )
+    result = invoke("train", "--resume", "--checkpoint-dir", run, "--epochs", "5")
+    assert result.exit_code == 0 and "unreadable pictures, excluded from training: 1." in result.output, result.output
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -450,9 +434,7 @@ def test_a_model_that_the_run_did_not_make_is_never_replaced(recipe: Path, tmp_p
     run, other = tmp_path / "run", tmp_path / "other"
     train(config_of(recipe, run, epochs=1, publish=True))
     mine = (models_folder / "red2blue.safetensors").read_bytes()
-    result = CliRunner().invoke(
-        cli, ["train", "--config", str(recipe), "--epochs", "1", "--seed", "3", "--checkpoint-dir", str(other)]
-    )
+    result = invoke("train", "--config", recipe, "--epochs", "1", "--seed", "3", "--checkpoint-dir", other)
     assert result.exit_code == 0, result.output
     assert "red2blue.safetensors was not made by this run and stays as it is" in result.output
     assert "cgpipe models import" in result.output and "--overwrite" in result.output
@@ -466,7 +448,7 @@ def test_a_finished_run_is_published_on_request(recipe: Path, tmp_path: Path, mo
     run = tmp_path / "run"
     train(config_of(recipe, run, epochs=1))
     assert not list(models_folder.glob("*.safetensors"))
-    result = CliRunner().invoke(cli, ["train", "--resume", "--checkpoint-dir", str(run), "--publish"])
+    result = invoke("train", "--resume", "--checkpoint-dir", run, "--publish")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in models_folder.glob("*.safetensors")) == [
         "blue2red.safetensors",
@@ -494,10 +476,10 @@ def test_models_of_every_few_epochs_are_kept_and_tested(recipe: Path, tmp_path: 
     assert sorted(path.name for path in run.glob("epoch-*")) == ["epoch-0002", "epoch-0004"]
     assert load_model(run / "epoch-0002" / "red2blue.safetensors").card.made_by["steps"] == 16
     command = ["test", "--checkpoint-dir", str(run), "--results-dir", str(tmp_path / "shown"), "--no-figures"]
-    shown = CliRunner().invoke(cli, [*command, "--size", "64", "--epoch", "2"])
+    shown = invoke(*command, "--size", "64", "--epoch", "2")
     assert shown.exit_code == 0, shown.output
     assert len(list((tmp_path / "shown").glob("*.jpg"))) == 2
-    missing = CliRunner().invoke(cli, [*command, "--epoch", "3"])
+    missing = invoke(*command, "--epoch", "3")
     assert missing.exit_code == 2 and "has no models of epoch 3. Kept are those of: 2, 4." in missing.output
 
 

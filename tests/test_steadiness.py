@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from click.testing import CliRunner
 from clips import make_clip
+from shell import invoke
 
-from cgpipe.cli import cli
 from cgpipe.engine.flow import agreement, flow_between, warped
 from cgpipe.errors import DataError, MediaError
 from cgpipe.evaluation import steadiness
@@ -109,7 +108,7 @@ def test_the_command_measures_a_clip_alone_and_records_it(tmp_path: Path) -> Non
     model = tmp_path / "copy.safetensors"
     model.write_bytes(found.path.read_bytes())
     arguments = ["evaluate", str(model), "--video", str(clip), "--size", "64", "--record", "-o", str(tmp_path / "out")]
-    result = CliRunner().invoke(cli, arguments)
+    result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     assert "| clip.mp4, 6 frames at 96x64 |" in result.output
     values = json.loads((tmp_path / "out" / "figures.json").read_text())

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -21,13 +21,12 @@ from typing import IO
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from shell import CGPIPE, invoke, wait_until
 
-from cgpipe.cli import cli
 from cgpipe.cli.terminal import escaped
 from cgpipe.storage import atomic_write, is_address
 
-CGPIPE = [sys.executable, "-m", "cgpipe"]
 QUICK = ["--to", "zebra", "--size", "32", "--workers", "0"]
 
 
@@ -43,7 +42,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def translate(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, ["translate", *map(str, arguments), *QUICK])
+    return invoke("translate", *arguments, *QUICK)
 
 
 def translate_into(stream: IO[str] | int, photos: Path) -> subprocess.CompletedProcess[str]:
@@ -86,7 +85,7 @@ def test_names_of_failed_pictures_are_escaped(photos: Path) -> None:
 
 
 def test_options_with_control_characters_are_escaped_too() -> None:
-    done = CliRunner().invoke(cli, ["translate", "x", "--device", "\x1b[31m"])
+    done = invoke("translate", "x", "--device", "\x1b[31m")
     assert (done.exit_code, "\x1b" in done.output) == (2, False)
 
 
@@ -121,7 +120,7 @@ def working_commands() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("path", working_commands(), ids=" ".join)
 def test_every_command_that_works_can_be_quiet_and_verbose(path: tuple[str, ...]) -> None:
-    shown = CliRunner().invoke(cli, [*path, "--help"], prog_name="cgpipe").output
+    shown = invoke(*path, "--help").output
     assert "-q, --quiet" in shown
     assert "-v, --verbose" in shown
 
@@ -129,8 +128,8 @@ def test_every_command_that_works_can_be_quiet_and_verbose(path: tuple[str, ...]
 def test_verbose_tells_the_cause_of_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("a = [")
     run = ["train", "--config", str(tmp_path / "bad.toml")]
-    assert "because of" not in CliRunner().invoke(cli, run).stderr
-    assert "because of TOMLDecodeError: " in CliRunner().invoke(cli, [*run, "-v"]).stderr
+    assert "because of" not in invoke(*run).stderr
+    assert "because of TOMLDecodeError: " in invoke(*run, "-v").stderr
 
 
 # -- exit codes and suggestions ----------
@@ -162,7 +161,7 @@ def test_a_name_of_nothing_is_wrong_usage_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("photo.jpg", np.zeros((16, 16, 3), np.uint8))
-    done = CliRunner().invoke(cli, arguments, prog_name="cgpipe")
+    done = invoke(*arguments)
     assert (done.exit_code, message in done.output) == (2, True), done.output
 
 
@@ -185,7 +184,7 @@ def test_addresses_are_refused_and_make_no_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("photo.jpg", np.zeros((16, 16, 3), np.uint8))
-    done = CliRunner().invoke(cli, arguments)
+    done = invoke(*arguments)
     assert (done.exit_code, "is an address, and only files of this machine" in done.output) == (2, True), done.output
     assert "://" in done.output, "both slashes are shown"
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
@@ -199,7 +198,7 @@ def test_a_folder_whose_name_looks_like_an_address_is_a_folder(tmp_path: Path, m
 
 
 def test_the_exit_codes_stand_in_one_table() -> None:
-    shown = CliRunner().invoke(cli, ["--help"]).output
+    shown = invoke("--help").output
     assert [int(number) for number in re.findall(r"^ +(\d+)  ", shown, re.MULTILINE)] == [0, 1, 2, 3, 129, 130, 143]
 
 
@@ -281,13 +280,6 @@ def at_work(photos: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         output = Path(f"{photos}-zebra")
         wait_until(lambda: any(output.glob("*.png")) or process.poll() is not None)
         yield process
-
-
-def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def group_is_gone(group: int) -> bool:

@@ -47,12 +47,6 @@ def expected(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return y[0].permute(1, 2, 0).numpy()
 
 
-@pytest.fixture
-def picture() -> np.ndarray[Any, Any]:
-    y, x = np.mgrid[0:48, 0:64]
-    return np.stack([4 * x % 256, 5 * y % 256, (x + y) * 2 % 256], -1).astype(np.uint8)
-
-
 def traced(module: nn.Module, size: int = 32) -> Any:
     return torch.jit.trace(module.eval(), torch.rand(1, 3, size, size), check_trace=False)
 
@@ -162,7 +156,7 @@ def test_torchscript_that_writes_a_file_is_refused_and_writes_none(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("module", "says"),
-    [(Endless(), "loop that need not"), (Enlarges(), "cgpipe's pictures keep their size"), (Two(), "one picture")],
+    [(Endless(), "loop that may never"), (Enlarges(), "cgpipe keeps the size of pictures"), (Two(), "one picture")],
 )
 def test_what_cannot_run_is_refused_in_a_sentence(tmp_path: Path, module: nn.Module, says: str) -> None:
     with pytest.raises(ModelError, match=says):

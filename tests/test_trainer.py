@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import math
-import os
 import random
 import re
 import shutil
@@ -22,10 +21,9 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from click.testing import CliRunner
-from runs import RECIPE, assert_equal_to_the_bit, config_of, logged, make_dataset, make_recipe, weights_of
+from runs import RECIPE, assert_equal_to_the_bit, config_of, logged, wait_for_a_save, weights_of
+from shell import CGPIPE, invoke
 
-from cgpipe.cli import cli
 from cgpipe.cli.bar import TrainingBar
 from cgpipe.errors import DataError, MissingDependencyError, TrainingError, UsageError
 from cgpipe.evaluation.runs import record
@@ -37,16 +35,6 @@ from cgpipe.training.methods.cut import Projection
 from cgpipe.training.run import Progress
 from cgpipe.training.state import load_state, save_state
 from cgpipe.training.trainer import Trainer, train
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return make_dataset(tmp_path / "dataset")
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, dataset: Path) -> Path:
-    return make_recipe(tmp_path / "recipe.toml", dataset)
 
 
 def test_steps_are_those_of_a_plain_loop(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,18 +148,10 @@ def test_a_run_killed_at_random_ends_like_one_that_was_not(
 
 
 def start(recipe: Path, run: Path, workers: int, *, resume: bool, method: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--workers", str(workers)]
+    command = [*CGPIPE, "train", "--config", str(recipe), "--workers", str(workers)]
     command += ["--epochs", "8", "--method", method, "--motion-weight", "1"]
     command += ["--checkpoint_dir", str(run), "--results-dir", str(run / "results"), "--no-publish"]
     return subprocess.Popen([*command, "--resume"] if resume else command)
-
-
-def wait_for_a_save(process: subprocess.Popen[bytes], run: Path) -> None:
-    """Until the state is written once more than it was, or the run is done."""
-    path = run / "state.pt"
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -213,20 +193,6 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(recipe: Path, tmp_path: Path
     assert_equal_to_the_bit(weights_of(whole), weights_of(run))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "cycle_a" in line] == list(range(1, 17))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_ctrl_c_saves_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "cgpipe", "train", "--config", str(recipe), "--epochs", "5000", "--no-publish"]
-    command += ["--checkpoint-dir", str(run), "--results-dir", str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        wait_for_a_save(process, run)  # type: ignore[arg-type]
-        process.send_signal(signal.SIGINT)
-        output = process.communicate()[0]
-    assert process.returncode == 130
-    assert "--resume" in output
-    assert load_state(run / "state.pt")["step"] > 0
 
 
 def test_models_are_published_where_to_finds_them(recipe: Path, tmp_path: Path, models_folder: Path) -> None:
@@ -290,7 +256,7 @@ def test_without_a_dataset_the_error_says_what_is_missing(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="trainA"):
         train(TrainConfig())
-    result = CliRunner().invoke(cli, ["train"])
+    result = invoke("train")
     assert result.exit_code == 2
     assert "\nError: There is no dataset datasets/horse2zebra." in result.output
     assert "cgpipe data fetch horse2zebra" in result.output
@@ -356,14 +322,14 @@ def test_domains_come_from_folders_by_any_name_and_from_lists(
     command = ["train", "--config", str(recipe), "--domain-a", "red things", "--domain-b", "blue.txt", "--epochs", "1"]
     command += ["--test-a", "dataset/testA", "--test-b", "more blue", "--watch-every", "8", "--no-publish"]
     command += ["--checkpoint-dir", str(run), "--results-dir", str(run / "results")]
-    result = CliRunner().invoke(cli, command)
+    result = invoke(*command)
     assert result.exit_code == 0, result.output
     card = load_model(run / "red2blue.safetensors").card
     assert card.made_by["pictures"] == {"red": 16, "blue": 4}
     assert "red things" not in json.dumps(card.made_by)  # paths belong to one machine
     assert "kid_x1000_blue2red" in (run / "metrics.jsonl").read_text()
     tested = ["test", "--config", str(recipe), "--checkpoint-dir", str(run), "--results-dir", str(run / "tested")]
-    result = CliRunner().invoke(cli, [*tested, "--test-a", "dataset/testA", "--test-b", "more blue", "--size", "64"])
+    result = invoke(*tested, "--test-a", "dataset/testA", "--test-b", "more blue", "--size", "64")
     assert result.exit_code == 0, result.output
     assert f"2 pictures of {tmp_path.name}/more blue" in result.output
 
@@ -397,7 +363,7 @@ def test_a_generator_that_makes_one_output_is_said_where_people_look(
     monkeypatch.setattr("cgpipe.training.collapse.YOUNG", 0)  # a fresh generator makes a grey of everything
     command = ["train", "--config", str(recipe), "--epochs", "1", "--lr", "1e-9", "--sample-every", "4", "--no-publish"]
     command += ["--checkpoint-dir", str(tmp_path / "run"), "--results-dir", str(tmp_path / "run" / "results")]
-    result = CliRunner().invoke(cli, command)
+    result = invoke(*command)
     assert result.exit_code == 0, result.output
     assert [step for step, _ in warnings_of(tmp_path / "run")] == [8, 8]
     assert "Warning: red to blue: translations of different pictures hardly differ" in result.output
@@ -584,7 +550,7 @@ def test_testing_shows_the_models_and_does_not_train(recipe: Path, tmp_path: Pat
     train(config_of(recipe, run, epochs=1))
     before = (run / "state.pt").read_bytes()
     command = ["train", "--config", str(recipe), "--checkpoint-dir", str(run), "--results-dir", str(tmp_path / "shown")]
-    result = CliRunner().invoke(cli, [*command, "--testing"])
+    result = invoke(*command, "--testing")
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "shown").glob("*.jpg"))) == 2
     assert (run / "state.pt").read_bytes() == before

@@ -86,7 +86,7 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ('gan_loss = "least squares"', "gan_loss must be one of lsgan, vanilla"),
         ('freeze = "discriminator_c"', "freeze takes a_to_b"),
         ('freeze = "a_to_b,b_to_a,discriminator_a,discriminator_b"', "nothing is left"),
-        ('direction = "BtoA"', "cyclegan learns both directions"),
+        ('direction = "BtoA"', "cyclegan trains both directions"),
         ('method = "cut"\nfreeze = "b_to_a"', "freeze takes a_to_b, discriminator_b, not 'b_to_a'"),
         ('method = "cut"\ndirection = "BtoA"\ninit_a_to_b = "x"', "has no a_to_b"),
         ('method = "pix2pix"', "method must be one of cyclegan, cut, fastcut"),

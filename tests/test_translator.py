@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import card_of
 from PIL import Image
 
 from cgpipe.engine.prefetch import prefetch
@@ -17,7 +18,7 @@ from cgpipe.engine.scale import pad_to_multiple
 from cgpipe.engine.translator import Translator, choose_device
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Batch, Failed
-from cgpipe.models import Model, ModelCard
+from cgpipe.models import Model
 from cgpipe.networks import Generator, build_generator
 
 
@@ -41,18 +42,7 @@ class Known(Generator):
 
 
 def model_of(generator: Generator, scales: tuple[int, int] | None = None) -> Model:
-    card = ModelCard(
-        architecture="compact",
-        settings={},
-        source="horse",
-        target="zebra",
-        training_size=128,
-        working_scales=scales,
-        made_by={},
-        quality={},
-        licence="Apache-2.0",
-    )
-    return Model(card=card, generator=generator)
+    return Model(card=card_of("compact", training_size=128, working_scales=scales), generator=generator)
 
 
 def translator_of(generator: Generator, scales: tuple[int, int] | None = None, **options: object) -> Translator:
@@ -263,7 +253,7 @@ def test_bf16_is_close_to_fp32() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp16"}, "no fp16 arithmetic"),
+        ({"precision": "fp16"}, "cannot compute in fp16"),
         ({"size": 0}, "at least 1 pixel"),
         ({"strength": 3.0}, "between 0 and 2"),
         ({"device": "tpu"}, "Unknown device"),

@@ -12,30 +12,20 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from clips import Sound, damaged, make_clip, packets_of, picture, times_of
+from shell import CGPIPE, count_and_peak, invoke, wait_until
 
 import cgpipe
-from cgpipe.cli import cli
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.jobs.video_plan import plan_videos
 from cgpipe.jobs.videos import translate_videos
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def model(models_folder: Path, file_model: Any) -> Path:
-    path: Path = file_model(models_folder, "horse", "zebra")
-    return path
+pytestmark = pytest.mark.usefixtures("zebra_model")
 
 
 @pytest.fixture
@@ -49,7 +39,7 @@ def pictures_of(path: Path) -> np.ndarray:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["video", *map(str, arguments)])
+    return invoke("video", *arguments)
 
 
 def test_only_the_look_changes(clip: Path, tmp_path: Path) -> None:
@@ -131,7 +121,7 @@ def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
         (["{clip}", "{tmp}/out.mp4", "--codec", "nonsense"], 2, "nonsense"),
         (["{clip}", "{tmp}/out.mp4", "--start", "soon"], 2, "no time"),
         (["{clip}", "{tmp}/out.mp4", "--start", "5"], 1, "no frame"),
-        (["{clip}", "{clip}"], 2, "over itself"),
+        (["{clip}", "{clip}"], 2, "overwrite itself"),
         (["{clip}", "{clip}", "{clip}"], 2, "-o"),
         (["{clip}", "{tmp}/nowhere/out.mp4", "--to", "zebar"], 2, "zebra"),
         ([], 2, "Missing argument"),
@@ -205,12 +195,13 @@ def test_a_run_that_was_stopped_goes_on_and_ends_like_one_that_was_not(tmp_path:
     clip = make_clip(tmp_path / "in.mp4", count=1500, sounds=[Sound(seconds=60)])
     whole, output = tmp_path / "whole.mp4", tmp_path / "out.mp4"
     cgpipe.translate_video(clip, whole, to="zebra")
-    command = [sys.executable, "-m", "cgpipe", "video", str(clip), str(output), "--to", "zebra"]
+    command = [*CGPIPE, "video", str(clip), str(output), "--to", "zebra"]
     command += ["--json", str(tmp_path / "report.json")]
     chance = random.Random(int(stop))
     for _ in range(2):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            wait_for_a_segment(process, tmp_path / ".out.mp4.cgpipe")
+            made = segments_of(output)
+            wait_until(lambda made=made: segments_of(output) > made, process)
             time.sleep(chance.random() * 0.1)
             process.send_signal(stop)
         assert process.returncode in (-stop, 130), "it was to be stopped before it was done"
@@ -224,11 +215,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_like_one_that_was_not(tmp_path:
     assert not (tmp_path / ".out.mp4.cgpipe").exists()
 
 
-def wait_for_a_segment(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Until there is one more than there was: the process is then at work, and not at its imports."""
-    before = len(list(folder.glob("*.mp4")))
-    while process.poll() is None and len(list(folder.glob("*.mp4"))) <= before:
-        time.sleep(0.005)
+def segments_of(output: Path) -> set[Path]:
+    return set((output.parent / f".{output.name}.cgpipe").glob("*.mp4"))
 
 
 def test_pictures_of_a_clip_match_its_source() -> None:
@@ -237,21 +225,20 @@ def test_pictures_of_a_clip_match_its_source() -> None:
 
 
 MEASURE = """
-import resource, sys, cgpipe
+import sys, cgpipe
 report = cgpipe.translate_video(sys.argv[1], sys.argv[2], to="zebra", device="cpu", preset="ultrafast")
-print(report.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(report.frames)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory in /proc")
 def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path: Path) -> None:
     """The full-sized measurement, 500 against 10,000 frames, is in the benchmark."""
     peaks = []
     for count in (200, 1000):
         clip = make_clip(tmp_path / f"{count}.mp4", count=count)
-        command = [sys.executable, "-c", MEASURE, str(clip), str(tmp_path / f"out {count}.mp4")]
-        frames, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        assert int(frames) == count
-        peaks.append(int(peak))
+        frames, peak = count_and_peak(MEASURE, clip, tmp_path / f"out {count}.mp4")
+        assert frames == count
+        peaks.append(peak)
     assert peaks[1] < 1.05 * peaks[0]

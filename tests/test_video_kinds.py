@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import HEIGHT, WIDTH, Sound, make_clip, packets_of, picture, times_of
+from clips import HEIGHT, PIPED, WIDTH, Sound, make_clip, packets_of, picture, times_of
 from PIL import Image
 
 import cgpipe
@@ -125,7 +125,7 @@ def test_announced_sound_without_packets(tmp_path: Path) -> None:
     sink, damage = copy(tmp_path / "in.ts", tmp_path / "out.mp4")
     assert len(times_of(tmp_path / "out.mp4")) == 13
     assert not damage
-    assert "it holds no sound" in sink.notices[0]
+    assert "it holds no audio" in sink.notices[0]
 
 
 def test_a_stream_that_fails_at_the_end_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def combing(path: Path) -> float:
 def test_interlaced_clips_are_deinterlaced(tmp_path: Path) -> None:
     clip = interlaced(tmp_path / "in.mp4")
     assert VideoSource(clip).info.notices == (
-        "the clip is interlaced and is deinterlaced (--no-deinterlace keeps its fields)",
+        "The clip is interlaced and is deinterlaced (--no-deinterlace keeps its fields).",
     )
     copy(clip, tmp_path / "out.mp4")
     copy(clip, tmp_path / "kept.mp4", deinterlace=False)
@@ -432,15 +432,6 @@ def test_a_still_picture_is_the_mask_of_all_frames(tmp_path: Path, name: str) ->
     assert [frame.pixels.shape[2] for frame in frames if isinstance(frame, Frame)] == [4, 4, 4]
 
 
-PIPED = """
-import sys
-from cgpipe.media.video import open_sink, open_source
-with open_source(sys.argv[1]) as source, open_sink(sys.argv[2], like=source.info) as sink:
-    for frame in source:
-        sink.write(frame)
-"""
-
-
 @pytest.mark.parametrize("flags", ["faststart", "empty_moov", ""])
 def test_an_mp4_on_standard_input(tmp_path: Path, flags: str) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=5, muxer={"movflags": flags} if flags else {})
@@ -471,9 +462,9 @@ def test_standard_streams_that_are_closed(tmp_path: Path, monkeypatch: pytest.Mo
     clip = make_clip(tmp_path / "in.mp4", count=2)
     monkeypatch.setattr(sys, "stdin", None)
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(MediaError, match="standard input is closed"):
+    with pytest.raises(MediaError, match="Standard input is closed"):
         open_source("-")
-    with pytest.raises(MediaError, match="standard output is closed"):
+    with pytest.raises(MediaError, match="Standard output is closed"):
         open_sink("-", like=VideoSource(clip).info)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from clips import HEIGHT, WIDTH, Sound, make_clip, packets_of, picture, times_of
+from clips import HEIGHT, PIPED, WIDTH, Sound, make_clip, packets_of, picture, times_of
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
@@ -164,14 +164,6 @@ def test_an_animation_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 # Standard input and output
 
-PIPED = """
-import sys
-from cgpipe.media.video import open_sink, open_source
-with open_source(sys.argv[1]) as source, open_sink(sys.argv[2], like=source.info) as sink:
-    for frame in source:
-        sink.write(frame)
-"""
-
 
 def test_a_file_to_standard_output_with_its_sound(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mkv", sounds=[Sound(), Sound(language="deu")], subtitles={"subrip": ["one", "two"]})
@@ -196,7 +188,7 @@ def test_a_reader_that_goes_away_is_an_error(tmp_path: Path) -> None:
     with (
         VideoSource(make_clip(tmp_path / "in.mp4", count=5)) as source,
         os.fdopen(writer, "wb", buffering=0) as gone,
-        pytest.raises(MediaError, match="reader at the other end"),
+        pytest.raises(MediaError, match="reader of the pipe"),
     ):
         from cgpipe.media.video.stream_sink import StreamSink
 
@@ -238,7 +230,7 @@ def test_names_choose_the_sink(tmp_path: Path) -> None:
         assert isinstance(sink, VideoSink)
         sink.abort()
         for name in ("out.txt", "frames/%d.txt"):
-            with pytest.raises(UsageError, match="not the name"):
+            with pytest.raises(UsageError, match="not a valid name"):
                 open_sink(tmp_path / name, like=source.info)
-        with pytest.raises(UsageError, match="no meaning"):
+        with pytest.raises(UsageError, match="omit --"):
             open_sink(tmp_path / "%d.png", like=source.info, crf=10)

@@ -195,7 +195,7 @@ def test_options_that_cannot_be_used(tmp_path: Path, options: dict[str, Any]) ->
 
 
 def test_a_cut_beyond_the_end(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="check start and end"):
+    with pytest.raises(MediaError, match="between start and end"):
         VideoSource(make_clip(tmp_path / "clip.mp4"), start=100)
 
 

@@ -9,32 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from runs import make_recipe
+from shell import invoke
 
-from cgpipe.cli import cli
-
-RECIPE = """
-source = "dawn"
-target = "noon"
-gen_net = "compact-flat"
-gen_settings = { channels = 16, blocks = 1 }
-feature_weight = 0.0
-ndf = 8
-load_height = 40
-load_width = 40
-load_min = 32
-crop_height = 32
-crop_width = 32
-batch_size = 4
-epochs = 12
-decay_epoch = 8
-lr = 2e-3
-lamda = 1.0
-idt_coef = 0.0
-ema = 0.9
-compile = false
-threads = 1
-"""
+SETTINGS = {
+    **{"source": "dawn", "target": "noon", "batch_size": 4, "epochs": 12, "decay_epoch": 8},
+    **{"lr": 2e-3, "lamda": 1.0, "idt_coef": 0.0, "ema": 0.9, "stages": []},
+}
 
 
 def write_blobs(folder: Path, count: int, tint: tuple[int, int, int]) -> None:
@@ -66,12 +47,12 @@ def test_from_two_folders_to_a_look(tmp_path: Path) -> None:
     write_blobs(data / "trainA", 24, (-40, 0, 40))
     write_blobs(data / "trainB", 20, (40, 0, -40))
     write_blobs(photos, 5, (-40, 0, 40))
-    (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    recipe = make_recipe(tmp_path / "recipe.toml", data, **SETTINGS)
 
-    folders = ["--dataset-dir", str(data), "--checkpoint-dir", str(run), "--results-dir", str(run / "samples")]
-    trained = CliRunner().invoke(cli, ["train", "--config", str(tmp_path / "recipe.toml"), *folders])
+    folders = ["--checkpoint-dir", str(run), "--results-dir", str(run / "samples")]
+    trained = invoke("train", "--config", recipe, *folders)
     assert trained.exit_code == 0, trained.output
-    translated = CliRunner().invoke(cli, ["translate", str(photos), "--to", "noon"])
+    translated = invoke("translate", photos, "--to", "noon")
     assert translated.exit_code == 0, translated.output
 
     assert len(list((tmp_path / "photos-noon").glob("*.png"))) == 5

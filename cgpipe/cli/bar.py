@@ -1,4 +1,4 @@
-"""The line that shows how far a job or a run is."""
+"""Progress bars of jobs, downloads and training runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from cgpipe.training.run import Progress
 
 NARROW = 58
-"""Columns up to which the training line has no bar and says what it says in fewer words."""
+"""Terminal width up to which the training line has no bar and uses short names."""
 
 SHORTEST_BAR = 10 * " "
 
 
 def watched() -> bool:
-    """Whether somebody sees a bar: standard error is a terminal, and the command is not to be quiet."""
+    """Whether to draw a bar: standard error is a terminal, and ``--quiet`` is not given."""
     return sys.stderr is not None and sys.stderr.isatty() and loudness() > Loudness.QUIET
 
 
 class CountingBar:
-    """Counts what is done, with a rate and the time left; quiet where nobody watches.
+    """Counts finished items, with a rate and the time left; draws nothing without a terminal.
 
     Args:
         unit: what is counted, in the singular.
@@ -34,24 +34,24 @@ class CountingBar:
         self._bar: Any = None
 
     def start(self, model: str, total: int | None) -> None:
-        """Says which model was taken and begins to count up to ``total``, or without end."""
+        """Prints the model and starts to count to ``total``, or without a limit."""
         from tqdm import tqdm
 
         say(f"Model: {model}")
         self._bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
 
     def advance(self, count: int = 1) -> None:
-        """Counts ``count`` more."""
+        """Adds ``count``."""
         if self._bar is not None:
             self._bar.update(count)
 
     def write(self, line: str) -> None:
-        """Writes a line above the bar, however quiet the command is to be."""
+        """Prints a line above the bar, even with ``--quiet``."""
         self._clear()
         warn(escaped(line, one_line=True))
 
     def detail(self, line: str) -> None:
-        """Writes a line above the bar that only ``--verbose`` wants."""
+        """Prints a line above the bar, with ``--verbose`` only."""
         if loudness() == Loudness.VERBOSE:
             self._clear()
             detail(line)
@@ -69,10 +69,10 @@ class CountingBar:
 
 
 class ByteBar:
-    """Shows how far a download is; quiet where nobody watches.
+    """Progress of a download; draws nothing without a terminal.
 
     Args:
-        name: of what is downloaded.
+        name: of the download.
     """
 
     def __init__(self, name: str) -> None:
@@ -81,7 +81,7 @@ class ByteBar:
         self._bar = tqdm(desc=escaped(name), unit="B", unit_scale=True, disable=not watched(), dynamic_ncols=True)
 
     def show(self, there: int, total: int | None) -> None:
-        """Shows that ``there`` bytes are there, of ``total`` where that is known."""
+        """Shows that ``there`` bytes have arrived, of ``total`` if that is known."""
         self._bar.total = total
         self._bar.update(there - self._bar.n)
 
@@ -93,10 +93,10 @@ class ByteBar:
 
 
 class TrainingBar:
-    """The line that shows how a run goes; silent where nobody watches, or where another process shows it.
+    """Progress of a training run; draws nothing without a terminal, or if another process does.
 
     Args:
-        quiet: show nothing.
+        quiet: draw nothing.
         log_every: steps between the lines of ``--verbose``.
     """
 
@@ -128,7 +128,7 @@ class TrainingBar:
             detail(f"Step {progress.step} of {progress.total_steps}, epoch {progress.epoch}: {losses}")
 
     def _line(self, progress: Progress, columns: int) -> str:
-        """A line of some columns at most: its losses in short where there is little room, as many as fit."""
+        """A line of at most ``columns``: as many losses as fit, with short names if necessary."""
         rate, steps, wide = self._steps_a_second(), progress.total_steps, columns > NARROW
         left = self._bar.format_interval((steps - progress.step) / max(rate, 1e-9))
         parts = [f"{progress.step}/{steps}", f"{left} left" if wide else left]

@@ -22,12 +22,12 @@ from cgpipe.cli.terminal import detail, say
     default=Path("sheet.png"),
     help="Picture to write.",
 )
-@click.option("--count", type=click.IntRange(min=1), default=12, help="Pairs on the sheet, taken evenly from all.")
-@click.option("--columns", type=click.IntRange(min=1), default=3, help="Pairs beside one another.")
+@click.option("--count", type=click.IntRange(min=1), default=12, help="Number of pairs, sampled evenly.")
+@click.option("--columns", type=click.IntRange(min=1), default=3, help="Pairs per row.")
 @click.option("--height", type=click.IntRange(16, 4096), default=256, help="Height of each picture, in pixels.")
 @loudness_options
 def command(original: Path, translated: Path, sheet: Path, **options: Any) -> None:
-    """Make one sheet of pictures and their translations, for a message or a slide.
+    """Make a contact sheet of pictures and their translations, for a message or a slide.
 
     IN and OUT are two pictures, or two folders such as photos and photos-zebra.
     """

@@ -1,4 +1,4 @@
-"""What the shell suggests behind an option: domains, models, recipes and datasets that there are."""
+"""Shell completion of domains, models, recipes and datasets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print a script that lets SHELL complete commands, options, domains, models and recipes.
+    """Print a completion script for SHELL: commands, options, domains, models and recipes.
 
     \b
     bash:  echo 'eval "$(cgpipe completion bash)"' >> ~/.bashrc
@@ -39,7 +39,7 @@ def sources(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of models; where none begins so, files."""
+    """Names of models; if none matches, files."""
     from cgpipe.models import list_models
 
     named = {entry.name: entry.card.pair for entry in list_models() if entry.card}
@@ -47,7 +47,7 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """TOML files, with folders to look for them in; where there is none, any file."""
+    """TOML files, here and one folder down; if there are none, any file."""
     found = glob(f"{escape(incomplete)}*.toml") + glob(f"{escape(incomplete)}*/*.toml")
     return [CompletionItem(path) for path in sorted(found)] or [CompletionItem(incomplete, type="file")]
 

@@ -1,4 +1,4 @@
-"""``cgpipe data``: the datasets of the reference projects."""
+"""``cgpipe data``: datasets of the reference projects."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cgpipe.cli.terminal import say, show
 
 @click.group(cls=CommandGroup)
 def command() -> None:
-    """Fetch and list datasets to train on."""
+    """Download and list training datasets."""
 
 
 @command.command("list")
 def list_() -> None:
-    """List the datasets that can be fetched by name."""
+    """List the datasets that can be downloaded by name."""
     from cgpipe.data.download import DATASETS
 
     width = max(map(len, DATASETS))
@@ -37,23 +37,28 @@ def list_() -> None:
     "folder",
     type=LocalPath(file_okay=False, path_type=Path),
     default=Path("datasets"),
-    help="Folder in which datasets lie.",
+    help="Folder of all datasets.",
 )
-@click.option("--url", help="A zip archive with trainA and trainB, in place of the one on the authors' server.")
-@click.option("--sha256", metavar="HEX", help="Expected checksum of the archive.")
-@click.option("--max-size", type=click.FloatRange(min=0, min_open=True), default=20.0, help="Largest archive, in GB.")
+@click.option("--url", help="URL of a zip archive with trainA and trainB, instead of the authors' server.")
+@click.option("--sha256", metavar="HEX", help="Expected SHA-256 of the archive.")
+@click.option(
+    "--max-size", type=click.FloatRange(min=0, min_open=True), default=20.0, help="Maximum size of the archive, in GB."
+)
 @loudness_options
 def fetch_(name: str, max_size: float, **options: Any) -> None:
-    """Download a dataset, check it, and unpack it. Interrupted downloads resume.
+    """Download, verify and unpack a dataset. Interrupted downloads resume.
 
-    NAME is one of `cgpipe data list`, or with --url what to call the folder.
+    NAME is one of `cgpipe data list`, or, with --url, the name of the folder to create.
     """
     from cgpipe.data.download import fetch
 
     with ByteBar(name) as bar:
         report = fetch(name, on_bytes=bar.show, max_size=int(max_size * 1e9), **options)
-    say(f"{report.folder}{'' if report.downloaded else ' was there'}; sha256 of its list {report.digest}", err=False)
-    say("Checksum OK." if report.verified else "No checksum is known to compare with.", err=False)
+    say(
+        f"{report.folder}{'' if report.downloaded else ' already exists'}; SHA-256 of its file list: {report.digest}",
+        err=False,
+    )
+    say("Checksum OK." if report.verified else "No known checksum.", err=False)
     if report.domains:
         source, target = report.domains
         say(f"Train on it: cgpipe train --dataset-dir {report.folder} --source {source} --target {target}", err=False)

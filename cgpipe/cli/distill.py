@@ -9,7 +9,7 @@ import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
-from cgpipe.cli.options import LocalPath, SectionedCommand, loudness_options, setting_options
+from cgpipe.cli.options import LocalPath, SectionedCommand, loudness_options, recipe_options, setting_options
 from cgpipe.cli.train import conclude
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 
@@ -19,27 +19,15 @@ NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
 @click.command(cls=SectionedCommand)
 @click.argument("teacher", required=False, shell_complete=complete.models)
 @click.argument("dataset", type=LocalPath(path_type=Path), required=False)
-@click.option(
-    "--config",
-    "recipe",
-    type=LocalPath(dir_okay=False, path_type=Path),
-    shell_complete=complete.recipes,
-    help="A recipe in TOML.",
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue the run in --checkpoint-dir exactly where it stopped, with its own recipe; what is named beside it "
-    "overrides that.",
-)
+@recipe_options
 @setting_options(DistillConfig, leave_out=NOT_OPTIONS)
 @loudness_options
 def command(teacher: str | None, dataset: Path | None, recipe: Path | None, resume: bool, **settings: Any) -> None:
-    """Make a model smaller: train a small generator to do what TEACHER does.
+    """Distill TEACHER into a smaller, faster model that gives the same output.
 
-    TEACHER is a model's name or a model file of any known project. DATASET is a folder with trainA and trainB, as for
-    train, or just a folder of pictures of what the teacher takes. Both may be omitted with --resume and
-    --checkpoint-dir. Defaults stand in square brackets; a recipe overrides them, and options override the recipe.
+    TEACHER is a model's name, a model file or a checkpoint. DATASET is a folder with trainA and trainB, as for train,
+    or just a folder of pictures of the source domain. Both may be omitted with --resume and --checkpoint-dir. Defaults
+    are in square brackets; a recipe overrides them, and options override the recipe.
     """
     given = {"teacher": teacher, "dataset_dir": dataset, **settings}
     config = load_distill_config(recipe, {n: value for n, value in given.items() if value is not None}, resume=resume)

@@ -18,68 +18,77 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
 @click.argument("model", shell_complete=complete.models)
 @click.argument("dataset", type=FOLDER, required=False)
 @click.option(
-    "--inputs", type=FOLDER, multiple=True, help="Pictures to translate, in place of the dataset's; repeat it."
+    "--inputs", type=FOLDER, multiple=True, help="Pictures to translate, instead of the dataset's. Repeatable."
 )
-@click.option("--reference", type=FOLDER, multiple=True, help="Real pictures to compare with, likewise.")
+@click.option(
+    "--reference",
+    type=FOLDER,
+    multiple=True,
+    help="Real pictures to compare with, instead of the dataset's. Repeatable.",
+)
 @click.option(
     "--direction",
     type=click.Choice(["auto", "AtoB", "BtoA"], case_sensitive=False),
     default="auto",
-    help="Which way the dataset, and a file that holds both generators, is taken.",
+    help="Direction: which domain is the input. Also selects the generator of a checkpoint that holds both.",
 )
 @click.option(
     "--from",
     "source",
     metavar="DOMAIN",
     shell_complete=complete.sources,
-    help="What goes in, where the model does not say.",
+    help="Source domain, if the model does not name it.",
 )
 @click.option(
-    "--to", metavar="DOMAIN", shell_complete=complete.targets, help="What comes out, where the model does not say."
+    "--to", metavar="DOMAIN", shell_complete=complete.targets, help="Target domain, if the model does not name it."
 )
 @click.option(
-    "--batch-statistics", is_flag=True, help="Normalise a foreign network with batch norm by each picture's own."
+    "--batch-statistics",
+    is_flag=True,
+    help="Let batch norm of another project's network use each picture's own statistics.",
 )
 @click.option(
     "--class",
     "class_name",
     default="auto",
     metavar="auto|none|NAME",
-    help="ImageNet class to count among the results; auto: the one that the domains name.",
+    help="ImageNet class to count among the translations; auto: the one named like the domain.",
 )
 @click.option(
-    "--back", metavar="FILE|NAME", help="Model of the other direction.  [the one beside it, or that --to finds]"
+    "--back",
+    metavar="FILE|NAME",
+    help="Model of the other direction, for the cycle error.  [the one beside MODEL, or found as by --to]",
 )
 @click.option(
     "--masks",
     type=LocalPath(path_type=Path),
-    help="Masks of the inputs, white where a change belongs: measures what changes elsewhere.",
+    help="Masks of the inputs, white where change is wanted: measures the change elsewhere.",
 )
 @click.option(
     "--video",
     "videos",
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
-    help="A clip: measures how still its translation holds; repeat it. Without DATASET, only that is measured.",
+    help="A clip: measures the flicker of its translation. Repeatable. Without DATASET, nothing else is measured.",
 )
 @click.option(
     "--size",
     type=click.IntRange(min=8),
     default=256,
-    help="Side at which pictures are translated, the short side for a clip.",
+    help="Side at which pictures are translated (a clip: its short side).",
 )
-@click.option("-o", "--output", type=FOLDER, help="Folder for grids of every input, figures.md and figures.json.")
-@click.option("--record", is_flag=True, help="Put the figures and the working scales into the model file.")
+@click.option("-o", "--output", type=FOLDER, help="Folder for sample grids, figures.md and figures.json.")
+@click.option("--record", is_flag=True, help="Store the metrics and the working scales in the model file.")
 @loudness_options
 def command(class_name: str, **options: Any) -> None:
     """Measure MODEL on the pictures of DATASET, a folder with testA and testB.
 
-    MODEL is a name or a model file of any known project. KID, FID and the share of a class are by EfficientNet-Lite0
-    and Lite2 (extra cgpipe[metrics]), and by Inception where torch-fidelity or clean-fid is. Each figure stands with
-    the pictures, the size and the weights that it was measured with. Without DATASET, name --inputs and --reference.
+    MODEL is a name, a model file or a checkpoint. KID, FID and class share use EfficientNet-Lite0 and Lite2 (extra
+    cgpipe[metrics]), and Inception if torch-fidelity or clean-fid is installed. Every value is printed with the
+    pictures, the size and the weights it was measured with. Without DATASET, give --inputs and --reference.
 
-    Of a clip: the warping error, which is the mean difference of a frame and its predecessor brought to it along the
-    optical flow of the source, beside the source's own; the sharpness; and the share of still pixels that change.
+    For a clip: the warping error (mean difference between a frame and its predecessor warped by the optical flow of
+    the source), beside the source's own; the sharpness; and the share of still pixels that change.
     """
     from cgpipe.evaluation.evaluate import evaluate
 

@@ -1,4 +1,4 @@
-"""The kind of command group that cgpipe is: lazy, with one place for errors and one for environment variables."""
+"""The command group of cgpipe: lazy imports, and one place each for errors and for environment variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cgpipe.errors import CgpipeError, CgpipeWarning
 
 
 class ShownError(click.ClickException):
-    """An error of cgpipe's as Click shows it: ``Error: …``, and the error's own exit code."""
+    """A :class:`CgpipeError` as a Click exception: prints ``Error: …`` and keeps the error's exit code."""
 
     def __init__(self, error: CgpipeError, *, verbose: bool = False) -> None:
         super().__init__("\n".join([str(error), *(_causes(error) if verbose else ())]))
@@ -35,14 +35,14 @@ def _causes(error: BaseException) -> Iterator[str]:
 
 
 class CommandGroup(click.Group):
-    """A group that imports its commands when they are called, and not to list them.
+    """A group that imports a command only when it is called.
 
-    It turns :class:`CgpipeError` into ``Error: …`` with the error's own exit code, ends with a word on Ctrl-C and
-    signals like it, and suggests what a mistyped command may have meant. It gives each option an environment variable
-    named after what is typed: ``--from`` of ``translate`` is ``CGPIPE_TRANSLATE_FROM``.
+    It turns :class:`CgpipeError` into ``Error: …`` with the error's exit code, prints one word on Ctrl-C and similar
+    signals, and suggests a command for a mistyped one. Each option gets an environment variable named after its flag:
+    ``--from`` of ``translate`` is ``CGPIPE_TRANSLATE_FROM``.
 
     Args:
-        lazy: module and one line of help of each command, by name; the module calls its command ``command``.
+        lazy: module and short help of each command, by name. The module's command is called ``command``.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
@@ -74,7 +74,7 @@ class CommandGroup(click.Group):
             return f" Did you mean {near[0]}?"
         if "translate" in self.lazy and Path(name).exists():
             return f" Did you mean {ctx.command_path} translate {name}?"
-        return f" There are: {', '.join(self.list_commands(ctx))}."
+        return f" Commands: {', '.join(self.list_commands(ctx))}."
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         helps = {name: text for name, (_, text) in self.lazy.items()}
@@ -98,7 +98,7 @@ class CommandGroup(click.Group):
 
 @contextmanager
 def _warnings_shown() -> Iterator[None]:
-    """Shows what cgpipe warns of as a line, once each, and nothing of what its libraries warn of."""
+    """Shows cgpipe's own warnings, each once and in one line, and hides those of libraries."""
     said = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
@@ -117,6 +117,6 @@ def _name_variables(command: click.Command, prefix: str) -> None:
             typed = max(option.opts, key=len)
             option.envvar = f"{prefix}_{typed.lstrip('-')}".replace("-", "_").upper()
             option.allow_from_autoenv = False
-            # Once in words, not once an option, which would hide what the options say.
+            # One line at the end: a variable beside every option would drown the help.
             example = f"{typed} by {option.envvar}"
             command.epilog = command.epilog or f"Options can also be set by environment variables, such as {example}."

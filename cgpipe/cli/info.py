@@ -15,9 +15,9 @@ from cgpipe.cli.terminal import show
 @click.command()
 @json_flag
 def command(as_json: bool) -> None:
-    """Say what this machine can do: devices, dtypes, engines, codecs, kinds of pictures, extras and versions.
+    """Show what this machine supports: devices, dtypes, engines, codecs, picture formats, extras and versions.
 
-    Paste it where you report a fault.
+    Paste the output into bug reports.
     """
     from cgpipe.engine.machine import describe_machine
 

@@ -1,4 +1,4 @@
-"""``cgpipe models``: what there is, what a model says about itself, and taking in files of other projects."""
+"""``cgpipe models``: list, show, import and export models."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _TEXT_WIDTH = 100
 
 @click.group(cls=CommandGroup)
 def command() -> None:
-    """List, show, import and export models, and choose the default one.
+    """List, show, import and export models, and set the default.
 
-    Your own models live in one folder: $CGPIPE_MODELS, or else a folder that `cgpipe models list` names.
+    Your own models are in $CGPIPE_MODELS, or in the folder that `cgpipe models list` names.
     """
 
 
@@ -39,8 +39,7 @@ def command() -> None:
 def list_(as_json: bool) -> None:
     """List the models that --to can find.
 
-    Yours come first, then those that ship with cgpipe. A model of yours takes the place of a shipped one of the same
-    pair.
+    Your own come first, then the shipped ones. A model of yours overrides a shipped one of the same pair.
     """
     from cgpipe.errors import ModelError
     from cgpipe.models import find_model, list_models, user_models_folder
@@ -61,20 +60,17 @@ def list_(as_json: bool) -> None:
     show(f"\nYour own models: {user_models_folder()}")
 
 
-@command.command("show", short_help="Show what a model says about itself.")
+@command.command("show", short_help="Show a model's metadata.")
 @click.argument("model", required=False, metavar="[NAME|DOMAIN|FILE]", shell_complete=complete.models)
 @foreign_options
 @program_options
 @json_flag
 def show_(model: str | None, as_json: bool, **options: Any) -> None:
-    """Show what a model says about itself: by its name, by the domain it translates to, or by its file.
-
-    Without an argument, the default model.
-    """
+    """Show a model's metadata, by its name, its target domain or its file; by default the default model's."""
     from cgpipe.models import load_any
 
     entry = _look_up(model)
-    # Only a file of another project has no card before it is loaded.
+    # A checkpoint of another project has no card before it is loaded.
     card = entry.card or load_any(entry.path, **_ways(options)).card
     if as_json:
         values = {"name": entry.name, "path": str(entry.path), "place": entry.place, **asdict(card)}
@@ -91,22 +87,22 @@ def show_(model: str | None, as_json: bool, **options: Any) -> None:
 
 @command.command("import")
 @click.argument("file", type=LocalPath(exists=True, dir_okay=False, path_type=Path))
-@click.option("--from", "source", type=domain, metavar="DOMAIN", help="What goes in; a file of cgpipe's own knows.")
-@click.option("--to", "target", type=domain, metavar="DOMAIN", help="What comes out; a file of cgpipe's own knows.")
-@click.option("--name", help="What to call it.  [default: <from>2<to>]")
+@click.option("--from", "source", type=domain, metavar="DOMAIN", help="Source domain; not needed for cgpipe files.")
+@click.option("--to", "target", type=domain, metavar="DOMAIN", help="Target domain; not needed for cgpipe files.")
+@click.option("--name", help="Name of the model.  [default: <from>2<to>]")
 @foreign_options
 @program_options
-@click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
+@click.option("--overwrite", is_flag=True, help="Replace a model of the same name.")
 @loudness_options
 def import_(file: Path, **options: Any) -> None:
-    """Take a model file into your folder, so that --to finds it.
+    """Import a model file into your models folder, so that --to finds it.
 
-    FILE can be one of cgpipe's own, or a checkpoint with a generator of another project: pytorch-CycleGAN-and-pix2pix,
-    CUT, cycleGAN-PyTorch, PyTorch-GAN, pix2pixHD, mmgeneration, U-GAT-IT, AnimeGANv2, fast neural style, or white-box
-    cartoonisation. Which one is seen by its content. Nothing in it is ever run.
+    FILE is a cgpipe model or a checkpoint of another project: pytorch-CycleGAN-and-pix2pix, CUT, cycleGAN-PyTorch,
+    PyTorch-GAN, pix2pixHD, mmgeneration, U-GAT-IT, AnimeGANv2, fast neural style or white-box cartoonisation. The
+    project is recognised by the file's content. No code in it is ever run.
 
-    It can also be a network as ONNX, which takes and gives pictures of one size: how is found with a test card, where
-    the file does not say, and kept with the model.
+    FILE may also be an ONNX network from a picture to a picture of the same size. Its layout and pixel ranges are
+    detected with a test picture if the file does not declare them, and stored with the model.
     """
     from cgpipe.models import import_model
 
@@ -126,19 +122,19 @@ def import_(file: Path, **options: Any) -> None:
     required=True,
     help="onnx and openvino are extras: pip install 'cgpipe[onnx]'.",
 )
-@click.option("-o", "--output", type=LocalPath(path_type=Path), help="File to write.  [default: NAME.SUFFIX, here]")
+@click.option("-o", "--output", type=LocalPath(path_type=Path), help="Output file.  [default: NAME.SUFFIX]")
 @click.option(
     "--with-normalisation",
     is_flag=True,
-    help="Pixels in and out: (N, H, W, 3) uint8 RGB. Without, (N, 3, H, W) float in [-1, 1].",
+    help="Include normalisation: input and output are (N, H, W, 3) uint8 RGB, else (N, 3, H, W) float in [-1, 1].",
 )
 @click.option(
     "--int8",
     "pictures",
     type=LocalPath(exists=True, path_type=Path),
     metavar="FOLDER",
-    help="For onnx: compute in 8-bit integers, in the ranges that pictures like these need. Faster, and less exact: "
-    "by how much is said.",
+    help="With --format onnx: quantize to int8, calibrated on these pictures. Faster and less accurate; the PSNR is "
+    "printed.",
 )
 @foreign_options
 @program_options
@@ -146,10 +142,10 @@ def import_(file: Path, **options: Any) -> None:
 def export(
     model: str, format: Format, output: Path | None, with_normalisation: bool, pictures: Path | None, **options: Any
 ) -> None:
-    """Write a model's network as a file that other programs load.
+    """Export a model's network for other programs.
 
-    It takes any number of pictures of any size, in sides that are multiples of a number which is told. The file is
-    compared with the network itself at three sizes before it appears.
+    Batch size and picture size are dynamic; sides must be multiples of a number that is printed. The exported file is
+    compared with the original network at three sizes before it is written.
     """
     from cgpipe.engine.export import SUFFIXES, export_model
     from cgpipe.models import load_any
@@ -158,12 +154,12 @@ def export(
     path = output or Path(f"{entry.name}{SUFFIXES[format]}")
     if pictures:
         if format != "onnx" or with_normalisation:
-            raise click.UsageError("--int8 goes with --format onnx alone, and without --with-normalisation.")
+            raise click.UsageError("--int8 works only with --format onnx and without --with-normalisation.")
         _export_int8(load_any(entry.path, **_ways(options)), path, pictures)
         return
     done = export_model(load_any(entry.path, **_ways(options)), path, format, with_normalisation=with_normalisation)
-    error = f"error {100 * done.error:.2g}% of white"
-    say(f"Written to {path}: sides in multiples of {done.multiple}, {error}.", err=False)
+    error = f"largest error {100 * done.error:.2g}% of the range"
+    say(f"Wrote {path}: sides must be multiples of {done.multiple}; {error}.", err=False)
 
 
 def _export_int8(model: Model, path: Path, pictures: Path) -> None:
@@ -172,27 +168,27 @@ def _export_int8(model: Model, path: Path, pictures: Path) -> None:
 
     done = export_int8(model, path, find_pictures(pictures))
     say(
-        f"Written to {path}: sides in multiples of {done.multiple}. int8 against fp32 on {done.measured} pictures: "
-        f"{done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (from 40 on a difference is hard to see).",
+        f"Wrote {path}: sides must be multiples of {done.multiple}. PSNR of int8 against fp32 on {done.measured} "
+        f"pictures: {done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (above 40, a difference is hard to see).",
         err=False,
     )
 
 
-@command.command(short_help="Show or set the model that is used when none is named.")
+@command.command(short_help="Show or set the default model.")
 @click.argument("model", required=False, metavar="[NAME|FILE]", shell_complete=complete.models)
-@click.option("--reset", is_flag=True, help="Go back to the model that ships with cgpipe.")
+@click.option("--reset", is_flag=True, help="Restore the shipped default.")
 def default(model: str | None, reset: bool) -> None:
-    """Show or set the model that is used when neither --to nor --model is given."""
+    """Show or set the default model, used when neither --to nor --model is given."""
     from cgpipe.errors import UsageError
     from cgpipe.models import find_model, set_default
 
     if model and reset:
-        raise UsageError("--reset takes no model: it goes back to the shipped one")
+        raise UsageError("--reset takes no model: it restores the shipped default.")
     show(str(set_default(model) if model or reset else find_model()))
 
 
 def _ways(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of commands as those of :func:`cgpipe.models.load_any`: what is told of a program is one value."""
+    """The options of a command as keywords of :func:`cgpipe.models.load_any`."""
     from cgpipe.models.probe import Told
 
     told = Told(**{name: options.pop(name) for name in ("layout", "pixels", "output_pixels", "order")})
@@ -225,13 +221,13 @@ def _entry_values(entry: Entry, default: Entry | None) -> dict[str, Any]:
 
 
 def _is(entry: Entry, other: Entry | None) -> bool:
-    """Whether two entries are one; the styles share a file."""
+    """Whether two entries are the same model; the styles share a file."""
     return other is not None and (entry.path, entry.name) == (other.path, other.name)
 
 
 def _list_row(entry: Entry, default: Entry | None) -> tuple[str, ...]:
     assert entry.card is not None
-    remarks = ["default"] * (_is(entry, default)) + ["hidden by yours"] * entry.shadowed
+    remarks = ["default"] * (_is(entry, default)) + ["overridden"] * entry.shadowed
     remark = f"({', '.join(remarks)}) " if remarks else ""
     return entry.name, entry.card.pair, _PLACES[entry.place], _size(entry.path), f"{remark}{entry.card.description}"
 
@@ -250,7 +246,7 @@ def _show_rows(entry: Entry, card: ModelCard) -> Iterator[Row]:
 
 def _scales(card: ModelCard) -> str:
     if card.working_scales is None:
-        return "unknown: pictures are translated at their full size"
+        return "unknown: pictures are translated at full size"
     return "a short side of {} to {} px".format(*card.working_scales)
 
 

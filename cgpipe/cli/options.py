@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class LocalPath(click.Path):
-    """A path on this machine; an address such as ``s3://bucket`` is wrong usage, and no folder called ``s3:``."""
+    """A local path. An address such as ``s3://bucket`` is a usage error, not a folder called ``s3:``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         require_local(value)
@@ -26,16 +26,18 @@ class LocalPath(click.Path):
 
 
 def device(value: str) -> str:
-    """``auto``, ``cpu``, ``cuda``, or GPUs such as ``cuda:0,cuda:1``; whether they are there is found out on use."""
+    """``auto``, ``cpu``, ``cuda``, or GPUs such as ``cuda:0,cuda:1``. Whether they exist is checked on use."""
     if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)|(cuda|xpu):\d+(,(cuda|xpu):\d+)*", value):
-        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N, cuda:N,cuda:M, mps and xpu.")
+        raise click.BadParameter(
+            f"{value!r} is not a valid device: use auto, cpu, cuda, cuda:N, cuda:N,cuda:M, mps or xpu."
+        )
     return value
 
 
 def domain(value: str) -> str:
     """The name of a domain: lowercase letters, digits, ``-`` and ``_``."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
-        raise click.BadParameter(f"{value!r} is no domain: use lowercase letters, digits, - and _.")
+        raise click.BadParameter(f"{value!r} is not a valid domain: use lowercase letters, digits, - and _.")
     return value
 
 
@@ -44,7 +46,7 @@ def size(value: str) -> int | str:
     if value in ("auto", "full"):
         return value
     if not value.isdecimal() or int(value) == 0:
-        raise click.BadParameter(f"{value!r} is none of auto, full and a number of pixels.")
+        raise click.BadParameter(f"{value!r} is not a valid size: use auto, full or a number of pixels.")
     return int(value)
 
 
@@ -53,12 +55,12 @@ def batch_size(value: str) -> int | None:
     if value == "auto":
         return None
     if not value.isdecimal() or int(value) == 0:
-        raise click.BadParameter(f"{value!r} is neither auto nor a number of pictures.")
+        raise click.BadParameter(f"{value!r} is not a valid batch size: use auto or a number of pictures.")
     return int(value)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    """One decorator of several, shown in help in the order in which they stand here."""
+    """Combines decorators into one. Help shows the options in this order."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -78,7 +80,12 @@ def _set(loudness: Loudness) -> Callable[[click.Context, click.Parameter, bool],
 
 loudness_options = together(
     click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set(Loudness.QUIET), help="Say only what fails."
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_set(Loudness.QUIET),
+        help="Print only errors and warnings.",
     ),
     click.option(
         "-v",
@@ -86,25 +93,23 @@ loudness_options = together(
         is_flag=True,
         expose_value=False,
         callback=_set(Loudness.VERBOSE),
-        help="Name each file, what was chosen and why, and the causes of an error.",
+        help="Print every file, the settings chosen and why, and the causes of an error.",
     ),
 )
-"""``--quiet`` and ``--verbose``, for every command that works; see :mod:`cgpipe.cli.terminal`."""
+"""``--quiet`` and ``--verbose``, for every command that does work; see :mod:`cgpipe.cli.terminal`."""
 
 foreign_options = together(
     click.option(
         "--direction",
         type=click.Choice(["AtoB", "BtoA"], case_sensitive=False),
         metavar="AtoB|BtoA",
-        help="Which generator to take from another project's file that holds both.",
+        help="Generator to load from a checkpoint that holds both directions.",
     ),
-    click.option(
-        "--generator", metavar="NAME", help="Which generator to take from another project's file that holds several."
-    ),
+    click.option("--generator", metavar="NAME", help="Generator to load from a checkpoint that holds several."),
     click.option(
         "--batch-statistics",
         is_flag=True,
-        help="Normalise another project's network with batch norm by each picture's own statistics, as its test does.",
+        help="Let batch norm of another project's network use each picture's own statistics, as its test does.",
     ),
 )
 """``direction``, ``generator`` and ``batch_statistics``, for files of other projects."""
@@ -114,49 +119,49 @@ program_option = click.option(
     "model_inputs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="What an ONNX network takes besides the picture: numbers with commas between them, the place of a 1 among 0s, "
-    "places and numbers (3:0.5,12:0.5), a file .npy, or a picture. May be given several times.",
+    help="Value of an extra input of an ONNX network: comma-separated numbers, the index of a one-hot vector, "
+    "index:weight pairs (3:0.5,12:0.5), a .npy file, or a picture. Repeatable.",
 )
 
 _RANGES = click.Choice(["-1..1", "0..1", "0..255"])
 
 program_options = together(
     program_option,
-    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Axes that an ONNX network takes, if not seen."),
-    click.option("--pixels", type=_RANGES, help="Range of the pixels that an ONNX network takes, if not seen."),
-    click.option("--output-pixels", type=_RANGES, help="Range of the pixels that it gives, if not seen."),
-    click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Its channels.  [default: rgb]"),
+    click.option(
+        "--layout", type=click.Choice(["nchw", "nhwc"]), help="Axis order of an ONNX network, if it cannot be detected."
+    ),
+    click.option("--pixels", type=_RANGES, help="Pixel range of an ONNX network's input, if it cannot be detected."),
+    click.option("--output-pixels", type=_RANGES, help="Pixel range of its output, if it cannot be detected."),
+    click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Channel order.  [default: rgb]"),
 )
-"""``model_inputs``, and what a file with a program does not say."""
+"""``model_inputs``, and what an ONNX file does not declare."""
 
 model_options = together(
-    click.option(
-        "--to", metavar="DOMAIN", shell_complete=complete.targets, help="What the result shows, such as zebra."
-    ),
+    click.option("--to", metavar="DOMAIN", shell_complete=complete.targets, help="Target domain, such as zebra."),
     click.option(
         "--from",
         "source",
         metavar="DOMAIN",
         shell_complete=complete.sources,
-        help="What the input shows, where --to alone is not clear.",
+        help="Source domain, if --to alone is ambiguous.",
     ),
     click.option(
         "--model",
         metavar="FILE|NAME",
         shell_complete=complete.models,
-        help="A model file, of any known project, a model's name, hf://OWNER/NAME[/FILE], or https://…#sha256=SUM.",
+        help="A model's name, a model file or checkpoint, hf://OWNER/NAME[/FILE], or https://…#sha256=SUM.",
     ),
     foreign_options,
     program_option,
 )
-"""``to``, ``source``, ``model``, ``direction`` and so on: which model is used, and how."""
+"""``to``, ``source``, ``model``, ``direction`` and so on: the choice of a model."""
 
 
 def engine_of(engine: str | None, compile: bool, torchscript: bool) -> str:
-    """What runs the network, by the option and its two short forms."""
+    """The engine, from ``--engine`` and its two short forms."""
     named = [name for name, given in (("compile", compile), ("torchscript", torchscript)) if given]
     if len({*named, *([engine] if engine else [])}) > 1:
-        raise click.UsageError("--engine, --compile and --torchscript exclude one another.")
+        raise click.UsageError("--engine, --compile and --torchscript are mutually exclusive: give one of them.")
     return engine or (named[0] if named else "auto")
 
 
@@ -166,56 +171,58 @@ speed_options = together(
         type=size,
         default="auto",
         metavar="auto|full|PIXELS",
-        help="Short side at which the network works. The result has the picture's own size: the change is brought up "
-        "to it. auto: as it is where that is one of the model's scales, else one of them; of larger pictures 256. A "
-        "model of unknown scales sees pictures as they are, up to 2 megapixels.",
+        help="Short side at which the network runs. The output keeps the input's size: the change is upsampled to it. "
+        "auto: the picture's own size if the model supports it, else the nearest supported one; 256 for larger "
+        "pictures. A model of unknown scales gets pictures unscaled, up to 2 megapixels.",
     ),
     click.option(
-        "--strength", type=click.FloatRange(0, 2), default=1.0, help="Multiplies the change; 0 leaves the picture."
+        "--strength",
+        type=click.FloatRange(0, 2),
+        default=1.0,
+        help="Blend strength: 0 = original, 1 = full translation, above 1 exaggerates.",
     ),
     click.option(
         "--mask",
         type=LocalPath(path_type=Path),
-        help="Grey pictures that confine the change: white translates, black keeps the original. A folder with one of "
-        "the same name for each picture, one picture for all, or for a video another video.",
+        help="Grayscale masks: white is translated, black is kept. A folder with one mask of the same name per "
+        "picture, one picture for all, or, for a video, another video.",
     ),
     click.option(
         "--batch-size",
         type=batch_size,
         default="auto",
         metavar="auto|COUNT",
-        help="Pictures translated at a time. auto: one on a CPU; on a GPU doubled until that stops paying.",
+        help="Pictures per batch. auto: 1 on a CPU; on a GPU doubled for as long as that is faster.",
     ),
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that decode pictures, or threads that decode a video.  [default: one for every four processors,"
-        " for a video up to 4]",
+        help="Processes that decode pictures, or threads that decode a video.  [default: one per four CPUs, for video "
+        "up to 4]",
     ),
-    click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches that are decoded ahead."),
+    click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches to decode ahead."),
     click.option(
         "--device",
         type=device,
         default="auto",
         metavar="auto|cpu|cuda[:N,...]|mps|xpu",
-        help="Where to run; several GPUs, as cuda:0,cuda:1, share the work. mps (Apple) and xpu (Intel) have not been "
-        "measured.",
+        help="Device; several GPUs (cuda:0,cuda:1) share the work. mps (Apple) and xpu (Intel) are untested.",
     ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
         default="auto",
-        help="Numeric precision (dtype) of the network. auto: on a GPU fp16, or another where that is not accurate; "
-        "on a CPU bf16 where the processor has it and it is faster.",
+        help="Numeric precision (dtype) of the network. auto: fp16 on a GPU unless it is inaccurate; bf16 on a CPU "
+        "that has it, if it is faster; else fp32.",
     ),
     click.option(
         "--engine",
         type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]),
-        help="What runs the network. auto: eager. onnx, openvino and ncnn are extras: pip install 'cgpipe[ncnn]'.  "
+        help="Inference engine. auto: eager. onnx, openvino and ncnn are extras: pip install 'cgpipe[ncnn]'.  "
         "[default: auto]",
     ),
-    click.option("--compile", is_flag=True, help="The same as --engine compile: slow to start."),
-    click.option("--torchscript", is_flag=True, help="The same as --engine torchscript."),
+    click.option("--compile", is_flag=True, help="Same as --engine compile (torch.compile): slow to start."),
+    click.option("--torchscript", is_flag=True, help="Same as --engine torchscript."),
 )
 """``size``, ``strength`` and ``mask``; ``batch_size``, ``workers`` and ``prefetch``; ``device``, ``precision``; and
 ``engine``, ``compile`` and ``torchscript`` for :func:`engine_of`."""
@@ -224,39 +231,55 @@ work_options = together(
     click.option(
         "--overwrite",
         is_flag=True,
-        help="Translate again what is done and current, and replace files that cgpipe did not make.",
+        help="Redo what is up to date, and replace files that cgpipe did not make.",
     ),
-    click.option(
-        "--checksum", is_flag=True, help="Compare the content of inputs, not their size and time, to see changes."
-    ),
+    click.option("--checksum", is_flag=True, help="Detect changed inputs by content instead of size and time."),
     click.option(
         "--shard",
         metavar="I/N",
-        help="Do the I-th of N parts alone, by name: the same command started N times, on one machine or many that see "
-        "the same files, does all. 'cgpipe report OUTPUT' joins their reports.",
+        help="Translate only the I-th of N shards, split by name: run the same command N times, on one or more machines "
+        "that share the files. 'cgpipe report OUTPUT' joins their reports.",
     ),
 )
-"""``overwrite`` and ``checksum``: what is done again; ``shard``: which part of it."""
+"""``overwrite`` and ``checksum``: what is redone; ``shard``: which part."""
 
 report_option = click.option(
     "--json",
     "report_file",
     type=LocalPath(dir_okay=False, path_type=Path),
-    help="Write the report to this file; - is standard output.",
+    help="Write a JSON report to this file; - is standard output.",
 )
-"""``report_file``: where the report of a job goes."""
+"""``report_file``: where a job writes its report."""
 
 STANDARD_OUTPUT = Path("-")
-"""The ``report_file`` that is no file: what else is said goes to standard error then."""
+"""The ``report_file`` for standard output. Other output then goes to standard error."""
 
-json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs to read.")
-"""``as_json``: a listing in a form for programs."""
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""``as_json``: a machine-readable listing."""
+
+
+recipe_options = together(
+    click.option(
+        "--config",
+        "recipe",
+        type=LocalPath(dir_okay=False, path_type=Path),
+        shell_complete=complete.recipes,
+        help="Recipe: settings in TOML.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Resume the run in --checkpoint-dir exactly where it stopped, with its own recipe; other options override "
+        "it.",
+    ),
+)
+"""``recipe`` and ``resume``: where a run's settings come from."""
 
 
 def setting_options(config: type, *, leave_out: Collection[str] = ()) -> Callable[[Command], Command]:
-    """One option for each setting of a run, but those in ``leave_out``.
+    """One option for each setting of a run, except those in ``leave_out``.
 
-    None has a default here, so that a recipe is not overridden by it: what is taken otherwise stands in the help.
+    No option has a default, which would override the recipe; the help shows the setting's default.
     """
     hints = get_type_hints(config)
     shown = [f for f in fields(config) if f.name not in leave_out]
@@ -264,13 +287,13 @@ def setting_options(config: type, *, leave_out: Collection[str] = ()) -> Callabl
 
 
 def _section_of(name: str, config: type) -> str:
-    """The heading of a setting's help: the group of settings in which it is declared first."""
+    """The help section of a setting: the first group of settings that declares it."""
     group = next(cls for cls in reversed(config.__mro__) if name in vars(cls).get("__annotations__", ()))
     return f"{group.__name__.removesuffix('Settings')} options" if group is not config else "Options"
 
 
 class SettingOption(click.Option):
-    """An option under a heading of its own in the help of a :class:`SectionedCommand`."""
+    """An option in a section of the help of a :class:`SectionedCommand`."""
 
     def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -278,7 +301,7 @@ class SettingOption(click.Option):
 
 
 class SectionedCommand(click.Command):
-    """A command with many options, which its help shows group by group."""
+    """A command whose help shows its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Data options": []}

@@ -1,4 +1,4 @@
-"""Ending like Ctrl-C when another signal asks for it, so that nothing half-made is left."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does, with the same clean-up."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import signal
 from types import FrameType
 
 WORDS = {"SIGINT": "Interrupted.", "SIGTERM": "Terminated.", "SIGHUP": "Hung up."}
-"""What is said at the end; Windows has no SIGHUP."""
+"""Printed at the end; Windows has no SIGHUP."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end; whatever cleans up after Ctrl-C cleans up after it."""
+    """A signal asked the program to end. It derives from KeyboardInterrupt, so the same clean-up runs."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -19,13 +19,13 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop_like_ctrl_c() -> None:
-    """Lets SIGTERM and SIGHUP raise :class:`Stopped`, unless they are ignored, as nohup has it."""
+    """Makes SIGTERM and SIGHUP raise :class:`Stopped`, unless they are ignored (nohup)."""
     numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
     heeded = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
     for number in heeded:
         signal.signal(number, _stop)
     if hasattr(os, "register_at_fork"):
-        # Worker processes have nothing to clean up: they end at once.
+        # Worker processes have nothing to clean up, and end at once.
         os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in heeded])
 
 
@@ -39,10 +39,10 @@ def number_of(stop: KeyboardInterrupt) -> int:
 
 
 def word_for(number: int) -> str:
-    """What is said at the end."""
+    """The word that is printed at the end."""
     return WORDS[signal.Signals(number).name]
 
 
 def exit_code_of(number: int) -> int:
-    """128 and the signal's number, as shells have it: 130 for Ctrl-C."""
+    """128 plus the signal's number, as in shells: 130 for Ctrl-C."""
     return 128 + number

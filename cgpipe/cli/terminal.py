@@ -1,4 +1,4 @@
-"""What is written to the terminal. Everything that cgpipe says goes through here, so that no name can do harm."""
+"""Output to the terminal. All of it goes through here, so that no file name can inject escape sequences."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cgpipe.errors import CgpipeError
 _UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters but tab and line feed, marks that turn the writing direction, and what is no character."""
+"""Control characters except tab and line feed, bidirectional marks, and lone surrogates."""
 
 _LOUDNESS = "cgpipe.loudness"
 
 
 class Loudness(IntEnum):
-    """How much a command says."""
+    """How much a command prints."""
 
     QUIET = 0
     NORMAL = 1
@@ -33,17 +33,17 @@ class OutputError(CgpipeError):
 
 
 def escaped(text: str, *, one_line: bool = False) -> str:
-    r"""Text without anything that a terminal would obey: ``\x1b`` stands in place of the character of that number.
+    r"""Text with control characters escaped: the escape character becomes ``\x1b``.
 
     Args:
-        one_line: escape line feeds too, as for a name in a list.
+        one_line: escape line feeds too.
     """
     text = _UNSAFE.sub(lambda match: _escape(match[0]), text)
     return text.replace("\n", r"\n") if one_line else text
 
 
 def _escape(character: str) -> str:
-    try:  # a byte of a name that is not in the file system's encoding
+    try:  # a byte that the file system's encoding cannot decode
         return f"\\x{os.fsencode(character)[0]:02x}" if character >= "\ud800" else _numbered(character)
     except UnicodeEncodeError:
         return _numbered(character)
@@ -55,7 +55,7 @@ def _numbered(character: str) -> str:
 
 
 def loudness() -> Loudness:
-    """How much the running command is to say."""
+    """The loudness of the running command."""
     context = click.get_current_context(silent=True)
     return context.meta.get(_LOUDNESS, Loudness.NORMAL) if context else Loudness.NORMAL
 
@@ -63,11 +63,11 @@ def loudness() -> Loudness:
 def set_loudness(context: click.Context, loudness: Loudness) -> None:
     """Makes the running command quiet or verbose."""
     if context.meta.setdefault(_LOUDNESS, loudness) != loudness:
-        raise click.UsageError("--quiet and --verbose exclude one another.")
+        raise click.UsageError("--quiet and --verbose are mutually exclusive: give one of them.")
 
 
 def show(text: str) -> None:
-    """Writes what was asked for to standard output.
+    """Prints a command's result to standard output.
 
     Raises:
         OutputError: standard output is closed, or the disk behind it is full.
@@ -82,23 +82,23 @@ def show(text: str) -> None:
 
 
 def say(text: str, *, err: bool = True) -> None:
-    """Says how the work goes, unless the command is to be quiet.
+    """Prints a status line, unless ``--quiet`` is given.
 
     Args:
-        err: to standard error; else to standard output.
+        err: print to standard error, else to standard output.
     """
     if loudness() > Loudness.QUIET:
         warn(text) if err else show(text)
 
 
 def detail(text: str) -> None:
-    """Says what only ``--verbose`` wants to know, in one line on standard error."""
+    """Prints one line to standard error, with ``--verbose`` only."""
     if loudness() == Loudness.VERBOSE:
         warn(escaped(text, one_line=True))
 
 
 def describe(settings: Mapping[str, object], seconds: Mapping[str, float]) -> None:
-    """Says what was chosen for a job and how long each stage took, where ``--verbose`` wants to know."""
+    """Prints a job's settings and the time of each stage, with ``--verbose`` only."""
     for name, value in settings.items():
         detail(f"{name.replace('_', ' ')}: {value}")
     for stage, taken in seconds.items():
@@ -106,7 +106,7 @@ def describe(settings: Mapping[str, object], seconds: Mapping[str, float]) -> No
 
 
 def warn(text: str) -> None:
-    """Writes to standard error, however quiet the command is to be; that nobody listens is no error."""
+    """Prints to standard error, even with ``--quiet``. A closed stream is not an error."""
     if sys.stderr is None:
         return
     try:
@@ -116,27 +116,27 @@ def warn(text: str) -> None:
 
 
 def _encodable(text: str, encoding: str | None) -> str:
-    """The text with escapes for what the terminal's encoding lacks."""
+    """The text with escapes for characters that the terminal's encoding lacks."""
     encoding = encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def drain_standard_output() -> bool:
-    """Writes what is left for standard output, and tells whether that was possible."""
+    """Flushes standard output; False if it cannot be written."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        # Python would try once more to write what is left when it ends, and complain in words of its own.
+        # Python would flush again at exit, and print a traceback of its own.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return False
     return True
 
 
 def fill_closed_streams() -> None:
-    """Opens the null device where a standard stream is closed.
+    """Opens the null device in place of closed standard streams.
 
-    The next file that is opened would get the stream's number, and what a library prints would end up in it.
+    Otherwise the next file to be opened gets the stream's descriptor, and a library's prints end up in it.
     """
     for number in range(3):
         try:

@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     "recipe",
     type=LocalPath(dir_okay=False, path_type=Path),
     shell_complete=complete.recipes,
-    help="The recipe of the run.",
+    help="Recipe of the run.",
 )
 @click.option("--dataset-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder with testA and testB.")
-@click.option("--test-a", type=LocalPath(path_type=Path), help="Another folder, or a .txt list, in place of testA.")
-@click.option("--test-b", type=LocalPath(path_type=Path), help="The same in place of testB.")
+@click.option("--test-a", type=LocalPath(path_type=Path), help="A folder or a .txt list, instead of testA.")
+@click.option("--test-b", type=LocalPath(path_type=Path), help="Same, instead of testB.")
 @click.option("--checkpoint-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder of the run.")
-@click.option("--results-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder for the grids.")
-@click.option("--source", help="What domain A shows.")
-@click.option("--target", help="What domain B shows.")
-@click.option("--epoch", type=click.IntRange(min=1), help="Take the models that --snapshot-every kept after an epoch.")
+@click.option("--results-dir", type=LocalPath(file_okay=False, path_type=Path), help="Folder for the sample grids.")
+@click.option("--source", help="Name of domain A.")
+@click.option("--target", help="Name of domain B.")
+@click.option("--epoch", type=click.IntRange(min=1), help="Test the models that --snapshot-every kept of this epoch.")
 @click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
-@click.option("--figures/--no-figures", default=True, help="Measure too (needs the extra cgpipe[metrics]).")
-@click.option("--record", "keep", is_flag=True, help="Put the figures and the working scales into the model files.")
+@click.option("--figures/--no-figures", default=True, help="Compute metrics (needs the extra cgpipe[metrics]).")
+@click.option("--record", "keep", is_flag=True, help="Store the metrics and the working scales in the model files.")
 @loudness_options
 def command(recipe: Path | None, epoch: int | None, size: int, figures: bool, keep: bool, **settings: Any) -> None:
-    """Show what a run's models do: grids of every test picture (real, generated, reconstructed), and figures."""
+    """Test a run's models: grids of every test picture (real, generated, reconstructed), and metrics."""
     given = {name: value for name, value in settings.items() if value is not None}
-    config = load_config(recipe, given, resume=True)  # what the run was told says the domains and the dataset
+    config = load_config(recipe, given, resume=True)  # the run's recipe names the domains and the dataset
     if keep and not figures:
-        raise click.UsageError("--record needs figures: leave out --no-figures.")
+        raise click.UsageError("--record needs metrics: omit --no-figures.")
     from cgpipe.evaluation.runs import find_snapshot, record
 
     folder = config.checkpoint_dir if epoch is None else find_snapshot(config.checkpoint_dir, epoch)
@@ -51,7 +51,7 @@ def command(recipe: Path | None, epoch: int | None, size: int, figures: bool, ke
 
 
 def show_test(config: TrainConfig, folder: Path | None = None, *, size: int = 256, figures: bool = True) -> TestReport:
-    """Tests the models in ``folder``, by default the run's own, and prints what was written and measured."""
+    """Tests the models in ``folder``, by default the run's own, and prints the grids' paths and the metrics."""
     from cgpipe.evaluation.runs import test
 
     report = test(

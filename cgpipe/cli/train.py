@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cgpipe.cli import complete
 from cgpipe.cli.bar import TrainingBar
-from cgpipe.cli.options import LocalPath, SectionedCommand, loudness_options, setting_options
+from cgpipe.cli.options import SectionedCommand, loudness_options, recipe_options, setting_options
 from cgpipe.cli.signals import exit_code_of
 from cgpipe.cli.terminal import say, warn
 from cgpipe.cli.test import show_test
@@ -23,38 +22,24 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_
 
 
 @click.command(cls=SectionedCommand)
-@click.option(
-    "--config",
-    "recipe",
-    type=LocalPath(dir_okay=False, path_type=Path),
-    shell_complete=complete.recipes,
-    help="A recipe in TOML.",
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue the run in --checkpoint-dir exactly where it stopped, with its own recipe; what is named beside it "
-    "overrides that.",
-)
-@click.option(
-    "--training", type=bool, is_flag=False, flag_value="True", hidden=True, help="Train, as without any option."
-)
+@recipe_options
+@click.option("--training", type=bool, is_flag=False, flag_value="True", hidden=True, help="Train (the default).")
 @click.option(
     "--testing",
     type=bool,
     is_flag=False,
     flag_value="True",
     metavar="",
-    help="Show what the run's models do, as `cgpipe test`, instead of training.",
+    help="Test the run's models, like `cgpipe test`, instead of training.",
 )
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)
 @loudness_options
 def command(recipe: Path | None, resume: bool, training: bool | None, testing: bool | None, **settings: Any) -> None:
     """Train models from two folders of unpaired pictures.
 
-    Without options: the first recipe of the shipped horse and zebra models, on datasets/horse2zebra. A dataset has the
-    folders trainA and trainB, and optionally testA and testB for sample grids. Defaults stand in square brackets; a
-    recipe overrides them, and options override the recipe.
+    By default, trains horses and zebras from datasets/horse2zebra. A dataset has the folders trainA and trainB, and
+    optionally testA and testB for sample grids. Defaults are in square brackets; a recipe overrides them, and options
+    override the recipe.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     config = load_config(recipe, given, resume=resume)
@@ -80,16 +65,16 @@ def _train(config: TrainConfig, *, resume: bool) -> None:
 
 
 def conclude(report: TrainReport, *, quiet: bool = False) -> None:
-    """Says how a run ended; ends the program with the code of the signal that stopped it, if one did.
+    """Prints how a run ended; if a signal stopped it, exits with that signal's code.
 
     Args:
-        report: what the run gave back.
-        quiet: say nothing, as another process of the run does.
+        report: the run's report.
+        quiet: print nothing, because another process of the run does.
     """
     if not quiet:
         if report.unreadable:
-            warn(f"Warning: pictures that could not be read and were left out of training: {len(report.unreadable)}.")
-        done = "Finished" if report.finished else "Stopped; go on with --resume"
+            warn(f"Warning: unreadable pictures, excluded from training: {len(report.unreadable)}.")
+        done = "Finished" if report.finished else "Stopped; continue with --resume"
         files = ", ".join(str(path) for path in report.model_files)
         say(f"{done} at step {report.step}. Models: {files}", err=False)
         for published in report.published:

@@ -25,25 +25,29 @@ from cgpipe.cli.terminal import describe, say
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=LocalPath(), metavar="INPUT...")
-@click.option("-o", "--output", type=LocalPath(path_type=Path), help="Folder to write; by default <INPUT>-<DOMAIN>.")
+@click.option(
+    "-o", "--output", type=LocalPath(path_type=Path), help="Output folder or file.  [default: <INPUT>-<DOMAIN>]"
+)
 @model_options
 @click.option(
     "--format",
     type=click.Choice(["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"], case_sensitive=False),
-    help="Format of the result; by default each picture's own. PNG and WebP are packed for speed, into files within a "
-    "tenth of the smallest.",
+    help="Output format; by default that of each input. PNG and WebP are compressed for speed, to within a tenth of "
+    "the smallest size.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), help="Quality of JPEG, WebP, AVIF and the like.  [default: 95]")
+@click.option(
+    "--quality", type=click.IntRange(1, 100), help="Quality of lossy formats (JPEG, WebP, AVIF, HEIC).  [default: 95]"
+)
 @work_options
-@click.option("--recursive/--no-recursive", default=True, help="Go into sub-folders.")
+@click.option("--recursive/--no-recursive", default=True, help="Include subfolders.")
 @speed_options
 @report_option
 @loudness_options
 def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -> None:
-    """Translate pictures: folders (with all below them), files, or patterns such as 'photos/*.jpg'.
+    """Translate pictures: folders (with subfolders), files, or patterns such as 'photos/*.jpg'.
 
-    The result mirrors the input: names, folders, formats, sizes, orientation, transparency and profiles are kept, and
-    only the look changes. What is done already is skipped, so that an interrupted job can be started again.
+    The output mirrors the input: names, folders, formats, sizes, orientation, transparency and color profiles are
+    kept. Pictures that are already translated are skipped, so an interrupted job resumes when it is run again.
     """
     from cgpipe.jobs.folder import translate_folder
     from cgpipe.jobs.report import FileResult, ReportFile
@@ -58,7 +62,7 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
             if result.status == "failed":
                 bar.write(f"Failed: {result.input}: {result.reason}")
             elif result.status == "unsupported":
-                bar.write(f"Not read: {result.input}: {result.reason}")
+                bar.write(f"Unsupported: {result.input}: {result.reason}")
             else:
                 bar.detail(f"{result.status.capitalize()}: {result.input} -> {result.output}")
 

@@ -29,7 +29,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     if value is None:
         return None
     if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", value):
-        raise click.BadParameter(f"{value!r} is no time: give seconds (75.5) or h:mm:ss (0:01:15.5).")
+        raise click.BadParameter(f"{value!r} is not a valid time: use seconds (75.5) or h:mm:ss (0:01:15.5).")
     total = 0.0
     for part in value.split(":"):
         total = 60 * total + float(part)
@@ -38,19 +38,21 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
-@click.option("-o", "--output", type=LocalPath(path_type=Path), help="Folder for the results of several inputs.")
+@click.option("-o", "--output", type=LocalPath(path_type=Path), help="Output folder, for several inputs.")
 @model_options
 @click.option(
-    "--codec", help="Encoder, such as libx264, hevc, av1, vp9, ffv1, prores, h264_nvenc; else the container's."
+    "--codec", help="Encoder, such as libx264, hevc, av1, vp9, ffv1, prores, h264_nvenc; by default the container's."
 )
-@click.option("--crf", type=click.FloatRange(0, 63), help="Constant quality of the encoder; smaller is better.")
-@click.option("--preset", help="Speed of the encoder against size, in its own words.")
+@click.option("--crf", type=click.FloatRange(0, 63), help="Constant rate factor of the encoder: lower is better.")
+@click.option("--preset", help="Speed/size preset of the encoder, such as slow.")
 @click.option("--pix-fmt", help="Pixel format, such as yuv420p10le.")
-@click.option("--start", callback=seconds, metavar="TIME", help="Begin here: seconds or h:mm:ss.")
-@click.option("--end", callback=seconds, metavar="TIME", help="End here.")
-@click.option("--duration", callback=seconds, metavar="TIME", help="End a camera or a stream after this time.")
+@click.option("--start", callback=seconds, metavar="TIME", help="Start time: seconds or h:mm:ss.")
+@click.option("--end", callback=seconds, metavar="TIME", help="End time.")
+@click.option("--duration", callback=seconds, metavar="TIME", help="Stop recording a camera or stream after this time.")
 @click.option(
-    "--fps", type=click.FloatRange(min=0, min_open=True), help="A constant rate; else every frame's own time."
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Constant frame rate; by default every frame keeps its own timestamp.",
 )
 @click.option(
     "--steady",
@@ -58,12 +60,10 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     default=0.0,
     help="Temporal smoothing against shimmer, along the motion of the clip: 0 = off, 0.5 = half, 1 = most.",
 )
-@click.option("--side-by-side", is_flag=True, help="Original and translation in one picture.")
-@click.option(
-    "--deinterlace/--no-deinterlace", default=True, help="Make whole pictures of interlaced frames.", show_default=True
-)
-@click.option("--audio/--no-audio", default=True, help="Keep sound.")
-@click.option("--hwaccel", metavar="DEVICE", help="Decode on a device: cuda, vaapi, videotoolbox and so on.")
+@click.option("--side-by-side", is_flag=True, help="Put original and translation side by side.")
+@click.option("--deinterlace/--no-deinterlace", default=True, help="Deinterlace interlaced clips.", show_default=True)
+@click.option("--audio/--no-audio", default=True, help="Keep the audio.")
+@click.option("--hwaccel", metavar="DEVICE", help="Hardware decoder: cuda, vaapi, videotoolbox and so on.")
 @work_options
 @speed_options
 @report_option
@@ -71,17 +71,19 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | None, **options: Any) -> None:
     """Translate a video: cgpipe video in.mp4 out.mp4 --to zebra
 
-    Times, sound, subtitles, chapters, colour, size and orientation are kept, and only the look changes. The container
-    goes by the output's name: mp4, mov, mkv, webm, gif, webp, apng. An input may also be a folder or a numbered
-    pattern of pictures (frames/%05d.png), a camera (camera:0), the address of a stream, or - for standard input; an
-    output a folder or pattern of pictures, or -. With -o, several inputs go into a folder.
+    Timestamps, audio, subtitles, chapters, color, size and orientation are kept. The output's suffix selects the
+    container: mp4, mov, mkv, webm, gif, webp or apng. An input may also be a folder or a numbered pattern of pictures
+    (frames/%05d.png), a camera (camera:0), the URL of a stream, or - for standard input; an output may be a folder or
+    a pattern of pictures, or -. With -o, several inputs go to one folder.
 
-    An interrupted job goes on where it was when it is started again.
+    An interrupted job resumes when it is run again.
     """
     from cgpipe.jobs.videos import translate_videos
 
     if report_file == STANDARD_OUTPUT and "-" in (inputs[-1] if len(inputs) > 1 else "", str(output)):
-        raise click.UsageError("Standard output cannot take both the video and its report.")
+        raise click.UsageError(
+            "Standard output cannot take both the video and its report: write one of them to a file."
+        )
 
     imports = time.perf_counter() - BEGAN
 

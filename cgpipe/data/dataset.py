@@ -76,7 +76,7 @@ def find_training_pictures(settings: DataSettings) -> tuple[list[Path], list[Pat
         )
     first, second = (_training_set(settings, domain) for domain in DOMAINS)
     if first.resolve() == second.resolve():
-        raise DataError(f"Both domains are {first}: there is nothing to learn between a set and itself.")
+        raise DataError(f"Both domains are {first}: name two different sets.")
     return find_pictures(first), find_pictures(second)
 
 
@@ -95,7 +95,7 @@ def find_training_masks(settings: DataSettings, domain: Domain, pictures: Sequen
     try:
         return [masks.path_of(_place(path, folder)) for path in pictures]
     except MediaError as error:
-        raise DataError(f"--masks-{domain}: {error}. Each picture of {folder} needs one.") from error
+        raise DataError(f"--masks-{domain}: {error} Each picture of {folder} needs one.") from error
 
 
 def _place(path: Path, folder: Path) -> Path:
@@ -122,7 +122,7 @@ def sets_to_test_on(settings: DataSettings, source: str) -> tuple[Path, Path]:
     """
     first, second = (_test_set(settings, domain) for domain in DOMAINS)
     if first is None or second is None:
-        raise DataError("There are no pictures to test on: name folders or lists of them with --test-a and --test-b.")
+        raise DataError("There are no test pictures: give folders or lists with --test-a and --test-b.")
     return (first, second) if source == settings.source else (second, first)
 
 

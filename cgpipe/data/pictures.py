@@ -24,8 +24,8 @@ def find_pictures(place: Path) -> list[Path]:
     if not place.is_dir():
         kind = "list" if place.suffix.lower() == ".txt" else "folder"
         raise DataNotFoundError(
-            f"There is no {kind} {place}. A dataset has trainA and trainB, optionally testA and testB; other folders, "
-            "and lists (.txt) of pictures, are named by --domain-a and --domain-b."
+            f"There is no {kind} {place}. A dataset has trainA and trainB, optionally testA and testB. Give "
+            "other folders, or lists (.txt) of pictures, with --domain-a and --domain-b."
         )
     found = sorted(_below(place))
     if not found:
@@ -51,10 +51,10 @@ def _listed(file: Path) -> list[Path]:
         raise DataError(f"{file} cannot be read as a list of pictures: {error}.") from error
     found = {number: file.parent / line.strip() for number, line in enumerate(lines, 1) if line.strip()}
     if not found:
-        raise DataError(f"{file} is empty: a list has the path of a picture on every line.")
+        raise DataError(f"{file} is empty: a list has one path per line.")
     for number, path in found.items():
         if not path.is_file():
             raise DataNotFoundError(f"{file}, line {number}: there is no file {path}.")
         if not picture_format(path):
-            raise DataError(f"{file}, line {number}: {path} is no picture ({', '.join(PICTURE_SUFFIXES)}).")
+            raise DataError(f"{file}, line {number}: {path} is not a picture ({', '.join(PICTURE_SUFFIXES)}).")
     return list(found.values())

@@ -179,7 +179,7 @@ def training_batches(
     for batch in loader:
         sets.unreadable |= batch.unreadable
         if not batch.pictures:
-            raise DataError(f"No picture of a domain can be read: {next(reversed(batch.unreadable.values()))}.")
+            raise DataError(f"No picture of a domain can be read: {next(reversed(batch.unreadable.values()))}")
         yield batch.pictures
 
 

@@ -64,7 +64,7 @@ class Trial:
 def check_precision(precision: Precision, device: torch.device) -> None:
     """Raises UsageError where ``device`` cannot compute in this dtype."""
     if precision == "fp16" and device.type == "cpu":
-        raise UsageError("A CPU has no fp16 arithmetic: use --precision bf16, fp32 or auto.")
+        raise UsageError("A CPU cannot compute in fp16: use --precision bf16, fp32 or auto.")
 
 
 def choose_precision(generator: Generator, picture: torch.Tensor) -> tuple[Precision, str]:

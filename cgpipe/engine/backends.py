@@ -48,7 +48,7 @@ def _torchscript(generator: Generator) -> Run:
 def _onnx(generator: Generator) -> Run:
     onnxruntime = extra("onnxruntime", "onnx")
     if _dtype_of(generator) != torch.float32:
-        raise UsageError("ONNX Runtime runs these networks in fp32 alone: use --precision fp32 or auto.")
+        raise UsageError("The engine onnx supports only fp32: use --precision fp32 or auto.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -96,7 +96,7 @@ def _openvino(generator: Generator) -> Run:
 
 def _ncnn(generator: Generator) -> Run:
     if _dtype_of(generator) != torch.float32:
-        raise UsageError("ncnn runs these networks in fp32 alone: use --precision fp32 or auto.")
+        raise UsageError("The engine ncnn supports only fp32: use --precision fp32 or auto.")
     return load_ncnn(generator)
 
 
@@ -141,7 +141,7 @@ def check_engine(engine: Engine, device: torch.device) -> None:
     for package in PACKAGES.get(engine, ()):
         extra(package, engine)
     if engine in CPU_ONLY and device.type != "cpu":
-        raise UsageError(f"--engine {engine} runs on a CPU alone: use --device cpu, or another engine.")
+        raise UsageError(f"--engine {engine} runs only on a CPU: use --device cpu, or another engine.")
 
 
 def _device_of(generator: Generator) -> torch.device:

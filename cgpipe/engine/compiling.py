@@ -25,7 +25,7 @@ def can_compile(device: torch.device) -> bool:
     found = device.type != "cpu" or has_compiler()
     if not found:
         warnings.warn(
-            "Compiling needs a C++ compiler, and there is none: going on without.", CgpipeWarning, stacklevel=2
+            "Compiling needs a C++ compiler, which is not installed: continuing without.", CgpipeWarning, stacklevel=2
         )
     return found
 
@@ -82,6 +82,6 @@ def _forget_compiled(error: Exception) -> None:
 
 def _go_on_eagerly(error: Exception) -> None:
     reason = str(error).strip().partition("\n")[0]
-    warnings.warn(f"Compiling failed ({reason}): going on without.", CgpipeWarning, stacklevel=4)
+    warnings.warn(f"Compiling failed ({reason}): continuing without.", CgpipeWarning, stacklevel=4)
     torch.compiler.reset()
     torch.compiler.set_stance("force_eager")

@@ -251,7 +251,7 @@ class Graphs:
                 torch.cuda.empty_cache()
             else:
                 reason = str(error).strip().partition("\n")[0]
-                warnings.warn(f"No CUDA graph ({reason}): going on without.", CgpipeWarning, stacklevel=2)
+                warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
             return self._work
 
 

@@ -104,9 +104,7 @@ def extra(package: str, name: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
-        raise MissingDependencyError(
-            f"This needs the package {package}: install it with `pip install 'cgpipe[{name}]'`."
-        ) from error
+        raise MissingDependencyError(f"This needs the package {package}: pip install 'cgpipe[{name}]'") from error
 
 
 def export_model(
@@ -130,11 +128,9 @@ def export_model(
         UsageError: the file cannot be written, or an OpenVINO file has another suffix than ``.xml``.
     """
     if format == "openvino" and Path(path).suffix != ".xml":
-        raise UsageError(f"OpenVINO's files end in .xml, and the weights lie beside them in .bin: rename {path}.")
+        raise UsageError(f"OpenVINO files end in .xml, with the weights beside them in .bin: rename {path}.")
     if model.generator.runtime:
-        raise UsageError(
-            f"This network is a program of {model.generator.runtime} already: its file is what to pass on."
-        )
+        raise UsageError(f"This network is already a {model.generator.runtime} file: use that file.")
     generator = model.generator.eval().requires_grad_(False)
     network = Normalised(generator).eval() if with_normalisation else generator
     path = Path(path)
@@ -171,10 +167,10 @@ def _check(network: nn.Module, exported: Run) -> float:
             expected = network(pictures)
         result = exported(pictures)
         if result.shape != expected.shape or result.dtype != expected.dtype:
-            raise CgpipeError(f"The exported network gives {tuple(result.shape)} for {tuple(expected.shape)}.")
+            raise CgpipeError(f"The exported network outputs {tuple(result.shape)} instead of {tuple(expected.shape)}.")
         largest = max(largest, float((result.float() - expected.float()).abs().max()) / white)
     if not largest <= tolerance:
-        raise CgpipeError(f"The exported network is off by {100 * largest:.2g}% of white: it has not been written.")
+        raise CgpipeError(f"The exported network is off by {100 * largest:.2g}% of the range. It was not written.")
     return largest
 
 

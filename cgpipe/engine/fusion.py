@@ -106,7 +106,7 @@ def can_fuse(device: torch.device) -> bool:
         _kernels()(torch.zeros(1, 16, 4, 4, device=device), eps=1e-5, slope=0.0, pad=0, **nothing)
     except Exception as error:  # Triton calls a compiler: whatever that may lack
         reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"Triton builds no kernels here ({reason}): going on without.", CgpipeWarning, stacklevel=2)
+        warnings.warn(f"Triton cannot build kernels ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
         return False
     return True
 

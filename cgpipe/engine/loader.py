@@ -62,7 +62,7 @@ def load(
         if "DataLoader worker" not in str(error):
             raise
         raise CgpipeError(
-            "A process that decodes pictures died, most likely for want of memory: try fewer --workers."
+            "A process that decodes pictures died, probably for lack of memory: try fewer --workers."
         ) from error
 
 

@@ -79,7 +79,7 @@ class Network:
 def _of_its_own(runtime: str, precision: Precision, engine: Engine) -> tuple[Precision, Engine]:
     """The precision and engine of a network that is a program of another runtime: it has but one of each."""
     if precision not in ("auto", "fp32"):
-        raise UsageError(f"This network is run by {runtime} as it is: use --precision auto, not {precision}.")
+        raise UsageError(f"{runtime} runs this network as it is: use --precision auto, not {precision}.")
     if engine not in ("auto", "eager"):
-        raise UsageError(f"This network is run by {runtime} as it is: use --engine auto, not {engine}.")
+        raise UsageError(f"{runtime} runs this network as it is: use --engine auto, not {engine}.")
     return "fp32", "eager"

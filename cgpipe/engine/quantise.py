@@ -59,7 +59,7 @@ def export_int8(model: Model, path: str | os.PathLike[str], pictures: Sequence[P
     """
     extra("onnxscript", "onnx")
     if len(pictures) < 3:
-        raise UsageError(f"int8 needs at least 3 pictures to learn the range of values from, not {len(pictures)}.")
+        raise UsageError(f"Calibrating int8 needs at least 3 pictures, not {len(pictures)}.")
     chosen = pictures[:: -(-len(pictures) // MOST_PICTURES)]
     measured = chosen[2::3]
     ranges = [picture for index, picture in enumerate(chosen) if index % 3 < 2]

@@ -65,7 +65,7 @@ def to_ncnn(generator: Generator) -> tuple[str, bytes]:
     try:
         graph = LayerTracer().trace(generator)
     except fx.proxy.TraceError as error:
-        raise UsageError("--engine ncnn does not run this network: use another engine.") from error
+        raise UsageError("--engine ncnn does not support this network: use another engine.") from error
     return _Translation(generator, graph).files()
 
 
@@ -202,7 +202,7 @@ def _sizes(module: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, float]:
 
 
 def _unknown(what: object) -> UsageError:
-    return UsageError(f"--engine ncnn does not run this network, which has {what}: use another engine.")
+    return UsageError(f"--engine ncnn does not support this network, which has {what}: use another engine.")
 
 
 FUNCTIONS: dict[Any, Callable[[_Translation, fx.Node], None]] = {

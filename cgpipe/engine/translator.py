@@ -147,7 +147,7 @@ class Translator:
             UsageError: ``model`` and ``file`` name two, or ``to`` or ``source`` contradicts the file's card.
         """
         if model is not None and file is not None and os.fspath(model) != os.fspath(file):
-            raise UsageError("`model` and `file` are the same: give one of them.")
+            raise UsageError("`model` and `file` are the same option: give one of them.")
         choice = ModelChoice(
             to=to,
             source=source,
@@ -307,8 +307,8 @@ class Translator:
         if self.precision != "fp32":
             if self._exact is None:
                 warnings.warn(
-                    f"In {self.precision} the network's result is not finite for every picture: those are translated "
-                    "again in fp32 (--precision fp32 saves the second try).",
+                    f"The network's output in {self.precision} is not finite for some pictures. They are translated "
+                    "again in fp32 (--precision fp32 avoids the first try).",
                     CgpipeWarning,
                     stacklevel=2,
                 )
@@ -316,7 +316,7 @@ class Translator:
             translated = Translated(*(part.cpu() for part in self._translate_on_device(pixels, self._exact)))
             if translated.sums.isfinite().all():
                 return translated
-        raise MediaError("the network's result holds values that are not finite")
+        raise MediaError("The network's output is not finite.")
 
     def _within_memory(self, pixels: torch.Tensor) -> Translated:
         """Translates a batch on the device in as many parts as its memory asks for."""
@@ -334,7 +334,7 @@ class Translator:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._largest = half
-        warnings.warn(f"Out of memory: going on with batches of {half}.", CgpipeWarning, stacklevel=2)
+        warnings.warn(f"Out of memory: continuing with batches of {half}.", CgpipeWarning, stacklevel=2)
         return self._within_memory(pixels)
 
     def _check_room(self, pixels: torch.Tensor) -> None:
@@ -353,8 +353,8 @@ class Translator:
         memory = "memory" if self.device.type == "cpu" else "GPU memory"
         smaller = max(1, min(1024, min(rows, columns) // 2))
         return (
-            f"not enough {memory} for a picture of {width}x{height}, which the network sees at {columns}x{rows}: "
-            f"use a smaller size, such as --size {smaller}"
+            f"Not enough {memory} for a picture of {width}x{height}, which the network sees at {columns}x{rows}. "
+            f"Use a smaller size, such as --size {smaller}."
         )
 
     def _translate_on_device(self, pixels: torch.Tensor, network: Network | None = None) -> Translated:
@@ -408,7 +408,7 @@ def _check(model: Model, size: Size, strength: float) -> None:
     if not 0 <= strength <= 2:
         raise UsageError(f"The strength must be between 0 and 2, not {strength}.")
     if {model.card.settings.get(name, 3) for name in ("in_channels", "out_channels")} != {3}:
-        raise ModelError("This model does not translate colour pictures: it has other channels than red, green, blue.")
+        raise ModelError("This model cannot translate RGB pictures: it has other channels.")
 
 
 def choose_device(name: str) -> torch.device:
@@ -429,7 +429,7 @@ def choose_device(name: str) -> torch.device:
     count = counts[device.type]()
     if (device.index or 0) >= count:
         raise UsageError(
-            f"Device {name!r} is not there: torch sees {count} of them on this machine. "
+            f"Device {name!r} does not exist: torch sees {count} of them on this machine. "
             "Use --device cpu, or install a build of torch for your GPU."
         )
     return device

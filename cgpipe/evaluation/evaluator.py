@@ -247,7 +247,7 @@ def imagenet_class(name: str) -> int:
     names: list[str] = [entry.lower() for entry in EfficientNet_B0_Weights.DEFAULT.meta["categories"]]
     if name.lower() not in names:
         near = ", ".join(difflib.get_close_matches(name.lower(), names)) or "none is near"
-        raise UsageError(f"ImageNet has no class {name!r}; the nearest: {near}.")
+        raise UsageError(f"ImageNet has no class {name!r}. The closest: {near}.")
     return names.index(name.lower())
 
 

@@ -43,7 +43,7 @@ def _first_readable(pictures: Sequence[Path], side: int, values: ValueRange | No
             return to_network_range(load_square(path, side, values))
         except MediaError as error:
             reason = str(error)
-    raise DataError(f"None of {len(pictures)} pictures can be read: {reason}.")
+    raise DataError(f"None of {len(pictures)} pictures can be read: {reason}")
 
 
 def load_square(
@@ -97,7 +97,7 @@ def save_grid(path: Path, grid: torch.Tensor) -> None:
         with atomic_write(path) as partial:
             partial.write_bytes(data.tobytes())
     except OSError as error:
-        raise MediaError(f"{path} cannot be written: {error.strerror}") from error
+        raise MediaError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def write_grids(

@@ -57,7 +57,7 @@ def load_extractor() -> Any:
     try:
         return EXTRACTORS[package]()
     except OSError as error:
-        raise MissingDependencyError(f"the weights of {package} cannot be had: {error}") from error
+        raise MissingDependencyError(f"The weights of {package} cannot be loaded: {error}.") from error
 
 
 @lru_cache
@@ -68,7 +68,7 @@ def has_inception() -> bool:
     try:
         load_extractor()
     except MissingDependencyError as error:
-        warnings.warn(f"Inception is left out: {error}.", CgpipeWarning, stacklevel=2)
+        warnings.warn(f"Inception is omitted: {error}", CgpipeWarning, stacklevel=2)
         return False
     return True
 

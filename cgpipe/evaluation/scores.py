@@ -50,7 +50,7 @@ def top1_share(logits: Tensor, class_index: int) -> float:
 def _double(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     for name, values in (("measured", features), ("reference", reference)):
         if len(values) < 2:
-            raise DataError(f"The {name} set holds {len(values)} pictures; a distance between sets needs two or more.")
+            raise DataError(f"The {name} set holds {len(values)} pictures. KID and FID need at least two.")
     return features.double(), reference.double()
 
 

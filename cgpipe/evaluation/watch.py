@@ -47,6 +47,6 @@ def _evaluator(folders: tuple[Path, Path], device: torch.device) -> Evaluator:
     try:
         return Evaluator(*folders, networks=["lite2"], device=device)
     except DataError as error:
-        raise DataError(f"--watch-every measures on a test split: {error}") from error
+        raise DataError(f"--watch-every needs test pictures. {error}") from error
     except MissingDependencyError as error:
         raise MissingDependencyError(f"{error} Or train without --watch-every.") from error

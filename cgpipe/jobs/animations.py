@@ -41,7 +41,7 @@ def translate_animation(
     try:
         format = picture_format(origin.output)
         if format not in ANIMATED:
-            raise MediaError("an animation, which only GIF, PNG and WebP hold; omit --format")
+            raise MediaError("Only GIF, PNG and WebP can hold an animation: omit --format.")
         mask = None if worklist.masks is None else worklist.masks.path_of(origin.place)
         # The processes that decode pictures are no threads of a video's decoder.
         own = replace(options, look=replace(options.look, mask=mask), work=replace(options.work, workers=None))

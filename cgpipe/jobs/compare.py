@@ -42,12 +42,12 @@ def compare(
     for path in (original, translated, sheet):
         require_local(path)
     if picture_format(sheet) is None:
-        raise UsageError(f"{sheet} is not a picture's name: use one such as sheet.png.")
+        raise UsageError(f"{sheet} is not a valid name for a picture: use one such as sheet.png.")
     pairs = list(_pairs(Path(original), Path(translated)))
     if not pairs:
         raise UsageError(f"No picture in {original} has a translation of the same name in {translated}.")
     if Path(sheet).resolve() in {path.resolve() for pair in pairs for path in pair}:
-        raise UsageError(f"{sheet} is one of the pictures: choose another name.")
+        raise UsageError(f"{sheet} is one of the input pictures: use another name.")
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if len(pairs) > count else pairs
     cells = [_side_by_side(*(_shown(path, height) for path in pair)) for pair in chosen]
     write_picture(Path(sheet), _grid(cells, columns))
@@ -59,7 +59,7 @@ def _pairs(original: Path, translated: Path) -> Iterator[tuple[Path, Path]]:
         if not path.exists():
             raise UsageError(f"{path} does not exist: check the spelling.")
     if original.is_dir() != translated.is_dir():
-        raise UsageError("Name two pictures, or two folders.")
+        raise UsageError("Give two pictures, or two folders.")
     if original.is_file():
         yield original, translated
         return
@@ -80,7 +80,7 @@ def _shown(path: Path, height: int) -> Pixels:
     try:
         pixels = read_picture(path).pixels[..., :3]
     except MediaError as error:
-        raise MediaError(f"{path} cannot be read: {error}.") from error
+        raise MediaError(f"{path} cannot be read: {error}") from error
     eight = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
     width = max(1, round(eight.shape[1] * height / eight.shape[0]))
     return np.asarray(Image.fromarray(eight).resize((width, height), Image.Resampling.LANCZOS))

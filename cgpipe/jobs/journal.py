@@ -390,8 +390,8 @@ def stamps_of(paths: Sequence[PathLike]) -> Stamps:
 def foreign_reason(output: PathLike) -> str:
     """Why an output is not written."""
     return (
-        f"{output} is there already and was not made by cgpipe: move it away, name another output, or"
-        " replace it with --overwrite"
+        f"{output} already exists and was not made by cgpipe. Move it, use another output, or replace it with "
+        "--overwrite."
     )
 
 

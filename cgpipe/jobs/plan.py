@@ -107,7 +107,7 @@ class Plan:
     def problem(self, output: str) -> str:
         """Why an output cannot be written, if so; by its name as :meth:`names` gives it."""
         if output in self._blocked:
-            return f"it would be written over the input {self._blocked[output]}; choose another --output"
+            return f"It would overwrite the input {self._blocked[output]}. Use another --output."
         return ""
 
     def _block(self, start: int) -> bytes:
@@ -250,7 +250,7 @@ def plan_files(
             overwrite an input.
     """
     if not inputs:
-        raise UsageError("no input; name a folder, files or a pattern such as 'photos/*.jpg'")
+        raise UsageError("No input: give a folder, files or a pattern such as 'photos/*.jpg'.")
     for path in [*inputs, *([] if output is None else [output])]:
         require_local(path)
     chosen = named_format(format) if format else None
@@ -285,7 +285,7 @@ def _source(
     _require_folder(out)
     base, pattern = _split_pattern(path)
     if not base.is_dir():
-        raise UsageError(f"no pictures in {path}: there is no folder {base}")
+        raise UsageError(f"No pictures match {path}: there is no folder {base}.")
     return _Tree(base, pattern, out, Path())
 
 
@@ -294,12 +294,12 @@ def _mirror(folder: Path, alone: bool, domain: str, out: Path | None) -> Path:
     full = Path(os.path.abspath(folder))
     if out is None:
         if not full.name:
-            raise UsageError(f"{folder} has no folder beside it to write to; name one with --output")
+            raise UsageError(f"There is no place for an output folder beside {folder}: give one with --output.")
         return (full if folder.name in ("", "..") else folder).with_name(f"{full.name}-{domain}")
     _require_folder(out)
     target = out if alone else out / full.name
     if os.path.realpath(target) == os.path.realpath(folder):
-        raise UsageError(f"{target} is the input folder itself; name another one with --output")
+        raise UsageError(f"{target} is the input folder: give another one with --output.")
     return target
 
 
@@ -310,7 +310,7 @@ def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | Non
         return FilePair(path, beside(path, domain, format), place)
     if len(paths) == 1 and picture_format(out) and not out.is_dir():
         if chosen not in (None, picture_format(out)):
-            raise UsageError(f"the name {out} and the format {chosen} contradict each other; leave one of them out")
+            raise UsageError(f"The name {out} contradicts --format {chosen}: omit one of them.")
         return FilePair(path, out, place)
     _require_folder(out)
     return FilePair(path, out / with_format(path.name, format), place)
@@ -324,7 +324,7 @@ def _missing(path: Path, may_be_output: bool) -> str:
 
 def _require_folder(out: Path | None) -> None:
     if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file, but these inputs need a folder to write to; name one with --output")
+        raise UsageError(f"{out} is a file, but these inputs need an output folder: give one with --output.")
 
 
 def beside(path: Path, domain: str, format: str | None = None) -> Path:
@@ -488,7 +488,7 @@ def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Pl
     if not inputs:
         earlier = "; those that are there were made by an earlier run" if plan.left[Left.EARLIER] else ""
         raise UsageError(
-            f"no pictures in {', '.join(map(str, paths))}{earlier}; known are names in {' '.join(PICTURE_SUFFIXES)}"
+            f"No pictures in {', '.join(map(str, paths))}{earlier}. Known suffixes: {' '.join(PICTURE_SUFFIXES)}."
         )
     doubtful = _doubtful(inputs, outputs)
     if doubtful:
@@ -527,11 +527,11 @@ def _blocked(every: Iterable[Names], doubtful: set[int], count: int) -> dict[str
             readers[source] = names[0]
         if _digest(target) in doubtful and (other := writers.setdefault(target, names)) is not names:
             raise UsageError(
-                f"{other[0]} and {names[0]} would both be written to {names[1]}; rename one of them,"
-                " or translate them one after the other with an --output of their own"
+                f"{other[0]} and {names[0]} would both be written to {names[1]}. Rename one of them,"
+                " or translate each to an --output of its own."
             )
     blocked = {names[1]: readers[target] for target, names in writers.items() if target in readers}
     if len(blocked) == count:
         target, names = next(iter(writers.items()))
-        raise UsageError(f"{names[0]} would be written over the input {readers[target]}; choose another --output")
+        raise UsageError(f"{names[0]} would overwrite the input {readers[target]}. Use another --output.")
     return blocked

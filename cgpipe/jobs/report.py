@@ -119,8 +119,8 @@ class FolderReport:
     def summary(self) -> str:
         """One line for a person."""
         counts = [(self.translated, "translated"), (self.skipped, "already done"), (len(self.failures), "failed")]
-        counts.append((len(self.unsupported), "of a format that is not read"))
-        counts += [(self.ignored, "ignored (no pictures)"), (self.earlier, "left out (translations already)")]
+        counts.append((len(self.unsupported), "unsupported"))
+        counts += [(self.ignored, "ignored (not pictures)"), (self.earlier, "skipped (outputs of an earlier run)")]
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
         seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
         without = "".join(f"; {count} without {what}" for what, count in self.left_out.items())
@@ -138,9 +138,9 @@ class FolderReport:
             ("Translated", self.translated),
             ("Already done", self.skipped),
             ("Failed", failures + ([f"and {more} more"] if more else [])),
-            ("Of a format that is not read", len(self.unsupported)),
-            ("Ignored (no pictures)", self.ignored),
-            ("Left out (translations already)", self.earlier),
+            ("Unsupported format", len(self.unsupported)),
+            ("Ignored (not pictures)", self.ignored),
+            ("Skipped (outputs of an earlier run)", self.earlier),
             ("Seconds", f"{self.seconds.get('total', 0.0):.1f}"),
         ]
         return html_table("Pictures", rows)
@@ -218,10 +218,10 @@ class VideoReport:
     def summary(self) -> str:
         """One line for a person."""
         if self.skipped:
-            return f"Already done: {self.output} (--overwrite translates it again)"
+            return f"Up to date: {self.output} (--overwrite redoes it)"
         total = self.seconds.get("total", 0.0)
         rate = (self.frames - self.resumed) / total if total else 0.0
-        parts = [f"{self.frames} frame{'s' * (self.frames != 1)} in {total:.1f} s ({rate:.1f} a second)"]
+        parts = [f"{self.frames} frame{'s' * (self.frames != 1)} in {total:.1f} s ({rate:.1f} fps)"]
         counts = [(self.resumed, "from an interrupted run"), (self.filled, "filled"), (self.missing, "missing")]
         counts.append((self.failed, "failed"))
         parts += [f"{count} {what}" for count, what in counts if count]

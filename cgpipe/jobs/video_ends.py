@@ -96,7 +96,7 @@ class VideoResult:
     def fail(self, failed: Failed) -> None:
         self._report.failed += 1
         if self._report.failed == 1:
-            self._report.tell([f"a frame is left out: {failed.reason}"])
+            self._report.tell([f"A frame was dropped: {failed.reason}"])
 
 
 @dataclass(frozen=True, slots=True)

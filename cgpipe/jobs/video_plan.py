@@ -44,9 +44,9 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
         require_local(target)
         place = os.path.realpath(target)
         if place == os.path.realpath(one):
-            raise UsageError(f"{one} would be written over itself: choose another output.")
+            raise UsageError(f"{one} would overwrite itself: use another output.")
         if place in read:
-            raise UsageError(f"{one} would be written over the input {read[place]}: choose another output.")
+            raise UsageError(f"{one} would overwrite the input {read[place]}: use another output.")
         if taken.setdefault(place, one) != one:
             raise UsageError(f"{taken[place]} and {one} would both be written to {target}: rename one of them.")
     return pairs
@@ -54,12 +54,12 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
 
 def _pair_without_folder(inputs: Sequence[str], domain: str) -> tuple[str, str]:
     if len(inputs) > 2:
-        raise UsageError("For several videos, name a folder for the results with -o.")
+        raise UsageError("Several videos need an output folder: give one with -o.")
     if len(inputs) == 2:
         return inputs[0], inputs[1]
     path = Path(inputs[0])
     if not path.is_file():
-        raise UsageError(f"{path} is no file, so its result has no place of its own: name an output.")
+        raise UsageError(f"{path} is not a file, so there is no default output: give one.")
     return str(path), str(path.with_name(f"{path.stem}-{domain}{_written_suffix(path)}"))
 
 

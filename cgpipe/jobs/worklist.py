@@ -63,7 +63,7 @@ class Worklist:
                 yield FileResult(input=Path(names[0]), output=Path(names[1]), status="skipped")
         if early:
             warnings.warn(
-                f"{early} results are there from before cgpipe kept journals: they are taken as current, whatever they "
+                f"{early} outputs were made before cgpipe kept journals. They are taken as up to date, whatever they "
                 "were made with. --overwrite translates them again.",
                 CgpipeWarning,
                 stacklevel=5,

@@ -97,12 +97,12 @@ class Colour:
 
     @property
     def notice(self) -> str | None:
-        """What the user must be told about this colour, if anything."""
+        """A notice for the user about this colour, if any."""
         if self.is_hdr:
             kind = "PQ" if self.transfer == PQ else "HLG"
             return (
-                f"the clip is HDR ({kind}). The networks know ordinary pictures only, so it is brought to BT.709 as it "
-                "is read (what is brighter than white, 203 nits, is clipped), and the result is an ordinary (SDR) clip"
+                f"The clip is HDR ({kind}). The networks work on SDR, so it is tone-mapped to BT.709 (highlights above "
+                "203 nits are clipped), and the output is SDR."
             )
         return None
 

@@ -35,9 +35,9 @@ class Frame(Generic[Origin]):
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
-            raise TypeError(f"pixels must be uint8 or uint16, not {self.pixels.dtype}")
+            raise TypeError(f"Pixels must be uint8 or uint16, not {self.pixels.dtype}.")
         if self.pixels.ndim != 3 or self.pixels.shape[2] not in (3, 4) or 0 in self.pixels.shape:
-            raise ValueError(f"pixels must have shape (height, width, 3 or 4), not {self.pixels.shape}")
+            raise ValueError(f"Pixels must have shape (height, width, 3 or 4), not {self.pixels.shape}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +54,11 @@ class Batch(Generic[Origin]):
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (torch.uint8, torch.uint16):
-            raise TypeError(f"pixels must be uint8 or uint16, not {self.pixels.dtype}")
+            raise TypeError(f"Pixels must be uint8 or uint16, not {self.pixels.dtype}.")
         if self.pixels.ndim != 4 or self.pixels.shape[3] not in (3, 4):
-            raise ValueError(f"pixels must have shape (count, height, width, 3 or 4), not {tuple(self.pixels.shape)}")
+            raise ValueError(f"Pixels must have shape (count, height, width, 3 or 4), not {tuple(self.pixels.shape)}.")
         if len(self.origins) != len(self.pixels):
-            raise ValueError(f"{len(self.pixels)} frames but {len(self.origins)} origins")
+            raise ValueError(f"There are {len(self.pixels)} frames but {len(self.origins)} origins.")
 
     def __len__(self) -> int:
         return len(self.origins)

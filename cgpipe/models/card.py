@@ -104,9 +104,9 @@ class ModelCard:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ModelError(f"the header is not JSON ({error})") from error
+            raise ModelError(f"The header is not JSON ({error}).") from error
         if not isinstance(values, dict):
-            raise ModelError("the header is not a JSON object")
+            raise ModelError("The header is not a JSON object.")
         _require("format_version" in values, "format_version", "is missing")
         _check_version(values["format_version"])
         known = fields(cls)
@@ -129,7 +129,7 @@ def check_domain(domain: str, name: str) -> str:
 
 def _require(fits: bool, name: str, message: str) -> None:
     if not fits:
-        raise ModelError(f"{name} {message}")
+        raise ModelError(f"{name} {message}.")
 
 
 def _check_version(version: object) -> None:
@@ -137,7 +137,7 @@ def _check_version(version: object) -> None:
     _require(whole, "format_version", f"must be a positive whole number, not {version!r}")
     if version != FORMAT_VERSION:
         raise ModelError(
-            f"format_version is {version}, but this cgpipe reads version {FORMAT_VERSION}: update cgpipe to use it"
+            f"format_version is {version}, but this cgpipe reads version {FORMAT_VERSION}: update cgpipe to use it."
         )
 
 
@@ -163,7 +163,7 @@ def _plain(value: object, name: str) -> dict[str, Any]:
         text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)  # type: ignore[call-overload]
         copy: dict[str, Any] = json.loads(text.encode())
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{name} holds something that a file cannot keep: {error}") from error
+        raise ModelError(f"{name} cannot be stored as JSON: {error}.") from error
     return copy
 
 
@@ -180,7 +180,7 @@ def _scales(value: object) -> tuple[int, int] | None:
         return None
     fits = isinstance(value, list | tuple) and len(value) == 2 and all(_is_size(side) for side in value)
     if not fits or value[0] > value[1]:  # type: ignore[index]
-        raise ModelError(f"working_scales must be two sides in pixels, the smaller first, or null, not {value!r}")
+        raise ModelError(f"working_scales must be two sides in pixels, the smaller first, or null, not {value!r}.")
     return value[0], value[1]  # type: ignore[index]
 
 

@@ -68,7 +68,7 @@ def load_checkpoint(path: Path) -> Any:
     """
     start, end = _ends(path)
     if other := _something_else(path, start, end):
-        raise ModelError(f"{path} is {other}")
+        raise ModelError(f"{path} is {other}.")
     if start[8:9] == b"{":
         return _load_safetensors(path)
     with open_file(path) as file, warnings.catch_warnings(action="ignore"):
@@ -77,19 +77,19 @@ def load_checkpoint(path: Path) -> Any:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
         except ModelError as error:
-            raise ModelError(f"{path} {error}") from error
-        # Bytes from anywhere make the reader fail in any way; weights_only sees to it that failing is all it does.
+            raise ModelError(f"{path}: {error}") from error
+        # The reader may fail in any way on untrusted bytes. With weights_only, failing is all that it can do.
         except Exception as error:
-            raise ModelError(f"{path} is {_why_unreadable(start, str(error))}") from error
+            raise ModelError(f"{path} is {_why_unreadable(start, str(error))}.") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     if read_header(path).card is not None:
-        raise ModelError(f"{path} is one of cgpipe's own models: use it as it is")
+        raise ModelError(f"{path} is one of cgpipe's own models: use it as it is.")
     try:
         return load_file(path)
-    except Exception as error:  # of a library that says nothing of what it raises
-        raise ModelError(f"{path} is damaged: {error}") from error
+    except Exception as error:  # the library does not document what it raises
+        raise ModelError(f"{path} is damaged: {error}.") from error
 
 
 def _check_before(path: Path, file: IO[bytes], start: bytes) -> None:
@@ -103,11 +103,15 @@ def _check_before(path: Path, file: IO[bytes], start: bytes) -> None:
         unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
         # torch packs nothing, and who packs its files again gains a few percent.
         if unpacked > _ROOM + 4 * packed:
-            raise ModelError(f"would unpack to {unpacked / 1e9:.1f} GB from {packed / 1e6:.1f} MB: it is no checkpoint")
+            raise ModelError(
+                f"It would unpack to {unpacked / 1e9:.1f} GB from {packed / 1e6:.1f} MB, like no checkpoint."
+            )
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):
                 if entry.file_size > LARGEST_PICKLE:
-                    raise ModelError(f"has {entry.file_size / 1e6:.0f} MB of instructions around its weights")
+                    raise ModelError(
+                        f"It has {entry.file_size / 1e6:.0f} MB of pickle instructions beside its weights."
+                    )
                 check_pickle(io.BytesIO(archive.read(entry)))
 
 
@@ -165,12 +169,12 @@ def _directory_size(path: Path) -> int:
 def _why_unreadable(start: bytes, error: str) -> str:
     if refused := re.search(r"GLOBAL ([\w.]+)", error):
         return (
-            f"not plain weights: it holds Python objects ({refused[1]}), and to load those would run code from the "
+            f"not plain weights: it holds Python objects ({refused[1]}), and loading those would run code from the "
             f"file. Nothing was run. {SAVE_AGAIN}"
         )
     from_torch = start.startswith((_ZIP, _LEGACY_TORCH))
     if from_torch and "Unsupported operand" not in error:
         return _DAMAGED
     if start.startswith(b"\x80") or from_torch:
-        return f"a Python pickle of a kind that cannot be read without trusting it. Nothing was run. {SAVE_AGAIN}"
-    return "not a checkpoint of any kind that cgpipe knows"
+        return f"a Python pickle that cannot be read without running its code. Nothing was run. {SAVE_AGAIN}"
+    return "not a checkpoint that cgpipe knows"

@@ -118,7 +118,7 @@ def _in_our_names(weights: Weights, layout: Layout) -> Weights:
         elif module in layout.modules:
             renamed[f"{layout.modules[module]}.{leaf}"] = value
         else:
-            raise ModelError(f"looks like a {layout.recognised_as}, but tensor {key} has no place in one")
+            raise ModelError(f"It looks like a {layout.recognised_as}, but tensor {key} does not belong to one.")
     return renamed
 
 
@@ -126,7 +126,7 @@ def _check_filter(key: str, value: torch.Tensor, taps: tuple[int, ...]) -> None:
     known = torch.tensor(taps).float()
     kernel = torch.outer(known, known) / 16
     if value.shape[1:] != (1, *kernel.shape) or not torch.allclose(value.float(), kernel, atol=1e-3):
-        raise ModelError(f"looks like a ResNet of CUT, but the low-pass filter {key} is not the one known from there")
+        raise ModelError(f"It looks like a ResNet of CUT, but the low-pass filter {key} differs from CUT's.")
 
 
 def _turn_to_rgb(weights: Weights, layout: Layout) -> None:
@@ -145,7 +145,7 @@ def _turn_to_unit(weights: Weights, layout: Layout) -> None:
 
 def _need(weights: Weights, key: str, layout: Layout) -> torch.Tensor:
     if key not in weights:
-        raise ModelError(f"looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} is missing")
+        raise ModelError(f"It looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} is missing.")
     return weights[key]
 
 
@@ -160,7 +160,7 @@ def _about_norm(norm: NormKind, weights: Weights, batch_statistics: bool) -> lis
     """What to tell of the normalisation; takes statistics that are not to be used out of ``weights``."""
     if norm == "batch" and not batch_statistics:
         if "down.0.norm.running_mean" not in weights:
-            raise ModelError("has batch norm without the statistics that it needs: use --batch-statistics")
+            raise ModelError("Its batch norm has no running statistics: use --batch-statistics.")
         return ["Batch norm uses the statistics of the training; --batch-statistics uses each picture's own."]
     statistics = [key for key in weights if _STATISTICS.search(key)]
     for key in statistics:
@@ -175,7 +175,7 @@ def _check_ends(weights: Weights, layout: Layout) -> None:
     stem = _need(weights, "stem.conv.weight" if "stem.conv" in layout.modules.values() else "stem.weight", layout)
     head, bias = _need(weights, "head.weight", layout), _need(weights, "head.bias", layout)
     if stem.ndim != 4 or head.ndim != 4 or bias.ndim != 1 or 0 in stem.shape:
-        raise ModelError(f"looks like a {layout.recognised_as}, but its first or last layer is no convolution")
+        raise ModelError(f"It looks like a {layout.recognised_as}, but its first or last layer is not a convolution.")
 
 
 def _width(weights: Weights) -> int:
@@ -195,11 +195,13 @@ def _build(layout: Layout, settings: Mapping[str, Any], weights: Weights, *, bia
             weights.setdefault(key, torch.zeros(value.shape))
         if _need(weights, key, layout).shape != value.shape:
             raise ModelError(
-                f"looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} has shape "
-                f"{tuple(weights[key].shape)}, where {tuple(value.shape)} was expected"
+                f"It looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} has shape "
+                f"{tuple(weights[key].shape)}, where {tuple(value.shape)} was expected."
             )
     for key in weights.keys() - expected.keys():
-        raise ModelError(f"looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} has no place in one")
+        raise ModelError(
+            f"It looks like a {layout.recognised_as}, but tensor {layout.their_key(key)} does not belong to one."
+        )
     generator = build_generator(layout.architecture, **settings)
     generator.load_state_dict(weights, strict=True)
     check_finite(generator, layout.their_key)

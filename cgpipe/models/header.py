@@ -58,13 +58,13 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         if path.is_fifo() or path.is_char_device() or path.is_socket():
-            raise ModelError(f"{path} cannot be read: it is not a regular file")  # and to open it could wait for ever
+            raise ModelError(f"{path} cannot be read: it is not a regular file.")  # opening it could block forever
         with path.open("rb") as file:
             yield file
     except FileNotFoundError as error:
-        raise ModelNotFoundError(f"{path}: there is no such file") from error
+        raise ModelNotFoundError(f"{path}: there is no such file.") from error
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_header(path: Path) -> Header:
@@ -79,7 +79,7 @@ def read_header(path: Path) -> Header:
         try:
             return _parse(file, path.stat().st_size)
         except ModelError as error:
-            raise ModelError(f"{path} {error}") from error
+            raise ModelError(f"{path}: {error}") from error
 
 
 def read_card(path: Path) -> ModelCard:
@@ -92,8 +92,8 @@ def read_card(path: Path) -> ModelCard:
     text = read_header(path).card
     if text is None:
         raise ModelError(
-            f"{path} is a safetensors file, but not one of cgpipe's: "
-            f"make one of it with `cgpipe models import {path} --from DOMAIN --to DOMAIN`"
+            f"{path} is a safetensors file, but not a cgpipe model: "
+            f"convert it with `cgpipe models import {path} --from DOMAIN --to DOMAIN`"
         )
     try:
         return ModelCard.from_json(text)
@@ -116,27 +116,27 @@ def is_ours(path: Path) -> bool:
 def _parse(file: IO[bytes], size: int) -> Header:
     length = int.from_bytes(file.read(8), "little")
     if size < 9 or file.read(1) != b"{":
-        raise ModelError("is not a safetensors file")
+        raise ModelError("It is not a safetensors file.")
     if length > size - 8:
-        raise ModelError(f"is cut off: {size} bytes of at least {8 + length}")
+        raise ModelError(f"It is cut off: {size} bytes of at least {8 + length}.")
     if length > LARGEST_HEADER:
-        raise ModelError(f"has a header of {length} bytes, but cgpipe reads up to {LARGEST_HEADER}")
+        raise ModelError(f"It has a header of {length} bytes, but cgpipe reads up to {LARGEST_HEADER}.")
     try:
         entries = json.loads(b"{" + file.read(length - 1))
         metadata = entries.pop("__metadata__", {})
         header, end = _header(metadata, entries)
     # Whatever else JSON may hold: numbers without end, texts for numbers, one bracket inside another a million times.
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
-        raise ModelError("is not a safetensors file") from error
+        raise ModelError("It is not a safetensors file.") from error
     if size != 8 + length + end:
-        raise ModelError(f"is damaged: it has {size} bytes, but its header speaks of {8 + length + end}")
+        raise ModelError(f"It is damaged: it has {size} bytes, but its header declares {8 + length + end}.")
     return header
 
 
 def _header(metadata: Mapping[str, Any], entries: Mapping[str, Any]) -> tuple[Header, int]:
     """The header, and how many bytes the tensors take."""
     if len(entries) > MOST_TENSORS:
-        raise ModelError(f"holds {len(entries)} tensors, but cgpipe reads up to {MOST_TENSORS}")
+        raise ModelError(f"It holds {len(entries)} tensors, but cgpipe reads up to {MOST_TENSORS}.")
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
         first, last = (_whole(value) for value in entry["data_offsets"])
@@ -144,11 +144,11 @@ def _header(metadata: Mapping[str, Any], entries: Mapping[str, Any]) -> tuple[He
             raise ValueError(f"{name} has too many axes")
         bits = math.prod(_whole(side) for side in entry["shape"]) * _BITS.get(entry["dtype"], 0)
         if first != end or last < first or (entry["dtype"] in _BITS and 8 * (last - first) != bits):
-            raise ModelError(f"is damaged: tensor {name} is not as long as its shape says, or not in its place")
+            raise ModelError(f"It is damaged: tensor {name} is not as long as its shape says, or not in its place.")
         end = last
     card = metadata.get(METADATA_KEY)
     if not isinstance(card, str | None):
-        raise ModelError("is damaged: the card in its header is not text")
+        raise ModelError("It is damaged: the card in its header is not text.")
     shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
     return Header(card=card, shapes=shapes, dtypes={name: str(entry["dtype"]) for name, entry in entries.items()}), end
 

@@ -40,9 +40,9 @@ def input_values(given: Sequence[str], ports: Sequence[Port], folder: Path) -> d
     for text in given:
         name, separator, value = text.rpartition("=") if text.count("=") == 1 else text.partition("=")
         if not separator or not value:
-            raise UsageError(f"--input takes NAME=VALUE, not {text!r}")
+            raise UsageError(f"--input takes NAME=VALUE, not {text!r}.")
         if name not in by_name:
-            raise UsageError(f"the network has no input {name}: it has {', '.join(by_name)}")
+            raise UsageError(f"The network has no input {name}: it has {', '.join(by_name)}.")
         values[name] = _value(value, by_name[name], folder).tolist()
     return values
 
@@ -51,7 +51,7 @@ def _value(text: str, port: Port, folder: Path) -> Array:
     shape = tuple(side or 1 for side in port.shape)
     count = int(np.prod(shape, dtype=np.int64)) if shape else 1
     if count > LARGEST:
-        raise UsageError(f"the input {port.name} takes {count} numbers, more than cgpipe gives")
+        raise UsageError(f"The input {port.name} takes {count} numbers, which is more than cgpipe supports.")
     if re.fullmatch(rf"{_NUMBER}(,{_NUMBER})*", text, re.IGNORECASE):
         numbers = [float(number) for number in text.split(",")]
         if len(numbers) == 1 and count > 1 and numbers[0].is_integer() and 0 <= numbers[0] < count:
@@ -61,7 +61,7 @@ def _value(text: str, port: Port, folder: Path) -> Array:
         pairs = (pair.split(":") for pair in text.split(","))
         places = {int(place): float(number) for place, number in pairs}
         if max(places) >= count:
-            raise UsageError(f"the input {port.name} has the places 0 to {count - 1}, not {max(places)}")
+            raise UsageError(f"The input {port.name} has the indices 0 to {count - 1}, not {max(places)}.")
         return _at_places(places, count).reshape(shape)
     return _from_file(Path(text).expanduser(), port, shape, folder)
 
@@ -76,20 +76,20 @@ def _at_places(places: dict[int, float], count: int) -> Array:
 def _fitting(values: Array, shape: tuple[int, ...], port: Port) -> Array:
     if values.size != int(np.prod(shape, dtype=np.int64)):
         wanted = "x".join(map(str, shape)) or "one number"
-        raise UsageError(f"the input {port.name} takes {wanted}, but {values.size} numbers are given")
+        raise UsageError(f"The input {port.name} takes {wanted}, but {values.size} numbers are given.")
     if not np.isfinite(values).all():
-        raise UsageError(f"the input {port.name} is given a value that is not finite")
+        raise UsageError(f"The value of input {port.name} is not finite.")
     return values.astype(np.float32).reshape(shape)
 
 
 def _from_file(path: Path, port: Port, shape: tuple[int, ...], folder: Path) -> Array:
     if not path.is_file():
-        raise UsageError(f"the input {port.name} takes numbers or a file, and {path} is neither")
+        raise UsageError(f"The input {port.name} takes numbers or a file, and there is no file {path}.")
     if path.suffix == ".npy":
         try:
             return _fitting(np.load(path, allow_pickle=False), shape, port)
         except (ValueError, OSError, TypeError) as error:
-            raise UsageError(f"{path} holds no numbers for the input {port.name}: {error}") from error
+            raise UsageError(f"{path} holds no numbers for the input {port.name}: {error}.") from error
     pixels = torch.from_numpy(read_picture(path).pixels.astype(np.float32))
     pixels = pixels / (255 if float(pixels.max()) <= 255 else 65535)
     if len(shape) == 4 and 3 in (shape[1], shape[3]):
@@ -123,6 +123,6 @@ def _predicted(pixels: torch.Tensor, port: Port, folder: Path) -> Array:
             outputs = run({run.inputs[0].name: _as_picture(pixels, run.inputs[0])}, torch.get_num_threads())
             return np.asarray(outputs[places[0]])
     raise UsageError(
-        f"the input {port.name} takes numbers, and no ONNX file in {folder} makes them of a picture: "
-        "give numbers, or a file .npy"
+        f"The input {port.name} takes numbers, and no ONNX file in {folder} computes them from a picture: "
+        "give numbers, or a .npy file."
     )

@@ -113,9 +113,9 @@ def unknown(keys: Iterable[str]) -> ModelError:
     names = list(keys)
     for pattern, description in _OTHERS:
         if any(re.match(pattern, name) for name in names):
-            return ModelError(f"holds {description}")
+            return ModelError(f"It holds {description}.")
     listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-    return ModelError(f"holds no generator of a kind that cgpipe knows; its keys are {listed or 'none'}")
+    return ModelError(f"It holds no generator of a kind that cgpipe knows. Its keys are {listed or 'none'}.")
 
 
 def _junyanz_resnet(weights: Weights) -> Layout:
@@ -248,7 +248,7 @@ def _unet(weights: Weights) -> Layout:
         nests.append(f"{nests[-1]}.model.3")
     levels = len(nests) + 1
     if levels < 5:
-        raise ModelError(f"holds a U-Net with {levels} levels, but the known ones have 5 or more")
+        raise ModelError(f"It holds a U-Net with {levels} levels, but the known ones have 5 or more.")
     modules = {f"{root}.0": "stem", f"{root}.3": "head"}
     for index, nest in enumerate(nests):
         innermost = index == len(nests) - 1
@@ -274,7 +274,7 @@ def _blocks(weights: Weights, pattern: str, second: tuple[int, int]) -> tuple[in
     found = [match for key in weights if (match := re.fullmatch(pattern, key)) and weights[key].ndim == 4]
     place = max((int(match[2]) for match in found), default=-1)
     if place not in second:
-        raise ModelError("holds a ResNet whose blocks are not made like those that cgpipe knows")
+        raise ModelError("It holds a ResNet whose blocks are not made like those that cgpipe knows.")
     return len({match[1] for match in found}), place == second[1]
 
 
@@ -375,7 +375,9 @@ def _as_named(name: str, architecture: str, settings: Mapping[str, Any], weights
 
 def _side(weights: Weights, key: str, axis: int) -> int:
     if key not in weights or weights[key].ndim <= axis:
-        raise ModelError(f"holds a network like one that cgpipe knows, but tensor {key} is missing or of another kind")
+        raise ModelError(
+            f"It holds a network like one that cgpipe knows, but tensor {key} is missing or of another kind."
+        )
     return weights[key].shape[axis]
 
 

@@ -65,7 +65,7 @@ def load_any(
     if is_ours(file):
         return with_inputs(load_model(file), inputs, file)
     if inputs:
-        raise UsageError(f"{file} is not a program: it has no inputs besides the picture")
+        raise UsageError(f"{file} is not an ONNX network: it has no inputs besides the picture.")
     foreign = read_foreign(
         file, direction=direction, target=target, generator=generator, batch_statistics=batch_statistics
     )
@@ -125,13 +125,13 @@ def import_model(
     )
     card = replace(model.card, source=source or model.card.source, target=target or model.card.target)
     if UNKNOWN in (card.source, card.target):
-        raise UsageError(f"{Path(path)} does not say what it translates: name both domains with --from and --to")
+        raise UsageError(f"{Path(path)} does not name its domains: give both with --from and --to.")
     name = name or card.name
     if not _NAME.fullmatch(name):
-        raise UsageError(f"a model cannot be called {name!r}: use letters, digits, dots, - and _")
+        raise UsageError(f"{name!r} is not a valid name for a model: use letters, digits, dots, - and _.")
     filed = user_models_folder() / f"{name}.safetensors"
     if filed.exists() and not overwrite:
-        raise UsageError(f"{filed} exists: choose another --name, or replace it with --overwrite")
+        raise UsageError(f"{filed} already exists: use another --name, or replace it with --overwrite.")
     save_model(filed, Model(card, model.generator), dtype=narrowest(model.generator))
     return Entry(path=filed, place="user", card=card)
 

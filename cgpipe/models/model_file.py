@@ -58,7 +58,7 @@ def save_model(path: str | PathLike[str], model: Model, *, dtype: torch.dtype = 
         with atomic_write(target) as partial:
             partial.write_bytes(contents)
     except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror}") from error
+        raise ModelError(f"{target} cannot be written: {error.strerror}.") from error
 
 
 def load_model(path: str | PathLike[str]) -> Model:
@@ -77,7 +77,7 @@ def load_model(path: str | PathLike[str]) -> Model:
             card, generator = _on_rgb(card, generator)
         return Model(card, generator.eval().requires_grad_(False))
     except SafetensorError as error:
-        raise ModelError(f"{source} is damaged: {error}") from error
+        raise ModelError(f"{source} is damaged: {error}.") from error
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from error
 
@@ -97,13 +97,13 @@ def _load(path: Path, card: ModelCard) -> Generator:
 
 def _program(path: Path, header: Header, card: ModelCard) -> Program:
     if dict(header.dtypes) != {PROGRAM: "U8"}:
-        raise ModelError(f"should hold a program ({PROGRAM}) and nothing else")
+        raise ModelError(f"It should hold a program ({PROGRAM}) and nothing else.")
     signature = Signature.from_settings(card.settings)
     content = load_file(path)[PROGRAM].numpy().tobytes()
     if card.architecture == "torchscript":
         content = checked_torchscript(content)
     elif check_onnx(content, path.parent).external:
-        raise ModelError("its program wants constants from other files")
+        raise ModelError("Its program wants constants from other files.")
     run = start(card.architecture, content)
     return Program(run, signature, run.runtime, content)
 
@@ -136,7 +136,7 @@ def _check_settings(settings: Mapping[str, Any], tensors: int) -> None:
     for name in ("blocks", "deep_blocks", "levels"):
         value = settings.get(name, 0)
         if isinstance(value, int | float) and not 0 <= value <= tensors:
-            raise ModelError(f"settings: {name} is {value}, but the file holds {tensors} tensors")
+            raise ModelError(f"Settings: {name} is {value}, but the file holds {tensors} tensors.")
 
 
 def _build(card: ModelCard) -> Generator:
@@ -144,23 +144,23 @@ def _build(card: ModelCard) -> Generator:
         with warnings.catch_warnings(action="ignore"):  # of layers without weights, which are refused below
             generator = build_generator(card.architecture, **card.settings)
     except (ValueError, TypeError, RuntimeError, OverflowError, ArithmeticError) as error:
-        raise ModelError(f"architecture or settings: {error}") from error
+        raise ModelError(f"The architecture or its settings are invalid: {error}.") from error
     if generator.multiple > LARGEST_MULTIPLE:
-        raise ModelError(f"settings: sides would have to be multiples of {generator.multiple}")
+        raise ModelError(f"The settings are invalid: sides would have to be multiples of {generator.multiple}.")
     return generator
 
 
 def _tensors(generator: Generator, dtype: torch.dtype, target: Path) -> dict[str, torch.Tensor]:
     if isinstance(generator, Program):
         if not generator.content:
-            raise ModelError(f"{target} is not written: the network has its constants in other files; merge them first")
+            raise ModelError(f"{target} is not written: its constants are in other files. Merge them first.")
         return {PROGRAM: torch.frombuffer(bytearray(generator.content), dtype=torch.uint8)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
     for name, _ in generator.named_parameters():
         tensors[name] = tensors[name].to(dtype)
     for name, value in tensors.items():
         if not value.isfinite().all():
-            raise ModelError(f"{target} is not written: tensor {name} holds a value that is not finite as {dtype}")
+            raise ModelError(f"{target} is not written: tensor {name} holds a value that is not finite as {dtype}.")
     return tensors
 
 
@@ -168,12 +168,12 @@ def _check_fit(header: Header, generator: Generator) -> None:
     found = dict(header.shapes)
     for name, tensor in generator.state_dict().items():
         if name not in found:
-            raise ModelError(f"tensor {name} is missing")
+            raise ModelError(f"Tensor {name} is missing.")
         shape = found.pop(name)
         if shape != tensor.shape or 0 in shape:
             needed = f"the architecture and settings in the header need {tuple(tensor.shape)}"
-            raise ModelError(f"tensor {name} has shape {shape}, but {needed}")
+            raise ModelError(f"Tensor {name} has shape {shape}, but {needed}.")
         if header.dtypes[name] not in _TYPES:
-            raise ModelError(f"tensor {name} is of type {header.dtypes[name]}: weights are {', '.join(_TYPES[:-1])}")
+            raise ModelError(f"Tensor {name} is of type {header.dtypes[name]}: weights are {', '.join(_TYPES[:-1])}.")
     for name in found:
-        raise ModelError(f"tensor {name} has no place in the architecture that the header names")
+        raise ModelError(f"Tensor {name} does not belong to the architecture in the header.")

@@ -69,14 +69,14 @@ def read_onnx(path: Path) -> tuple[bytes, OnnxContents]:
         size = file.seek(0, 2)
         if size > LARGEST_FILE:
             raise ModelError(
-                f"{path} has {size / 1e9:.1f} GB: cgpipe runs ONNX files of up to {LARGEST_FILE / 1e9:.0f} GB"
+                f"{path} has {size / 1e9:.1f} GB: cgpipe runs ONNX files of up to {LARGEST_FILE / 1e9:.0f} GB."
             )
         file.seek(0)
         content = file.read()
     try:
         return content, check_onnx(content, path.parent)
     except ModelError as error:
-        raise ModelError(f"{path} {error}") from error
+        raise ModelError(f"{path}: {error}") from error
 
 
 def check_onnx(content: bytes, folder: Path) -> OnnxContents:
@@ -88,7 +88,7 @@ def check_onnx(content: bytes, folder: Path) -> OnnxContents:
     try:
         return _contents(content, folder)
     except (ValueError, IndexError, RecursionError) as error:
-        raise ModelError("is not an ONNX file, or is cut short: copy or download it again") from error
+        raise ModelError("It is not an ONNX file, or is cut short: copy or download it again.") from error
 
 
 def _contents(content: bytes, folder: Path) -> OnnxContents:
@@ -110,7 +110,7 @@ def _contents(content: bytes, folder: Path) -> OnnxContents:
 
 def _read_graph(graph: memoryview, contents: OnnxContents, own: Mapping[str, str], depth: int) -> None:
     if depth > DEEPEST:
-        raise ModelError(f"has graphs inside graphs, more than {DEEPEST} deep")
+        raise ModelError(f"Its graphs are nested more than {DEEPEST} deep.")
     for number, value in _fields(graph):
         if number == _GRAPH_INITIALIZER and isinstance(value, memoryview):
             _read_tensor(value, contents)
@@ -123,12 +123,12 @@ def _read_nodes(graph: memoryview, kind: int, contents: OnnxContents, own: Mappi
             continue
         contents.nodes += 1
         if contents.nodes > MOST_NODES:
-            raise ModelError(f"has more than {MOST_NODES} nodes: cgpipe runs no network of that size")
+            raise ModelError(f"It has more than {MOST_NODES} nodes, which is more than cgpipe supports.")
         operator, domain = _text_of(node, _NODE_OP), _text_of(node, _NODE_DOMAIN)
         if domain not in _OWN and domain not in own:
-            raise ModelError(f"needs the custom operator {domain}.{operator}, which is code from elsewhere")
+            raise ModelError(f"It needs the custom operator {domain}.{operator}, which is not part of ONNX.")
         if operator in _ENDLESS:
-            raise ModelError(f"holds a loop ({operator}), which need not come to an end")
+            raise ModelError(f"It holds a loop ({operator}), which may never end.")
         if depth == 0:
             for output in _texts_of(node, _NODE_OUTPUT):
                 contents.makers[output] = (operator, _text_of(node, _NODE_INPUT))
@@ -155,12 +155,12 @@ def _read_tensor(tensor: memoryview, contents: OnnxContents) -> None:
 def _check_external(name: str, folder: Path) -> None:
     relative = PurePosixPath(name.replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts or ":" in name:
-        raise ModelError(f"wants constants from {name!r}, outside its folder")
+        raise ModelError(f"It refers to constants in {name!r}, outside its folder.")
     wanted = folder / relative
     if not wanted.is_file():
-        raise ModelError(f"keeps its constants in {name}, which is not beside it")
+        raise ModelError(f"Its constants are in {name}, which is missing beside it.")
     if not wanted.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"wants constants from {name!r}, which leads outside its folder")
+        raise ModelError(f"It refers to constants in {name!r}, outside its folder.")
 
 
 def _text_of(message: memoryview, number: int) -> str:

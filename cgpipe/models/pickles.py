@@ -11,7 +11,7 @@ from typing import IO
 
 from cgpipe.errors import ModelError
 
-SAVE_AGAIN = "Where the file was made, save the network's state_dict() with torch.save"
+SAVE_AGAIN = "Save the network's state_dict() with torch.save where the file was made"
 LARGEST_PICKLE = 16_000_000
 """Bytes; a network of 1,000 tensors has 0.1 MB of instructions, its optimiser twice that."""
 MOST_STEPS = 500_000
@@ -34,9 +34,9 @@ def check_pickle(file: IO[bytes], pickles: int = 1) -> None:
         sizes = _Sizes()
         for step, (opcode, argument, place) in enumerate(pickletools.genops(file)):
             if step > MOST_STEPS or (place or 0) - start > LARGEST_PICKLE:
-                raise ModelError("holds far more than a network's weights: save the network's state_dict() alone")
+                raise ModelError("It holds far more than a network's weights: save the network's state_dict() alone.")
             if argument in _MAKES_BYTES:
-                raise ModelError(f"holds bytes beside its tensors, of any length. Nothing was run. {SAVE_AGAIN}")
+                raise ModelError(f"It holds raw bytes beside its tensors. Nothing was run. {SAVE_AGAIN}.")
             sizes.step(opcode, argument)
 
 
@@ -60,7 +60,7 @@ class _Sizes:
             taken = [self._pop_to_mark() if kind is pickletools.stackslice else self._pop() for kind in _taken(opcode)]
             inside = 1 + sum(taken) if opcode.name.startswith("TUPLE") else 1
             if inside > LARGEST_VALUE:
-                raise ModelError("holds a tuple of tuples without end. Nothing was run")
+                raise ModelError("It holds endlessly nested tuples. Nothing was run.")
             # A list or a dictionary cannot be hashed, so that what is inside never counts.
             self._stack += [None if kind is pickletools.markobject else inside for kind in opcode.stack_after]
 

@@ -75,7 +75,7 @@ def probe(
             return _with_ranges(feed, sized, last_operators.get(output.name, ""), told)
         except ModelError as error:
             reasons.append(str(error))
-    raise ModelError(reasons[0] if reasons else "gives no pictures")
+    raise ModelError(reasons[0] if reasons else "It outputs no picture.")
 
 
 def drawn_card(height: int, width: int) -> torch.Tensor:
@@ -101,19 +101,19 @@ def _picture(inputs: Sequence[Port], values: Mapping[str, Any]) -> Port:
         if port.name not in values and port.dtype in DTYPES and any(side in (3, None) for side in colours):
             return port
     taken = ", ".join(f"{port.name} {_shape(port)}" for port in inputs) or "nothing"
-    raise ModelError(f"takes no RGB pictures: it takes {taken}")
+    raise ModelError(f"It takes {taken} instead of an RGB picture.")
 
 
 def _check_values(others: Sequence[Port], values: Mapping[str, Any]) -> None:
     for name in values:
         if name not in {port.name for port in others}:
             known = ", ".join(port.name for port in others) or "none besides the picture"
-            raise UsageError(f"the network has no input {name}: it has {known}")
+            raise UsageError(f"The network has no input {name}: it has {known}.")
     for port in others:
         if port.name not in values:
             raise UsageError(
-                f"the network needs a value for its input {port.name} {_shape(port)}: give it with "
-                f"--input '{port.name}=…', numbers with commas between them, or a file"
+                f"The network needs a value for its input {port.name} {_shape(port)}: give it with "
+                f"--input '{port.name}=…': comma-separated numbers, or a file."
             )
 
 
@@ -186,9 +186,9 @@ def _with_output_layout(feed: Feed, signature: Signature, card: torch.Tensor) ->
             return tried
         shapes.append(result.shape)
     if shapes[0][1] != 3:
-        raise ModelError(f"gives no RGB pictures, but values of shape {tuple(shapes[0])}")
+        raise ModelError(f"It outputs values of shape {tuple(shapes[0])} instead of an RGB picture.")
     wanted, got = ("{3}x{2}".format(*shape) for shape in (card.shape, shapes[0]))
-    raise ModelError(f"makes {got} pixels of {wanted}: cgpipe's pictures keep their size")
+    raise ModelError(f"It outputs {got} pixels for {wanted}, but cgpipe keeps the size of pictures.")
 
 
 def _with_ranges(feed: Feed, signature: Signature, operator: str, told: Told) -> Signature:
@@ -206,7 +206,7 @@ def _with_ranges(feed: Feed, signature: Signature, operator: str, told: Told) ->
         tried.append((score + SAME_RANGE * (pixels == output), replace(taken, output_pixels=output)))
     best, found = max(tried, key=lambda entry: entry[0])
     if not best > LEAST_LIKENESS - 2:
-        raise ModelError("makes nothing of a test card that is like it: it gives no pictures")
+        raise ModelError("Its output does not resemble a test picture: it is not a picture-to-picture network.")
     return found
 
 

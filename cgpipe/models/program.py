@@ -74,7 +74,7 @@ class Signature:
             size = signature.size and (int(signature.size[0]), int(signature.size[1]))
             signature = replace(signature, size=size)
         except (TypeError, ValueError, IndexError) as error:
-            raise ModelError(f"settings: {error}") from error
+            raise ModelError(f"The settings are invalid: {error}") from error
         fits = (
             {signature.layout, signature.output_layout} <= {"nchw", "nhwc"}
             and {signature.pixels, signature.output_pixels} <= set(RANGES)
@@ -87,7 +87,7 @@ class Signature:
             and isinstance(signature.inputs, Mapping)
         )
         if not fits:
-            raise ModelError("settings: they do not say how the network takes its pictures")
+            raise ModelError("The settings do not declare how the network takes pictures.")
         return signature
 
     def __str__(self) -> str:
@@ -142,7 +142,7 @@ class Program(Generator):
         y = from_array(outputs[self.signature.output], self.signature)[: len(x)]
         if y.shape != x.shape:
             wanted, got = ("{3}x{2}".format(*shape) for shape in (x.shape, y.shape))
-            raise ModelError(f"the network makes {got} pixels of {wanted}: cgpipe's pictures keep their size")
+            raise ModelError(f"The network outputs {got} pixels for {wanted}, but cgpipe keeps the size of pictures.")
         return y.to(x.device)
 
 
@@ -163,7 +163,7 @@ def from_array(y: Array, signature: Signature) -> torch.Tensor:
     if y.ndim == 3:
         y = y[None]
     if y.ndim != 4:
-        raise ModelError(f"the network gives values of shape {y.shape}, which are no pictures")
+        raise ModelError(f"The network outputs values of shape {y.shape}, which is not a picture.")
     x = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32))
     x = x.permute(0, 3, 1, 2) if signature.output_layout == "nhwc" else x
     x = (x - low) * (2 / (high - low)) - 1
@@ -208,7 +208,7 @@ class OnnxRuntime:
         try:
             result: Sequence[Array] = session.run(None, fed)
         except Exception as error:  # of a library that says nothing of what it raises
-            raise ModelError(f"ONNX Runtime could not run the network: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime could not run the network: {_first_line(error)}.") from error
         return result
 
     def _session(self, threads: int, device: str) -> Any:
@@ -233,7 +233,7 @@ class OnnxRuntime:
         try:
             return onnxruntime.InferenceSession(self._content, options, providers=[*providers, "CPUExecutionProvider"])
         except Exception as error:
-            raise ModelError(f"ONNX Runtime does not take the file: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime rejects the file: {_first_line(error)}.") from error
 
 
 def _port(entry: Any) -> Port:

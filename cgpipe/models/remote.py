@@ -43,14 +43,16 @@ def fetched(address: str) -> Path:
         return _from_hub(address)
     if address.startswith("https://"):
         return _from_server(address)
-    raise UsageError(f"{address}: a model is a file, a name, hf://OWNER/NAME[/FILE], or https://…#sha256=SUM")
+    raise UsageError(
+        f"{address} is not a valid model: use a file, a name, hf://OWNER/NAME[/FILE], or https://…#sha256=SUM."
+    )
 
 
 def _from_hub(address: str) -> Path:
     owner, _, rest = address.removeprefix("hf://").partition("/")
     name, _, file = rest.partition("/")
     if not owner or not name or ".." in PurePosixPath(file).parts:
-        raise UsageError(f"{address}: a model on the hub is hf://OWNER/NAME or hf://OWNER/NAME/FILE")
+        raise UsageError(f"{address} is not a valid address: use hf://OWNER/NAME or hf://OWNER/NAME/FILE.")
     try:
         hub: Any = import_module("huggingface_hub")
     except ImportError as error:
@@ -61,14 +63,14 @@ def _from_hub(address: str) -> Path:
         raise
     except Exception as error:  # the hub's own errors, and those of whatever it is reached by
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelNotFoundError(f"{address} cannot be fetched, and is not in the cache: {first[:300]}") from error
+        raise ModelNotFoundError(f"{address} cannot be downloaded, and is not in the cache: {first[:300]}.") from error
 
 
 def _only_file(hub: Any, repository: str, address: str) -> str:
     files = [str(file) for file in hub.list_repo_files(repository) if str(file).endswith(_SUFFIXES)]
     if len(files) != 1:
         listed = ", ".join(files[:20]) or "none"
-        raise UsageError(f"{address} holds {len(files)} model files: name one behind it ({listed})")
+        raise UsageError(f"{address} holds {len(files)} model files. Append one of them: {listed}.")
     return files[0]
 
 
@@ -77,9 +79,9 @@ def _from_server(address: str) -> Path:
     given = _SUM.fullmatch(parts.fragment)
     name = PurePosixPath(unquote(parts.path)).name
     if not given:
-        raise UsageError(f"{_shown(address)}: add the checksum of the file, #sha256=…, so that it is the one you mean")
+        raise UsageError(f"{_shown(address)} has no checksum: append the SHA-256 of the file, #sha256=….")
     if not name or name.startswith("."):
-        raise UsageError(f"{_shown(address)} names no file")
+        raise UsageError(f"{_shown(address)} does not name a file.")
     wanted = given[1].lower()
     kept = cache_folder("models", wanted) / name
     if not (kept.is_file() and _sum_of(kept) == wanted):
@@ -94,10 +96,10 @@ def _download(url: str, path: Path, wanted: str) -> None:
             with partial.open("wb") as file:
                 _copy(answer, file, url)
             if (found := _sum_of(partial)) != wanted:
-                raise ModelError(f"{_shown(url)} has the SHA-256 {found}, not {wanted}: it is not kept")
+                raise ModelError(f"{_shown(url)} has the SHA-256 {found}, not {wanted}. It was discarded.")
     except (OSError, HTTPException) as error:  # those of urllib among them
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise ModelNotFoundError(f"{_shown(url)} cannot be fetched, and is not in the cache: {reason}") from error
+        raise ModelNotFoundError(f"{_shown(url)} cannot be downloaded, and is not in the cache: {reason}.") from error
 
 
 def _copy(answer: IO[bytes], file: IO[bytes], url: str) -> None:
@@ -105,16 +107,16 @@ def _copy(answer: IO[bytes], file: IO[bytes], url: str) -> None:
     while chunk := answer.read(1 << 20):
         size += len(chunk)
         if size > LARGEST:
-            raise ModelError(f"{_shown(url)} is larger than {LARGEST / 1e9:.0f} GB: it is not fetched")
+            raise ModelError(f"{_shown(url)} is larger than {LARGEST / 1e9:.0f} GB. It was not downloaded.")
         if time.monotonic() - began > LONGEST:
-            raise ModelError(f"{_shown(url)} takes longer than {LONGEST // 60} minutes: it is not fetched")
+            raise ModelError(f"{_shown(url)} took longer than {LONGEST // 60} minutes. The download was stopped.")
         file.write(chunk)
 
 
 class _HttpsAlone(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if not newurl.startswith("https://"):
-            raise ModelError(f"{_shown(req.full_url)} leads away from https: it is not fetched")
+            raise ModelError(f"{_shown(req.full_url)} redirects to an address without https. It was not downloaded.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -76,7 +76,7 @@ def with_inputs(model: Model, inputs: Sequence[str], path: Path) -> Model:
         return model
     generator = model.generator
     if not isinstance(generator, Program) or not isinstance(generator.feed, OnnxRuntime | TorchScript):
-        raise UsageError(f"{path} is not a program: it has no inputs besides the picture")
+        raise UsageError(f"{path} is not an ONNX network: it has no inputs besides the picture.")
     values = input_values(inputs, generator.feed.inputs, path.parent)
     signature = replace(generator.signature, inputs={**generator.signature.inputs, **values})
     program = Program(generator.feed, signature, generator.runtime or "", generator.content)

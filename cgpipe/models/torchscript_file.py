@@ -58,13 +58,13 @@ def read_torchscript(path: Path) -> bytes:
     """
     with open_file(path) as file:
         if file.seek(0, 2) > LARGEST_FILE:
-            raise ModelError(f"{path} is larger than {LARGEST_FILE / 1e9:.0f} GB")
+            raise ModelError(f"{path} is larger than {LARGEST_FILE / 1e9:.0f} GB.")
         file.seek(0)
         content = file.read()
     try:
         return checked_torchscript(content)
     except ModelError as error:
-        raise ModelError(f"{path} {error}") from error
+        raise ModelError(f"{path}: {error}") from error
 
 
 def checked_torchscript(content: bytes) -> bytes:
@@ -76,24 +76,24 @@ def checked_torchscript(content: bytes) -> bytes:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > _ROOM + 4 * len(content):
-                raise ModelError("would unpack to many times its size")
+                raise ModelError("It would unpack to many times its size.")
             if len({entry.filename for entry in entries}) < len(entries):
-                raise ModelError("holds two files of one name")
+                raise ModelError("It holds two entries of the same name.")
             code = [entry for entry in entries if "/code/" in entry.filename and entry.filename.endswith(".py")]
             if sum(entry.file_size for entry in code) > LARGEST_CODE:
-                raise ModelError(f"has more than {LARGEST_CODE / 1e6:.0f} MB of code")
+                raise ModelError(f"It has more than {LARGEST_CODE / 1e6:.0f} MB of code.")
             for entry in code:
                 _check_code(archive.read(entry).decode("ascii"))
             for entry in entries:
                 if entry.filename.endswith(".pkl"):
                     if entry.file_size > LARGEST_PICKLE:
-                        raise ModelError("holds far more than a network")
+                        raise ModelError("It holds far more than a network.")
                     check_pickle(io.BytesIO(archive.read(entry)))
             return _packed({entry.filename: archive.read(entry) for entry in entries})
     except ModelError:
         raise
     except Exception as error:  # in a damaged archive anything may be wrong
-        raise ModelError("is damaged TorchScript: copy or download it again") from error
+        raise ModelError("It is damaged TorchScript: copy or download it again.") from error
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:
@@ -106,14 +106,14 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
 
 def _check_code(code: str) -> None:
     if found := _FORBIDDEN.search(code):
-        raise ModelError(f"holds code that names {found[0]}, which does more than compute. Nothing was run")
+        raise ModelError(f"Its code uses {found[0]}, which can do more than compute. Nothing was run.")
     for name in _SETS.findall(code):
         if name not in _OWN_SETS:
-            raise ModelError(f"holds code that needs operators from elsewhere ({name}). Nothing was run")
+            raise ModelError(f"Its code needs operators from outside torch ({name}). Nothing was run.")
     if _LOOP.search(code):
-        raise ModelError("holds a loop that need not come to an end. Nothing was run")
+        raise ModelError("It holds a loop that may never end. Nothing was run.")
     if _HIDDEN.search(code):
-        raise ModelError("holds code that hides names. Nothing was run")
+        raise ModelError("Its code hides names. Nothing was run.")
 
 
 class TorchScript:
@@ -134,12 +134,12 @@ class TorchScript:
             with _quiet():
                 module = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
         except Exception as error:
-            raise ModelError(f"torch does not take the file: {str(error).strip().splitlines()[0][:300]}") from error
+            raise ModelError(f"torch rejects the file: {str(error).strip().splitlines()[0][:300]}.") from error
         self._modules = {"cpu": module}
         needed = [a for a in module.forward.schema.arguments[1:] if not a.has_default_value()]
         if len(needed) != 1:
             names = ", ".join(argument.name for argument in needed) or "nothing"
-            raise ModelError(f"takes {names}: as TorchScript, cgpipe runs networks that take one picture")
+            raise ModelError(f"It takes {names}, but cgpipe runs only TorchScript networks that take one picture.")
         kinds = [value.dtype for value in module.parameters()] or [torch.float32]
         dtype = "float16" if kinds[0] == torch.float16 else "float32"
         self.inputs = [Port(name=needed[0].name, shape=(None,) * 4, dtype=dtype)]
@@ -152,7 +152,7 @@ class TorchScript:
                 result = self._on(device)(torch.from_numpy(array).to(device))
         except Exception as error:  # whatever a program may raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"TorchScript could not run the network: {lines[-1][:300]}") from error
+            raise ModelError(f"TorchScript could not run the network: {lines[-1][:300]}.") from error
         return [value.float().cpu().numpy() for value in _tensors(result)]
 
     def _on(self, device: str) -> Any:
@@ -169,7 +169,7 @@ def _tensors(result: object) -> list[torch.Tensor]:
     found = list(result) if isinstance(result, list | tuple) else [result]
     tensors = [value for value in found if isinstance(value, torch.Tensor)]
     if not tensors:
-        raise ModelError("the network gives no tensor")
+        raise ModelError("The network does not output a tensor.")
     return sorted(tensors, key=lambda value: value.ndim != 4)
 
 

@@ -59,9 +59,9 @@ def one_generator(
         UsageError: there are several, and nothing picks one; lists their names.
     """
     if direction not in (None, "AtoB", "BtoA"):
-        raise UsageError(f"direction must be AtoB or BtoA, not {direction!r}")
+        raise UsageError(f"direction must be AtoB or BtoA, not {direction!r}.")
     if not isinstance(content, Mapping):
-        raise ModelError(f"holds a {type(content).__name__}, not a network's weights")
+        raise ModelError(f"It holds a {type(content).__name__}, not a network's weights.")
     found: dict[str, Weights] = {}
     for path, weights in _generators(content):
         short = ".".join(name for name in path if name not in _PLAIN) or "generator"
@@ -119,7 +119,7 @@ def _averages_first(found: Mapping[str, Weights], notes: list[str]) -> dict[str,
     plain = [name for name in found if name in averaged.values() or (len(found) == 2 and len(averaged) == 1)]
     dropped = {name for name in plain if name not in averaged}
     if dropped:
-        notes.append("The running average of the weights was taken.")
+        notes.append("The EMA weights were loaded.")
     return {name: weights for name, weights in found.items() if name not in dropped}
 
 
@@ -130,17 +130,17 @@ def _chosen(
         return _by_name(names, generator)
     if len(names) == 1:
         if direction is not None:
-            notes.append(f"The file does not hold both directions: {direction} changes nothing.")
+            notes.append(f"The file does not hold both directions: {direction} has no effect.")
         return names[0]
     ways = _ways(names)
     for name in names:
         if direction is not None and ways.get(name) == direction:
             way = direction.replace("to", " to ")
-            notes.append(f"Of the generators in the file, {name} was taken: it translates {way}.")
+            notes.append(f"Of the generators in the file, {name} was loaded: it translates {way}.")
             return name
     for name in names:
         if target is not None and name.rpartition(".")[2] == target:
-            notes.append(f"Of the generators in the file, the one that paints {target} was taken.")
+            notes.append(f"Of the generators in the file, the one that paints {target} was loaded.")
             return name
     raise _several(names, ways)
 
@@ -149,7 +149,7 @@ def _by_name(names: list[str], generator: str) -> str:
     for fits in (str.__eq__, lambda name, asked: name.rpartition(".")[2] == asked):
         if matches := [name for name in names if fits(name, generator)]:
             return matches[0]
-    raise UsageError(f"there is no generator {generator} in the file: it holds {', '.join(names)}")
+    raise UsageError(f"There is no generator {generator} in the file: it holds {', '.join(names)}.")
 
 
 def _ways(names: list[str]) -> dict[str, Direction]:
@@ -173,7 +173,7 @@ def _several(names: list[str], ways: Mapping[str, Direction]) -> UsageError:
     listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     if ways:
         return UsageError(
-            f"the file holds generators for both directions ({listed}): say which one to take with --direction AtoB or "
-            "--direction BtoA (A is what trainA held), or --generator NAME; in Python, direction='AtoB' or 'BtoA'"
+            f"The file holds generators for both directions ({listed}): choose one with --direction AtoB or "
+            "--direction BtoA (A is what trainA held), or --generator NAME."
         )
-    return UsageError(f"the file holds the generators {listed}: say which one to take with --generator NAME")
+    return UsageError(f"The file holds the generators {listed}: choose one with --generator NAME.")

@@ -37,10 +37,10 @@ def check_plain(weights: Mapping[str, torch.Tensor], file_size: int) -> None:
     """
     for name, value in weights.items():
         if kind := _unusual(value):
-            raise ModelError(f"tensor {name} is {kind}: save the network with plain float weights")
+            raise ModelError(f"Tensor {name} is {kind}: save the network with plain float weights.")
     size = sum(value.numel() * 4 for value in weights.values())
     if size > _ROOM + 4 * file_size:
-        raise ModelError(f"its weights would take {size / 1e9:.1f} GB, but the file has {file_size / 1e6:.1f} MB")
+        raise ModelError(f"Its weights would take {size / 1e9:.1f} GB, but the file has {file_size / 1e6:.1f} MB.")
 
 
 def _unusual(value: torch.Tensor) -> str | None:
@@ -67,11 +67,9 @@ def check_finite(network: nn.Module, named: Callable[[str], str] = str) -> None:
     """
     for name, value in network.state_dict().items():
         if not value.isfinite().all():
-            raise ModelError(
-                f"tensor {named(name)} holds a value that is not finite (its training diverged): use an earlier one"
-            )
+            raise ModelError(f"Tensor {named(name)} is not finite (its training diverged): use an earlier checkpoint.")
         if name.endswith("running_var") and (value < 0).any():
-            raise ModelError(f"tensor {named(name)} holds a variance below 0: the file is damaged")
+            raise ModelError(f"Tensor {named(name)} holds a variance below 0: the file is damaged.")
 
 
 def in_rgb(weights: Mapping[str, torch.Tensor]) -> tuple[Weights, list[str]]:
@@ -90,15 +88,13 @@ def in_rgb(weights: Mapping[str, torch.Tensor]) -> tuple[Weights, list[str]]:
     stem = "stem.conv.weight" if "stem.conv.weight" in rgb else "stem.weight"
     taken, given = rgb[stem].shape[1], rgb["head.bias"].shape[0]
     if taken not in (1, 3) or given not in (1, 3):
-        raise ModelError(
-            f"takes {taken} channels and gives {given}: cgpipe translates RGB pictures (3) and gray ones (1)"
-        )
+        raise ModelError(f"It takes {taken} channels and gives {given}, but cgpipe supports only 3 (RGB) and 1 (gray).")
     if taken == 1:
         rgb[stem] = torch.cat([rgb[stem] * share for share in LUMA], dim=1)
-        notes.append("The network works on gray pictures: of a colour picture it sees the luma.")
+        notes.append("The network takes gray pictures: it gets the luma of color pictures.")
     if given == 1:
         outputs = 0 if rgb["head.weight"].shape[0] == 1 else 1  # a transposed convolution has them second
         rgb["head.weight"] = torch.cat([rgb["head.weight"]] * 3, dim=outputs)
         rgb["head.bias"] = rgb["head.bias"].repeat(3)
-        notes.append("The network gives gray pictures.")
+        notes.append("The network outputs gray pictures.")
     return rgb, notes

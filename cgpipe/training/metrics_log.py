@@ -93,7 +93,7 @@ def _complete_lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}. Move it away, and go on without it.") from error
+        raise TrainingError(f"{path} cannot be read: {error}. Move it away to continue without it.") from error
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 

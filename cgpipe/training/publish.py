@@ -28,7 +28,7 @@ class Published:
         if not self.refused:
             return f"Published {self.place}"
         return (
-            f"{self.place} was not made by this run and stays as it is. To replace it: "
+            f"{self.place} was not made by this run and is left alone. To replace it: "
             f"cgpipe models import {self.file} --overwrite"
         )
 

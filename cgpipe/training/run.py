@@ -189,7 +189,7 @@ class Run(ABC):
                 with self._showing():
                     return self._steps(on_progress or (lambda progress: None))
             except (MediaError, ModelError, OSError) as error:
-                raise TrainingError(f"{error}. {what_is_kept(self.folder)}") from error
+                raise TrainingError(f"{str(error).rstrip('.')}. {what_is_kept(self.folder)}") from error
 
     def batches(self) -> Iterator[Pictures]:
         """The rest of the run's batches on the device; moves step, picture and epoch on as each is given."""
@@ -260,7 +260,7 @@ class Run(ABC):
         """What is to be said with this step."""
         notices, self.notices = self.notices, ()
         unreadable = list(self.pictures.unreadable.values())
-        notices += tuple(f"{reason}: left out of training" for reason in unreadable[self._unreadable_said :])
+        notices += tuple(f"{reason} It is excluded from training." for reason in unreadable[self._unreadable_said :])
         self._unreadable_said = len(unreadable)
         return notices
 
@@ -393,13 +393,15 @@ class Run(ABC):
             self.load_state_dict(state)
             changes = tuple(differences(state, self.config, self.pictures.counts))
         except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"{path} does not fit this recipe's networks: {str(error).splitlines()[-1]}") from error
+            raise TrainingError(
+                f"{path} does not fit this recipe's networks: {str(error).splitlines()[-1]}."
+            ) from error
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise TrainingError(
                 f"{path} is not the state of a run of this kind, or is damaged ({type(error).__name__}: {error}). "
                 "Start again in another --checkpoint-dir."
             ) from error
-        self.notices = tuple(f"The run goes on with {change}" for change in changes)
+        self.notices = tuple(f"The run continues with {change}" for change in changes)
 
     def _epoch(self, number: int) -> tuple[int, int]:
         """The size of a batch, and the steps, of an epoch."""
@@ -409,8 +411,8 @@ class Run(ABC):
     def _refuse_to_overwrite(self) -> None:
         if (self.folder / STATE_NAME).exists():
             raise TrainingError(
-                f"{self.folder} already holds a run: go on with --resume, choose another --checkpoint-dir, or remove "
-                "it."
+                f"{self.folder} already holds a run: continue it with --resume, use another --checkpoint-dir, or "
+                "remove it."
             )
 
     def _write_recipe(self) -> None:

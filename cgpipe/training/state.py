@@ -23,7 +23,7 @@ FORMAT = 1
 def what_is_kept(folder: Path) -> str:
     """What a run in ``folder`` that had to end can go on with, as a sentence."""
     if (folder / STATE_NAME).is_file():
-        return f"The last saved state is kept in {folder}: go on with --resume."
+        return f"The last saved state is kept in {folder}: continue with --resume."
     return f"Nothing was saved yet in {folder}: start again without --resume."
 
 
@@ -54,11 +54,11 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise TrainingError(f"{path} cannot be read as a training state: {error}") from error
+        raise TrainingError(f"{path} cannot be read as a training state: {error}.") from error
     if not isinstance(state, dict):
         raise TrainingError(f"{path} is not a training state, but holds a {type(state).__name__}.")
     if state.get("format") != FORMAT:
-        raise TrainingError(f"{path} is of state format {state.get('format')}; this cgpipe reads format {FORMAT}.")
+        raise TrainingError(f"{path} has state format {state.get('format')}, but this cgpipe reads format {FORMAT}.")
     return state
 
 
@@ -95,7 +95,7 @@ def locked(folder: Path) -> Iterator[None]:
         if not _lock(file.fileno()):
             file.seek(0)
             raise TrainingError(
-                f"Another run is at work in {folder} ({file.read().strip() or 'of another process'}): wait until it "
+                f"Another run is using {folder} ({file.read().strip() or 'of another process'}): wait until it "
                 "has ended, or choose another --checkpoint-dir."
             )
         file.truncate(0)

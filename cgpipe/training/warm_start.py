@@ -30,8 +30,8 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
         generator.load_state_dict(model.generator.state_dict())
     except RuntimeError as error:
         raise TrainingError(
-            f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which is not that of "
-            "the run: choose the same with --gen-net, --ngf and --norm."
+            f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which differs "
+            "from the run: set the same --gen-net, --ngf and --norm."
         ) from error
     if not (differences := _differences(model.card, settings_in_force(architecture, settings))):
         return ()

@@ -46,7 +46,7 @@ def encode(kind: str, pixels: Pixels, tags: Tags, quality: int = QUALITY) -> byt
     except (cv2.error, ValueError, OSError) as error:
         height, width = pixels.shape[:2]
         title = BY_NAME[kind].title
-        raise MediaError(f"{width}x{height} pixels cannot be written as {title}; choose another format") from error
+        raise MediaError(f"{width}x{height} pixels cannot be written as {title}. Choose another format.") from error
 
 
 def _encoded_jpeg(pixels: Pixels, tags: Tags, quality: int) -> bytes:

@@ -39,7 +39,7 @@ class PictureFormat:
     @property
     def advice(self) -> str:
         """What to do where it is not."""
-        return f"to read and write it: pip install 'cgpipe[{self.extra}]'"
+        return f"Install the extra: pip install 'cgpipe[{self.extra}]'"
 
 
 FORMATS: tuple[PictureFormat, ...] = (
@@ -80,9 +80,9 @@ def named_format(name: str) -> str:
         format = BY_NAME[PICTURE_SUFFIXES["." + name.lower().removeprefix(".")]]
     except KeyError:
         known = ", ".join(suffix[1:] for suffix in PICTURE_SUFFIXES)
-        raise UsageError(f"unknown picture format {name!r}; choose one of {known}") from None
+        raise UsageError(f"Unknown picture format {name!r}: use one of {known}.") from None
     if not format.installed:
-        raise MissingDependencyError(f"{format.title} needs the package {format.package}; {format.advice}.")
+        raise MissingDependencyError(f"{format.title} needs the package {format.package}. {format.advice}.")
     return format.name
 
 
@@ -107,9 +107,9 @@ class Kind:
     advice: str = ""
 
 
-_CONVERT = "convert it to PNG first"
-_DEVELOP = "develop it first, to TIFF or JPEG, with a program for camera raw"
-_EXPORT = "export it as PNG or TIFF first"
+_CONVERT = "Convert it to PNG first"
+_DEVELOP = "Develop it first, to TIFF or JPEG, with a program for camera raw"
+_EXPORT = "Export it as PNG or TIFF first"
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
@@ -124,7 +124,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
-    (rb"(II\*\0|MM\0\*).{4}CR|FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|.{6}HEAPCCDR|\0MRM", "camera raw", _DEVELOP),
+    (rb"(II\*\0|MM\0\*).{4}CR|FUJIFILMCCD-RAW|IIR[OS]|MMOR|IIU\0|FOVb|.{6}HEAPCCDR|\0MRM", "Camera raw", _DEVELOP),
     (rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", _CONVERT),
     (rb"8BPS", "Photoshop", _EXPORT),
     (rb"gimp xcf", "GIMP", _EXPORT),
@@ -168,7 +168,7 @@ def kind_of(head: bytes, name: str | os.PathLike[str] = "") -> Kind | None:
     return _kind_by_brand(head) if head[4:8] == b"ftyp" else None
 
 
-CAMERA_RAW = Kind("camera raw", None, _DEVELOP)
+CAMERA_RAW = Kind("Camera raw", None, _DEVELOP)
 
 
 def kind_of_file(path: str | os.PathLike[str]) -> Kind | None:

@@ -40,13 +40,13 @@ def fit(mask: Mask, height: int, width: int) -> Mask:
         MediaError: the mask has not the picture's ratio of sides.
     """
     if mask.dtype != np.uint8:
-        raise TypeError(f"a mask must be uint8, not {mask.dtype}")
+        raise TypeError(f"A mask must be uint8, not {mask.dtype}.")
     if mask.ndim != 2 or 0 in mask.shape:
-        raise ValueError(f"a mask must have shape (height, width), not {mask.shape}")
+        raise ValueError(f"A mask must have shape (height, width), not {mask.shape}.")
     if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) > ASPECT_TOLERANCE + 1 / min(height, width):
         raise MediaError(
-            f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels and the picture {width}x{height}: it must have the "
-            "same ratio of sides"
+            f"The mask is {mask.shape[1]}x{mask.shape[0]} pixels and the picture {width}x{height}: both must have the "
+            "same aspect ratio."
         )
     reduces = mask.shape[0] > height
     resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA if reduces else cv2.INTER_LINEAR)
@@ -85,7 +85,7 @@ def read_mask(path: Path) -> Mask:
     try:
         frame = read_picture(path)
     except MediaError as error:
-        raise MediaError(f"the mask {path} cannot be used: {error}") from error
+        raise MediaError(f"The mask {path} cannot be used: {error}") from error
     lightness = lightness_of(frame.pixels)
     if frame.origin.alpha is None:
         return lightness
@@ -158,4 +158,4 @@ class PictureMasks:
         for path in (named, *(stem.with_name(stem.name + suffix) for suffix in suffixes)):
             if path.is_file():
                 return path
-        raise MediaError(f"there is no mask {stem}.png for it, nor one in another picture format")
+        raise MediaError(f"It has no mask: there is no {stem}.png, nor one in another format.")

@@ -100,15 +100,15 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            os.listdir(path)  # a folder stands for a picture only where it could not be listed: say why
-            raise MediaError("a folder, not a picture")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise MediaError("a pipe or device, not a file; save the picture to a file first")
+            os.listdir(path)  # a folder ends up here only if it could not be listed: this raises the reason
+            raise MediaError("It is a folder, not a picture.")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block forever
+            raise MediaError("It is a pipe or a device. Save the picture to a file first.")
         if not status.st_size:
-            raise MediaError("the file is empty; copy it again from where it came from")
+            raise MediaError("The file is empty. Copy it again from its source.")
         file = open(path, "rb")  # noqa: SIM115 - closed below, where errors are no longer of opening
     except OSError as error:
-        raise MediaError(f"cannot be opened: {error.strerror or error}") from error
+        raise MediaError(f"It cannot be opened: {error.strerror or error}.") from error
     with file:
         yield file
 
@@ -119,27 +119,27 @@ def _damage_refused() -> Iterator[None]:
         yield
     except (MediaError, MemoryError):
         raise
-    except Exception as error:  # damaged files make the decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on damaged files
         detail = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         short = detail[0].rsplit("error: ", 1)[-1][:120]
-        raise MediaError(f"damaged or cut short ({short}); copy it again from where it came from") from error
+        raise MediaError(f"The file is damaged or cut short ({short}). Copy it again from its source.") from error
 
 
 @contextmanager
 def _parsed(file: io.BufferedReader, path: str | os.PathLike[str], pixel_limit: int) -> Iterator[Image.Image]:
-    too_large = MediaError(f"more than {pixel_limit / 1e6:g} megapixels; if it is no bomb, reduce it first")
+    too_large = MediaError(f"It has more than {pixel_limit / 1e6:g} megapixels. Downscale it first.")
     kind = _readable_kind(file, path)
     try:
         with _without_pillows_limit():
             image = Image.open(file, formats=(kind,))
     except UnidentifiedImageError as error:
         raise MediaError(
-            f"{BY_NAME[kind].title}, but damaged or of a rare kind; save it anew, with 8 or 16 bits a channel"
+            f"This {BY_NAME[kind].title} is damaged or unsupported. Save it again with 8 or 16 bits per channel."
         ) from error
     except OSError as error:
         if not str(error).startswith("Unsupported BMP"):
             raise
-        raise UnsupportedFormatError(f"a rare kind of BMP ({error}); save it as PNG first") from error
+        raise UnsupportedFormatError(f"This kind of BMP is not supported ({error}). Save it as PNG first.") from error
     with image:
         if image.width * image.height > pixel_limit:
             raise too_large
@@ -151,7 +151,7 @@ _pillows_limit = Lock()
 
 
 def _renew_lock() -> None:
-    """In a forked process nobody would release a lock that a thread of the first one held."""
+    """A forked process would inherit a lock that no thread of it can release."""
     global _pillows_limit
     _pillows_limit = Lock()
 
@@ -162,7 +162,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Pillow's limit, one number for the whole process, is set aside while a header is read."""
+    """Pillow's pixel limit, a global of the process, is lifted while a header is read."""
     with _pillows_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -175,9 +175,9 @@ def _readable_kind(file: io.BufferedReader, path: str | os.PathLike[str]) -> str
     """The format of a file that can be read here."""
     kind = kind_of(bytes(bytes_of(file, 0, HEAD)), path)
     if kind is None:
-        raise MediaError(f"not a picture, or one too damaged to know it, or of another format than {TITLES}")
+        raise MediaError(f"It is not a picture, is too damaged to recognise, or is in another format than {TITLES}.")
     if kind.format is None or kind.advice:
-        raise UnsupportedFormatError(f"a {kind.title} picture; {kind.advice}")
+        raise UnsupportedFormatError(f"{kind.title} pictures are not read. {kind.advice}.")
     if kind.format == "HEIF":
         heif.register()
     return kind.format
@@ -185,20 +185,22 @@ def _readable_kind(file: io.BufferedReader, path: str | os.PathLike[str]) -> str
 
 def _require_pixels(image: Image.Image) -> None:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and _DNG_VERSION in image.tag_v2:
-        raise UnsupportedFormatError(f"a {CAMERA_RAW.title} picture; {CAMERA_RAW.advice}")
+        raise UnsupportedFormatError(f"{CAMERA_RAW.title} pictures are not read. {CAMERA_RAW.advice}.")
 
 
 def _require_supported(image: Image.Image, bits: int) -> None:
     depths = (1, 2, 4, 8, 10, 12, 16) if image.format in ("AVIF", "HEIF") else (1, 2, 4, 8, 16)
     if image.mode not in GRAY_MODES + COLOUR_MODES or bits not in depths:
-        raise MediaError(f"{bits} bits a channel of kind {image.mode}; convert it to RGB of 8 or 16 bits first")
+        raise MediaError(
+            f"Mode {image.mode} with {bits} bits per channel is unsupported. Convert it to 8- or 16-bit RGB first."
+        )
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and not is_jpeg(image):
         if image.format in ANIMATED:
-            raise MediaError(f"{frames} pictures in one file, an animation; translate it with cgpipe video")
-        raise MediaError(f"{frames} pictures in one file; save them one by one first")
+            raise MediaError(f"It is an animation of {frames} frames. Translate it with cgpipe video.")
+        raise MediaError(f"It holds {frames} pictures. Save each to a file of its own first.")
     if isinstance(image, TiffImagePlugin.TiffImageFile) and bits == 16 and _in_planes(image):
-        raise MediaError("16 bits a channel in separate planes; save it with interleaved channels first")
+        raise MediaError("Its 16-bit channels are in separate planes. Save it with interleaved channels first.")
 
 
 def _in_planes(image: TiffImagePlugin.TiffImageFile) -> bool:

@@ -49,14 +49,14 @@ def write_picture(
     extras = extras or PictureExtras(format=picture_format(path) or "PNG", size=pixels.shape[:2])
     kind = named_format(format) if format else picture_format(path) or extras.format
     if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality} is not between 1 and 100")
+        raise UsageError(f"The quality must be between 1 and 100, not {quality}.")
     quality = quality or (100 if kind == "WEBP" and extras.lossless else QUALITY)
     encoded = encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality)
     try:
         with atomic_write(path, publish=publish) as temporary:
             temporary.write_bytes(encoded)
     except OSError as error:
-        raise MediaError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise MediaError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def _composed(pixels: _Array, alpha: _Array | None, kind: str) -> _Array:

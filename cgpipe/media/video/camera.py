@@ -40,7 +40,7 @@ class CameraSource(Source):
         found, picture = self._camera.read()
         if not found:
             self._camera.release()
-            raise MediaError(f"{spec}: there is no such camera, or another program is using it")
+            raise MediaError(f"{spec} is not available: there is no such camera, or another program is using it.")
         rate = self._camera.get(cv2.CAP_PROP_FPS)
         height, width = picture.shape[:2]
         self.info = VideoInfo(

@@ -129,13 +129,13 @@ class VideoInfo:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user must be told about this clip."""
+        """Notices for the user about this clip."""
         told = [self.colour.notice] if self.colour.notice else []
         if self.interlaced:
             told.append(
-                "the clip is interlaced and is deinterlaced (--no-deinterlace keeps its fields)"
+                "The clip is interlaced and is deinterlaced (--no-deinterlace keeps its fields)."
                 if self.deinterlaced
-                else "the clip is interlaced and not deinterlaced: both fields stay in every frame"
+                else "The clip is interlaced and not deinterlaced: every frame keeps both fields."
             )
         return tuple(told)
 

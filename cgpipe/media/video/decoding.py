@@ -300,7 +300,7 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
     if hwaccel is not None:
         available = hwdevices_available()
         if hwaccel not in available:
-            raise UsageError(f"--hwaccel {hwaccel} is not known here; this build knows {', '.join(available)}")
+            raise UsageError(f"Unknown --hwaccel {hwaccel}: this build supports {', '.join(available)}.")
         device = HWAccel(hwaccel, allow_software_fallback=True)
     options = {"rtsp_transport": "tcp"} if name.startswith("rtsp://") else {}
     target = address(file) if isinstance(file, (str, os.PathLike)) else file
@@ -315,7 +315,7 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
         if hwaccel is None or not isinstance(error.__cause__ or error, (RuntimeError, PermissionError)):
             raise
         reason = explain(error.__cause__ or error)
-        raise MediaError(f"{name}: --hwaccel {hwaccel} cannot be used here ({reason}); omit it") from error
+        raise MediaError(f"{name} cannot be decoded with --hwaccel {hwaccel} ({reason}). Omit it.") from error
 
 
 def _decoder(stream: VideoStream) -> Any:
@@ -343,5 +343,5 @@ def _video_stream(container: av.container.InputContainer, name: str) -> VideoStr
         if not is_cover(stream) and stream.codec_context is not None:
             return stream
     if not len(container.streams):
-        raise MediaError(f"{name}: cannot be read: its index is missing or damaged; re-create the file")
-    raise MediaError(f"{name}: there is no video stream in it; for pictures use cgpipe translate")
+        raise MediaError(f"{name} cannot be read: its index is missing or damaged. Re-create the file.")
+    raise MediaError(f"{name} has no video stream. For pictures use cgpipe translate.")

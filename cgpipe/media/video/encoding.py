@@ -190,7 +190,7 @@ class Encoding:
                 not take one of the settings.
         """
         if crf is not None and not 0 <= crf <= 63:
-            raise UsageError(f"crf must be from 0 (best) to 63 (smallest), and is {crf:g}")
+            raise UsageError(f"crf must be between 0 (best) and 63 (smallest), not {crf:g}.")
         name = _codec_name(codec, container)
         rules = _ENCODERS[name]
         chosen = dict(rules.options)
@@ -204,20 +204,20 @@ class Encoding:
         return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, pix_fmt), options=chosen, square=square)
 
     def notices(self, info: VideoInfo) -> tuple[str, ...]:
-        """What the user must be told about how ``info`` is written."""
+        """Notices for the user about how ``info`` is written."""
         told = []
         if info.alpha and not has_alpha(self.pix_fmt):
             told.append(
-                f"the clip is transparent in places, which {self.codec} with {self.pix_fmt} cannot hold: it becomes "
-                "opaque. .webm, .gif, .webp, .apng keep it, and .mov with --codec prores and .mkv with --codec ffv1"
+                f"The clip has transparency, which {self.codec} with {self.pix_fmt} cannot hold: it becomes opaque. "
+                ".webm, .gif, .webp and .apng keep it, and so do .mov with --codec prores and .mkv with --codec ffv1."
             )
         if self.square:
-            told.append(f"{self.codec} in Matroska cannot hold pixels that are not square; the picture is stretched")
+            told.append(f"{self.codec} in Matroska cannot hold non-square pixels: the picture is stretched.")
         odd = info.width % 2 or info.height % 2
         if odd and "444" in self.pix_fmt and self.codec in _H26X:
             told.append(
-                f"a side of {info.width}x{info.height} is odd, which {self.codec} can hold in 4:4:4 only; not every "
-                "player shows that (VP9 and AV1 have no such limit)"
+                f"A side of {info.width}x{info.height} is odd, which {self.codec} can hold only in 4:4:4. Some "
+                "players do not support that (VP9 and AV1 have no such limit)."
             )
         return tuple(told)
 
@@ -235,14 +235,12 @@ class Encoding:
 def _codec_name(codec: str | None, container: Container) -> str:
     name = container.codecs[0] if codec is None else _SHORT_NAMES.get(codec, codec)
     if name not in _ENCODERS:
-        raise UsageError(f"codec {codec!r} is not known; take one of {', '.join(container.codecs)}")
+        raise UsageError(f"Unknown codec {codec!r}: use one of {', '.join(container.codecs)}.")
     if name not in container.codecs:
         fitting = ", ".join(container.codecs)
-        raise UsageError(
-            f"codec {name} does not go into {container.format}; take one of {fitting}, or another file name"
-        )
+        raise UsageError(f"{container.format} cannot hold codec {name}: use one of {fitting}, or another file name.")
     if name.endswith("_nvenc") and not works_here(name):
-        raise UsageError(f"codec {name} does not work on this machine (no GPU with that encoder); take libx264")
+        raise UsageError(f"Codec {name} needs a GPU with that encoder, which this machine lacks: use libx264.")
     return name
 
 
@@ -250,7 +248,7 @@ def _setting(codec: str, asked: str, default: tuple[str, str] | None, value: str
     if default is not None:
         return {default[0]: value or default[1]}
     if value is not None:
-        raise UsageError(f"{codec} has no --{asked}; omit it")
+        raise UsageError(f"{codec} has no --{asked}: omit it.")
     return {}
 
 
@@ -263,12 +261,12 @@ def _pix_fmt(codec: str, rules: _Encoder, info: VideoInfo, asked: str | None) ->
         return (rules.deep if deep else None) or (rules.odd if odd else rules.pix_fmt)
     known = [layout.name for layout in av.Codec(codec, "w").video_formats or ()]
     if asked not in known:
-        raise UsageError(f"{codec} does not take the pixel format {asked!r}; it takes {', '.join(known)}")
+        raise UsageError(f"{codec} does not support the pixel format {asked!r}: use one of {', '.join(known)}.")
     layout = av.VideoFormat(asked, info.width, info.height)
     halved = (info.width % 2 and layout.chroma_width(2) == 1) or (info.height % 2 and layout.chroma_height(2) == 1)
     if halved and rules.odd != rules.pix_fmt:
         raise UsageError(
-            f"{codec} cannot write {info.width}x{info.height} as {asked}: a side is odd; take a 444 format"
+            f"{codec} cannot write {info.width}x{info.height} as {asked}, because a side is odd: use a 444 format."
         )
     return asked
 
@@ -351,18 +349,18 @@ class VideoEncoder:
             if isinstance(error.__cause__, OSError):
                 raise
             told = " ".join(f"{option}={value}" for option, value in options.items())
-            raise UsageError(f"{codec} refuses its settings ({told}); change --crf, --preset or --pix-fmt") from error
+            raise UsageError(f"{codec} rejects its settings ({told}). Change --crf, --preset or --pix-fmt.") from error
         # libav takes misspelt options silently, and keeps what nobody used.
         unused = ", ".join(sorted(set(self.stream.codec_context.options) & set(options)))
         if unused:
-            raise UsageError(f"{codec} does not know the option {unused}; check its spelling")
+            raise UsageError(f"{codec} does not know the option {unused}: check the spelling.")
 
     def encode(
         self, pixels: Pixels, pts: int, duration: int | None, alpha: Alpha | None = None
     ) -> Iterator[av.Packet[VideoStream]]:
         """Packets that are ready once this picture is in; ``pts`` and ``duration`` in units of the info's time base."""
         if pixels.shape != self._shape:
-            raise ValueError(f"{self._name} takes frames of shape {self._shape}, not {pixels.shape}")
+            raise ValueError(f"{self._name} takes frames of shape {self._shape}, not {pixels.shape}.")
         self._count += 1
         frame = self._to_frame(pixels, alpha)
         frame.pts, frame.time_base = pts, self._info.time_base
@@ -403,4 +401,4 @@ def container_of(path: Path) -> Container:
     try:
         return CONTAINERS[suffix_of(path)]
     except KeyError:
-        raise UsageError(f"{path.name}: not the name of a video file; let it end in {', '.join(CONTAINERS)}") from None
+        raise UsageError(f"{path.name} is not a valid name for a video: use one of {', '.join(CONTAINERS)}.") from None

@@ -36,20 +36,20 @@ def address(path: str | os.PathLike[str]) -> str:
 _LONGEST_NAME = 255
 _READ_REASONS = {
     errno.ENOENT: "there is no such file",
-    errno.EISDIR: "it is a folder; a folder of frames needs --fps",
+    errno.EISDIR: "it is a folder. A folder of frames needs --fps",
     errno.EACCES: "its permissions do not allow reading",
-    errno.ECONNREFUSED: "the connection was refused; check the address and that the stream is running",
-    errno.ETIMEDOUT: "the connection timed out; check the address and the network",
+    errno.ECONNREFUSED: "the connection was refused. Check the address and that the stream is running",
+    errno.ETIMEDOUT: "the connection timed out. Check the address and the network",
 }
 _WRITE_REASONS = {
-    errno.ENOENT: "its folder does not exist; create it first",
-    errno.ENOTDIR: "what should be its folder is a file, not a folder",
+    errno.ENOENT: "its folder does not exist. Create it first",
+    errno.ENOTDIR: "its parent is a file, not a folder",
     errno.EACCES: "the permissions of its folder do not allow writing",
     errno.EROFS: "the file system is read-only",
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EFBIG: "the file would be larger than this system allows; shorten the clip or raise --crf",
-    errno.EPIPE: "the reader at the other end of the pipe has gone",
+    errno.ENOSPC: "the disk is full. Free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again",
+    errno.EFBIG: "the file would be larger than this system allows. Shorten the clip or raise --crf",
+    errno.EPIPE: "the reader of the pipe has exited",
 }
 
 
@@ -69,9 +69,9 @@ def reading(name: str) -> Iterator[None]:
     except (OSError, av.error.FFmpegError) as error:
         reason = _READ_REASONS.get(error.errno or 0)
         if isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
-            reason = "it is not a video, or its index is missing or damaged; play it to see, or re-create it"
+            reason = "it is not a video, or its index is missing or damaged. Try to play it, or re-create it"
         kind = MediaNotFoundError if error.errno == errno.ENOENT else MediaError
-        raise kind(f"{name}: cannot be read: {reason or explain(error)}") from error
+        raise kind(f"{name} cannot be read: {reason or explain(error)}.") from error
 
 
 @contextmanager
@@ -82,8 +82,8 @@ def writing(name: str) -> Iterator[None]:
     except (OSError, av.error.FFmpegError) as error:
         reason = _WRITE_REASONS.get(error.errno or 0)
         if error.errno == errno.ENOENT and os.path.isdir(os.path.dirname(name) or "."):
-            reason = "its folder takes no new files; choose another one"
-        raise MediaError(f"{name}: cannot be written: {reason or explain(error)}") from error
+            reason = "no files can be created in its folder. Choose another one"
+        raise MediaError(f"{name} cannot be written: {reason or explain(error)}.") from error
 
 
 def is_about_the_place(error: BaseException | None) -> bool:

@@ -57,7 +57,7 @@ def open_source(
         end = stop if end is None else min(seconds(end), stop)
     if name.startswith(PREFIX):
         if start:
-            raise UsageError(f"{name}: a camera has no start to count from; omit --start")
+            raise UsageError(f"{name} is a camera, which has no start time: omit --start.")
         return CameraSource(name, fps=fps, end=end)
     if "://" not in name and is_sequence(name):
         return SequenceSource(name, fps=fps, start=start, end=end)
@@ -111,7 +111,7 @@ def open_sink(
         given = {"codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt}
         meaningless = [option for option, value in given.items() if value is not None]
         if meaningless:
-            raise UsageError(f"{name}: --{meaningless[0].replace('_', '-')} has no meaning for pictures")
+            raise UsageError(f"{name} is written as pictures: omit --{meaningless[0].replace('_', '-')}.")
         return SequenceSink(name, like=like, resume=resume, overwrite=overwrite)
     pipe = is_pipe(name)
     if name == STANDARD or pipe or suffix_of(Path(name)) in ANIMATIONS:

@@ -36,7 +36,7 @@ def standard_input() -> IO[bytes]:
         MediaError: it is closed.
     """
     if sys.stdin is None:
-        raise MediaError("standard input is closed: name a file, or give it one with < or |")
+        raise MediaError("Standard input is closed: name a file, or redirect one with < or |.")
     return sys.stdin.buffer
 
 
@@ -47,7 +47,7 @@ def standard_output() -> IO[bytes]:
         MediaError: it is closed.
     """
     if sys.stdout is None:
-        raise MediaError("standard output is closed: name a file, or redirect it with > or |")
+        raise MediaError("Standard output is closed: name a file, or redirect it with > or |.")
     return sys.stdout.buffer
 
 
@@ -87,8 +87,8 @@ def _buffered(head: bytes, pipe: IO[bytes]) -> BinaryIO:
         if file.tell() + len(block) > room:
             file.close()
             raise MediaError(
-                f"standard input is an mp4 whose index comes last, and is too large to be kept ({room >> 20} MiB): "
-                "a pipe cannot be sought, so save it to a file first"
+                f"Standard input is an MP4 with its index at the end, too large to buffer ({room >> 20} MiB). A pipe "
+                "cannot be seeked: save it to a file first."
             )
         file.write(block)
     if pipe is not getattr(sys.stdin, "buffer", None):

@@ -303,7 +303,7 @@ def _locked(path: Path, target: Path) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise MediaError(f"{target}: another process is writing this file; wait for it, or take another name") from None
+        raise MediaError(f"{target} is being written by another process: wait for it, or use another name.") from None
     except OSError:  # a network folder without locks
         pass
     return file

@@ -70,7 +70,7 @@ class SequenceSource(Source):
     ) -> None:
         super().__init__()
         if fps is None or fps <= 0:
-            raise UsageError(f"{spec}: pictures have no rate of their own; give one with fps, for example 25")
+            raise UsageError(f"{spec} holds pictures, which have no frame rate: give one with --fps, for example 25.")
         rate = Fraction(fps).limit_denominator(1001)
         self._paths = _listing(os.fspath(spec))
         self._first = math.ceil(seconds(start or 0) * rate)
@@ -80,7 +80,7 @@ class SequenceSource(Source):
     def _describe(self, spec: str, rate: Fraction) -> VideoInfo:
         example = self._nearest(self._first)
         if self._first >= self._end or example is None:
-            raise MediaError(f"{spec}: there is no picture that can be read in the part asked for")
+            raise MediaError(f"{spec} has no readable picture between start and end.")
         height, width = example.shape[:2]
         return VideoInfo(
             width=width,
@@ -155,7 +155,7 @@ class SequenceSink(Sink):
     ) -> None:
         self._folder, self._pattern = _split(os.fspath(spec))
         if picture_format(self._pattern) is None:
-            raise UsageError(f"{spec}: not the name of a picture; let it end in .png, .jpg, .webp or .tif")
+            raise UsageError(f"{spec} is not a valid name for a picture: use .png, .jpg, .webp or .tif.")
         self._shape = (like.height, like.width, 3)
         self._jobs: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(_WRITERS)
@@ -174,7 +174,7 @@ class SequenceSink(Sink):
             self.frames = self.resumed
             return
         if present and not overwrite and not self._job.exists():
-            raise MediaError(f"{self._folder}: there are pictures called {self._pattern} already; take an empty folder")
+            raise MediaError(f"{self._folder} already holds pictures named {self._pattern}: use an empty folder.")
         for name in present:
             (self._folder / name).unlink()
 
@@ -184,7 +184,7 @@ class SequenceSink(Sink):
 
     def write(self, frame: Frame) -> None:
         if frame.pixels.shape != self._shape:
-            raise ValueError(f"{self._folder} takes frames of shape {self._shape}, not {frame.pixels.shape}")
+            raise ValueError(f"{self._folder} takes frames of shape {self._shape}, not {frame.pixels.shape}.")
         extras = PictureExtras(format="PNG", size=frame.pixels.shape[:2], alpha=frame.origin.alpha)
         self._jobs.append(self._pool.submit(write_picture, self._path(self.frames), frame.pixels, extras))
         self.frames += 1
@@ -196,7 +196,7 @@ class SequenceSink(Sink):
             while self._jobs:
                 self._jobs.popleft().result()
             if not self.frames:
-                raise MediaError(f"{self._folder}: not written: there were no frames")
+                raise MediaError(f"{self._folder} was not written: there were no frames.")
         finally:
             self.abort()
         self._job.unlink(missing_ok=True)
@@ -229,7 +229,7 @@ def _listing(spec: str) -> list[Path | None]:
     """The pictures of a sequence in order, None where a number is missing."""
     folder, pattern = _split(spec)
     if not folder.is_dir():
-        raise MediaError(f"{spec}: there is no folder {folder}")
+        raise MediaError(f"{spec} does not exist: there is no folder {folder}.")
     if _NUMBER.search(Path(spec).name):
         by_number = {number: folder / name for name, number in _numbered(folder, pattern).items()}
         paths = [by_number.get(number) for number in range(min(by_number), max(by_number) + 1)] if by_number else []
@@ -237,7 +237,7 @@ def _listing(spec: str) -> list[Path | None]:
         names = [name for name in os.listdir(folder) if picture_format(name) and not name.startswith(".")]
         paths = [folder / name for name in sorted(names, key=_natural)]
     if not paths:
-        raise MediaError(f"{spec}: there are no pictures of this name")
+        raise MediaError(f"{spec} matches no pictures.")
     return paths
 
 

@@ -87,7 +87,7 @@ class VideoSink(Sink):
             like, self._container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
         )
         if self._path.is_dir():
-            raise MediaError(f"{self._path}: cannot be written: there is a folder of this name")
+            raise MediaError(f"{self._path} cannot be written: there is a folder of this name.")
         self._others = OtherStreams(like, self._container, audio=audio)
         self._writer: SegmentWriter | None = None
         with ExitStack() as undo:
@@ -129,7 +129,7 @@ class VideoSink(Sink):
         try:
             self._close_segment()
             if not self._folder.segments:
-                raise MediaError(f"{self._path}: not written: there were no frames")
+                raise MediaError(f"{self._path} was not written: there were no frames.")
             joined = self._folder.path / f"joined{self._path.suffix}"
             name = str(self._path)
             join_segments(self._folder.segments, joined, name, self._info, self._container, self._others)

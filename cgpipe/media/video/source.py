@@ -122,7 +122,7 @@ class VideoSource(Source):
         if not self._once:
             return self._open()
         if self._waiting is None:
-            raise MediaError(f"{self._name}: a stream can be read only once; open it again for another pass")
+            raise MediaError(f"{self._name} is a stream, which can be read only once. Open it again for another pass.")
         reader, self._waiting = self._waiting, None
         return reader
 
@@ -152,8 +152,8 @@ class VideoSource(Source):
         with reading(self._name):
             shot = next(reader.shots, None)
         if shot is None:
-            cut = " in the part asked for; check start and end" if self._start or self._end is not None else ""
-            raise MediaError(f"{self._name}: there is no frame that can be decoded{cut}")
+            cut = " between start and end: check them" if self._start or self._end is not None else ""
+            raise MediaError(f"{self._name} has no frame that can be decoded{cut}.")
         reader.shots = itertools.chain([shot], reader.shots)
         info = reader.describe(shot)
         if self._fps is not None:
@@ -232,11 +232,11 @@ def _least(first: Fraction | None, second: Fraction | None) -> Fraction | None:
 
 def _check(start: Fraction, end: Fraction | None, fps: Fraction | None) -> None:
     if start < 0:
-        raise UsageError(f"start must not be negative, and is {float(start):g} s")
+        raise UsageError(f"start must be at least 0, not {float(start):g} s.")
     if end is not None and end <= start:
-        raise UsageError(f"end ({float(end):g} s) must come after start ({float(start):g} s)")
+        raise UsageError(f"end ({float(end):g} s) must be after start ({float(start):g} s).")
     if fps is not None and fps <= 0:
-        raise UsageError(f"fps must be above 0, and is {float(fps):g}")
+        raise UsageError(f"fps must be greater than 0, not {float(fps):g}.")
 
 
 def _stamp(name: str) -> Stamp | None:

@@ -91,7 +91,7 @@ class StreamSink(Sink):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        dropped = (f"GIF shows at most 50 frames a second: {self._dropped} are left out",) if self._dropped else ()
+        dropped = (f"GIF is limited to 50 frames per second: {self._dropped} were dropped.",) if self._dropped else ()
         return self.encoding.notices(self._info) + self._others.notices + dropped
 
     @property
@@ -127,7 +127,7 @@ class StreamSink(Sink):
     def finish(self) -> None:
         try:
             if not self.frames:
-                raise MediaError(f"{self._name}: not written: there were no frames")
+                raise MediaError(f"{self._name} was not written: there were no frames.")
             self._mux(self._encoder.flush())
             self._mux_others(None)
             with writing(self._name):
@@ -181,4 +181,4 @@ def _animation(path: Path) -> Container:
     try:
         return ANIMATIONS[suffix_of(path)]
     except KeyError:
-        raise UsageError(f"{path.name}: an animation is called .gif, .webp or .apng") from None
+        raise UsageError(f"{path.name} is not a valid name for an animation: use .gif, .webp or .apng.") from None

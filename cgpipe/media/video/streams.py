@@ -56,7 +56,7 @@ class StreamReport:
     Args:
         stream: which.
         kept: whether it is in the output.
-        how: "translated", "copied", "encoded as ..." or "turned into ..."; where it is left out, why.
+        how: "translated", "copied", "encoded as ..." or "converted to ..."; the reason if it is dropped.
     """
 
     stream: StreamInfo
@@ -64,7 +64,7 @@ class StreamReport:
     how: str
 
     def __str__(self) -> str:
-        return f"{self.stream}: {self.how}" if self.kept else f"{self.stream}: left out, {self.how}"
+        return f"{self.stream}: {self.how}" if self.kept else f"{self.stream}: dropped, {self.how}"
 
 
 class OtherStreams:
@@ -95,7 +95,7 @@ class OtherStreams:
         self._tags = True
         self.bad_packets = 0
         self.changed = False
-        # Who replaces the file leaves this one, which the pictures come from, open here.
+        # If the file is replaced, this one, which the frames come from, stays open here.
         self._file: BinaryIO | None = None
         if info.path is not None and os.path.isfile(info.path):
             self._file = open(info.path, "rb")  # noqa: SIM115 - closed by close()
@@ -112,18 +112,18 @@ class OtherStreams:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What is lost, in words."""
+        """What is lost."""
         lost = [
             str(report)
             for index, report in sorted(self._reports.items())
             if not report.kept and index not in self._unsaid
         ]
         if not self._tags:
-            lost.append(f"metadata and chapters: left out, {self._container.format} does not take them")
+            lost.append(f"Metadata and chapters are dropped: {self._container.format} does not support them.")
         if self.bad_packets:
-            lost.append(f"{self.bad_packets} damaged packets of sound or subtitles are left out")
+            lost.append(f"{self.bad_packets} damaged packets of audio or subtitles are dropped.")
         if self.changed:
-            lost.append(f"{self._info.path} was changed during the job: this is the translation of what it was")
+            lost.append(f"{self._info.path} was changed during the job. This is the translation of the earlier file.")
         return tuple(lost)
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ class OtherStreams:
                 self._unsaid.add(about.index)
             return "timecodes and sensor data are not brought over (chapters are)"
         if about.kind == "audio" and not stream.codec_context.sample_rate:
-            return "it holds no sound"
+            return "it holds no audio"
         return None
 
     def _possible(self, stream: av.stream.Stream, about: StreamInfo) -> Iterator[str]:
@@ -204,7 +204,7 @@ class OtherStreams:
         if about.kind == "audio" and about.codec and container.audio is not None:
             yield f"encoded as {container.audio}"
         if about.kind == "subtitle" and container.subtitle is not None and about.codec in TEXT_OF:
-            yield f"turned into {container.subtitle}"
+            yield f"converted to {container.subtitle}"
 
     def add_to(self, output: av.container.OutputContainer, add_video: Callable[[], None]) -> None:
         """Adds the streams to an output whose header is not yet written; ``add_video`` is called at the picture's turn.

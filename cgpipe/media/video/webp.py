@@ -58,14 +58,14 @@ class WebpSource(Source):
     ) -> None:
         super().__init__()
         if fps is not None:
-            raise UsageError(f"{path}: the rate of an animated WebP cannot be changed; omit --fps")
+            raise UsageError(f"{path}: the frame rate of an animated WebP cannot be changed. Omit --fps.")
         self._path = path
         try:
             with Image.open(path) as image:
                 size, durations = image.size, [_duration(image, number) for number in range(_count(image))]
                 transparent = _is_transparent(image)
         except (OSError, UnidentifiedImageError, EOFError) as error:
-            raise MediaError(f"{path}: cannot be read: {error}") from error
+            raise MediaError(f"{path} cannot be read: {error}.") from error
         times = [0, *itertools.accumulate(durations)]
         begin, finish = 1000 * seconds(start or 0), None if end is None else 1000 * seconds(end)
         self._frames = [
@@ -74,7 +74,7 @@ class WebpSource(Source):
             if time >= begin and (finish is None or time < finish)
         ]
         if not self._frames:
-            raise MediaError(f"{path}: there is no frame in the part asked for; check start and end")
+            raise MediaError(f"{path} has no frame between start and end: check them.")
         length = sum(duration for _, _, duration in self._frames)
         self.info = VideoInfo(
             width=size[0],

@@ -24,7 +24,7 @@ def build_method(config: TrainConfig) -> Method:
     try:
         method = METHODS[config.method](config, load_backbone(config))
     except ValueError as error:
-        raise UsageError(f"The networks cannot be built: {error}") from error
+        raise UsageError(f"The networks cannot be built: {error}.") from error
     except MissingDependencyError as error:
         raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
     multiple = method.multiple
