@@ -207,7 +207,7 @@ def test_list_shows_own_models_and_damaged_ones(models_folder: Path, file_model:
     row = next(line for line in result.output.splitlines() if line.startswith("cow2donkey"))
     assert row.split()[1:5] == ["cow", "to", "donkey", "yours"]
     assert row.endswith("Longer ears.")
-    assert f"Damaged: {models_folder / 'broken.safetensors'} is not a safetensors file" in result.output
+    assert f"Damaged: {models_folder / 'broken.safetensors'}: It is not a safetensors file" in result.output
     assert str(models_folder) in result.output.splitlines()[-1]
 
 

@@ -141,7 +141,7 @@ def test_an_unknown_direction_is_refused(saved: Save) -> None:
 
 def test_a_direction_that_chooses_nothing_is_told(saved: Save) -> None:
     model = read_foreign(saved(randomise(junyanz_resnet(blocks=6)).state_dict()), direction="AtoB")
-    assert model.notes == ("The file does not hold both directions: AtoB changes nothing.",)
+    assert model.notes == ("The file does not hold both directions: AtoB has no effect.",)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
@@ -235,7 +235,7 @@ def test_mmgeneration_is_chosen_from_by_the_domain_painted(saved: Save) -> None:
     path = saved(mmgeneration_file(horse=horse, zebra=zebra))
     check(read_foreign(path, target="zebra"), InBgr(zebra))
     check(read_foreign(path, generator="horse"), InBgr(horse))
-    with pytest.raises(UsageError, match=r"generators\.horse, generators\.zebra: say which one .* --generator NAME"):
+    with pytest.raises(UsageError, match=r"generators\.horse, generators\.zebra: choose one with --generator NAME"):
         read_foreign(path, target="donkey")
 
 
@@ -337,10 +337,10 @@ def test_torchscript_is_no_checkpoint(tmp_path: Path) -> None:
         ({"dis_model.0.weight": torch.zeros(1)}, "a discriminator"),
         ({"mlp_0.0.weight": torch.zeros(1)}, "feature network that CUT"),
         ({"rank_unet": 8, "sd_encoder": {"weight": torch.zeros(1)}}, "img2img-turbo"),
-        ({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, "its keys are conv1.weight, fc.bias"),
-        ({"epoch": 3, "model": {}}, "its keys are epoch, model"),
-        ({}, "its keys are none"),
-        ({"Gab": 1, "Gba": "x"}, "its keys are Gab, Gba"),
+        ({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, "Its keys are conv1.weight, fc.bias"),
+        ({"epoch": 3, "model": {}}, "Its keys are epoch, model"),
+        ({}, "Its keys are none"),
+        ({"Gab": 1, "Gba": "x"}, "Its keys are Gab, Gba"),
         ([torch.zeros(1)], "holds a list"),
         (torch.zeros(1), "holds a Tensor"),
         ({"model.10.conv_block.0.weight": torch.zeros(4, 4, 3, 3)}, "blocks are not made like"),
@@ -375,9 +375,9 @@ def changed(change: Callable[[dict[str, torch.Tensor]], Any], **settings: Any) -
         (changed(lambda weights: weights.pop("model.1.weight")), r"model\.1\.weight is missing"),
         (
             changed(lambda weights: weights.update({"model.99.weight": torch.zeros(1)})),
-            r"model\.99\.weight has no place",
+            r"model\.99\.weight does not belong",
         ),
-        (changed(lambda weights: weights.update({"model.4.gain": torch.zeros(1)})), r"model\.4\.gain has no place"),
+        (changed(lambda weights: weights.update({"model.4.gain": torch.zeros(1)})), r"model\.4\.gain does not belong"),
         (
             changed(lambda weights: weights.update({"model.4.weight": torch.zeros(8, 4, 5, 5)})),
             r"model\.4\.weight has shape \(8, 4, 5, 5\), where \(8, 4, 3, 3\) was expected",

@@ -213,7 +213,7 @@ def test_a_direction_chooses_where_the_names_are_clear(saved: Save, names: tuple
 def test_several_generators_are_listed_and_one_is_named(saved: Save) -> None:
     networks = {name: randomise(junyanz_resnet(blocks=6), seed=seed) for seed, name in enumerate(("winter", "autumn"))}
     path = saved({"nets": {name: network.state_dict() for name, network in networks.items()}})
-    with pytest.raises(UsageError, match=r"generators nets\.winter, nets\.autumn: say which one .* --generator NAME"):
+    with pytest.raises(UsageError, match=r"generators nets\.winter, nets\.autumn: choose one with --generator NAME"):
         read_foreign(path, direction="AtoB")
     check(read_foreign(path, generator="autumn"), networks["autumn"])
     check(read_foreign(path, generator="nets.winter"), networks["winter"])

@@ -578,13 +578,13 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "bomb.png": (bomb(), "megapixels"),
     "a.pcx": (encoded(PLAIN, "PCX"), "not a picture.*another format"),
     "float.tif": (tiff(smooth().astype(np.float32), SampleFormat=(3, 3, 3)), "8 or 16 bits"),
-    "float gray.tif": (tiff(smooth()[..., 0].astype(np.float32), SampleFormat=3), "32 bits a channel"),
-    "long.tif": (tiff(GRAY.astype(np.uint32)), "32 bits a channel"),
-    "signed.tif": (tiff(GRAY.astype(np.int16), SampleFormat=2), "16 bits a channel of kind I"),
+    "float gray.tif": (tiff(smooth()[..., 0].astype(np.float32), SampleFormat=3), "32 bits per channel"),
+    "long.tif": (tiff(GRAY.astype(np.uint32)), "32 bits per channel"),
+    "signed.tif": (tiff(GRAY.astype(np.int16), SampleFormat=2), "Mode I with 16 bits"),
     "planes.tif": (tiff(DEEP[..., :3], PlanarConfiguration=2), "separate planes"),
-    "pages.tif": (encoded(PLAIN, "TIFF", save_all=True, append_images=[PLAIN] * 2), "3 pictures in one file"),
-    "moving.webp": (encoded(PLAIN, "WEBP", save_all=True, append_images=[PLAIN.rotate(9)]), "2 pictures in one file"),
-    "moving.png": (encoded(PLAIN, "PNG", save_all=True, append_images=[PLAIN.rotate(9)]), "2 pictures in one file"),
+    "pages.tif": (encoded(PLAIN, "TIFF", save_all=True, append_images=[PLAIN] * 2), "holds 3 pictures"),
+    "moving.webp": (encoded(PLAIN, "WEBP", save_all=True, append_images=[PLAIN.rotate(9)]), "animation of 2 frames"),
+    "moving.png": (encoded(PLAIN, "PNG", save_all=True, append_images=[PLAIN.rotate(9)]), "animation of 2 frames"),
 }
 
 

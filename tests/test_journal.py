@@ -293,7 +293,7 @@ def test_translations_beside_their_originals_are_not_translated_again(photos: Pa
     assert (photos / "a-zebra.png").exists()
     report = cgpipe.translate_folder(photos, to="zebra", workers=0)
     assert (report.translated, report.earlier) == (3, 1)
-    assert "1 left out" in report.summary()
+    assert "1 ignored" in report.summary()
     assert counts(photos / "*.png", to="horse") == (1, 0, 0)
     assert sorted(path.name for path in photos.glob("[!.]*.png")) == ["a-horse.png", "a-zebra.png", "a.png"]
     (photos / "a-horse.png").write_bytes((photos / "b.jpg").read_bytes())  # the user's own now
@@ -485,7 +485,7 @@ def test_a_video_from_before_is_current_if_it_looks_so(clip: Path, tmp_path: Pat
     out = tmp_path / "out.mp4"
     cgpipe.translate_video(clip, out, to="zebra")
     forget(tmp_path)
-    with pytest.warns(CgpipeWarning, match="from before cgpipe kept journals"):
+    with pytest.warns(CgpipeWarning, match="before cgpipe kept journals"):
         assert cgpipe.translate_video(clip, out, to="zebra").skipped
     assert cgpipe.translate_video(clip, out, to="zebra").skipped
     forget(tmp_path)

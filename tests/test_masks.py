@@ -197,7 +197,7 @@ def test_a_picture_without_a_fitting_mask_fails_and_stops_nothing(tmp_path: Path
     report = cgpipe.translate_folder(tmp_path / "in", tmp_path / "out", to="zebra", mask=tmp_path / "masks")
     assert report.translated == 1
     reasons = {failure.input.name: failure.reason for failure in report.failures}
-    assert f"no mask {tmp_path / 'masks' / 'none'}.png" in reasons["none.png"]
+    assert f"There is no mask {tmp_path / 'masks' / 'none'}.png" in reasons["none.png"]
     assert "20x50" in reasons["shape.png"]
     assert "not a picture" in reasons["broken.png"]
     assert report.exit_code == 3
@@ -207,7 +207,7 @@ def test_a_picture_without_a_fitting_mask_fails_and_stops_nothing(tmp_path: Path
 def test_one_mask_that_cannot_be_read_is_an_error_before_the_work(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png", pixels())
     (tmp_path / "broken.png").write_text("I am no picture")
-    with pytest.raises(MediaError, match=r"broken\.png cannot be used: not a picture"):
+    with pytest.raises(MediaError, match=r"broken\.png cannot be used: It is not a picture"):
         cgpipe.translate_folder(tmp_path / "in", to="zebra", mask=tmp_path / "broken.png")
     with pytest.raises(UsageError, match="There is no mask"):
         cgpipe.translate_folder(tmp_path / "in", to="zebra", mask=tmp_path / "missing")
@@ -360,5 +360,5 @@ def test_the_folder_of_masks_can_be_asked_for_one(tmp_path: Path) -> None:
     path = save(tmp_path / "masks/a.png", half())
     masks = PictureMasks(tmp_path / "masks")
     assert masks.path_of(Path("a.jpg")) == path
-    with pytest.raises(MediaError, match="there is no"):
+    with pytest.raises(MediaError, match="There is no mask"):
         masks.path_of(Path("b.png"))

@@ -87,7 +87,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused_and_the_old_file_st
 ) -> None:
     before = path.read_bytes()
     next(model.generator.parameters()).data.view(-1)[0] = value
-    with pytest.raises(ModelError, match=r"model\.safetensors is not written: tensor stem\.weight"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is not written: Tensor stem\.weight"):
         save_model(path, model)
     assert path.read_bytes() == before
 
@@ -169,7 +169,7 @@ def test_unknown_field_is_passed_over(path: Path, model: Model) -> None:
         ({"settings": {"wings": 2}}, "wings"),
         ({"settings": {"channels": -16}}, "settings"),
         ({"settings": {"architecture": "unet_128"}}, "settings"),
-        ({"settings": {"channels": 32, "blocks": 1}}, r"tensor stem\.weight has shape \(16, 48, 3, 3\)"),
+        ({"settings": {"channels": 32, "blocks": 1}}, r"Tensor stem\.weight has shape \(16, 48, 3, 3\)"),
         ({"settings": {"channels": 16, "blocks": 2}}, "is missing"),
         ({"settings": {"channels": 16, "blocks": 0}}, "does not belong"),
         ({"settings": {"channels": 10**6, "blocks": 1}}, r"need \(1000000, 48, 3, 3\)"),
@@ -185,7 +185,7 @@ def test_weights_that_do_not_fit_the_header_are_refused(path: Path, change: dict
 def test_cut_off_file_is_named_whatever_is_left(path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     for read in (read_card, load_model):
-        with pytest.raises(ModelError, match=r"model\.safetensors is (cut off|damaged|not a safetensors file)"):
+        with pytest.raises(ModelError, match=r"model\.safetensors: It is (cut off|damaged|not a safetensors file)"):
             read(path)
 
 
@@ -200,7 +200,7 @@ def test_cut_off_file_is_named_whatever_is_left(path: Path, kept: int) -> None:
 )
 def test_other_files_are_not_taken_for_ours(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "other.safetensors").write_bytes(content)
-    with pytest.raises(ModelError, match=r"other\.safetensors is not a safetensors file"):
+    with pytest.raises(ModelError, match=r"other\.safetensors: It is not a safetensors file"):
         load_model(tmp_path / "other.safetensors")
 
 

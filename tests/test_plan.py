@@ -196,7 +196,7 @@ def test_several_files_go_into_a_folder(tree: Tree) -> None:
     assert zebra("x/a.jpg", "x", "y/*.png").roots == (Path("x"), Path("x-zebra"), Path("y"))
     assert mapped(zebra("x/a.jpg", "y/b.png", output="out")) == {"x/a.jpg": "out/a.jpg", "y/b.png": "out/b.png"}
     for inputs in (["x/a.jpg", "y/b.png"], ["x"], ["x/*.jpg"]):
-        with pytest.raises(UsageError, match=r"file\.jpg is a file, but these inputs need a folder"):
+        with pytest.raises(UsageError, match=r"file\.jpg is a file, but these inputs need an output folder"):
             zebra(*inputs, output="file.jpg")
 
 
@@ -265,7 +265,7 @@ def test_where_matches_go(tree: Tree) -> None:
 def test_a_pattern_without_a_match(tree: Tree) -> None:
     tree("in/a.jpg")
     for pattern in ("in/*.png", "in/[", "nowhere/*", "in/x*/a.jpg"):
-        with pytest.raises(UsageError, match="No pictures in"):
+        with pytest.raises(UsageError, match="No pictures (in|match)"):
             zebra(pattern)
 
 

@@ -180,7 +180,7 @@ def test_what_is_told_goes_before_what_is_found(tmp_path: Path, picture: np.ndar
 def test_a_second_input_is_asked_for_by_name(tmp_path: Path) -> None:
     path = network(tmp_path / "x.onnx", weights=4)
     with pytest.raises(
-        UsageError, match=r"x\.onnx: the network needs a value for its input style 4: .*--input 'style=…'"
+        UsageError, match=r"x\.onnx: The network needs a value for its input style 4: .*--input 'style=…'"
     ):
         load_any(path)
     for wrong, says in (
@@ -265,7 +265,7 @@ def test_a_clip_with_sound_goes_through(tmp_path: Path) -> None:
         with av.open(str(tmp_path / out)) as made:
             assert [stream.type for stream in made.streams] == ["video", "audio"]
             assert sum(1 for _ in made.decode(video=0)) == frames
-    assert "already" in done.output.lower()
+    assert "up to date" in done.output.lower()
 
 
 @pytest.mark.filterwarnings("ignore:.*Found with a test card")
@@ -279,7 +279,7 @@ def test_the_python_interface_takes_it(tmp_path: Path, picture: np.ndarray[Any, 
 
 
 def test_an_upscaler_and_what_makes_no_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"outputs 134x130 pixels for 67x65, but: cgpipe keeps the size of pictures"):
+    with pytest.raises(ModelError, match=r"outputs 134x130 pixels for 67x65, but cgpipe keeps the size of pictures"):
         load_any(network(tmp_path / "x.onnx", enlarge=2))
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("GlobalAveragePool", ["picture"], ["mean"])],

@@ -88,7 +88,7 @@ def test_other_addresses_are_wrong_usage(address: str, says: str) -> None:
 
 def test_without_a_connection_or_a_file_the_word_is_clear(served: SimpleNamespace) -> None:
     missing = served.address.replace("horse2zebra", "gone")
-    with pytest.raises(ModelNotFoundError, match=r"gone\.safetensors cannot be fetched, and is not in the cache"):
+    with pytest.raises(ModelNotFoundError, match=r"gone\.safetensors cannot be downloaded, and is not in the cache"):
         find_model(file=f"{missing}#sha256={'0' * 64}")
     with pytest.raises(ModelNotFoundError, match="cannot be downloaded"):
         find_model(file=f"https://127.0.0.1:1/x.safetensors#sha256={'0' * 64}")
@@ -110,7 +110,7 @@ def test_the_hub(tmp_path: Path, file_model: FileModel, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub(["README.md", "x.safetensors"], path))
     for address in ("hf://owner/name", "hf://owner/name/x.safetensors"):
         assert find_model(file=address).path == path
-    with pytest.raises(ModelNotFoundError, match=r"gone\.pth cannot be fetched, .*: 404: no such file$"):
+    with pytest.raises(ModelNotFoundError, match=r"gone\.pth cannot be downloaded, .*: 404: no such file\.$"):
         find_model(file="hf://owner/name/gone.pth")
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub(["a.onnx", "b.pth"], path))
     with pytest.raises(UsageError, match=r"2 model files: name one behind it \(a\.onnx, b\.pth\)"):

@@ -85,7 +85,7 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ("[[stages]]\nepoch = 3", "stages"),
         ('gan_loss = "least squares"', "gan_loss must be one of lsgan, vanilla"),
         ('freeze = "discriminator_c"', "freeze takes a_to_b"),
-        ('freeze = "a_to_b,b_to_a,discriminator_a,discriminator_b"', "nothing is left"),
+        ('freeze = "a_to_b,b_to_a,discriminator_a,discriminator_b"', "nothing would be trained"),
         ('direction = "BtoA"', "cyclegan trains both directions"),
         ('method = "cut"\nfreeze = "b_to_a"', "freeze takes a_to_b, discriminator_b, not 'b_to_a'"),
         ('method = "cut"\ndirection = "BtoA"\ninit_a_to_b = "x"', "has no a_to_b"),
@@ -199,7 +199,7 @@ def test_a_list_names_pictures_relative_to_its_folder_in_its_order(tmp_path: Pat
     for text, message in (
         ("summer/2.png\n\nsummer/7.png\n", r"summer\.txt, line 3: there is no file .*7\.png"),
         ("\n \n", "is empty"),
-        ("summer.txt", "line 1: .* is no picture"),
+        ("summer.txt", "line 1: .* is not a picture"),
         ("summer", "line 1: there is no file"),
     ):
         list_file.write_text(text)

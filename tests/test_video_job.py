@@ -119,7 +119,7 @@ def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
         (["{clip}", "{tmp}/out.xyz"], 2, "xyz"),
         (["{clip}", "{tmp}/out.webm", "--codec", "libx264"], 2, "webm"),
         (["{clip}", "{tmp}/out.mp4", "--codec", "nonsense"], 2, "nonsense"),
-        (["{clip}", "{tmp}/out.mp4", "--start", "soon"], 2, "no time"),
+        (["{clip}", "{tmp}/out.mp4", "--start", "soon"], 2, "not a valid time"),
         (["{clip}", "{tmp}/out.mp4", "--start", "5"], 1, "no frame"),
         (["{clip}", "{clip}"], 2, "overwrite itself"),
         (["{clip}", "{clip}", "{clip}"], 2, "-o"),

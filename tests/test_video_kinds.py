@@ -113,7 +113,7 @@ def test_bad_packets_of_sound_are_left_out_and_counted(tmp_path: Path, name: str
     sink, damage = copy(clip, tmp_path / name)
     assert len(times_of(tmp_path / name)) == 25
     assert damage.bad_sound > 0
-    assert any("damaged packets of sound" in notice for notice in sink.notices)
+    assert any("damaged packets of audio" in notice for notice in sink.notices)
     assert len(packets_of(tmp_path / name, "audio")[0]) > 30
 
 
@@ -154,7 +154,7 @@ def test_messages_name_the_users_file(tmp_path: Path, monkeypatch: pytest.Monkey
         raise av.error.ArgumentError(22, "Invalid argument")
 
     monkeypatch.setattr("cgpipe.media.video.segments._join", fail)
-    with pytest.raises(MediaError, match=r"out\.mp4: cannot be written") as error:
+    with pytest.raises(MediaError, match=r"out\.mp4 cannot be written") as error:
         VideoSink(tmp_path / "out.mp4", like=VideoSource(clip).info)
     assert "joined" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
@@ -163,7 +163,7 @@ def test_messages_name_the_users_file(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mkv", sounds=[Sound()], attachment=b"glyphs" * 100)
     sink, _ = copy(clip, tmp_path / "out.mp4")
-    assert [notice for notice in sink.notices if "attachment" in notice and "left out" in notice]
+    assert [notice for notice in sink.notices if "attachment" in notice and "dropped" in notice]
     assert copy(clip, tmp_path / "out.mkv")[0].notices == ()
     assert copy(clip, tmp_path / "silent.mkv", audio=False)[0].notices == ()
 

@@ -346,16 +346,16 @@ def test_chapters_and_subtitles_move_with_a_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("out.webm", {"codec": "libx264"}, "does not go into webm"),
-        ("out.mp4", {"codec": "ffv1"}, "does not go into mp4"),
-        ("out.mp4", {"codec": "h266"}, "not known"),
+        ("out.webm", {"codec": "libx264"}, "webm cannot hold"),
+        ("out.mp4", {"codec": "ffv1"}, "mp4 cannot hold"),
+        ("out.mp4", {"codec": "h266"}, "Unknown codec"),
         ("out.txt", {}, "not a valid name for a video"),
         ("out.mp4", {"options": {"bframse": "2"}}, "does not know the option bframse"),
         ("out.mp4", {"preset": "hasty"}, "rejects its settings"),
         ("out.mp4", {"crf": 99}, "crf"),
         ("out.mov", {"codec": "prores", "crf": 9}, "has no --crf"),
         ("out.mp4", {"pix_fmt": "nonsense"}, "pixel format"),
-        ("out.mp4", {"codec": "h264_nvenc"}, "does not work on this machine"),
+        ("out.mp4", {"codec": "h264_nvenc"}, "needs a GPU"),
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path: Path, name: str, options: dict[str, Any], reason: str) -> None:

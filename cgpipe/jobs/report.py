@@ -120,7 +120,7 @@ class FolderReport:
         """One line for a person."""
         counts = [(self.translated, "translated"), (self.skipped, "already done"), (len(self.failures), "failed")]
         counts.append((len(self.unsupported), "unsupported"))
-        counts += [(self.ignored, "ignored (not pictures)"), (self.earlier, "skipped (outputs of an earlier run)")]
+        counts += [(self.ignored, "ignored (not pictures)"), (self.earlier, "ignored (outputs of an earlier run)")]
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
         seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
         without = "".join(f"; {count} without {what}" for what, count in self.left_out.items())
@@ -140,7 +140,7 @@ class FolderReport:
             ("Failed", failures + ([f"and {more} more"] if more else [])),
             ("Unsupported format", len(self.unsupported)),
             ("Ignored (not pictures)", self.ignored),
-            ("Skipped (outputs of an earlier run)", self.earlier),
+            ("Ignored (outputs of an earlier run)", self.earlier),
             ("Seconds", f"{self.seconds.get('total', 0.0):.1f}"),
         ]
         return html_table("Pictures", rows)

@@ -119,7 +119,7 @@ def _averages_first(found: Mapping[str, Weights], notes: list[str]) -> dict[str,
     plain = [name for name in found if name in averaged.values() or (len(found) == 2 and len(averaged) == 1)]
     dropped = {name for name in plain if name not in averaged}
     if dropped:
-        notes.append("The EMA weights were loaded.")
+        notes.append("The running average (EMA) of the weights was loaded.")
     return {name: weights for name, weights in found.items() if name not in dropped}
 
 

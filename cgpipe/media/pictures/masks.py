@@ -158,4 +158,4 @@ class PictureMasks:
         for path in (named, *(stem.with_name(stem.name + suffix) for suffix in suffixes)):
             if path.is_file():
                 return path
-        raise MediaError(f"It has no mask: there is no {stem}.png, nor one in another format.")
+        raise MediaError(f"There is no mask {stem}.png for it, nor one in another format.")

@@ -257,7 +257,7 @@ class OtherStreams:
         how = ways.present or ""
         if how.startswith("encoded") and self._container.audio is not None:
             return Transcoder(stream, output, self._container.audio, self._span)
-        if how.startswith("turned") and self._container.subtitle is not None:
+        if how.startswith("converted") and self._container.subtitle is not None:
             return SubtitleConverter(stream, output, self._container.subtitle, self._span)
         copy = output.add_stream_from_template(stream, opaque=True)
         whole = self._container.edit_lists and stream.type == "audio"
