@@ -265,7 +265,7 @@ def test_where_matches_go(tree: Tree) -> None:
 def test_a_pattern_without_a_match(tree: Tree) -> None:
     tree("in/a.jpg")
     for pattern in ("in/*.png", "in/[", "nowhere/*", "in/x*/a.jpg"):
-        with pytest.raises(UsageError, match="No pictures (in|match)"):
+        with pytest.raises(UsageError, match=r"No pictures (in|match)"):
             zebra(pattern)
 
 

@@ -237,7 +237,7 @@ work_options = together(
     click.option(
         "--shard",
         metavar="I/N",
-        help="Translate only the I-th of N shards, split by name: run the same command N times, on one or more machines "
+        help="Translate only the I-th of N shards, split by name: run the same command N times, on any machines "
         "that share the files. 'cgpipe report OUTPUT' joins their reports.",
     ),
 )
