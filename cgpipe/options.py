@@ -26,6 +26,12 @@ from cgpipe.storage import PathLike, digest_of
 Size = int | Literal["auto", "full"]
 """Short side at which a network works: pixels, the picture's own, or one of the model's scales."""
 
+Tile = int | Literal["auto", "off"]
+"""Side in pixels of the tiles by which a network runs over a picture, where memory asks for them, or never."""
+
+TileMode = Literal["exact", "fast"]
+"""Whether norms have the statistics of all tiles, or those of a reduced picture."""
+
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Numeric precision of a network."""
 
@@ -39,6 +45,9 @@ Counts = Literal["pictures", "file", "never"]
 """What a field decides: the pixels of a result; the file around them alone (its sound); or nothing of the result."""
 
 Kind = Literal["pictures", "video"]
+
+SMALLEST_TILE = 64
+"""Pixels: around a smaller one a network would compute more than in it."""
 
 PIXELS_VERSION = 1
 """Raised when cgpipe gives other pixels for the same options: what was made before is then made again."""
@@ -80,6 +89,13 @@ def _check_range(name: str, value: float | None, least: float, most: float) -> N
 def _check_least(name: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
         raise UsageError(f"{name} must be at least {least}, not {value}.")
+
+
+def _check_tile(tile: Tile) -> None:
+    if isinstance(tile, int):
+        _check_least("tile", tile, SMALLEST_TILE)
+    else:
+        _check_one_of("tile", tile, ("auto", "off"), "a number of pixels")
 
 
 _PICTURES: tuple[Kind, ...] = ("pictures",)
@@ -144,6 +160,10 @@ class Look(Group):
         strength: blend strength, 0 to 2: 0 is the original, 1 the full translation.
         mask: grayscale pictures that confine the change: white is translated, black is kept. For pictures a folder
             with one of the same name for each, or one for all; for a video another one, pictures, or one picture.
+        tile: side in pixels of the tiles by which the network runs over larger pictures; ``auto`` where there is no
+            memory for the whole, ``off`` never.
+        tile_mode: ``exact`` gives what the whole picture would, and goes over it once for each norm of the network;
+            ``fast`` goes over it once, with statistics from a reduced picture.
         side_by_side: original and translation in one picture.
         steady: temporal smoothing of a video, 0 to 1: how much of each frame's change comes from the frames before it.
         deinterlace: make whole pictures of a video's interlaced frames, which hold two fields each.
@@ -152,6 +172,8 @@ class Look(Group):
     size: Size = option("auto")
     strength: float = option(1.0)
     mask: PathLike | None = option(None)
+    tile: Tile = option("auto")
+    tile_mode: TileMode = option("exact")
     side_by_side: bool = option(False, kinds=_VIDEO)
     deinterlace: bool = option(True, kinds=_VIDEO)
     steady: float = option(0.0, kinds=_VIDEO)
@@ -164,8 +186,15 @@ class Look(Group):
             _check_one_of("size", self.size, ("auto", "full"), "a number of pixels")
         _check_range("strength", self.strength, 0, 2)
         _check_range("steadiness (steady)", self.steady, 0, 1)
+        _check_tile(self.tile)
+        _check_one_of("tile_mode", self.tile_mode, ("exact", "fast"))
         if self.mask is not None:
             object.__setattr__(self, "mask", Path(self.mask))  # what it holds counts, and not its name
+
+    def deciding(self, *, pictures_only: bool = False) -> dict[str, Any]:
+        """As of any group; but exact tiles, of whatever size, give what the whole picture would."""
+        told = super().deciding(pictures_only=pictures_only)
+        return told if self.tile_mode == "fast" else {name: value for name, value in told.items() if name != "tile"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ OTHER: dict[str, Any] = {
     "size": 512,
     "strength": 0.5,
     "mask": "mask.png",
+    "tile": 512,
+    "tile_mode": "fast",
     "side_by_side": True,
     "steady": 0.5,
     "deinterlace": False,
@@ -71,6 +73,7 @@ NEVER = {
     "engine",
     "batch_size",
 } | {
+    "tile",
     "hwaccel",
     "format",
     "workers",
@@ -209,3 +212,16 @@ def test_the_way_through_a_foreign_file_decides(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ModelError):
         choose_model(ways[0])
+
+
+def test_tiles_count_where_they_decide_the_pixels() -> None:
+    plain, sized = Options(), Options(look=Look(tile=512))
+    fast, fast_sized = Options(look=Look(tile_mode="fast")), Options(look=Look(tile=512, tile_mode="fast"))
+    assert plain.fingerprint(MODEL) == sized.fingerprint(MODEL)
+    assert len({each.fingerprint(MODEL) for each in (plain, fast, fast_sized)}) == 3
+
+
+@pytest.mark.parametrize("given", [{"tile": 63}, {"tile": "no"}, {"tile_mode": "quick"}])
+def test_tiles_of_no_use_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="tile"):
+        Look(**given)

@@ -135,7 +135,7 @@ def test_a_picture_for_which_there_is_no_memory_fails_with_what_to_do(error: Cal
     given = results(list(translator.stream([batch_of(1), batch_of(2, side=1000), batch_of(3)])))
     assert given[::2] == [(1, 254), (3, 252)]
     assert given[1][0] == 2
-    assert "not enough memory" in given[1][1] and "--size 500" in given[1][1] and "1000x1000" in given[1][1]
+    assert "Not enough memory" in given[1][1] and "--size 500" in given[1][1] and "1000x1000" in given[1][1]
 
 
 def test_memory_of_a_real_allocator_that_is_not_there_is_a_failure_of_that_picture() -> None:
@@ -164,12 +164,14 @@ def test_values_that_are_not_finite_fail_by_name_and_are_never_written(precision
 
 
 def test_what_has_certainly_no_room_fails_before_the_system_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpipe.engine.translator.LARGE_PIXELS", 10_000)
-    monkeypatch.setattr("cgpipe.engine.translator.available_memory", lambda: 30 << 20)
-    translator = Translator(model_of(build_generator("resnet_6blocks", ngf=16)), device="cpu", precision="fp32")
+    monkeypatch.setattr("cgpipe.engine.tiles.choice.LARGE_PIXELS", 10_000)
+    monkeypatch.setattr("cgpipe.engine.tiles.choice.available_memory", lambda: 30 << 20)
+    translator = Translator(
+        model_of(build_generator("resnet_6blocks", ngf=16)), device="cpu", precision="fp32", tile="off"
+    )
     given = results(list(translator.stream([batch_of(1), batch_of(2, side=512), batch_of(3, side=256)])))
     assert [origin for origin, _ in given] == [1, 2, 3]
-    assert "not enough memory" in given[1][1] and "--size 256" in given[1][1]
+    assert "Not enough memory" in given[1][1] and "--size 256" in given[1][1]
     assert not isinstance(given[0][1], str) and not isinstance(given[2][1], str)
 
 

@@ -12,6 +12,7 @@ import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.terminal import Loudness, set_loudness
+from cgpipe.options import SMALLEST_TILE
 from cgpipe.storage import require_local
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -47,6 +48,15 @@ def size(value: str) -> int | str:
         return value
     if not value.isdecimal() or int(value) == 0:
         raise click.BadParameter(f"{value!r} is not a valid size: use auto, full or a number of pixels.")
+    return int(value)
+
+
+def tile(value: str) -> int | str:
+    """``auto``, ``off``, or pixels."""
+    if value in ("auto", "off"):
+        return value
+    if not value.isdecimal() or int(value) < SMALLEST_TILE:
+        raise click.BadParameter(f"{value!r} is none of auto, off and a number of pixels from {SMALLEST_TILE} on.")
     return int(value)
 
 
@@ -186,6 +196,20 @@ speed_options = together(
         type=LocalPath(path_type=Path),
         help="Grayscale masks: white is translated, black is kept. A folder with one mask of the same name per "
         "picture, one picture for all, or, for a video, another video.",
+    ),
+    click.option(
+        "--tile",
+        type=tile,
+        default="auto",
+        metavar="auto|off|PIXELS",
+        help="Run the network over larger pictures by tiles of this side. auto: where memory does not hold the whole.",
+    ),
+    click.option(
+        "--tile-mode",
+        type=click.Choice(["exact", "fast"]),
+        default="exact",
+        help="exact: what the whole picture would give, in one pass for each norm of the network. fast: one pass, with "
+        "the statistics of a reduced picture: quicker, and other colours.",
     ),
     click.option(
         "--batch-size",

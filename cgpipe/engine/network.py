@@ -57,17 +57,27 @@ class Network:
             run = self._run_for(x)
         return run(x.to(dtype=DTYPES[self.precision], memory_format=torch.channels_last)).float()
 
+    def ready_for(self, x: torch.Tensor) -> Precision:
+        """The dtype, which is chosen on (N, 3, H, W) in [-1, 1] if it was not yet."""
+        with self._lock:
+            if not self._ready:
+                self._make_ready(x)
+            return self.precision
+
     def _run_for(self, x: torch.Tensor) -> Run:
         if not self._ready:
-            if self.precision == "auto":
-                self.precision, self.reasons["precision"] = choose_precision(self._generator, x)
-            self._generator = cast(self._generator, DTYPES[self.precision])
-            self._ready = True
+            self._make_ready(x)
         # In a worker thread torch has one thread, outside it all: other engines are told how many.
         threads = 0 if self.engine == "eager" else torch.get_num_threads()
         if threads not in self._runs:
             self._runs[threads] = prepare(self._generator, self.engine)
         return self._runs[threads]
+
+    def _make_ready(self, x: torch.Tensor) -> None:
+        if self.precision == "auto":
+            self.precision, self.reasons["precision"] = choose_precision(self._generator, x)
+        self._generator = cast(self._generator, DTYPES[self.precision])
+        self._ready = True
 
     def describe(self) -> dict[str, Any]:
         """What was chosen and why, for a report."""

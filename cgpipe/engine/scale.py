@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.engine.worker_pool import worker_pool
+from cgpipe.media.scratch import is_scratch, release, room_for
 
 Size = int | Literal["auto", "full"]
 
@@ -104,12 +105,19 @@ def pad_to_multiple(x: torch.Tensor, multiple: int, least: int = 1) -> torch.Ten
 def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Antialiased resizing of integer pixels (N, H, W, 3) to float (N, 3, *size), values as before."""
     planes = pixels.permute(0, 3, 1, 2)
-    if pixels.dtype == torch.uint8 and pixels.device.type == "cpu":
+    if pixels.dtype == torch.uint8 and pixels.device.type == "cpu" and not is_scratch(pixels):
         return F.interpolate(planes, size, mode="bilinear", antialias=True).float()
     factor = min(planes.shape[2] // size[0], planes.shape[3] // size[1]) // 2
     if factor > 1:
-        planes = torch.cat([F.avg_pool2d(band.float(), factor, ceil_mode=True) for band in _bands(planes, factor)], 2)
+        planes = torch.cat([_averaged(band, factor, pixels) for band in _bands(planes, factor)], 2)
     return F.interpolate(planes.float(), size, mode="bilinear", antialias=True)
+
+
+def _averaged(band: torch.Tensor, factor: int, pixels: torch.Tensor) -> torch.Tensor:
+    """Means of squares; the pixels that the band is of leave the memory again where they lie on disk."""
+    means = F.avg_pool2d(band.float(), factor, ceil_mode=True)
+    release(pixels)
+    return means
 
 
 def _bands(planes: torch.Tensor, multiple: int) -> tuple[torch.Tensor, ...]:
@@ -144,7 +152,7 @@ def add_change(
     white = highest(pixels.dtype)
     if pixels.device.type != "cpu" and len(pixels) * height * width <= AT_ONCE_PIXELS:
         return add_at_once(pixels, seen, translated, strength, mask)
-    result = torch.empty(pixels.shape, dtype=pixels.dtype, device=pixels.device)
+    result = room_for(tuple(pixels.shape), pixels)
     bands = resampling(seen.shape[2], height, pixels.device)
 
     @torch.inference_mode()  # It holds for one thread alone.
@@ -158,6 +166,7 @@ def add_change(
         if mask is not None:
             added.mul_(mask[index, band.outputs].float().div_(white).repeat_interleave(3, 1))
         result[index, band.outputs] = to_integer(rows.add_(added), pixels.dtype).view(-1, width, 3)
+        release(pixels, result)
 
     with _tasks(pixels.device) as side_by_side:
         changes = list(side_by_side(bring_up, range(len(pixels))))

@@ -18,22 +18,25 @@ from PIL import Image
 
 from cgpipe.engine.autotune import batch_size
 from cgpipe.engine.cuda import CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
-from cgpipe.engine.memory import available_memory, bytes_a_pixel, is_out_of_memory
+from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
+from cgpipe.engine.regions import ByRegions
 from cgpipe.engine.scale import add_change, fitting_size, highest, pad_to_multiple, resize, to_integer, working_size
 from cgpipe.engine.stream import IN_FLIGHT, stream
+from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
 from cgpipe.media.frames import Batch, Failed, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
+from cgpipe.media.scratch import is_scratch
 from cgpipe.models import Model
 from cgpipe.models.choose import choose_model
 from cgpipe.notebook import html_table
-from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size
+from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size, Tile, TileMode
 
 T = TypeVar("T")
 
-LARGE_PIXELS = 1 << 22
-"""Pixels from which on it is looked whether there is memory for them."""
+PROBE_SIDE = 1024
+"""Pixels of a side of a large picture on which the dtype is chosen."""
 
 
 class TranslatorOptions(TypedDict, total=False):
@@ -44,6 +47,8 @@ class TranslatorOptions(TypedDict, total=False):
     size: Size
     strength: float
     engine: Engine
+    tile: Tile
+    tile_mode: TileMode
 
 
 class Translator:
@@ -65,9 +70,13 @@ class Translator:
         strength: multiplies the change; 0 gives the original, 1 the translation.
         engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino`` or ``ncnn``;
             ``auto`` is ``eager``.
+        tile: side in pixels of the tiles by which the network runs over larger pictures, at the size at which it works;
+            ``auto`` where there is no memory for the whole, ``off`` never.
+        tile_mode: ``exact`` or ``fast`` (see :class:`cgpipe.engine.regions.ByRegions`).
 
     Raises:
-        UsageError: an option has a value that cannot be used here, such as a GPU that is not there.
+        UsageError: an option has a value that cannot be used here, such as a GPU that is not there, or tiles of a
+            network that has none.
         MissingDependencyError: the engine needs a package that is not installed.
         ModelError: the model takes or gives other than three channels.
     """
@@ -81,6 +90,8 @@ class Translator:
         size: Size = "auto",
         strength: float = 1.0,
         engine: Engine = "auto",
+        tile: Tile = "auto",
+        tile_mode: TileMode = "exact",
     ) -> None:
         _check(model, size, strength)
         self.model = model
@@ -97,13 +108,16 @@ class Translator:
                 size=size,
                 strength=strength,
                 engine=engine,
+                tile=tile,
+                tile_mode=tile_mode,
             )
             for name in others
         ]
         """The same on the other devices that were named."""
         self._exact: Network | None = None
         self._largest: int | None = None
-        self._bytes_a_pixel: float | None = None
+        self._tiles = Tiles(model.generator, self.device, self.network.engine, tile)
+        self._fast_tiles = tile_mode == "fast"
         self._threads = torch.get_num_threads()
         self._busy = Lock()
         self._busy_seconds = 0.0
@@ -272,8 +286,19 @@ class Translator:
     def launch(self, batch: Batch, count: int = 0) -> Callable[[], Batch]:
         """Starts on a batch, on a GPU as one of ``count``, and gives a function that waits for its result."""
         started = time.perf_counter()
+        if (tile := self._tile_for(batch.pixels)) or is_scratch(batch.pixels):
+            return self._launch_by_regions(batch, tile)
+        try:
+            return self._launch_whole(batch, count, started)
+        except NoRoomError as error:
+            tile = self._tiles.after_out_of_memory(self._seen_pixels(batch.pixels[:1]))
+            if not tile:
+                raise MediaError(self._no_room(*batch.pixels.shape[1:3])) from error
+        warnings.warn(f"Out of memory: continuing with tiles of {tile} pixels.", CgpipeWarning, stacklevel=2)
+        return self._launch_by_regions(batch, tile)
+
+    def _launch_whole(self, batch: Batch, count: int, started: float) -> Callable[[], Batch]:
         if self._pipeline is None:
-            self._check_room(batch.pixels)
             translated = Translated(*(part.cpu() for part in self._within_memory(batch.pixels)))
             self._count_busy(started)
             return lambda: self._finished(batch, translated)
@@ -283,7 +308,7 @@ class Translator:
             if not is_out_of_memory(error):
                 raise
             torch.cuda.empty_cache()
-            raise MediaError(self._no_room(*batch.pixels.shape[1:3])) from error
+            raise NoRoomError from error
 
         def wait() -> Batch:
             translated = fetch()
@@ -305,18 +330,21 @@ class Translator:
     @torch.inference_mode()
     def _in_fp32(self, pixels: torch.Tensor) -> Translated:
         if self.precision != "fp32":
-            if self._exact is None:
-                warnings.warn(
-                    f"The network's output in {self.precision} is not finite for some pictures. They are translated "
-                    "again in fp32 (--precision fp32 avoids the first try).",
-                    CgpipeWarning,
-                    stacklevel=2,
-                )
-                self._exact = Network(self.model.generator, self.device, precision="fp32")
-            translated = Translated(*(part.cpu() for part in self._translate_on_device(pixels, self._exact)))
+            translated = Translated(*(part.cpu() for part in self._translate_on_device(pixels, self._fp32_network())))
             if translated.sums.isfinite().all():
                 return translated
         raise MediaError("The network's output is not finite.")
+
+    def _fp32_network(self) -> Network:
+        if self._exact is None:
+            warnings.warn(
+                f"The network's output in {self.precision} is not finite for some pictures. They are translated "
+                "again in fp32 (--precision fp32 avoids the first try).",
+                CgpipeWarning,
+                stacklevel=2,
+            )
+            self._exact = Network(self.model.generator, self.device, precision="fp32")
+        return self._exact
 
     def _within_memory(self, pixels: torch.Tensor) -> Translated:
         """Translates a batch on the device in as many parts as its memory asks for."""
@@ -330,31 +358,73 @@ class Translator:
                 raise
             half = len(pixels) // 2
             if half == 0:
-                raise MediaError(self._no_room(*pixels.shape[1:3])) from error
+                raise NoRoomError from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._largest = half
         warnings.warn(f"Out of memory: continuing with batches of {half}.", CgpipeWarning, stacklevel=2)
         return self._within_memory(pixels)
 
-    def _check_room(self, pixels: torch.Tensor) -> None:
-        """Raises for a picture for which a CPU has certainly no room: the system would end the process."""
-        seen = self._seen_pixels(pixels)
-        if self.device.type != "cpu" or seen < LARGE_PIXELS:
-            return
-        if self._bytes_a_pixel is None:
-            self._bytes_a_pixel = bytes_a_pixel(self.model.generator, self.model.generator.multiple)
-        available = available_memory()
-        if available is not None and self._bytes_a_pixel * seen > available:
-            raise MediaError(self._no_room(*pixels.shape[1:3]))
+    def _tile_for(self, pixels: torch.Tensor) -> int | None:
+        """Side of the tiles for pictures of this size; None where the network sees them whole.
+
+        Raises:
+            MediaError: there is certainly no room for the whole, and tiles are off or not possible.
+        """
+        size = self._working_size(*pixels.shape[1:3])
+        try:
+            return self._tiles.side_for(size, len(pixels), fast=self._fast_tiles)
+        except NoRoomError as error:
+            raise MediaError(self._no_room(*pixels.shape[1:3])) from error
+
+    def _launch_by_regions(self, batch: Batch, tile: int | None) -> Callable[[], Batch]:
+        started = time.perf_counter()
+        parts = [self._by_regions(picture, tile) for picture in batch.pixels]
+        translated = Translated(*(torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)))
+        self._count_busy(started)
+        return lambda: replace(batch, pixels=translated.pixels)
+
+    def _by_regions(self, picture: torch.Tensor, tile: int | None) -> Translated:
+        """One picture, on the CPU, part by part; in fp32 where half precision leaves the range of numbers."""
+        size = self._working_size(*picture.shape[:2])
+        precision = self.network.ready_for(self._middle(picture))
+        for attempt in dict.fromkeys((precision, "fp32")):
+            way = self._regions(picture.dtype, attempt)
+            translated = way.translate(picture, size, tile)
+            if translated.sums.isfinite().all():
+                return translated
+        raise MediaError("The network's output is not finite.")
+
+    def _regions(self, dtype: torch.dtype, precision: Precision) -> ByRegions:
+        card = self.model.card
+        network = self.network if precision == self.precision else self._fp32_network()
+        return ByRegions(
+            network=self._tiles.network,
+            whole=lambda x: self._generate(x.to(self.device), network).cpu(),
+            seen_range=self._value_range(card.source, dtype),
+            made_range=self._value_range(card.target, dtype),
+            strength=self.strength,
+            fast=self._fast_tiles,
+            precision=precision,
+        )
+
+    def _middle(self, picture: torch.Tensor) -> torch.Tensor:
+        """A part of a large picture to choose the dtype on, as the network takes it."""
+        top, left = (max(0, side - PROBE_SIDE) // 2 for side in picture.shape[:2])
+        part = picture[top : top + PROBE_SIDE, left : left + PROBE_SIDE, :3].to(self.device)
+        low, high = self._value_range(self.model.card.source, picture.dtype)
+        scaled = ((part.permute(2, 0, 1)[None].float() - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
+        generator = self.model.generator
+        return pad_to_multiple(scaled, generator.multiple, generator.least_side)
 
     def _no_room(self, height: int, width: int) -> str:
         rows, columns = self._working_size(height, width)
         memory = "memory" if self.device.type == "cpu" else "GPU memory"
         smaller = max(1, min(1024, min(rows, columns) // 2))
         return (
-            f"Not enough {memory} for a picture of {width}x{height}, which the network sees at {columns}x{rows}. "
-            f"Use a smaller size, such as --size {smaller}."
+            f"Not enough {memory} for a picture of {width}x{height}, which the network sees at {columns}x{rows}"
+            f"{self._tiles.needed(rows * columns)}. Use a smaller size, such as --size {smaller}"
+            f"{self._tiles.hint}."
         )
 
     def _translate_on_device(self, pixels: torch.Tensor, network: Network | None = None) -> Translated:

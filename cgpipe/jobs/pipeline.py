@@ -46,6 +46,8 @@ class Pipeline:
             engine=hardware.engine,
             size=look.size,
             strength=look.strength,
+            tile=look.tile,
+            tile_mode=look.tile_mode,
         )
         self.batch_size = hardware.batch_size
         self._ahead = options.work.ahead

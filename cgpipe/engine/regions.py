@@ -1,0 +1,130 @@
+"""Pictures translated part by part: those for whose network, or for whose own pixels, there is no room in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from cgpipe.engine.cuda import Translated
+from cgpipe.engine.scale import add_change, resize, to_integer
+from cgpipe.engine.tiles.operations import Region
+from cgpipe.engine.tiles.passes import Statistics
+from cgpipe.engine.tiles.tiled import TiledNetwork
+from cgpipe.media.scratch import folder_of, release, room_for
+from cgpipe.options import Precision
+from cgpipe.storage import PathLike
+
+FAST_PIXELS = 1 << 20
+"""Pixels of the reduced picture from which fast tiles have their statistics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByRegions:
+    """How pictures of one kind are translated part by part.
+
+    Args:
+        network: run by tiles.
+        whole: runs the network on (1, 3, H, W) in [-1, 1], float32 in and out.
+        seen_range, made_range: black and white of what goes in and of what comes out.
+        strength: multiplies the change.
+        fast: take the statistics of norms from a reduced picture (as in arXiv 2208.10730), and go over the picture but
+            once; else over all tiles, once for each norm.
+        precision: of the network.
+    """
+
+    network: TiledNetwork
+    whole: Callable[[torch.Tensor], torch.Tensor]
+    seen_range: tuple[int, int]
+    made_range: tuple[int, int]
+    strength: float
+    fast: bool
+    precision: Precision
+
+    def translate(self, picture: torch.Tensor, size: tuple[int, int], tile: int | None) -> Translated:
+        """Translates one picture on the CPU; the result lies where the picture does, on disk if that is there.
+
+        Args:
+            picture: (H, W, 3 or 4), integers, RGB and a mask.
+            size: height and width at which the network works.
+            tile: side of a tile in pixels; None: the network sees all at once.
+        """
+        if size == tuple(picture.shape[:2]) and tile is not None:
+            return self._at_own_size(picture, tile)
+        return self._at_another_size(picture, size, tile)
+
+    def _at_own_size(self, picture: torch.Tensor, tile: int) -> Translated:
+        height, width = picture.shape[:2]
+        result = room_for((height, width, 3), picture)
+        total = torch.zeros((), dtype=torch.float64)
+
+        def write(region: Region, values: torch.Tensor) -> None:
+            rows, columns = slice(*region.rows), slice(*region.columns)
+            total.add_(values.sum(dtype=torch.float64).cpu())
+            made = self._in_units(values)
+            result[rows, columns] = self._added(picture[rows, columns], made).cpu()
+            if region.columns.stop == width:
+                release(picture, result)
+
+        self._run(picture, write, tile, folder_of(picture))
+        return Translated(result[None], total[None].float())
+
+    def _at_another_size(self, picture: torch.Tensor, size: tuple[int, int], tile: int | None) -> Translated:
+        seen = resize(picture[None, ..., :3], size)
+        release(picture)
+        if tile is None:
+            made = self.whole(self._scaled(seen))
+        else:
+            made = torch.empty_like(seen)
+
+            def write(region: Region, values: torch.Tensor) -> None:
+                made[..., slice(*region.rows), slice(*region.columns)] = values.float().cpu()
+
+            self._run(seen, write, tile, folder_of(picture))
+        sums = made.sum((1, 2, 3)).cpu()
+        mask = picture[None, ..., 3] if picture.shape[2] > 3 else None
+        made = self._in_units(made.cpu())
+        return Translated(add_change(picture[None, ..., :3], seen, made, self.strength, mask), sums)
+
+    def _run(
+        self,
+        pixels: torch.Tensor,
+        write: Callable[[Region, torch.Tensor], None],
+        tile: int,
+        folder: PathLike | None,
+    ) -> None:
+        picture = self.network.seen(pixels, *self.seen_range, self.precision)
+        statistics = self._of_a_reduced_one(pixels) if self.fast and self.network.normalises else None
+        self.network.run(picture, write, tile=tile, precision=self.precision, statistics=statistics, folder=folder)
+
+    def _of_a_reduced_one(self, pixels: torch.Tensor) -> Statistics:
+        """The statistics of the norms, from the picture reduced to :data:`FAST_PIXELS`."""
+        floating = pixels.is_floating_point()
+        height, width = pixels.shape[2:] if floating else pixels.shape[:2]
+        share = min(1.0, (FAST_PIXELS / (height * width)) ** 0.5)
+        size = max(1, round(height * share)), max(1, round(width * share))
+        if floating:
+            reduced = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        else:
+            reduced = resize(pixels[None, ..., :3], size)
+            release(pixels)
+        seen = self.network.seen(reduced, *self.seen_range, self.precision)
+        return self.network.statistics(seen, tile=max(seen.size), precision=self.precision)
+
+    def _scaled(self, seen: torch.Tensor) -> torch.Tensor:
+        low, high = self.seen_range
+        return ((seen - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
+
+    def _in_units(self, values: torch.Tensor) -> torch.Tensor:
+        """The network's output as pixels, float."""
+        low, high = self.made_range
+        return values.float().add(1).mul_((high - low) / 2).add_(low)
+
+    def _added(self, pixels: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+        """What is made of a region, as integers (h, w, 3)."""
+        mask = pixels[None, ..., 3] if pixels.shape[2] > 3 else None
+        if self.strength == 1 and mask is None:
+            return to_integer(made, pixels.dtype)[0].permute(1, 2, 0)
+        seen = pixels[..., :3].permute(2, 0, 1)[None].float()
+        return add_change(pixels[None, ..., :3], seen, made.cpu(), self.strength, mask)[0]

@@ -1,0 +1,75 @@
+"""What a network sees of a picture, region by region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from cgpipe.engine.tiles.operations import Piece, Region, Size, Window, needed_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A picture as a network takes it: in [-1, 1], its sides filled up by reflection.
+
+    Args:
+        pixels: (H, W, C) integers, of which the first three channels are RGB, or (1, 3, H, W) float likewise.
+        low, high: black and white.
+        multiple, least: the sides become multiples of it, and at least this.
+        dtype: of what is given.
+    """
+
+    pixels: torch.Tensor
+    low: int
+    high: int
+    multiple: int
+    least: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def own(self) -> Size:
+        """Of the picture itself."""
+        floating = self.pixels.is_floating_point()
+        return Size(*(self.pixels.shape[2:] if floating else self.pixels.shape[:2]))
+
+    @property
+    def size(self) -> Size:
+        """As the network sees it."""
+        return Size(*(max(-(-side // self.multiple) * self.multiple, self.least) for side in self.own))
+
+    @property
+    def fits(self) -> bool:
+        """Whether one reflection fills it up."""
+        return all(wanted < 2 * side for wanted, side in zip(self.size, self.own, strict=True))
+
+    def read(self, region: Region) -> torch.Tensor:
+        """(1, 3, h, w) on the device."""
+        after = (self.size.height - self.own.height, self.size.width - self.own.width)
+        filled = Window(after=after, mode="reflect")
+        there = needed_for(filled, region, self.own)
+        return filled.run([Piece(self._scaled(there), there, self.own)], region)
+
+    def values(self, region: Region) -> torch.Tensor:
+        """(1, 3, h, w) of the picture itself, float, in its own units."""
+        rows, columns = slice(*region.rows), slice(*region.columns)
+        if self.pixels.is_floating_point():
+            return self.pixels[..., rows, columns].to(self.device)
+        return self.pixels[rows, columns, :3].to(self.device).permute(2, 0, 1)[None].float()
+
+    def _scaled(self, region: Region) -> torch.Tensor:
+        scaled = ((self.values(region) - self.low) / ((self.high - self.low) / 2) - 1).clamp_(-1, 1)
+        return scaled.to(dtype=self.dtype, memory_format=torch.channels_last)
+
+
+def inside(own: Size, write: Callable[[Region, torch.Tensor], None]) -> Callable[[Region, torch.Tensor], None]:
+    """Gives on what lies in the picture itself, without what it was filled up by."""
+
+    def cropped(region: Region, values: torch.Tensor) -> None:
+        rows, columns = (span._replace(stop=min(span.stop, side)) for span, side in zip(region, own, strict=True))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            write(Region(rows, columns), values[..., : rows.length, : columns.length])
+
+    return cropped

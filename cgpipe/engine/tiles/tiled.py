@@ -1,0 +1,146 @@
+"""A generator that is run by tiles."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+
+from cgpipe.engine.autotune import DTYPES
+from cgpipe.engine.memory import bytes_a_pixel
+from cgpipe.engine.tiles.graph import Graph, NotTileableError, trace
+from cgpipe.engine.tiles.operations import Region
+from cgpipe.engine.tiles.passes import Passes, Statistics, reach
+from cgpipe.engine.tiles.picture import Seen, inside
+from cgpipe.engine.tiles.planes import Planes
+from cgpipe.networks import Generator
+from cgpipe.options import Precision
+from cgpipe.storage import PathLike
+
+SIDES = (2048, 1024, 512, 256)
+"""Of tiles, where nobody names one: the largest for which there is memory."""
+
+TILE_BYTES = 1 << 30
+"""Memory that a tile may take: beyond, larger tiles are no faster."""
+
+PLANE_BYTES = 1 << 28
+"""Memory of planes that are kept between two passes; more of them go to the disk."""
+
+FREE_SHARE = 0.8
+"""Share of a disk's free bytes that planes may take."""
+
+LAYERS_AT_ONCE = 2.0
+"""How many layers' inputs and outputs are there together: padding, and what a skip joins on later."""
+
+
+class TiledNetwork:
+    """A generator that is run by tiles, to the same result as on the whole picture.
+
+    Args:
+        generator: in fp32.
+        device: where it runs.
+    """
+
+    def __init__(self, generator: Generator, device: torch.device) -> None:
+        self._generator = generator
+        self._device = device
+        self._graphs: dict[Precision, Graph] = {}
+
+    @cached_property
+    def refusal(self) -> str:
+        """Why the network cannot be run by tiles; empty where it can."""
+        try:
+            self._graph("fp32")
+        except NotTileableError as error:
+            return str(error)
+        return ""
+
+    @cached_property
+    def bytes_a_pixel(self) -> float:
+        """Memory that a whole picture takes for each pixel, in fp32; 0 where shapes alone do not tell."""
+        try:
+            return LAYERS_AT_ONCE * bytes_a_pixel(self._generator, self._generator.multiple)
+        except Exception:  # a network of another runtime takes no tensors without values
+            return 0.0
+
+    @cached_property
+    def reach(self) -> int:
+        """How far a place of the result sees, in pixels, norms aside."""
+        return reach(self._graph("fp32"), self._generator.multiple)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the result depends on the mean and deviation of the whole picture."""
+        return bool(self._graph("fp32").norms)
+
+    def side(self, memory: int | None, *, fast: bool) -> int:
+        """Of tiles for which there is memory, in multiples that the network takes."""
+        halo = self.reach if fast else 2 * self._generator.multiple
+        room = min(TILE_BYTES, TILE_BYTES if memory is None else memory // 4)
+        fitting = (side for side in SIDES if (side + 2 * halo) ** 2 * self.bytes_a_pixel <= room)
+        return self.rounded(next(fitting, SIDES[-1]))
+
+    def rounded(self, side: int) -> int:
+        """A side of tiles, brought up to a multiple that the network takes."""
+        return -(-side // self._generator.multiple) * self._generator.multiple
+
+    def seen(self, pixels: torch.Tensor, low: int, high: int, precision: Precision) -> Seen:
+        """A picture as the network takes it (see :class:`~cgpipe.engine.tiles.picture.Seen`)."""
+        return Seen(
+            pixels=pixels,
+            low=low,
+            high=high,
+            multiple=self._generator.multiple,
+            least=self._generator.least_side,
+            device=self._device,
+            dtype=DTYPES[precision],
+        )
+
+    def run(
+        self,
+        picture: Seen,
+        write: Callable[[Region, torch.Tensor], None],
+        *,
+        tile: int,
+        precision: Precision,
+        statistics: Statistics | None = None,
+        folder: PathLike | None = None,
+    ) -> Statistics:
+        """Runs the network on a picture, and gives each region of its result, (1, 3, h, w), as soon as it is there.
+
+        Args:
+            statistics: of its norms; None: those of this picture, which is then gone over once for each norm.
+            folder: on a disk for what does not stay in memory.
+
+        Returns:
+            The statistics.
+        """
+        room = int(FREE_SHARE * shutil.disk_usage(folder or tempfile.gettempdir()).free)
+        with Planes(folder, PLANE_BYTES) as planes:
+            passes = Passes(
+                graph=self._graph(precision),
+                picture=picture,
+                size=picture.size,
+                tile=tile,
+                planes=planes,
+                room=max(room, PLANE_BYTES),
+                statistics=dict(statistics or {}),
+            )
+            found = passes.learn()
+            passes.result(inside(picture.own, write))
+        return found
+
+    def statistics(self, picture: Seen, *, tile: int, precision: Precision) -> Statistics:
+        """Of the norms on a picture."""
+        with Planes(None, PLANE_BYTES) as planes:
+            graph = self._graph(precision)
+            room = PLANE_BYTES
+            return Passes(graph=graph, picture=picture, size=picture.size, tile=tile, planes=planes, room=room).learn()
+
+    def _graph(self, precision: Precision) -> Graph:
+        if precision not in self._graphs:
+            self._graphs[precision] = trace(self._generator, self._device, DTYPES[precision])
+        return self._graphs[precision]
