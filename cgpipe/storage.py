@@ -34,6 +34,9 @@ Publish = Callable[[PathLike, PathLike], None]
 PREFIX = ".cgpipe-"
 """What the name of every file of cgpipe's own begins with."""
 
+PAGE_MARK = f"{PREFIX}page"
+"""The empty file in a folder that holds the pictures of a page: the folder is cgpipe's, and nothing in it an input."""
+
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """This machine in the name of a file that belongs to one of its processes."""
 

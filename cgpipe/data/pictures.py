@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cgpipe.errors import DataError, DataNotFoundError
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
+from cgpipe.storage import PAGE_MARK
 
 
 def find_pictures(place: Path) -> list[Path]:
@@ -35,7 +36,7 @@ def find_pictures(place: Path) -> list[Path]:
 
 def _below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     real = os.path.realpath(folder)
-    if real in above:
+    if real in above or (folder / PAGE_MARK).exists():
         return
     for path in folder.iterdir():
         if path.is_dir():

@@ -13,7 +13,7 @@ from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
-from cgpipe.storage import PathLike, is_own, require_local
+from cgpipe.storage import PAGE_MARK, PathLike, is_own, require_local
 
 GAP = 8
 """Pixels of white between two pairs."""
@@ -72,7 +72,7 @@ def _pairs(original: Path, translated: Path) -> Iterator[tuple[Path, Path]]:
 
 def _pictures(folder: Path) -> list[Path]:
     found = (path for path in folder.rglob("*") if picture_format(path) and not is_own(path.name) and path.is_file())
-    return sorted(found)
+    return sorted(path for path in found if not (path.parent / PAGE_MARK).exists())
 
 
 def _shown(path: Path, height: int) -> Pixels:

@@ -24,7 +24,7 @@ from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
 from cgpipe.media.pictures.formats import BY_NAME, PICTURE_SUFFIXES, kind_of_file, named_format, picture_format
 from cgpipe.options import Shard
-from cgpipe.storage import PathLike, is_own, require_local
+from cgpipe.storage import PAGE_MARK, PathLike, is_own, require_local
 
 _SPOOL_BYTES = 1 << 20
 _END = b"\0\0"
@@ -428,11 +428,13 @@ def _walk(tree: _Tree, outputs: frozenset[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _list(folder: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the files and of the folders in ``folder``, without our temporary files."""
+    """Sorted names of the files and of the folders in ``folder``, without our own; none in that of a page."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name == PAGE_MARK:
+                return [], []
             if not is_own(entry.name):
                 (folders if _is_folder(entry) else files).append(entry.name)
     return sorted(files), sorted(folders)

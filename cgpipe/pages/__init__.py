@@ -1,0 +1,1 @@
+"""Pages of HTML that open from disk, without a network and without anything to build."""

@@ -1,0 +1,153 @@
+"""A page beside an output: one file of HTML, and a folder with its pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import cgpipe
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.storage import PAGE_MARK, PathLike, atomic_write
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+GENERATOR = "cgpipe"
+"""What the ``generator`` of every page begins with: a page without it is somebody else's, and stays."""
+
+_HEAD_BYTES = 1024
+
+
+class Page:
+    """Where a page lies, and whether it may be written.
+
+    Args:
+        path: of the HTML file; its pictures go to ``<path without .html>_files`` beside it, which browsers and file
+            managers know as belonging to it.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        self.files = self.path.with_name(f"{self.path.name.removesuffix('.html')}_files")
+
+    @classmethod
+    def beside(cls, output: PathLike) -> Page:
+        """The page of an output, which is a folder or a file."""
+        path = Path(os.path.abspath(output))
+        return cls(path.with_name(f"{path.name}.html"))
+
+    def claim(self) -> None:
+        """Makes sure that nothing of somebody else's is in the way, and creates the folder.
+
+        Raises:
+            UsageError: there is a file or a folder that cgpipe did not make.
+            MediaError: nothing can be written here.
+        """
+        if os.path.lexists(self.path) and not is_page(self.path):
+            raise UsageError(f"{self.path} is there already and is no page of cgpipe's: move it away or rename it.")
+        mark = self.files / PAGE_MARK
+        if os.path.lexists(self.files) and not mark.is_file():
+            raise UsageError(f"{self.files} is there already and was not made by cgpipe: move it away or rename it.")
+        try:
+            self.files.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        except OSError as error:
+            raise MediaError(f"The page cannot be written to {self.path}: {error.strerror}.") from error
+
+    def write(self, template: str, **values: Any) -> None:
+        """Writes the page, whole.
+
+        Raises:
+            MediaError: it cannot be written.
+        """
+        text = render(template, **values)
+        try:
+            with atomic_write(self.path) as partial:
+                partial.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise MediaError(f"The page cannot be written to {self.path}: {error.strerror}.") from error
+
+    def address(self, path: PathLike) -> str:
+        """The address of a file for a link on the page, relative where that is possible."""
+        return address(path, self.path.parent)
+
+    def data(self) -> dict[str, Any]:
+        """What an earlier page of this name was made from; empty where there is none, or it cannot be read."""
+        with suppress(OSError, ValueError):
+            text = self.path.read_text(encoding="utf-8")
+            _, found, rest = text.partition('<script type="application/json" id="data">')
+            values = json.loads(rest.partition("</script>")[0]) if found else {}
+            return values if isinstance(values, dict) else {}
+        return {}
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that cgpipe wrote."""
+    with suppress(OSError):
+        with path.open("rb") as file:
+            return f'<meta name="generator" content="{GENERATOR} '.encode() in file.read(_HEAD_BYTES)
+    return False
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page; whatever a value holds, it is shown as text, and ``data`` is JSON for the page's script."""
+    from markupsafe import Markup
+
+    if "data" in values:
+        # As JSON it is the same, and no browser takes it for the end of the script or the beginning of a comment.
+        text = json.dumps(values["data"], separators=(",", ":")).replace("<", r"\u003c")
+        values["data"] = Markup(text)  # noqa: S704
+    generator = f"{GENERATOR} {cgpipe.__version__}"
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return _environment().get_template(template).render(generator=generator, written=written, **values)
+
+
+def address(path: PathLike, folder: Path) -> str:
+    """The address of ``path`` seen from a page in ``folder``; any bytes of a name come through."""
+    absolute = os.path.abspath(path)
+    try:
+        relative = os.path.relpath(absolute, os.path.abspath(folder))
+    except ValueError:  # another drive of Windows
+        return Path(absolute).as_uri()
+    # ``./`` keeps a name with a colon from being taken for another scheme.
+    return f"./{quote(os.fsencode(relative.replace(os.sep, '/')))}"
+
+
+def readable(path: PathLike) -> str:
+    """A name as people read it; bytes that are no text are shown escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def rows_of(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values for a table, those without a value left out."""
+    told = ((name.replace("_", " "), value) for name, value in values.items())
+    return [(name.capitalize(), _text(value)) for name, value in told if value not in (None, "", (), [], {})]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return readable(value) if isinstance(value, str | os.PathLike) else str(value)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("cgpipe.pages")
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )

@@ -1,0 +1,110 @@
+"""Small pictures for a page, and larger ones of those that no browser shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cgpipe.errors import MediaError
+from cgpipe.media.frames import Pixels
+from cgpipe.media.pictures.formats import kind_of_file
+from cgpipe.media.pictures.read import is_animation, read_picture
+from cgpipe.storage import atomic_write
+
+WIDTH, HEIGHT = 480, 240
+"""A thumbnail fits into this."""
+
+LARGE = 2048
+"""The longer side, at most, of the picture that stands for one of a kind that browsers do not show."""
+
+QUALITY = 82
+
+SHOWN = frozenset(("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"))
+"""Formats that every browser shows."""
+
+Small = npt.NDArray[np.uint8]
+
+
+class Seen(NamedTuple):
+    """A picture as a page shows it.
+
+    Args:
+        small: RGB, (height, width, 3), uint8, within :data:`WIDTH` and :data:`HEIGHT`.
+        height, width: of the picture itself.
+        large: a larger one, where browsers do not show the picture's own format.
+    """
+
+    small: Small
+    height: int
+    width: int
+    large: Small | None
+
+
+def see(path: Path) -> Seen:
+    """Reads a picture for a page: upright, in 8 bits, of an animation the first frame.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    kind = kind_of_file(path)
+    shown = kind is not None and kind.format in SHOWN
+    pixels, size = _read(path, reduced_to=HEIGHT if shown else None)
+    return Seen(fitted(pixels, WIDTH, HEIGHT), *size, None if shown else fitted(pixels, LARGE, LARGE))
+
+
+def _read(path: Path, reduced_to: int | None) -> tuple[Small, tuple[int, int]]:
+    """A picture in 8 bits, on white where it is transparent, and its own height and width."""
+    try:
+        frame = read_picture(path, reduced_to=reduced_to)
+    except MediaError:
+        if not is_animation(path):
+            raise
+        with Image.open(path) as image:
+            first = np.asarray(image.convert("RGB"))
+        return first, (first.shape[0], first.shape[1])
+    return _on_white(in_8_bits(frame.pixels), frame.origin.alpha), frame.origin.size
+
+
+def in_8_bits(pixels: Pixels) -> Small:
+    """Pixels of 8 or 16 bits a channel in 8."""
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8, copy=False)
+
+
+def _on_white(pixels: Small, alpha: Pixels | None) -> Small:
+    if alpha is None:
+        return pixels
+    if alpha.shape != pixels.shape[:2]:  # of a picture that was decoded reduced
+        alpha = cv2.resize(alpha, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    share = alpha.astype(np.float32)[..., None] / np.iinfo(alpha.dtype).max
+    return (pixels * share + 255 * (1 - share)).round().astype(np.uint8)
+
+
+def fitted(pixels: Small, width: int, height: int) -> Small:
+    """A picture reduced to fit; a smaller one as it is."""
+    scale = min(width / pixels.shape[1], height / pixels.shape[0])
+    if scale >= 1:
+        return pixels
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def change(before: Small, after: Small) -> float:
+    """Mean absolute difference of two small pictures, in levels of 255."""
+    if before.shape != after.shape:  # decoded at another fraction of their size
+        before = cv2.resize(before, after.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return float(cv2.absdiff(before, after).mean())
+
+
+def save(path: Path, pixels: Small) -> None:
+    """Writes a picture as JPEG; an OSError where that cannot be."""
+    done, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert done
+    with atomic_write(path) as partial:
+        partial.write_bytes(data.tobytes())
+
+
