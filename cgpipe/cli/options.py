@@ -267,6 +267,13 @@ work_options = together(
 )
 """``overwrite`` and ``checksum``: what is redone; ``shard``: which part."""
 
+gallery_option = click.option(
+    "--gallery",
+    is_flag=True,
+    help="Write a page of before and after beside the output, <OUTPUT>.html, which opens in any browser from disk.",
+)
+"""``gallery``: a page of the results."""
+
 report_option = click.option(
     "--json",
     "report_file",

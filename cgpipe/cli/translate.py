@@ -14,6 +14,7 @@ from cgpipe.cli.options import (
     STANDARD_OUTPUT,
     LocalPath,
     engine_of,
+    gallery_option,
     loudness_options,
     model_options,
     report_option,
@@ -41,6 +42,7 @@ from cgpipe.cli.terminal import describe, say
 @work_options
 @click.option("--recursive/--no-recursive", default=True, help="Include subfolders.")
 @speed_options
+@gallery_option
 @report_option
 @loudness_options
 def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -> None:
@@ -71,4 +73,6 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
         written.finish(report.to_json())
     describe(report.settings, report.seconds)
     say(report.summary(), err=report_file == STANDARD_OUTPUT)
+    if report.page is not None:
+        say(f"Page: {report.page}", err=report_file == STANDARD_OUTPUT)
     click.get_current_context().exit(report.exit_code)

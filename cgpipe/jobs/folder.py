@@ -18,6 +18,7 @@ def translate_folder(
     output: PathLike | None = None,
     *,
     options: Options,
+    gallery: bool | PathLike = False,
     progress: bool | None = None,
     on_start: OnStart | None = None,
     on_result: OnResult | None = None,
@@ -31,6 +32,8 @@ def translate_folder(
     Args:
         inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, or several of them.
         output: the folder to write, or a file for one input; by default ``<folder>-<domain>`` beside the input.
+        gallery: write a page of before and after that opens in any browser: True for ``<output>.html`` beside the
+            output, or its name. Its pictures go to a folder of the same name with ``_files``.
         progress: show a progress bar; by default in a notebook alone.
         on_start: told the model in words and the number of pictures, when the work begins.
         on_result: told what became of each file.
@@ -43,9 +46,9 @@ def translate_folder(
     Raises:
         UsageError: an option cannot be used, an input or the mask is missing, or two inputs would write the same file;
             nothing has been written.
-        MediaError: the one mask for all cannot be read.
+        MediaError: the one mask for all cannot be read, or the page cannot be written.
         ModelError: the model cannot be found or read.
     """
     watch = Stopwatch()
     job = FolderJob(choose_model(options.choice), options, watch)
-    return job.run(inputs, output, progress=progress, on_start=on_start, on_result=on_result)
+    return job.run(inputs, output, gallery=gallery, progress=progress, on_start=on_start, on_result=on_result)

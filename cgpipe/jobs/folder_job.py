@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgpipe.jobs.early import picture_looks_made
+from cgpipe.jobs.gallery import folder_page
 from cgpipe.jobs.journal import Journal
 from cgpipe.jobs.plan import Left, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport
@@ -52,6 +53,7 @@ class FolderJob:
         output: PathLike | None = None,
         *,
         only: Collection[str] | None = None,
+        gallery: bool | PathLike = False,
         progress: bool | None = None,
         on_start: OnStart | None = None,
         on_result: OnResult | None = None,
@@ -65,11 +67,16 @@ class FolderJob:
         plan = self._plan([inputs] if isinstance(inputs, str | os.PathLike) else list(inputs), output)
         report = FolderReport(model=str(self._chosen), outputs=plan.roots, settings=_asked(self._options))
         report.ignored, report.earlier = plan.left[Left.NO_PICTURE], plan.left[Left.EARLIER]
-        with self._journal() as journal, ProgressBar("picture", progress) as bar:
+        with (
+            self._journal() as journal,
+            ProgressBar("picture", progress) as bar,
+            folder_page(gallery, report, plan.count) as show,
+        ):
 
             def tell(result: FileResult) -> None:
                 report.add(result)
                 bar.advance()
+                show(result)
                 if on_result:
                     on_result(result)
 
@@ -84,8 +91,8 @@ class FolderJob:
                 report.settings = self._translate(worklist, tell, watch)
             for lost in worklist.lost():
                 tell(lost)
-        report.first = watch.first
-        report.seconds |= watch.seconds | {"total": watch.total}
+            report.first = watch.first
+            report.seconds |= watch.seconds | {"total": watch.total}
         if shard := self._options.work.part:
             ShardReport.of_pictures(report, shard, self._fingerprint).leave(plan.folders)
         return report

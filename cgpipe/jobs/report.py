@@ -80,6 +80,7 @@ class FolderReport:
         earlier: files left out because an earlier run made them from others among the inputs.
         seconds: times by stage; ``total`` is by the clock, the others are summed over workers.
         first: seconds to the first picture written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
+        page: the gallery, where one was asked for.
     """
 
     model: str
@@ -94,6 +95,7 @@ class FolderReport:
     left_out: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
+    page: Path | None = None
 
     def add(self, result: FileResult) -> None:
         """Counts one file's result."""
@@ -160,6 +162,7 @@ class FolderReport:
             "earlier": self.earlier,
             "seconds": rounded(self.seconds),
             "first": rounded(self.first | {"total": sum(self.first.values())}),
+            "page": None if self.page is None else os.fspath(self.page),
         }
 
 

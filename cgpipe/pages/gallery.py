@@ -17,7 +17,6 @@ from urllib.parse import unquote_to_bytes
 
 from cgpipe.errors import MediaError
 from cgpipe.pages.page import Page, readable
-from cgpipe.pages.thumbnails import change, save, see
 from cgpipe.storage import Stamp
 
 DRAWERS = max(1, (os.cpu_count() or 1) // 2)
@@ -155,6 +154,12 @@ class Gallery:
 
     def _draw(self, pair: Pair, thumbnail: str) -> Entry:
         """Writes the thumbnails, and says which there are, how large the picture is and by how much it changed."""
+        from cgpipe.pages.thumbnails import (  # which takes seconds; a job with nothing to do needs none
+            change,
+            save,
+            see,
+        )
+
         seen = {"before": pair.before} | ({"after": pair.after} if pair.is_there else {})
         small, large, size = {}, "", (0, 0)
         for which, path in seen.items():

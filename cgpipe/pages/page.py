@@ -57,7 +57,8 @@ class Page:
             raise UsageError(f"{self.files} is there already and was not made by cgpipe: move it away or rename it.")
         try:
             self.files.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+            if not mark.exists():
+                mark.touch()
         except OSError as error:
             raise MediaError(f"The page cannot be written to {self.path}: {error.strerror}.") from error
 
@@ -90,9 +91,8 @@ class Page:
 
 def is_page(path: Path) -> bool:
     """Whether a file is a page that cgpipe wrote."""
-    with suppress(OSError):
-        with path.open("rb") as file:
-            return f'<meta name="generator" content="{GENERATOR} '.encode() in file.read(_HEAD_BYTES)
+    with suppress(OSError), path.open("rb") as file:
+        return f'<meta name="generator" content="{GENERATOR} '.encode() in file.read(_HEAD_BYTES)
     return False
 
 
@@ -103,7 +103,7 @@ def render(template: str, **values: Any) -> str:
     if "data" in values:
         # As JSON it is the same, and no browser takes it for the end of the script or the beginning of a comment.
         text = json.dumps(values["data"], separators=(",", ":")).replace("<", r"\u003c")
-        values["data"] = Markup(text)  # noqa: S704
+        values["data"] = Markup(text)
     generator = f"{GENERATOR} {cgpipe.__version__}"
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     return _environment().get_template(template).render(generator=generator, written=written, **values)
@@ -148,6 +148,4 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("cgpipe.pages")
-    return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

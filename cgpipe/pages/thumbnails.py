@@ -78,9 +78,7 @@ def in_8_bits(pixels: Pixels) -> Small:
 def _on_white(pixels: Small, alpha: Pixels | None) -> Small:
     if alpha is None:
         return pixels
-    if alpha.shape != pixels.shape[:2]:  # of a picture that was decoded reduced
-        alpha = cv2.resize(alpha, pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
-    share = alpha.astype(np.float32)[..., None] / np.iinfo(alpha.dtype).max
+    share = (alpha.astype(np.float32) / np.iinfo(alpha.dtype).max)[..., None]
     return (pixels * share + 255 * (1 - share)).round().astype(np.uint8)
 
 
@@ -106,5 +104,3 @@ def save(path: Path, pixels: Small) -> None:
     assert done
     with atomic_write(path) as partial:
         partial.write_bytes(data.tobytes())
-
-

@@ -1,0 +1,236 @@
+"""The page that a folder job writes of its pictures, without a browser; tests/test_browser.py opens it in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from cgpipe import translate_folder
+from cgpipe.cli import cli
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.jobs.plan import plan_files
+from cgpipe.pages.gallery import Gallery, Pair
+from cgpipe.pages.page import Page
+
+SIDE = 24
+
+
+def picture(path: Path, level: int = 90, mode: str = "RGB", size: tuple[int, int] = (SIDE, SIDE)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (level,) * len(mode) if mode != "I;16" else level * 256).save(path)
+    return path
+
+
+def entries_of(page: Path) -> dict[str, dict[str, Any]]:
+    return {entry["n"]: entry for entry in Page(page).data()["entries"]}
+
+
+def show(folder: Path, *pairs: Pair) -> dict[str, dict[str, Any]]:
+    with Gallery(Page.beside(folder / "out"), title="out", lead="", roots=[folder / "out"], total=len(pairs)) as page:
+        for pair in pairs:
+            page.add(pair)
+    return entries_of(folder / "out.html")
+
+
+def pair_of(folder: Path, name: str, before: int = 90, after: int = 100, **more: Any) -> Pair:
+    made = {"before": folder / "in" / name, "after": folder / "out" / name}
+    if not made["before"].exists():
+        picture(made["before"], before)
+    if not made["after"].exists():
+        picture(made["after"], after)
+    return Pair(**made, **{"status": "translated", **more})
+
+
+def test_a_job_leaves_a_page_of_all_its_pictures(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "below" / "b.jpg", size=(32, 20))
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    options: dict[str, Any] = {"model": file_model(tmp_path / "m"), "workers": 0, "device": "cpu", "gallery": True}
+    report = translate_folder(tmp_path / "in", tmp_path / "out", **options)
+    assert report.page == tmp_path / "out.html" and report.to_json()["page"] == str(report.page)
+    shown = entries_of(report.page)
+    assert {name: entry["s"] for name, entry in shown.items()} == {
+        "a.png": "translated",
+        "below/b.jpg": "translated",
+        "in/broken.png": "failed",
+    }
+    assert shown["in/broken.png"]["r"].startswith("PNG, but damaged") and shown["in/broken.png"]["c"] is None
+    assert (shown["below/b.jpg"]["w"], shown["below/b.jpg"]["h"]) == (32, 20)
+    assert shown["a.png"]["c"] > 0
+    text = report.page.read_text()
+    assert "horse to zebra" in text and "Batch size" in text and "://" not in text
+
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out_files").iterdir()}
+    again = translate_folder(tmp_path / "in", tmp_path / "out", **options)
+    assert again.skipped == 2 and entries_of(report.page) == shown
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out_files").iterdir()} == before
+
+
+def test_the_command_names_the_page(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    model = file_model(tmp_path / "m")
+    picture(tmp_path / "in" / "a.png")
+    command = ["translate", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(model), "--gallery"]
+    result = CliRunner().invoke(cli, [*command, "--workers", "0"])
+    assert result.exit_code == 0, result.output
+    assert f"Page: {tmp_path / 'out.html'}" in result.output
+
+
+def test_how_much_a_picture_changed_is_in_levels(tmp_path: Path) -> None:
+    shown = show(tmp_path, pair_of(tmp_path, "a.png", 90, 100), pair_of(tmp_path, "b.png", 90, 90))
+    assert shown["a.png"]["c"] == 10 and shown["b.png"]["c"] == 0
+
+
+NAMES = ["<script>alert(1)</script>.png", "a&b\"'.png", "#1.png", "50%.png", "two  spaces.png", "a:b.png", "ü 漢.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows refuses such names")
+def test_names_are_text_and_addresses_lead_to_the_files(tmp_path: Path) -> None:
+    from urllib.parse import unquote_to_bytes, urlsplit
+
+    names = [*(name.replace("/", "") for name in NAMES), os.fsdecode(b"caf\xe9.png")]
+    shown = show(tmp_path, *(pair_of(tmp_path, name) for name in names))
+    text = (tmp_path / "out.html").read_bytes().decode("utf-8")
+    assert "<script>alert" not in text
+    assert set(shown) == {*names[:-1], r"caf\xe9.png"}
+    for entry in shown.values():
+        for address in (entry["a"], entry["b"]):
+            parts = urlsplit(address)
+            assert not (parts.scheme or parts.netloc or parts.query or parts.fragment)
+            assert (tmp_path / os.fsdecode(unquote_to_bytes(parts.path))).is_file()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tif", "RGB"), ("a.jp2", "RGB"), ("a.tiff", "I;16")])
+def test_what_browsers_do_not_show_gets_a_larger_picture(tmp_path: Path, name: str, mode: str) -> None:
+    for folder in ("in", "out"):
+        picture(tmp_path / folder / name, 90, mode, (64, 48))
+    entry = show(tmp_path, pair_of(tmp_path, name))[name]
+    assert entry["l"] == "ba" and entry["c"] == 0
+    with Image.open(tmp_path / "out_files" / f"{entry['t']}-after-large.jpg") as large:
+        assert large.size == (64, 48) and abs(np.asarray(large.convert("RGB")).mean() - 90) < 2
+
+
+def test_transparent_pictures_stand_on_white_and_of_animations_there_is_the_first(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "clear.png", 0, "RGBA")
+    frames = [Image.new("RGB", (SIDE, SIDE), (level,) * 3) for level in (40, 200)]
+    frames[0].save(tmp_path / "in" / "moves.gif", save_all=True, append_images=frames[1:])
+    for name in ("clear.png", "moves.gif"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes((tmp_path / "in" / name).read_bytes())
+    shown = show(tmp_path, pair_of(tmp_path, "clear.png"), pair_of(tmp_path, "moves.gif"))
+    levels = {}
+    for name, entry in shown.items():
+        with Image.open(tmp_path / "out_files" / f"{entry['t']}-after.jpg") as small:
+            levels[name] = round(np.asarray(small).mean())
+    assert levels["clear.png"] == 255 and abs(levels["moves.gif"] - 40) < 3
+
+
+def test_a_rerun_keeps_what_is_there_drops_what_is_gone_and_draws_anew_what_changed(tmp_path: Path) -> None:
+    first = show(tmp_path, *(pair_of(tmp_path, name) for name in ("kept.png", "gone.png", "new.png")))
+    (tmp_path / "out" / "gone.png").unlink()
+    picture(tmp_path / "out" / "new.png", 150)
+    second = show(tmp_path, pair_of(tmp_path, "new.png"), pair_of(tmp_path, "more.png"))
+    assert set(second) == {"kept.png", "new.png", "more.png"}
+    assert second["kept.png"] == first["kept.png"]
+    assert (first["new.png"]["c"], second["new.png"]["c"]) == (10, 60)
+    thumbnails = {path.name.partition("-")[0] for path in (tmp_path / "out_files").glob("*.jpg")}
+    assert thumbnails == {entry["t"] for entry in second.values()}
+
+
+def test_a_picture_that_fails_now_and_works_later_is_on_the_page_once(tmp_path: Path) -> None:
+    broken = pair_of(tmp_path, "a.png", status="failed", reason="the disk is full")
+    broken.after.unlink()
+    assert {entry["s"] for entry in show(tmp_path, broken).values()} == {"failed"}
+    shown = show(tmp_path, pair_of(tmp_path, "a.png"))
+    assert [entry["s"] for entry in shown.values()] == ["translated"]
+
+
+@pytest.mark.parametrize("theirs", ["out.html", "out_files/picture.jpg"])
+def test_nothing_is_replaced_that_cgpipe_did_not_make(
+    tmp_path: Path, theirs: str, file_model: Callable[..., Path]
+) -> None:
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / theirs).parent.mkdir(exist_ok=True)
+    (tmp_path / theirs).write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        translate_folder(tmp_path / "in", tmp_path / "out", model=file_model(tmp_path / "m"), workers=0, gallery=True)
+    assert (tmp_path / theirs).read_text() == "mine" and not (tmp_path / "out" / "a.png").exists()
+
+
+def test_a_page_has_the_name_of_one(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    picture(tmp_path / "in" / "a.png")
+    model = file_model(tmp_path / "m")
+    with pytest.raises(UsageError, match="not a page's name"):
+        translate_folder(tmp_path / "in", model=model, gallery="page.png")
+    report = translate_folder(tmp_path / "in", model=model, workers=0, gallery=tmp_path / "elsewhere" / "page.html")
+    assert report.page == tmp_path / "elsewhere" / "page.html"
+    assert [entry["a"] for entry in entries_of(report.page).values()] == ["./../in/a.png"]
+
+
+def test_a_page_that_cannot_be_written_stops_no_job_and_is_said_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MediaError("The page cannot be written to out.html: no space left.")
+
+    monkeypatch.setattr("cgpipe.pages.gallery.EVERY_SECONDS", 0)
+    monkeypatch.setattr(Page, "write", fail)
+    added = []
+    page = Gallery(Page.beside(tmp_path / "out"), title="", lead="", roots=[tmp_path / "out"], total=2)
+    with pytest.raises(MediaError, match="no space left"), page:
+        for name in ("a.png", "b.png"):
+            page.add(pair_of(tmp_path, name))
+            added.append(name)
+    assert added == ["a.png", "b.png"]
+
+
+def test_a_killed_job_leaves_a_page_and_the_next_completes_it(tmp_path: Path) -> None:
+    for index in range(6):
+        pair_of(tmp_path, f"{index}.png")
+    script = f"""
+import os, signal
+from pathlib import Path
+from cgpipe.pages import gallery
+from cgpipe.pages.page import Page
+gallery.EVERY_SECONDS, gallery.SHARE, gallery.WAITING = 0, 0, 0
+folder = Path({str(tmp_path)!r})
+with gallery.Gallery(Page.beside(folder / "out"), title="", lead="", roots=[folder / "out"], total=6) as page:
+    for index in range(3):
+        name = str(index) + ".png"
+        page.add(gallery.Pair(before=folder / "in" / name, after=folder / "out" / name, status="translated"))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    result = subprocess.run([sys.executable, "-c", script], check=False)
+    assert result.returncode == -signal.SIGKILL
+    assert set(entries_of(tmp_path / "out.html")) == {"0.png", "1.png", "2.png"}
+    assert "3 of 6 pictures were done" in (tmp_path / "out.html").read_text()
+    pairs = [pair_of(tmp_path, f"{index}.png", status="skipped" if index < 3 else "translated") for index in range(6)]
+    shown = show(tmp_path, *pairs)
+    assert len(shown) == 6 and all(entry["c"] == 10 for entry in shown.values())
+    assert "pictures were done" not in (tmp_path / "out.html").read_text()
+
+
+def test_the_pictures_of_a_page_are_no_input(tmp_path: Path) -> None:
+    show(tmp_path, pair_of(tmp_path, "a.png"))
+    assert list((tmp_path / "out_files").glob("*.jpg"))
+    plan = plan_files([tmp_path], tmp_path / "all", domain="zebra")
+    assert sorted(pair.input.relative_to(tmp_path).as_posix() for pair in plan.pairs()) == ["in/a.png", "out/a.png"]
+
+
+def test_an_earlier_page_that_is_damaged_is_written_anew(tmp_path: Path) -> None:
+    show(tmp_path, pair_of(tmp_path, "a.png"))
+    page = tmp_path / "out.html"
+    page.write_text(page.read_text().replace('"entries":[{', '"entries":[{]'))
+    assert set(show(tmp_path, pair_of(tmp_path, "b.png"))) == {"b.png"}
+    page.write_text(page.read_text().replace(json.dumps("b.png"), "7"))
+    assert "c.png" in show(tmp_path, pair_of(tmp_path, "c.png"))
