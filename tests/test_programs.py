@@ -289,7 +289,7 @@ def test_an_upscaler_and_what_makes_no_pictures_are_refused(tmp_path: Path) -> N
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     (tmp_path / "y.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="pixels of 224x224"):
+    with pytest.raises(ModelError, match="pixels for 224x224"):
         load_any(tmp_path / "y.onnx")
 
 

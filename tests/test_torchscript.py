@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cgpipe.engine.translator import Translator
-from cgpipe.errors import CgpipeError, ModelError
+from cgpipe.errors import CgpipeError, ModelError, UsageError
 from cgpipe.models import find_model, import_model, load_any
+from cgpipe.models.probe import Told
 from cgpipe.models.program import Program
 from cgpipe.models.torchscript_file import checked_torchscript
 
@@ -137,9 +139,34 @@ class Enlarges(nn.Module):
         return torch.cat([torch.cat([x, x], 2)] * 2, 3)
 
 
-class Two(nn.Module):
-    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        return x + style
+class Styled(nn.Module):
+    """Brightens by a row of numbers, the mean of a picture, and a number."""
+
+    def forward(self, x: torch.Tensor, levels: torch.Tensor, other: torch.Tensor, gain: float) -> torch.Tensor:
+        return (x * gain + levels.mean() + other.mean()).clamp(0, 1)
+
+
+class Listed(nn.Module):
+    def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+        return x[0]
+
+
+def test_other_inputs_have_names_and_are_numbers_files_or_pictures(
+    tmp_path: Path, picture: np.ndarray[Any, Any]
+) -> None:
+    path = written(tmp_path / "x.pt", torch.jit.script(Styled()))
+    np.save(tmp_path / "levels.npy", np.float32([[0.3, 0.1]]))
+    Image.fromarray(np.full((8, 8, 3), 51, np.uint8)).save(tmp_path / "other.png")
+    wanted = np.rint(np.clip(picture * 0.5 + 255 * (0.2 + 0.2), 0, 255))
+    for levels in ("0.3,0.1", str(tmp_path / "levels.npy")):
+        given = [f"levels={levels}", f"other={tmp_path / 'other.png'}", "gain=0.5"]
+        told = Told(pixels="0..1", output_pixels="0..1")
+        found = Translator(load_any(path, inputs=given, told=told))(picture)
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+    with pytest.raises(UsageError, match="needs a value for its input other"):
+        load_any(path, inputs=["levels=1"])
+    with pytest.raises(UsageError, match="no input style"):
+        load_any(path, inputs=["style=1"])
 
 
 @pytest.mark.parametrize("make", [Saves, SavesWhenLoaded])
@@ -156,7 +183,11 @@ def test_torchscript_that_writes_a_file_is_refused_and_writes_none(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("module", "says"),
-    [(Endless(), "loop that may never"), (Enlarges(), "cgpipe keeps the size of pictures"), (Two(), "one picture")],
+    [
+        (Endless(), "loop that may never"),
+        (Enlarges(), "cgpipe keeps the size of pictures"),
+        (Listed(), "gives a picture first"),
+    ],
 )
 def test_what_cannot_run_is_refused_in_a_sentence(tmp_path: Path, module: nn.Module, says: str) -> None:
     with pytest.raises(ModelError, match=says):

@@ -23,11 +23,6 @@ _TENSORFLOW = "a TensorFlow checkpoint: cgpipe reads PyTorch's; convert it with 
 _ROOM = 64 * 2**20  # bytes that any archive may unpack to
 _DAMAGED = "cut short or damaged: copy or download it again"
 
-_EXPORTED = (
-    "a program of torch.export (.pt2), which torch cannot load without trusting it. Nothing was run. Where it was "
-    "made, write the network as ONNX or TorchScript, or save its state_dict()"
-)
-
 # What a file begins with, and what it then is.
 _NOT_WEIGHTS: tuple[tuple[bytes, str], ...] = (
     (b"<", "a web page or XML: download it again, from the link that gives the file itself"),
@@ -49,8 +44,7 @@ _NOT_WEIGHTS: tuple[tuple[bytes, str], ...] = (
 
 # What an archive holds, and what it then is.
 _ZIPPED: tuple[tuple[str, str], ...] = (
-    ("serialized_exported_program.json", _EXPORTED),
-    ("archive_format", _EXPORTED),
+    ("archive_format", "a program of torch.export (.pt2), or part of one, that holds no graph: export it again"),
     ("model.weights.h5", "a Keras network: cgpipe runs ONNX and TorchScript; convert it with tf2onnx"),
     (".npy", "an archive of NumPy arrays (.npz): cgpipe reads PyTorch's checkpoints, and safetensors"),
     (".mlmodel", "a Core ML network: use the checkpoint, ONNX or TorchScript file that it was made from"),

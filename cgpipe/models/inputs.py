@@ -48,6 +48,8 @@ def input_values(given: Sequence[str], ports: Sequence[Port], folder: Path) -> d
 
 
 def _value(text: str, port: Port, folder: Path) -> Array:
+    if port.free:
+        return _of_any_shape(text, port)
     shape = tuple(side or 1 for side in port.shape)
     count = int(np.prod(shape, dtype=np.int64)) if shape else 1
     if count > LARGEST:
@@ -64,6 +66,21 @@ def _value(text: str, port: Port, folder: Path) -> Array:
             raise UsageError(f"The input {port.name} has the indices 0 to {count - 1}, not {max(places)}.")
         return _at_places(places, count).reshape(shape)
     return _from_file(Path(text).expanduser(), port, shape, folder)
+
+
+def _of_any_shape(text: str, port: Port) -> Array:
+    """Numbers as one row, (1, count); what a file ``.npy`` holds; or a picture, (1, 3, H, W), in the range 0 to 1."""
+    if re.fullmatch(rf"{_NUMBER}(,{_NUMBER})*", text, re.IGNORECASE):
+        numbers = np.array([[float(number) for number in text.split(",")]], np.float32)
+        return _fitting(numbers, numbers.shape, port)
+    path = Path(text).expanduser()
+    if path.suffix == ".npy" and path.is_file():
+        try:
+            values = np.load(path, allow_pickle=False)
+            return _fitting(values, values.shape, port)
+        except (ValueError, OSError, TypeError) as error:
+            raise UsageError(f"{path} holds no numbers for the input {port.name}: {error}.") from error
+    return _from_file(path, port, (1, 3, 0, 0), path.parent)
 
 
 def _at_places(places: dict[int, float], count: int) -> Array:
@@ -99,8 +116,8 @@ def _from_file(path: Path, port: Port, shape: tuple[int, ...], folder: Path) -> 
 
 def _as_picture(pixels: torch.Tensor, port: Port) -> Array:
     """A picture (H, W, 3), its middle in the sides that an input wants, in the range 0 to 1."""
-    last = port.shape[3] == 3
-    rows, columns = port.shape[1:3] if last else port.shape[2:4]
+    last = not port.free and port.shape[3] == 3
+    rows, columns = (None, None) if port.free else port.shape[1:3] if last else port.shape[2:4]
     height, width = pixels.shape[:2]
     size = (rows or height, columns or width)
     scale = max(size[0] / height, size[1] / width)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 
 from cgpipe.errors import ModelError
 from cgpipe.models.card import ModelCard
+from cgpipe.models.exported_file import Exported, checked_exported
 from cgpipe.models.header import METADATA_KEY, Header, read_card, read_header
 from cgpipe.models.onnx_file import check_onnx
 from cgpipe.models.program import PROGRAMS, OnnxRuntime, Program, Signature
@@ -24,6 +25,8 @@ from cgpipe.networks import Generator, build_generator
 from cgpipe.storage import atomic_write
 
 __all__ = ["Model", "load_model", "read_card", "save_model"]
+
+Runtime = OnnxRuntime | TorchScript | Exported
 
 PROGRAM = "program"
 """The tensor that holds a program in place of weights, byte for byte."""
@@ -102,13 +105,15 @@ def _program(path: Path, header: Header, card: ModelCard) -> Program:
     content = load_file(path)[PROGRAM].numpy().tobytes()
     if card.architecture == "torchscript":
         content = checked_torchscript(content)
+    elif card.architecture == "torch-export":
+        content = checked_exported(content)
     elif check_onnx(content, path.parent).external:
         raise ModelError("Its program wants constants from other files.")
     run = start(card.architecture, content)
     return Program(run, signature, run.runtime, content)
 
 
-def start(kind: str, content: bytes, path: str | None = None) -> OnnxRuntime | TorchScript:
+def start(kind: str, content: bytes, path: str | None = None) -> Runtime:
     """A program in its runtime.
 
     Args:
@@ -120,6 +125,8 @@ def start(kind: str, content: bytes, path: str | None = None) -> OnnxRuntime | T
         ModelError: the runtime does not take it.
         MissingDependencyError: the runtime is not installed.
     """
+    if kind == "torch-export":
+        return Exported(content)
     return TorchScript(content) if kind == "torchscript" else OnnxRuntime(content, path)
 
 

@@ -118,6 +118,8 @@ def _check_values(others: Sequence[Port], values: Mapping[str, Any]) -> None:
 
 
 def _shape(port: Port) -> str:
+    if port.free:
+        return "(of a shape that the file does not say)"
     return "x".join("?" if side is None else str(side) for side in port.shape) or "a number"
 
 

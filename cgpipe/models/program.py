@@ -23,7 +23,7 @@ Feed = Callable[[Mapping[str, Array], int, str], Sequence[Array]]
 
 RANGES: Mapping[Pixels, tuple[float, float]] = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64, "uint8": np.uint8}
-PROGRAMS = ("onnx", "torchscript")
+PROGRAMS = ("onnx", "torchscript", "torch-export")
 """Architectures of model files that hold a program in place of weights."""
 
 
@@ -172,11 +172,19 @@ def from_array(y: Array, signature: Signature) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """An input or an output of a program: its name, its sides (None for any), and its type."""
+    """An input or an output of a program.
+
+    Args:
+        name: of the input or output.
+        shape: its sides; None for any.
+        dtype: such as ``float32``.
+        free: the program does not say its shape.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    free: bool = False
 
 
 class OnnxRuntime:

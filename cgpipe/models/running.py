@@ -1,4 +1,4 @@
-"""Programs (ONNX and TorchScript files) as models: how they are used is found out, and what else they take is given."""
+"""Programs (ONNX, TorchScript and torch.export) as models: how they are used is found out, other inputs are given."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.models.card import UNKNOWN, ModelCard
+from cgpipe.models.exported_file import Exported, is_exported, read_exported
 from cgpipe.models.inputs import input_values
 from cgpipe.models.model_file import Model, start
 from cgpipe.models.onnx_file import OnnxContents, read_onnx
@@ -15,14 +16,16 @@ from cgpipe.models.probe import Told, probe
 from cgpipe.models.program import OnnxRuntime, Program, Signature
 from cgpipe.models.torchscript_file import TorchScript, is_torchscript, read_torchscript
 
-_NAMES = {"onnx": "ONNX", "torchscript": "TorchScript"}
+_NAMES = {"onnx": "ONNX", "torchscript": "TorchScript", "torch-export": "a program of torch.export"}
 
 
 def program_kind(path: Path) -> str | None:
     """The architecture of a program's file, by its content or its name; None for other files."""
     if path.suffix.lower() == ".onnx":
         return "onnx"
-    return "torchscript" if is_torchscript(path) else None
+    if is_torchscript(path):
+        return "torchscript"
+    return "torch-export" if is_exported(path) else None
 
 
 def load_program(
@@ -53,7 +56,7 @@ def load_program(
     if kind == "onnx":
         content, contents = read_onnx(path)
     else:
-        content = read_torchscript(path)
+        content = read_exported(path) if kind == "torch-export" else read_torchscript(path)
     try:
         run = start(kind, content, str(path) if contents.external else None)
         values = input_values(inputs, run.inputs, path.parent)
@@ -75,8 +78,8 @@ def with_inputs(model: Model, inputs: Sequence[str], path: Path) -> Model:
     if not inputs:
         return model
     generator = model.generator
-    if not isinstance(generator, Program) or not isinstance(generator.feed, OnnxRuntime | TorchScript):
-        raise UsageError(f"{path} is not an ONNX network: it has no inputs besides the picture.")
+    if not isinstance(generator, Program) or not isinstance(generator.feed, OnnxRuntime | TorchScript | Exported):
+        raise UsageError(f"{path} is not a program: it has no inputs besides the picture.")
     values = input_values(inputs, generator.feed.inputs, path.parent)
     signature = replace(generator.signature, inputs={**generator.signature.inputs, **values})
     program = Program(generator.feed, signature, generator.runtime or "", generator.content)

@@ -137,23 +137,31 @@ class TorchScript:
             raise ModelError(f"torch rejects the file: {str(error).strip().splitlines()[0][:300]}.") from error
         self._modules = {"cpu": module}
         needed = [a for a in module.forward.schema.arguments[1:] if not a.has_default_value()]
-        if len(needed) != 1:
-            names = ", ".join(argument.name for argument in needed) or "nothing"
-            raise ModelError(f"It takes {names}, but cgpipe runs only TorchScript networks that take one picture.")
-        kinds = [value.dtype for value in module.parameters()] or [torch.float32]
-        dtype = "float16" if kinds[0] == torch.float16 else "float32"
-        self.inputs = [Port(name=needed[0].name, shape=(None,) * 4, dtype=dtype)]
+        kinds = {str(argument.type) for argument in needed}
+        if not needed or str(needed[0].type) != "Tensor" or not kinds <= {"Tensor", "float", "int"}:
+            names = ", ".join(f"{argument.name} ({argument.type})" for argument in needed) or "nothing"
+            raise ModelError(f"It takes {names}, but cgpipe gives a picture first, then tensors or numbers.")
+        self._numbers = {argument.name: str(argument.type) for argument in needed if str(argument.type) != "Tensor"}
+        half = any(value.dtype == torch.float16 for value in module.parameters())
+        dtype = "float16" if half else "float32"
+        others = [Port(name=a.name, shape=(), dtype=dtype, free=a.name not in self._numbers) for a in needed[1:]]
+        self.inputs = [Port(name=needed[0].name, shape=(None,) * 4, dtype=dtype), *others]
         self.outputs = [Port(name="output", shape=(), dtype=dtype)]
 
     def __call__(self, values: Mapping[str, Array], threads: int, device: str = "cpu") -> Sequence[Array]:
-        (array,) = values.values()
+        given = [self._given(port, values[port.name], device) for port in self.inputs]
         try:
             with torch.inference_mode(), _quiet():
-                result = self._on(device)(torch.from_numpy(array).to(device))
+                result = self._on(device)(*given)
         except Exception as error:  # whatever a program may raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"TorchScript could not run the network: {lines[-1][:300]}.") from error
         return [value.float().cpu().numpy() for value in _tensors(result)]
+
+    def _given(self, port: Port, value: Array, device: str) -> torch.Tensor | float:
+        if port.name in self._numbers:
+            return int(value) if self._numbers[port.name] == "int" else float(value)
+        return torch.from_numpy(value).to(device, getattr(torch, port.dtype))
 
     def _on(self, device: str) -> Any:
         with self._lock:
