@@ -312,6 +312,7 @@ class Work(Group):
         checksum: compare the content of inputs, not their size and time of change, to see that they changed.
         recursive: go into sub-folders.
         shard: do one part alone, ``I/N`` with I from 1: the same job started N times, anywhere, does all of it.
+        ray: the Ray cluster that does the work: ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
     """
 
     workers: int | None = option(None, counts="never")
@@ -320,12 +321,17 @@ class Work(Group):
     checksum: bool = option(False, counts="never")
     recursive: bool = option(True, counts="never", kinds=_PICTURES)
     shard: str | None = option(None, counts="never")
+    ray: str | None = option(None, counts="never")
 
     def __post_init__(self) -> None:
         _check_least("workers", self.workers, 0)
         _check_least("ahead", self.ahead, 1)
         if self.shard is not None:
             Shard.parse(self.shard)
+        if self.ray is not None and not re.fullmatch(r"local|auto|(ray://)?[^/\s]+:\d+", self.ray):
+            raise UsageError(
+                f"The address {self.ray!r} is none of a Ray cluster: use local, auto, HOST:PORT or ray://HOST:PORT."
+            )
 
     @property
     def part(self) -> Shard | None:

@@ -40,13 +40,15 @@ PAGE_MARK = f"{PREFIX}page"
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """This machine in the name of a file that belongs to one of its processes."""
 
+_writer = ""
+
 STALE_SECONDS = 24 * 3600.0
 """Age from which a file counts as abandoned on a file system without locks."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """A scheme of two letters or more: one alone is a drive of Windows. :class:`pathlib.Path` drops the second slash."""
 
-_TEMPORARY = re.compile(r"\.cgpipe-[0-9a-f]{8}-[0-9a-f]{8}(\..*)?")
+_TEMPORARY = re.compile(r"\.cgpipe-[0-9a-f]{8}-([0-9a-f]{8}){1,2}(\..*)?")
 _LONGEST_SUFFIX = 16
 
 
@@ -152,7 +154,7 @@ def temporary_beside(path: PathLike) -> Iterator[Path]:
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
     file: int | None = None
     while file is None:
-        temporary = target.with_name(f"{PREFIX}{HOST}-{secrets.token_hex(4)}{suffix}")
+        temporary = target.with_name(f"{PREFIX}{HOST}-{_writer}{secrets.token_hex(4)}{suffix}")
         file = _hold(temporary, os.O_CREAT | os.O_EXCL)
     try:
         if fcntl is None:  # an open file could not be renamed there
@@ -185,6 +187,24 @@ def remove_stale(folder: PathLike) -> int:
                 removed += 1
             os.close(file)
     return removed
+
+
+def name_writer(name: str) -> None:
+    """Marks the temporaries of this process from now on.
+
+    Args:
+        name: 8 hex digits of its own.
+    """
+    global _writer
+    _writer = name
+
+
+def remove_written_by(name: str, folder: PathLike) -> None:
+    """Removes the temporaries in ``folder`` of a process that has ended, on whichever machine (see `name_writer`)."""
+    with suppress(OSError):
+        for entry in os.scandir(folder or "."):
+            if _TEMPORARY.fullmatch(entry.name) and entry.name[len(PREFIX) + len(HOST) + 1 :].startswith(name):
+                Path(entry).unlink(missing_ok=True)
 
 
 def create_locked(path: Path) -> int:

@@ -57,6 +57,7 @@ OTHER: dict[str, Any] = {
     "checksum": True,
     "recursive": False,
     "shard": "2/8",
+    "ray": "local",
 }
 """Another value than the default for every field that there is."""
 
@@ -82,6 +83,7 @@ NEVER = {
     "checksum",
     "recursive",
     "shard",
+    "ray",
 }
 """What decides nothing by itself; a model's part is told by what was chosen."""
 

@@ -264,8 +264,16 @@ work_options = together(
         help="Translate only the I-th of N shards, split by name: run the same command N times, on any machines "
         "that share the files. 'cgpipe report OUTPUT' joins their reports.",
     ),
+    click.option(
+        "--ray",
+        is_flag=False,
+        flag_value="local",
+        metavar="[ADDRESS]",
+        help="Translate on a Ray cluster whose machines share the files: auto, HOST:PORT or ray://HOST:PORT. Without "
+        "an address (as the last option) on a cluster of this machine alone. Extra: pip install 'cgpipe[ray]'.",
+    ),
 )
-"""``overwrite`` and ``checksum``: what is redone; ``shard``: which part."""
+"""``overwrite`` and ``checksum``: what is redone; ``shard``: which part; ``ray``: where."""
 
 gallery_option = click.option(
     "--gallery",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cgpipe.jobs.early import picture_looks_made
 from cgpipe.jobs.gallery import folder_page
 from cgpipe.jobs.journal import Journal
-from cgpipe.jobs.plan import Left, Plan, plan_files
+from cgpipe.jobs.plan import Left, Names, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -35,6 +35,9 @@ class FolderJob:
     Args:
         watch: runs since before the model was chosen; of the first lot alone.
         pipeline: the model, where it is loaded already.
+
+    Attributes:
+        fingerprint: of all that decides a result.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class FolderJob:
         self._watch = watch
         self._pipeline = pipeline
         self._masks = _masks(options)
-        self._fingerprint = _fingerprint(chosen, options)
+        self.fingerprint = _fingerprint(chosen, options)
 
     def run(
         self,
@@ -68,7 +71,7 @@ class FolderJob:
         report = FolderReport(model=str(self._chosen), outputs=plan.roots, settings=_asked(self._options))
         report.ignored, report.earlier = plan.left[Left.NO_PICTURE], plan.left[Left.EARLIER]
         with (
-            self._journal() as journal,
+            self.open_journal() as journal,
             ProgressBar("picture", progress) as bar,
             folder_page(gallery, report, plan.count) as show,
         ):
@@ -94,7 +97,7 @@ class FolderJob:
             report.first = watch.first
             report.seconds |= watch.seconds | {"total": watch.total}
         if shard := self._options.work.part:
-            ShardReport.of_pictures(report, shard, self._fingerprint).leave(plan.folders)
+            ShardReport.of_pictures(report, shard, self.fingerprint).leave(plan.folders)
         return report
 
     def pipeline(self, watch: Stopwatch) -> Pipeline:
@@ -105,10 +108,38 @@ class FolderJob:
             self._pipeline = Pipeline(self._chosen, self._options, watch)
         return self._pipeline
 
-    def _translate(self, worklist: Worklist, tell: Callable[[FileResult], None], watch: Stopwatch) -> dict[str, object]:
-        from cgpipe.jobs.pictures import translate_pictures
+    def run_listed(
+        self,
+        every: Iterable[Names],
+        journal: Journal,
+        tell: Callable[[FileResult], None],
+        watch: Stopwatch,
+        *,
+        again: bool,
+    ) -> dict[str, object]:
+        """Translates what the plan of another process found open; gives what was chosen for the work.
 
-        chosen = translate_pictures(self.pipeline(watch), self._options, worklist, tell, watch)
+        Args:
+            again: some of it may be done since.
+        """
+        worklist = Worklist(Plan.of(every), journal, self._masks)
+        if again:
+            journal.forget()
+            for settled in worklist.sort_out():
+                tell(settled)
+        else:
+            worklist.open_all()
+        return self._translate(worklist, tell, watch) if worklist else {}
+
+    def _translate(self, worklist: Worklist, tell: Callable[[FileResult], None], watch: Stopwatch) -> dict[str, object]:
+        if self._options.work.ray is not None:
+            from cgpipe.jobs.cluster_jobs import translate_pictures_on_cluster
+
+            chosen = translate_pictures_on_cluster(self._options, self.fingerprint, worklist, tell, watch)
+        else:
+            from cgpipe.jobs.pictures import translate_pictures
+
+            chosen = translate_pictures(self.pipeline(watch), self._options, worklist, tell, watch)
         return chosen | _asked(self._options)
 
     def _plan(self, inputs: Sequence[PathLike], output: PathLike | None) -> Plan:
@@ -121,10 +152,11 @@ class FolderJob:
             shard=self._options.work.part,
         )
 
-    def _journal(self) -> Journal:
+    def open_journal(self) -> Journal:
+        """What knows which results are current."""
         work = self._options.work
         return Journal(
-            self._fingerprint, looks_made=picture_looks_made, overwrite=work.overwrite, checksum=work.checksum
+            self.fingerprint, looks_made=picture_looks_made, overwrite=work.overwrite, checksum=work.checksum
         )
 
 

@@ -92,6 +92,14 @@ class Entry(NamedTuple):
         return stamp.size == self.output.size and digest_of(path)[:_SUM_DIGITS] == self.digest
 
 
+def journals_in(folder: str) -> list[Path]:
+    """The journals of a folder, by name."""
+    with suppress(OSError):
+        names = sorted(entry.name for entry in os.scandir(folder or ".") if entry.name.startswith(NAME))
+        return [Path(folder, name) for name in names]
+    return []
+
+
 class FolderJournal:
     """All that the journals of one folder say.
 
@@ -104,11 +112,7 @@ class FolderJournal:
         self.folder = folder
         self.lines = 0
         self._texts: dict[str, bytes] = {}
-        try:
-            names = sorted(entry.name for entry in os.scandir(folder or ".") if entry.name.startswith(NAME))
-        except OSError:
-            names = []
-        self.paths = [Path(folder, name) for name in names]
+        self.paths = journals_in(folder)
         for path in self.paths:
             with suppress(OSError):
                 self._read(path)
@@ -220,6 +224,11 @@ class Journal:
         with self._lock:
             while self._files:
                 os.close(self._files.popitem()[1])
+
+    def forget(self) -> None:
+        """Reads again what others may have recorded meanwhile."""
+        with self._lock:
+            self._folders.clear()
 
     def standing(self, output: PathLike, inputs: Sequence[PathLike]) -> Standing:
         """How ``output`` stands to what would be made of ``inputs``: a picture or video, and its own mask, if any."""
@@ -348,7 +357,8 @@ class Journal:
                 with suppress(OSError):
                     os.ftruncate(file, before)
                 raise
-            self._folder(parent).add(name, line[8:-1])
+            if parent in self._folders:
+                self._folders[parent].add(name, line[8:-1])
 
     def _file(self, folder: str) -> int:
         """This process's own journal in a folder, open and locked: one that nobody has any more, or a new one."""
@@ -362,9 +372,10 @@ class Journal:
 
     def _taken_over(self, folder: str) -> int:
         """A journal that nobody has any more, or a new one; where most lines are of the past, one of the others."""
-        known = self._folder(folder)
-        free = {path: file for path in known.paths if (file := take_over(path)) is not None}
-        if known.lines > 2 * known.count + _FEW_LINES:
+        known = self._folders.get(folder)  # a large one is not read only to add to it
+        paths = journals_in(folder) if known is None else known.paths
+        free = {path: file for path in paths if (file := take_over(path)) is not None}
+        if known and known.lines > 2 * known.count + _FEW_LINES:
             file = create_locked(_new_path(folder))
             os.write(file, b"".join(known.compacted()))
             for path in free:

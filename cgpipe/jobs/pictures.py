@@ -39,7 +39,7 @@ def translate_pictures(
     moving: list[PictureOrigin] = []
 
     def finish(written: Written) -> None:
-        worklist.close(written.origin)
+        worklist.close(written.origin.index)
         tell(_result(written))
 
     def written_or_moving(written: Written) -> None:

@@ -89,6 +89,14 @@ class Plan:
         self._lock = Lock()
         self._blocked: dict[str, str] = {}
 
+    @classmethod
+    def of(cls, every: Iterable[Names]) -> Plan:
+        """A plan of names that another one gave."""
+        plan = cls(())
+        for names in every:
+            plan._add(names)
+        return plan
+
     def pairs(self) -> Iterator[FilePair]:
         """The pairs one by one, always in the same order."""
         for input, output, place in self.names():

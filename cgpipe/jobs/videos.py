@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
@@ -13,7 +13,7 @@ from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import OnFrames, OnStart, VideoJob
 from cgpipe.jobs.video_plan import plan_videos
-from cgpipe.models.choose import choose_model
+from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.notebook import html_table
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike
@@ -96,17 +96,47 @@ def translate_videos(
     folder = os.path.dirname(pairs[0][1]) if output is None or alone else os.fspath(output)
     if shard:
         pairs = [pair for pair in pairs if shard.holds(os.path.relpath(pair[1], folder))]
-    with VideoJob(chosen, options, watch, on_start, on_frames, progress) as job:
-        for one, target in pairs:
-            try:
-                report.videos.append(job.run(one, target))
-            except Exception as error:
-                if alone or isinstance(error, FATAL):
-                    raise
-                report.failures.append(VideoFailure(input=one, reason=reason_of(error)))
-                if on_failure:
-                    on_failure(f"Failed: {reason_of(error)}")
+    for (one, target), result in _results(pairs, chosen, options, watch, on_start, on_frames, progress):
+        if isinstance(result, VideoReport):
+            report.videos.append(replace(result, input=one, output=target))
+            continue
+        if alone or isinstance(result, FATAL):
+            raise result
+        report.failures.append(VideoFailure(input=one, reason=reason_of(result)))
+        if on_failure:
+            on_failure(f"Failed: {reason_of(result)}")
     if shard:
         job_name = options.fingerprint(chosen.deciding)
         ShardReport.of_videos(report, shard, job_name, str(chosen), watch.total).leave([folder])
     return report
+
+
+Pair = tuple[str, str]
+
+
+def _results(
+    pairs: Sequence[Pair],
+    chosen: Chosen,
+    options: Options,
+    watch: Stopwatch,
+    on_start: OnStart | None,
+    on_frames: OnFrames | None,
+    progress: bool | None,
+) -> Iterator[tuple[Pair, VideoReport | Exception]]:
+    """What became of each pair: its report, or what was raised."""
+    if options.work.ray is not None:
+        from cgpipe.jobs.cluster_jobs import translate_videos_on_cluster
+
+        if on_start:
+            on_start(str(chosen), None)
+        for index, result in translate_videos_on_cluster(options, options.fingerprint(chosen.deciding), pairs):
+            if on_frames and isinstance(result, VideoReport):
+                on_frames(result.frames)
+            yield pairs[index], result
+        return
+    with VideoJob(chosen, options, watch, on_start, on_frames, progress) as job:
+        for pair in pairs:
+            try:
+                yield pair, job.run(*pair)
+            except Exception as error:
+                yield pair, error

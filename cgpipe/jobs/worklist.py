@@ -69,39 +69,45 @@ class Worklist:
                 stacklevel=5,
             )
 
+    def open_all(self) -> None:
+        """Opens all pictures without a look: somebody else has sorted them out."""
+        self._open = bytearray(b"\1" * self._plan.count)
+
+    def names(self) -> Iterator[tuple[int, Names]]:
+        """The open pictures, each with its place in the plan."""
+        return ((index, names) for index, names in enumerate(self._plan.names()) if self._open[index])
+
     def origins(self) -> Iterator[PictureOrigin]:
         """The open pictures, for a source."""
         from cgpipe.media.pictures.source import PictureOrigin
 
-        for index, (input, output, place) in enumerate(self._plan.names()):
-            if self._open[index]:
-                inputs: tuple[str, ...] = (input,)
-                stamps: tuple[Stamp, ...] = ()
-                with suppress(MediaError, OSError):  # which the reader says
-                    inputs = self._inputs(input, place)
-                    stamps = stamps_of(inputs)
-                yield PictureOrigin(
-                    index=index,
-                    inputs=tuple(map(Path, inputs)),
-                    stamps=stamps,
-                    output=Path(output),
-                    place=Path(place),
-                )
+        for index, (input, output, place) in self.names():
+            inputs: tuple[str, ...] = (input,)
+            stamps: tuple[Stamp, ...] = ()
+            with suppress(MediaError, OSError):  # which the reader says
+                inputs = self._inputs(input, place)
+                stamps = stamps_of(inputs)
+            yield PictureOrigin(
+                index=index,
+                inputs=tuple(map(Path, inputs)),
+                stamps=stamps,
+                output=Path(output),
+                place=Path(place),
+            )
 
     def publisher(self, origin: PictureOrigin) -> Publish:
         """What records a picture's translation and puts it in its place."""
         return self._journal.publisher(origin.inputs, origin.stamps)
 
-    def close(self, origin: PictureOrigin) -> None:
-        """A picture has its result."""
-        self._open[origin.index] = 0
+    def close(self, index: int) -> None:
+        """The picture at this place has its result."""
+        self._open[index] = 0
 
     def lost(self) -> Iterator[FileResult]:
         """Results of the pictures that are open at the end of the job: none vanishes without a word."""
         if self:
-            for index, names in enumerate(self._plan.names()):
-                if self._open[index]:
-                    yield _failed(names, "it was lost on its way through the job; run it again")
+            for _, names in self.names():
+                yield _failed(names, "it was lost on its way through the job; run it again")
 
     def _standing(self, input: str, output: str, place: str) -> Standing:
         try:

@@ -1,0 +1,319 @@
+"""A job on many machines, by Ray: names go out in chunks, whole files are read and written where the workers are.
+
+No pixel passes through Ray. Each worker is an actor with a GPU, or a share of a machine's cores, that holds the model
+and runs the same job as one machine does. A worker that is lost with its machine is replaced, and what it had goes out
+again: every item is done at least once, and since files appear whole or not at all, what is done twice shows once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from cgpipe import __version__
+from cgpipe.errors import CgpipeError, CgpipeWarning, MissingDependencyError, UsageError
+from cgpipe.jobs.chunks import MOST_TRIES, Chunk, Chunks, Item
+from cgpipe.options import Options
+from cgpipe.storage import remove_written_by
+
+T = TypeVar("T")
+
+CORES = 4
+"""Processor cores of a worker without a GPU, where a machine has as many."""
+
+AHEAD = 2
+"""Chunks that a worker has at a time, so that it need not wait for the next."""
+
+PATIENCE = 60.0
+"""Seconds without a single worker after which that is said."""
+
+
+def absolute(options: Options) -> Options:
+    """The options for workers in other folders: paths in full, and no cluster."""
+    choice, look = options.choice, options.look
+    model = os.fspath(choice.model) if choice.model is not None else None
+    if model is not None and os.path.exists(model):
+        choice = replace(choice, model=os.path.abspath(model))
+    if look.mask is not None:
+        look = replace(look, mask=Path(os.path.abspath(look.mask)))
+    return replace(options, choice=choice, look=look, work=replace(options.work, ray=None, shard=None))
+
+
+@contextmanager
+def ray_cluster(address: str) -> Iterator[Any]:
+    """Ray, connected to a cluster; a local one ends with the body.
+
+    Args:
+        address: ``local``, or where a cluster's head is: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        CgpipeError: there is no such cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what is to come
+    try:
+        ray: Any = import_module("ray")
+    except ImportError as error:
+        raise MissingDependencyError("--ray needs Ray: pip install 'cgpipe[ray]'") from error
+    ours = not ray.is_initialized()
+    if ours:
+        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise CgpipeError(f"There is no Ray cluster at {address}: {reason}") from error
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@dataclass(eq=False)
+class _Member(Generic[T]):
+    """A worker as its driver sees it."""
+
+    actor: Any
+    introduction: Any  # the promise of it
+    writer: str = ""
+    chunks: dict[Any, Chunk[T]] = field(default_factory=dict)  # by the promises of their answers, in their order
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one worker takes of a machine."""
+
+    cpus: int
+    gpus: int
+
+    def fits(self, node: dict[str, Any]) -> int:
+        """How many workers a machine has room for."""
+        there = node["Resources"]
+        fits = int(there.get("CPU", 0)) // self.cpus
+        return min(fits, int(there.get("GPU", 0))) if self.gpus else fits
+
+
+class Crew(Generic[T]):
+    """The workers of one job on a cluster.
+
+    Args:
+        ray: the module, connected.
+        worker: a class that does chunks (see :class:`cgpipe.jobs.cluster_worker.Worker`).
+        options: of the job.
+        fingerprint: what the workers must have, too.
+        folders_of: the folders that an item's worker may leave a temporary in.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        worker: type[Any],
+        options: Options,
+        fingerprint: str,
+        folders_of: Callable[[T], Sequence[str]],
+    ) -> None:
+        self._ray = ray
+        self._options = absolute(options)
+        self._fingerprint = fingerprint
+        self._folders_of = folders_of
+        self._share = _share(self._nodes(), options.hardware.device)
+        self._actor = ray.remote(worker).options(num_cpus=self._share.cpus, num_gpus=self._share.gpus)
+        self._members: list[_Member[T]] = []
+        self._idle_since: float | None = None
+        self.settings: dict[str, object] = {}
+        self.seconds: dict[str, float] = {}
+        self._told: set[str] = set()
+
+    def __enter__(self) -> Crew[T]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends all workers, and removes what they were writing."""
+        members, self._members = self._members, []
+        for member in members:
+            with suppress(Exception):
+                self._ray.kill(member.actor)
+        for member in members:
+            self._wait_for_end(member)
+            for chunk in member.chunks.values():
+                self._sweep(member, chunk)
+
+    def run(self, chunks: Chunks[T]) -> Iterator[tuple[int, Any]]:
+        """Has every chunk done, and gives each item's place and its result, in the order in which they come.
+
+        The result of an item that too many workers were lost with is an error.
+
+        Raises:
+            CgpipeError: what no item is to blame for, such as a worker of another version.
+        """
+        while chunks.waiting or any(member.chunks for member in self._members):
+            self._staff(chunks.waiting)
+            self._hand_out(chunks)
+            for member, promise in self._heard():
+                if member not in self._members:
+                    continue  # lost, as another of its promises said
+                try:
+                    yield from self._answered(member, promise, chunks)
+                except self._lost_errors():
+                    yield from ((item.index, _given_up()) for item in self._lose(member, chunks))
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _staff(self, waiting: int) -> None:
+        """Starts workers up to what the machines have room for; those that come later count, too."""
+        wanted = min(sum(map(self._share.fits, self._nodes())), waiting + sum(bool(m.chunks) for m in self._members))
+        for _ in range(wanted - len(self._members)):
+            actor = self._actor.remote(self._options, self._share.cpus)
+            self._members.append(_Member(actor, actor.introduce.remote()))
+        self._say_if_nobody_works()
+
+    def _say_if_nobody_works(self) -> None:
+        if any(member.writer for member in self._members):
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = time.monotonic()
+        elif time.monotonic() - self._idle_since > PATIENCE:
+            self._tell("The cluster has no worker free yet: waiting. Ctrl-C ends the job, and nothing is lost.")
+
+    def _hand_out(self, chunks: Chunks[T]) -> None:
+        ready = [member for member in self._members if member.writer]
+        for _ in range(AHEAD):
+            for member in sorted(ready, key=lambda member: len(member.chunks)):
+                if len(member.chunks) < AHEAD and (chunk := chunks.take(len(ready))):
+                    member.chunks[member.actor.work.remote(chunk, chunks.is_again(chunk))] = chunk
+
+    def _heard(self) -> list[tuple[_Member[T], Any]]:
+        """The workers from which something came, and the promise that is kept or broken."""
+        owed = {
+            promise: member
+            for member in self._members
+            for promise in ([member.introduction] if not member.writer else member.chunks)
+        }
+        if not owed:
+            time.sleep(0.2)
+            return []
+        kept, _ = self._ray.wait(list(owed), num_returns=1, timeout=1.0)
+        return [(owed[promise], promise) for promise in kept]
+
+    def _answered(self, member: _Member[T], promise: Any, chunks: Chunks[T]) -> list[tuple[int, Any]]:
+        """What a worker says."""
+        answer = self._ray.get(promise)
+        if not member.writer:
+            member.writer = self._checked(answer).writer
+            return []
+        chunk = member.chunks.pop(promise)
+        if answer.fatal is not None:
+            raise answer.fatal
+        chunks.done(chunk, answer.seconds["total"])
+        self.settings = self.settings or answer.settings
+        for stage, seconds in answer.seconds.items():
+            if stage != "total":
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        for notice in answer.notices:
+            self._tell(notice)
+        results: list[tuple[int, Any]] = answer.results
+        return results
+
+    def _checked(self, worker: Any) -> Any:
+        """An introduction that fits.
+
+        Raises:
+            UsageError: the worker would make something else.
+        """
+        if worker.version != __version__:
+            raise UsageError(
+                f"The worker on {worker.machine} has cgpipe {worker.version}, and this machine {__version__}: install "
+                "the same version everywhere."
+            )
+        if worker.fingerprint != self._fingerprint:
+            raise UsageError(
+                f"The worker on {worker.machine} has another model or mask of the same name: copy the same files to "
+                "every machine."
+            )
+        return worker
+
+    def _lost_errors(self) -> tuple[type[BaseException], ...]:
+        errors = self._ray.exceptions
+        return (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError)
+
+    def _lose(self, member: _Member[T], chunks: Chunks[T]) -> list[Item[T]]:
+        """Takes back what a lost worker had, for others to do; gives the items that are tried no more."""
+        self._members.remove(member)
+        if not member.writer:
+            self._raise_unless_lost(member)
+        had = sum(map(len, member.chunks.values()))
+        self._tell(f"A worker was lost: the {had} it had go{'es' * (had == 1)} out again.")
+        with suppress(Exception):  # where it was only cut off, two would write
+            self._ray.kill(member.actor)
+        over: list[Item[T]] = []
+        for place, chunk in enumerate(member.chunks.values()):
+            self._sweep(member, chunk)
+            over += chunks.lost(chunk, begun=place == 0)
+        return over
+
+    def _raise_unless_lost(self, member: _Member[T]) -> None:
+        """Raises what kept a worker from starting, where that was no loss of its machine."""
+        try:
+            self._ray.get(member.introduction)
+        except self._ray.exceptions.RayActorError as error:
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, CgpipeError):
+                raise cause from error
+            text = str(error)
+            if "failed to be imported" in text or "ModuleNotFoundError" in text or "ImportError" in text:
+                raise UsageError(
+                    f"A worker cannot import cgpipe: install cgpipe {__version__} on every machine of the cluster."
+                ) from error
+            if "__init__" in text and "Traceback" in text:
+                last = text.strip().splitlines()[-1]
+                raise CgpipeError(f"A worker cannot start: {last}") from error
+
+    def _wait_for_end(self, member: _Member[T]) -> None:
+        with suppress(Exception):
+            self._ray.wait([*member.chunks, member.introduction][:1], timeout=5.0)
+
+    def _sweep(self, member: _Member[T], chunk: Chunk[T]) -> None:
+        for folder in {folder for item in chunk for folder in self._folders_of(item.value)}:
+            remove_written_by(member.writer, folder)
+
+    def _tell(self, notice: str) -> None:
+        if notice not in self._told:
+            self._told.add(notice)
+            warnings.warn(notice, CgpipeWarning, stacklevel=6)
+
+
+def _share(nodes: list[dict[str, Any]], device: str) -> _Share:
+    """What each worker takes.
+
+    Raises:
+        UsageError: the cluster has none of the device that was asked for.
+    """
+    cpus = max((int(node["Resources"].get("CPU", 0)) for node in nodes), default=0)
+    with_gpus = [node["Resources"] for node in nodes if node["Resources"].get("GPU", 0) >= 1]
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--ray takes --device auto, cpu or cuda, not {device}: the cluster shares its GPUs out.")
+    if device == "cuda" and not with_gpus:
+        raise UsageError("The cluster has no GPU: use --device cpu.")
+    if with_gpus and device != "cpu":
+        fewest = min(int(node.get("CPU", 1)) // int(node["GPU"]) for node in with_gpus)
+        return _Share(cpus=max(1, fewest), gpus=1)
+    if not cpus:
+        raise UsageError("The cluster has no processors to work with: its machines are named with --num-cpus=0.")
+    return _Share(cpus=min(CORES, cpus), gpus=0)
+
+
+def _given_up() -> CgpipeError:
+    return CgpipeError(f"{MOST_TRIES} workers were lost at it, most likely for want of memory")

@@ -1,0 +1,147 @@
+"""What runs on the machines of a cluster: a model and its job, for one chunk of names after another."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from cgpipe import __version__
+from cgpipe.errors import CgpipeError, CgpipeWarning, reason_of
+from cgpipe.jobs.chunks import Chunk
+from cgpipe.jobs.folder_job import FolderJob
+from cgpipe.jobs.plan import Names
+from cgpipe.jobs.report import FileResult, VideoReport
+from cgpipe.jobs.stopwatch import Stopwatch
+from cgpipe.jobs.video_job import VideoJob
+from cgpipe.models.choose import choose_model
+from cgpipe.options import Options
+from cgpipe.storage import name_writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introduction:
+    """Who a worker is, and what it would make.
+
+    Args:
+        machine: its name.
+        writer: what its temporaries are marked with.
+        version: of cgpipe there.
+        fingerprint: of all that decides a result, its own model file's content among it.
+    """
+
+    machine: str
+    writer: str
+    version: str
+    fingerprint: str
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """What became of a chunk.
+
+    Args:
+        results: by the items' places.
+        settings: what was chosen for the work.
+        seconds: times by stage; ``total`` is the chunk's by the clock.
+        notices: warnings.
+        fatal: what no item is to blame for.
+    """
+
+    results: list[tuple[int, Any]] = field(default_factory=list)
+    settings: dict[str, object] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    fatal: CgpipeError | None = None
+
+
+class Worker(Protocol):
+    """What the driver of a cluster asks of a worker."""
+
+    def introduce(self) -> Introduction:
+        """Who it is."""
+
+    def work(self, chunk: Chunk[Any], again: bool) -> Answer:
+        """Does a chunk; ``again``: a lost worker had it, and may have finished some of it."""
+
+
+class _Worker:
+    def __init__(self, options: Options, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._writer = secrets.token_hex(4)
+        name_writer(self._writer)
+        self._options = options
+        self._chosen = choose_model(options.choice)
+
+    def _introduction(self, fingerprint: str) -> Introduction:
+        return Introduction(machine=platform.node(), writer=self._writer, version=__version__, fingerprint=fingerprint)
+
+
+class PictureWorker(_Worker):
+    """Translates pictures."""
+
+    def __init__(self, options: Options, threads: int) -> None:
+        super().__init__(options, threads)
+        self._job = FolderJob(self._chosen, options)
+        self._journal = self._job.open_journal()
+
+    def introduce(self) -> Introduction:
+        return self._introduction(self._job.fingerprint)
+
+    def work(self, chunk: Chunk[Names], again: bool) -> Answer:
+        places = {item.value[1]: item.index for item in chunk}
+        answer, watch = Answer(), Stopwatch()
+
+        def tell(result: FileResult) -> None:
+            # What is current by now was made by the worker that is gone.
+            made = replace(result, status="translated") if result.status == "skipped" else result
+            answer.results.append((places[os.fspath(result.output)], made))
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CgpipeWarning)
+            try:
+                names = [item.value for item in chunk]
+                answer.settings = self._job.run_listed(names, self._journal, tell, watch, again=again)
+            except CgpipeError as error:
+                answer.fatal = error
+        answer.notices = _told(caught)
+        answer.seconds = watch.seconds | {"total": watch.total}
+        return answer
+
+
+class VideoWorker(_Worker):
+    """Translates whole videos."""
+
+    def __init__(self, options: Options, threads: int) -> None:
+        super().__init__(options, threads)
+        self._job = VideoJob(self._chosen, options, Stopwatch())
+
+    def introduce(self) -> Introduction:
+        return self._introduction(self._options.fingerprint(self._chosen.deciding))
+
+    def work(self, chunk: Chunk[tuple[str, str]], again: bool) -> Answer:
+        answer, began = Answer(), time.perf_counter()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CgpipeWarning)
+            for item in chunk:
+                try:
+                    result: VideoReport | CgpipeError = self._job.run(*item.value)
+                except CgpipeError as error:
+                    result = error
+                except Exception as error:
+                    result = CgpipeError(reason_of(error))
+                answer.results.append((item.index, result))
+        answer.notices = _told(caught)
+        answer.seconds = {"total": time.perf_counter() - began}
+        return answer
+
+
+def _told(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    return [str(warning.message) for warning in caught if issubclass(warning.category, CgpipeWarning)]

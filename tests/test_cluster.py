@@ -1,0 +1,231 @@
+"""Many workers: how work is shared out, what becomes of it when they are lost, and a real cluster of Ray."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scale.simulation import Simulation
+
+import cgpipe
+from cgpipe.errors import CgpipeWarning, MissingDependencyError, UsageError
+from cgpipe.jobs.chunks import FIRST, MOST_TRIES, Chunks, Item
+from cgpipe.jobs.cluster import Crew, _share, absolute
+from cgpipe.jobs.cluster_worker import Introduction, PictureWorker
+from cgpipe.jobs.plan import Plan
+from cgpipe.options import Hardware, ModelChoice, Options, Work
+from cgpipe.storage import atomic_write, name_writer, remove_written_by
+
+
+def chunks_of(count: int, **options: int) -> Chunks[str]:
+    return Chunks(iter([Item(index, str(index)) for index in range(count)]), count, **options)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02d}.png")
+    return tmp_path / "photos"
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
+
+
+# --- sharing out ---------------------------------------------------------------------------------------------------
+
+
+def test_chunks_begin_small_grow_to_some_seconds_of_work_and_end_small() -> None:
+    chunks = chunks_of(10_000)
+    sizes = []
+    while chunk := chunks.take(8):
+        sizes.append(len(chunk))
+        chunks.done(chunk, 0.05 * len(chunk))
+    assert sum(sizes) == 10_000 and chunks.waiting == 0
+    assert (sizes[0], max(sizes), sizes[-1]) == (FIRST, 100, 1)  # 5 seconds of 0.05 each
+
+
+def test_videos_go_out_one_by_one() -> None:
+    chunks = chunks_of(3, largest=1)
+    assert [len(chunks.take(1)) for _ in range(4)] == [1, 1, 1, 0]
+
+
+def test_what_a_lost_worker_had_goes_out_again_alone_and_not_for_ever() -> None:
+    chunks = chunks_of(100)
+    first, second = chunks.take(2), chunks.take(2)
+    assert not chunks.is_again(first)
+    assert chunks.lost(first) == () and chunks.lost(second, begun=False) == ()
+    assert chunks.waiting == 100
+    again = [chunks.take(2) for _ in range(2 * FIRST)]
+    assert [len(chunk) for chunk in again] == 2 * FIRST * [1]
+    assert chunks.is_again(again[0]) and not chunks.is_again(again[FIRST])
+    item = again[0]
+    assert chunks.lost(item) == () and MOST_TRIES == 3
+    assert chunks.lost(chunks.take(2)) == item
+
+
+def test_a_thousand_workers_of_which_some_are_lost_lose_nothing(tmp_path: Path) -> None:
+    """Smaller here: ``bin/scale simulate`` is of a thousand."""
+    deadly = frozenset((7, 400))
+    outcome = Simulation(tmp_path, items=1200, workers=60, loss=0.03, deadly=deadly).run()
+    everything = set(range(1200))
+    assert outcome.lost_workers > 20
+    assert outcome.given_up == deadly
+    assert set(outcome.reported) == set(outcome.made) == everything - deadly
+    assert {path.stem for path in Simulation(tmp_path, 0, 0).outputs()} == {str(i) for i in everything - deadly}
+    assert max(outcome.begun.values()) <= MOST_TRIES and max(outcome.made.values()) == 1
+    again = sum(outcome.begun.values()) - len(everything)
+    assert again <= outcome.lost_workers * outcome.largest
+    assert not [path for path in tmp_path.rglob(".cgpipe-*") if "journal" not in path.name]
+
+
+# --- workers -------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_does_what_is_open_and_counts_what_a_lost_one_has_made(
+    photos: Path, tmp_path: Path, models_folder: Path, file_model: Any
+) -> None:
+    file_model(models_folder, "horse", "zebra")
+    options = Options.gather({"to": "zebra", "workers": 0})
+    worker = PictureWorker(options, 1)
+    try:
+        out = tmp_path / "out"
+        chunk = tuple(
+            Item(10 + index, (str(path), str(out / path.name), path.name))
+            for index, path in enumerate(sorted(photos.iterdir()))
+        )
+        (photos / "03.png").write_bytes(b"broken")
+        first = worker.work(chunk[:8], again=False)
+        assert sorted(index for index, _ in first.results) == [*range(10, 18)] and first.fatal is None
+        assert {result.output.name for _, result in first.results if result.status == "failed"} == {"03.png"}
+        before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
+        again = PictureWorker(options, 1).work(chunk[:12], again=True)
+        assert [result.status for _, result in sorted(again.results, key=lambda one: one[0])].count("translated") == 11
+        assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+        assert again.settings["device"] == "cpu" and again.seconds["total"] > 0
+    finally:
+        name_writer("")
+
+
+def test_a_worker_of_another_version_or_model_is_named() -> None:
+    crew = Crew.__new__(Crew)
+    crew._fingerprint = "00"
+    worker = Introduction(machine="node7", writer="0" * 8, version=cgpipe.__version__, fingerprint="00")
+    assert crew._checked(worker) is worker
+    with pytest.raises(UsageError, match=r"worker on node7 has cgpipe 0\.0\.1, and this machine .*same version"):
+        crew._checked(replace(worker, version="0.0.1"))
+    with pytest.raises(UsageError, match="worker on node7 has another model or mask"):
+        crew._checked(replace(worker, fingerprint="01"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "expected"),
+    [
+        ([{"CPU": 16}, {"CPU": 2}], "auto", (4, 0, 4)),
+        ([{"CPU": 1}, {"CPU": 1}], "auto", (1, 0, 2)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 1}, {"CPU": 64}], "auto", (8, 1, 3)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 8}], "cpu", (4, 0, 6)),
+    ],
+)
+def test_a_worker_takes_a_gpu_or_a_share_of_the_cores(
+    nodes: list[dict[str, int]], device: str, expected: tuple[int, int, int]
+) -> None:
+    machines = [{"Resources": node} for node in nodes]
+    share = _share(machines, device)
+    assert (share.cpus, share.gpus, sum(map(share.fits, machines))) == expected
+
+
+@pytest.mark.parametrize(("device", "message"), [("cuda", "no GPU"), ("cuda:1", "auto, cpu or cuda, not cuda:1")])
+def test_devices_that_a_cluster_has_not(device: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _share([{"Resources": {"CPU": 4}}], device)
+
+
+def test_options_for_other_machines_have_whole_paths_and_no_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").touch()
+    options = absolute(
+        Options.gather({"model": "mine.safetensors", "mask": "m", "ray": "local", "shard": "1/2", "to": "zebra"})
+    )
+    assert (options.choice.model, options.look.mask) == (str(tmp_path / "mine.safetensors"), tmp_path / "m")
+    assert (options.work.ray, options.work.shard) == (None, None)
+    assert absolute(Options(choice=ModelChoice(model="monet"), hardware=Hardware())).choice.model == "monet"
+
+
+def test_temporaries_of_a_lost_worker_are_known_on_every_machine(tmp_path: Path) -> None:
+    name_writer("0123abcd")
+    try:
+        with atomic_write(tmp_path / "a.png") as lost:
+            name_writer("")
+            with atomic_write(tmp_path / "b.png") as other:
+                remove_written_by("0123abcd", tmp_path)
+                assert not lost.exists() and other.exists()
+            lost.touch()
+    finally:
+        name_writer("")
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("address", ["photos/", "10.0.0.1", "ray://", "host:port"])
+def test_what_is_no_address_of_a_cluster(address: str) -> None:
+    with pytest.raises(UsageError, match="none of a Ray cluster: use local, auto, HOST:PORT"):
+        Work(ray=address)
+
+
+def test_without_ray_the_extra_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'cgpipe\[ray\]'"):
+        cgpipe.translate_folder(photos, to="zebra", ray="local")
+
+
+def test_a_plan_of_names() -> None:
+    names = [("a", "b", "c"), ("d", "e", "f")]
+    assert (list(Plan.of(names).names()), Plan.of(names).count) == (names, 2)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_in_the_middle_changes_nothing(photos: Path, tmp_path: Path) -> None:
+    """Two nodes of a real cluster, one killed when some pictures are there: the result is a plain run's."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    (photos / "broken.png").write_bytes(b"not a picture")
+    seen: list[cgpipe.FileResult] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own; ours are looked for below
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        second = cluster.add_node(num_cpus=1)
+        kill = threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False})
+
+        def watch(result: cgpipe.FileResult) -> None:
+            seen.append(result)
+            if len(seen) == 6:
+                kill.start()
+
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", CgpipeWarning)
+                report = cgpipe.translate_folder(photos, out, to="zebra", ray=cluster.address, on_result=watch)
+        finally:
+            kill.join()
+            cluster.shutdown()
+    again = cgpipe.translate_folder(photos, plain, to="zebra", workers=0)
+    assert (report.translated, len(report.failures), report.exit_code) == (24, 1, 3)
+    assert (report.failures[0].reason, report.failures[0].input) == (again.failures[0].reason, photos / "broken.png")
+    assert bytes_of(out) == bytes_of(plain) and len(seen) == 25
+    assert not [name for name in os.listdir(out) if name.startswith(".cgpipe-") and "journal" not in name]
+    assert cgpipe.translate_folder(photos, out, to="zebra", workers=0).skipped == 24
+    assert all("lost" in str(warning.message) for warning in caught if warning.category is CgpipeWarning)
