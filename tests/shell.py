@@ -26,11 +26,14 @@ def run_python(program: str, *words: object, **options: Any) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def wait_until(holds: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 60) -> None:
-    """Until something holds, or the process has ended that was to bring it about."""
+def wait_until(holds: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 300) -> None:
+    """Until something holds, or the process has ended that was to bring it about; too late, that is killed."""
     end = time.monotonic() + seconds
     while not holds() and (process is None or process.poll() is None):
-        assert time.monotonic() < end, f"nothing came of it in {seconds:g} s"
+        if time.monotonic() > end:
+            if process is not None:
+                process.kill()  # a test that fails would wait for it
+            raise TimeoutError(f"nothing came of it in {seconds:g} s")
         time.sleep(0.005)
 
 

@@ -187,7 +187,7 @@ def test_a_second_input_is_asked_for_by_name(tmp_path: Path) -> None:
         ("stile=1", "no input stile: it has picture, style"),
         ("style", "NAME=VALUE"),
         ("style=1,2", "takes 4, but 2 numbers"),
-        ("style=7:1", "places 0 to 3"),
+        ("style=7:1", "indices 0 to 3"),
         ("style=gone.npy", "neither"),
     ):
         with pytest.raises(UsageError, match=says):

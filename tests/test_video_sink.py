@@ -278,7 +278,7 @@ def test_webm_gets_opus_in_step(tmp_path: Path) -> None:
         "translated",
         "encoded as libopus",
         "copied",
-        "turned into webvtt",
+        "converted to webvtt",
     ]
     assert packets_of(out, "audio")[1] == packets_of(clip, "audio")[1]
     assert packets_of(out, "subtitle") == [["¡Caballos!".encode(), b"Zebras"]]
