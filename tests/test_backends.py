@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from shell import run_python
 
 from cgpipe.engine.backends import ENGINES, check_engine, prepare
 from cgpipe.engine.compiling import has_compiler
@@ -96,25 +95,25 @@ torch.testing.assert_close(result, 2 * torch.rand(1000))
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_left_half_written_is_compiled_anew(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_half_written_is_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not has_compiler():
         pytest.skip("needs a C++ compiler")
-    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
-    command = [sys.executable, "-c", COMPILED_SUM, "error"]
-    subprocess.run(command, env=environment, check=True)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    torch.compile(lambda x: 2 * x)(torch.rand(1000))
     libraries = [path for path in tmp_path.rglob("*.so") if path.stat().st_size]
     assert libraries
     for path in libraries:
         path.write_bytes(b"")
-    subprocess.run(command, env=environment, check=True)
+    assert run_python(COMPILED_SUM, "error").returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["compiled"]
     assert all(path.stat().st_size for path in tmp_path.rglob("*.so"))
 
 
 def test_where_compiling_fails_all_goes_on_eagerly(tmp_path: Path) -> None:
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled"), "CXX": "false"}
-    command = [sys.executable, "-c", COMPILED_SUM, "always"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_python(COMPILED_SUM, "always", env=environment)
     assert done.returncode == 0, done.stderr
     assert "Compiling failed" in done.stderr
     assert "continuing without" in done.stderr

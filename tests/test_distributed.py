@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -25,11 +26,15 @@ SETTINGS = {"epochs": 3, "decay_epoch": 1, "stages": [], "save_every": 2, "gpu_i
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
+def recipe_in(folder: Path) -> Path:
+    """A run of nine steps on six reddish and four bluish pictures."""
+    dataset = make_dataset(folder / "dataset", {"trainA": 6, "trainB": 4})
+    return make_recipe(folder / "recipe.toml", dataset, **SETTINGS)
+
+
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """A run of nine steps on six reddish and four bluish pictures."""
-    dataset = make_dataset(tmp_path / "dataset", {"trainA": 6, "trainB": 4})
-    return make_recipe(tmp_path / "recipe.toml", dataset, **SETTINGS)
+    return recipe_in(tmp_path)
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -51,27 +56,50 @@ def started(by: list[str], recipe: Path, run: Path, *options: str) -> Iterator[s
             process.kill()
 
 
+METHODS: dict[str, dict[str, Any]] = {
+    # Without a norm: before one, biases have no effect, and Adam makes steps of their gradients' rounding.
+    "plateau": {"gan_loss": "wgan-gp", "norm": "none", "lr_policy": "plateau", "lr_step": 1},
+    "batch norm": {"diffaugment": "color,translation,cutout", "norm": "batch", "sync_batchnorm": True},
+    "one direction": {"method": "fastcut", "norm": "none"},
+    "moments": {"moment_weight": 2.0, "norm": "none"},
+    "motion": {"motion_weight": 2.0, "norm": "none"},
+}
+ONE_AFTER_THE_OTHER = """
+import json, sys, torch
+from cgpipe.cli import cli
+from cgpipe.parallel import process_group
+with process_group(torch.device("cpu")):
+    for words in json.loads(sys.argv[1]):
+        cli(words, standalone_mode=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs_of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The recipe, and a folder with a run by each of :data:`METHODS`: all by the same two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "program.py").write_text(ONE_AFTER_THE_OTHER)
+    recipe = recipe_in(folder)
+    commands = []
+    for name, settings in METHODS.items():
+        options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
+        run = folder / name
+        folders = ["--checkpoint-dir", str(run), "--results-dir", str(run / "results")]
+        commands.append(["train", "--config", str(recipe), *folders, *options])
+    command = [*TORCHRUN, str(folder / "program.py"), json.dumps(commands)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Finished at step 9") == len(METHODS)
+    assert done.stderr.count(", 3 epochs: learning rate") == len(METHODS)
+    return recipe, folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        # Without a norm: before one, biases have no effect, and Adam makes steps of their gradients' rounding.
-        {"gan_loss": "wgan-gp", "norm": "none", "lr_policy": "plateau", "lr_step": 1},
-        {"diffaugment": "color,translation,cutout", "norm": "batch", "sync_batchnorm": True},
-        {"method": "fastcut", "norm": "none"},
-        {"moment_weight": 2.0, "norm": "none"},
-        {"motion_weight": 2.0, "norm": "none"},
-    ],
-)
-def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(config_of(recipe, one, **settings))
-    options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
-    with started(TORCHRUN, recipe, two, *options) as process:
-        output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert output.count("Finished at step 9") == 1
-    assert errors.count(", 3 epochs: learning rate") == 1
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_learn_what_one_does(runs_of_two: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    recipe, folder = runs_of_two
+    one, two = tmp_path / "one", folder / name
+    train(config_of(recipe, one, **METHODS[name]))
     single, shared = weights_of(one), weights_of(two)
     assert single.keys() == shared.keys()
     for name, weight in single.items():
@@ -86,7 +114,7 @@ def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path, setting
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes in /proc")
 def test_a_lost_process_ends_the_run_and_one_goes_on_with_it(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with started(TORCHRUN, recipe, run, "--epochs", "100000") as process:
+    with started(TORCHRUN, recipe, run, "--epochs", "1000") as process:
         wait_for_a_save(process, run)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert len(children) == 2
@@ -112,7 +140,7 @@ REFUSED = (
 @pytest.mark.slow
 def test_ctrl_c_stops_all_processes_with_the_state_saved(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    endless = ["--epochs", "100000", "--save-every", "100000", "--log-every", "3"]
+    endless = ["--epochs", "1000", "--save-every", "100000", "--log-every", "3"]
     with started(AS_GPU_IDS_DO, recipe, run, *endless) as process:
         lines = run / "metrics.jsonl"
         wait_until(lambda: lines.exists() and lines.stat().st_size, process)

@@ -21,8 +21,11 @@ from cgpipe.models import find_model, load_model
 MakeModel = Callable[..., Any]
 
 
-@pytest.mark.parametrize("with_normalisation", [False, True])
-@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize(
+    ("format", "with_normalisation"),
+    # The network alone as ONNX is written by the test of int8 and by test_backends.py.
+    [*((format, True) for format in SUFFIXES), ("torchscript", False), ("openvino", False)],
+)
 def test_every_format_is_checked_and_written(
     format: Any, with_normalisation: bool, make_model: MakeModel, tmp_path: Path
 ) -> None:
