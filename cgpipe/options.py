@@ -136,6 +136,10 @@ class ModelChoice(Group):
         generator: the name, in another project's file, of the generator to take where it holds several.
         batch_statistics: normalise another project's network with batch norm by each picture's own statistics.
         model_inputs: values for the inputs of an ONNX network besides the picture, ``NAME=VALUE`` each.
+        like: a painting, or several, whose look is learnt on the job's own pictures, once, and kept.
+        like_steps: steps of learning.
+        like_strength: of the look against what a picture shows, in learning; 1 is the recipe's own.
+        like_now: ask a network that takes a painting beside the picture, in place of learning.
     """
 
     to: str | None = option(None, counts="never")
@@ -145,9 +149,24 @@ class ModelChoice(Group):
     generator: str | None = option(None, counts="never")
     batch_statistics: bool = option(False, counts="never")
     model_inputs: tuple[str, ...] = option((), counts="never")
+    like: PathLike | tuple[PathLike, ...] = option((), counts="never")
+    like_steps: int = option(600, counts="never")
+    like_strength: float = option(1.0, counts="never")
+    like_now: bool = option(False, counts="never")
 
     def __post_init__(self) -> None:
         _check_one_of("direction", self.direction, (None, "AtoB", "BtoA"))
+        _check_least("like_steps", self.like_steps, 1)
+        _check_range("like_strength", self.like_strength, 0.1, 10)
+        others = ("to", "source", "model", "direction", "generator", "batch_statistics", "model_inputs")
+        if self.like and (other := next((name for name in others if getattr(self, name)), None)):
+            raise UsageError(f"like makes a model of its own: omit {other}.")
+
+    @property
+    def paintings(self) -> tuple[Path, ...]:
+        """The paintings of ``like``."""
+        paths = (self.like,) if isinstance(self.like, str | os.PathLike) else self.like
+        return tuple(Path(path).expanduser() for path in paths)
 
 
 @dataclass(frozen=True, kw_only=True)

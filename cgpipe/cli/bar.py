@@ -40,6 +40,15 @@ class CountingBar:
         say(f"Model: {model}")
         self._bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
 
+    def count(self, name: str, total: int) -> None:
+        """Counts what has this name, of ``total`` in all."""
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
+        self.detail(name)
+        self._bar.update(1)
+
     def advance(self, count: int = 1) -> None:
         """Adds ``count``."""
         if self._bar is not None:
@@ -144,6 +153,29 @@ class TrainingBar:
     def _steps_a_second(self) -> float:
         now: dict[str, Any] = self._bar.format_dict
         return float(now["rate"] or (now["n"] - now["initial"]) / max(now["elapsed"], 1e-9))
+
+
+class LearningBar:
+    """The line that shows how a look is learnt before a job begins; nothing where none is."""
+
+    def __init__(self) -> None:
+        self._bar: TrainingBar | None = None
+
+    def __enter__(self) -> LearningBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__()
+
+    def update(self, progress: Progress) -> None:
+        """Shows a step; the line ends with the last one."""
+        if self._bar is None:
+            say(f"Learning the look: {progress.total_steps} steps, once.")
+            self._bar = TrainingBar()
+        self._bar.update(progress)
+        if progress.step == progress.total_steps:
+            self._bar.__exit__()
 
 
 def _told(losses: Mapping[str, float], *, short: bool = False) -> list[str]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cgpipe.cli import complete
+from cgpipe.cli.bar import CountingBar
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import LocalPath, domain, foreign_options, json_flag, loudness_options, program_options
+from cgpipe.cli.options import LocalPath, device, domain, foreign_options, json_flag, loudness_options, program_options
 from cgpipe.cli.terminal import say, show
 
 if TYPE_CHECKING:
@@ -185,6 +186,32 @@ def default(model: str | None, reset: bool) -> None:
     if model and reset:
         raise UsageError("--reset takes no model: it restores the shipped default.")
     show(str(set_default(model) if model or reset else find_model()))
+
+
+@command.command(short_help="Show every look on a photo of yours, on one sheet.")
+@click.argument("photo", type=LocalPath(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    "sheet",
+    type=LocalPath(dir_okay=False, path_type=Path),
+    default=Path("sheet.jpg"),
+    help="Picture to write.",
+)
+@click.option("--height", type=click.IntRange(64, 2048), default=256, help="Height of each picture, in pixels.")
+@click.option("--columns", type=click.IntRange(min=1), help="Pictures beside one another.  [default: about a square]")
+@click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]|mps|xpu", help="Where to run.")
+@loudness_options
+def gallery(photo: Path, sheet: Path, **options: Any) -> None:
+    """Make one sheet of PHOTO and what every model for any photo makes of it, each with the name that --to takes.
+
+    Those are the shipped looks, your own, and the 26 of the extra styles where it is installed.
+    """
+    from cgpipe.jobs.looks_sheet import looks_sheet
+
+    with CountingBar("look") as bar:
+        shown = looks_sheet(photo, sheet, on_look=bar.count, **options)
+    say(f"{len(shown)} looks: {sheet}", err=False)
 
 
 def _ways(options: dict[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,32 @@ model_options = together(
 """``to``, ``source``, ``model``, ``direction`` and so on: the choice of a model."""
 
 
+like_options = together(
+    click.option(
+        "--like",
+        multiple=True,
+        type=LocalPath(path_type=Path),
+        metavar="PAINTING",
+        help="Learn the look of a painting on the job's own pictures, once: it is kept among your models, where --to "
+        "NAME finds it. Given several times: one look of them all. Needs the extra metrics.",
+    ),
+    click.option("--like-steps", type=click.IntRange(min=1), default=600, help="Steps of learning."),
+    click.option(
+        "--like-strength",
+        type=click.FloatRange(0.1, 10),
+        default=1.0,
+        help="Of the look against what the picture shows, in learning.",
+    ),
+    click.option(
+        "--like-now",
+        is_flag=True,
+        help="Ask a network that takes any painting, in place of learning: at once, but less like it. Needs the extra "
+        "styles.",
+    ),
+)
+"""``like`` and how it is learnt."""
+
+
 def engine_of(engine: str | None, compile: bool, torchscript: bool) -> str:
     """The engine, from ``--engine`` and its two short forms."""
     named = [name for name, given in (("compile", compile), ("torchscript", torchscript)) if given]
@@ -359,9 +385,19 @@ def _setting_option(setting: Field[Any], hint: Any, section: str) -> Callable[[C
     kind: Any = hint
     if get_origin(hint) is Literal:
         kind = click.Choice(get_args(hint), case_sensitive=False)
+    elif get_origin(hint) is tuple and Path not in get_args(hint):
+        kind = get_args(hint)[0]
     elif Path in (hint, *get_args(hint)):
         kind = LocalPath(file_okay=setting.metadata["files"], path_type=Path)
     names = f"--{flag}/--no-{flag}" if hint is bool else f"--{flag}"
-    taken = "" if setting.default in (None, "") else f"  [{setting.default}]"
+    taken = "" if setting.default in (None, "", ()) else f"  [{setting.default}]"
     text = f"{setting.metadata['help']}{taken}"
-    return click.option(names, setting.name, cls=SettingOption, section=section, type=kind, default=None, help=text)
+    more: dict[str, Any] = {"multiple": True, "callback": _none_for_none} if get_origin(hint) is tuple else {}
+    return click.option(
+        names, setting.name, cls=SettingOption, section=section, type=kind, default=None, help=text, **more
+    )
+
+
+def _none_for_none(ctx: click.Context, param: click.Parameter, value: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """An option that may be given several times overrides a recipe only where it is given."""
+    return value or None

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from cgpipe.cli import BEGAN
-from cgpipe.cli.bar import CountingBar
+from cgpipe.cli.bar import CountingBar, LearningBar
 from cgpipe.cli.options import (
     STANDARD_OUTPUT,
     LocalPath,
     engine_of,
     gallery_option,
+    like_options,
     loudness_options,
     model_options,
     report_option,
@@ -30,6 +31,7 @@ from cgpipe.cli.terminal import describe, say
     "-o", "--output", type=LocalPath(path_type=Path), help="Output folder or file.  [default: <INPUT>-<DOMAIN>]"
 )
 @model_options
+@like_options
 @click.option(
     "--format",
     type=click.Choice(["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"], case_sensitive=False),
@@ -56,7 +58,7 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
 
     options["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
     imports = time.perf_counter() - BEGAN
-    with ReportFile(report_file) as written, CountingBar("picture") as bar:
+    with ReportFile(report_file) as written, CountingBar("picture") as bar, LearningBar() as learning:
 
         def tell(result: FileResult) -> None:
             written.add(result)
@@ -68,7 +70,7 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
             else:
                 bar.detail(f"{result.status.capitalize()}: {result.input} -> {result.output}")
 
-        report = translate_folder(inputs, on_start=bar.start, on_result=tell, **options)
+        report = translate_folder(inputs, on_start=bar.start, on_result=tell, on_learn=learning.update, **options)
         report.first = {"imports": imports} | report.first
         written.finish(report.to_json())
     describe(report.settings, report.seconds)

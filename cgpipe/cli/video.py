@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from cgpipe.cli import BEGAN
-from cgpipe.cli.bar import CountingBar
+from cgpipe.cli.bar import CountingBar, LearningBar
 from cgpipe.cli.options import (
     STANDARD_OUTPUT,
     LocalPath,
     engine_of,
+    like_options,
     loudness_options,
     model_options,
     report_option,
@@ -40,6 +41,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
 @click.option("-o", "--output", type=LocalPath(path_type=Path), help="Output folder, for several inputs.")
 @model_options
+@like_options
 @click.option(
     "--codec", help="Encoder, such as libx264, hevc, av1, vp9, ffv1, prores, h264_nvenc; by default the container's."
 )
@@ -88,8 +90,9 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     imports = time.perf_counter() - BEGAN
 
     options["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
-    with CountingBar("frame") as bar:
+    with CountingBar("frame") as bar, LearningBar() as learning:
         told: dict[str, Any] = {"on_start": bar.start, "on_frames": bar.advance, "on_failure": bar.write}
+        told["on_learn"] = learning.update
         reports = translate_videos(inputs, output, **told, **options)
     if reports.videos:
         reports.videos[0].first = {"imports": imports} | reports.videos[0].first

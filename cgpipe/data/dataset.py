@@ -68,6 +68,8 @@ def find_training_pictures(settings: DataSettings) -> tuple[list[Path], list[Pat
         DataError: a set is missing or empty, or both are the same; the message says how to get that of the shipped
             models.
     """
+    if settings.photos is not None:
+        return find_pictures(settings.photos), []
     root = settings.dataset_dir
     if settings.domain_a is None and not root.is_dir():
         raise DataNotFoundError(
@@ -132,7 +134,7 @@ def _training_set(settings: DataSettings, domain: Domain) -> Path:
 
 def _test_set(settings: DataSettings, domain: Domain) -> Path | None:
     # Those of the dataset do not belong to training pictures that come from elsewhere.
-    in_dataset = test_folder(settings.dataset_dir, domain) if settings.domain_a is None else None
+    in_dataset = test_folder(settings.dataset_dir, domain) if settings.domains["a"] is None else None
     return settings.test_sets[domain] or in_dataset
 
 

@@ -91,6 +91,9 @@ class DataSettings(PictureSettings):
         None, "Test pictures of domain A, for sample grids and metrics: a folder or a list.", files=True
     )
     test_b: Path | None = setting(None, "Same, for domain B.", files=True)
+    photos: Path | None = setting(
+        None, "Photos to learn a look on, with --method style: a folder or a list.", files=True
+    )
     masks_a: Path | None = setting(
         None,
         "Masks for the training pictures of domain A: a folder with a picture of the same name for each, or one "
@@ -116,7 +119,7 @@ class DataSettings(PictureSettings):
     @property
     def domains(self) -> Mapping[Domain, Path | None]:
         """Training pictures that do not lie in the dataset's own folders."""
-        return {"a": self.domain_a, "b": self.domain_b}
+        return {"a": self.photos or self.domain_a, "b": self.domain_b}
 
     @property
     def test_sets(self) -> Mapping[Domain, Path | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cgpipe.jobs.folder_job import FolderJob, OnResult, OnStart
+from cgpipe.jobs.learning import OnLearn, pictures_of, with_look
 from cgpipe.jobs.report import FolderReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import choose_model
@@ -22,6 +23,7 @@ def translate_folder(
     progress: bool | None = None,
     on_start: OnStart | None = None,
     on_result: OnResult | None = None,
+    on_learn: OnLearn | None = None,
 ) -> FolderReport:
     """Translates every picture of some folders, files or patterns; one that fails never stops the others.
 
@@ -37,6 +39,7 @@ def translate_folder(
         progress: show a progress bar; by default in a notebook alone.
         on_start: told the model in words and the number of pictures, when the work begins.
         on_result: told what became of each file.
+        on_learn: told of every step by which a look (``like``) is learnt.
 
     All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
     ``strength=0.5``, ``workers=0``), or a whole group (``look=Look(strength=0.5)``). ``workers`` are processes that
@@ -50,5 +53,8 @@ def translate_folder(
         ModelError: the model cannot be found or read.
     """
     watch = Stopwatch()
-    job = FolderJob(choose_model(options.choice), options, watch)
+    chosen = choose_model(options.choice)
+    if chosen.is_missing:
+        chosen = with_look(chosen, options, pictures_of(inputs, output, options, chosen.domain), on_learn, progress)
+    job = FolderJob(chosen, options, watch)
     return job.run(inputs, output, gallery=gallery, progress=progress, on_start=on_start, on_result=on_result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from cgpipe.jobs.learning import OnLearn, frames_of, with_look
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import OnFrames, OnStart, VideoJob
@@ -21,6 +22,7 @@ def translate_video(
     progress: bool | None = None,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
+    on_learn: OnLearn | None = None,
 ) -> VideoReport:
     """Translates a video; only the look of its pictures changes.
 
@@ -34,6 +36,7 @@ def translate_video(
         progress: show a progress bar; by default in a notebook alone.
         on_start: told the model in words and the number of frames, or None where the input does not say.
         on_frames: told how many frames were written.
+        on_learn: told of every step by which a look (``like``) is learnt.
 
     All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
     ``crf=18``, ``start=3.5``), or a whole group (``cut=Cut(start=3.5)``). ``workers`` are threads of the decoder.
@@ -44,5 +47,8 @@ def translate_video(
         ModelError: the model cannot be found or read.
     """
     watch = Stopwatch()
-    with VideoJob(choose_model(options.choice), options, watch, on_start, on_frames, progress) as job:
+    chosen = choose_model(options.choice)
+    if chosen.is_missing:
+        chosen = with_look(chosen, options, frames_of([os.fspath(input)], options), on_learn, progress)
+    with VideoJob(chosen, options, watch, on_start, on_frames, progress) as job:
         return job.run(os.fspath(input), os.fspath(output))

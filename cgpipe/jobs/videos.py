@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
+from cgpipe.jobs.learning import OnLearn, frames_of, with_look
 from cgpipe.jobs.report import VideoReport, write_report
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -73,6 +74,7 @@ def translate_videos(
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
     on_failure: Callable[[str], None] | None = None,
+    on_learn: OnLearn | None = None,
 ) -> VideosReport:
     """Translates one or several videos with one model; one that fails never stops the others.
 
@@ -83,6 +85,7 @@ def translate_videos(
         output: a folder, in which each result has the name of its input; or a file for one input.
         progress, on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
         on_failure: told in a line of each video that failed.
+        on_learn: told of every step by which a look (``like``) is learnt.
 
     Raises:
         UsageError: an input is missing, or two would become the same file; nothing has been written.
@@ -92,10 +95,13 @@ def translate_videos(
     watch = Stopwatch()
     chosen = choose_model(options.choice)
     pairs = plan_videos([os.fspath(path) for path in inputs], output, chosen.domain)
+    clips = [one for one, _ in pairs]
     alone, shard, report = len(pairs) == 1, options.work.part, VideosReport()
     folder = os.path.dirname(pairs[0][1]) if output is None or alone else os.fspath(output)
     if shard:
         pairs = [pair for pair in pairs if shard.holds(os.path.relpath(pair[1], folder))]
+    if chosen.is_missing:
+        chosen = with_look(chosen, options, frames_of(clips, options), on_learn, progress)
     for (one, target), result in _results(pairs, chosen, options, watch, on_start, on_frames, progress):
         if isinstance(result, VideoReport):
             report.videos.append(replace(result, input=one, output=target))

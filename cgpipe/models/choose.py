@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpipe.errors import CgpipeWarning, ModelError
+from cgpipe.errors import CgpipeWarning, ModelError, ModelNotFoundError, UsageError
 from cgpipe.models.card import UNKNOWN, ModelCard
 from cgpipe.models.header import is_ours
+from cgpipe.models.looks import Look, asked_look, find_look, find_two_inputs
 from cgpipe.models.zoo import Found, find_model
 from cgpipe.options import ModelChoice
 from cgpipe.storage import digest_of
@@ -26,10 +27,12 @@ class Chosen:
     Args:
         choice: what was asked for.
         found: what answers to it.
+        look: the look of paintings that was asked for.
     """
 
     choice: ModelChoice
     found: Found
+    look: Look | None = None
 
     def __str__(self) -> str:
         return str(self.found)
@@ -43,6 +46,11 @@ class Chosen:
     def card(self) -> ModelCard | None:
         """What the file says about itself; None for one of another project."""
         return self.found.card
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a look that is still to be learnt: there is no file yet."""
+        return self.look is not None and not self.path.is_file()
 
     @property
     def domain(self) -> str:
@@ -86,6 +94,11 @@ class Chosen:
             ModelError: the file is damaged or of no known kind.
             UsageError: a foreign file holds several generators, and nothing says which one is meant.
         """
+        if self.is_missing and self.look:
+            raise ModelNotFoundError(
+                f"The look {self.look.name} is not learnt yet: `cgpipe translate` or `cgpipe video` with the same "
+                "--like learns it."
+            )
         from cgpipe.models.loading import load_any
 
         for warning in self.found.warnings:
@@ -111,6 +124,15 @@ def choose_model(choice: ModelChoice) -> Chosen:
     Raises:
         ModelNotFoundError: none or several models answer.
         ModelError: the file that was named is damaged.
-        UsageError: a domain contradicts what the file says about itself.
+        UsageError: a domain contradicts what the file says about itself, or a painting is missing.
+        MissingDependencyError: a look is asked for at once, and what makes it is not installed.
     """
+    look = asked_look(choice)
+    if choice.like_now:
+        if look is None:
+            raise UsageError("like_now has no painting: name one with like.")
+        found, inputs = find_two_inputs(look)
+        return Chosen(replace(choice, like=(), like_now=False, model_inputs=inputs), found)
+    if look is not None:
+        return Chosen(choice, find_look(look), look)
     return Chosen(choice, find_model(choice.to, source=choice.source, file=choice.model))

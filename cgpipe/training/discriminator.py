@@ -51,4 +51,5 @@ class Discriminator(nn.Module):
 
 def load_backbone(config: TrainConfig) -> EfficientNetLite | None:
     """The frozen network whose features the discriminators see, if the recipe wants one."""
-    return EfficientNetLite("lite0") if config.feature_weight or config.uses_moments else None
+    needed = config.feature_weight or config.uses_moments or config.method == "style"
+    return EfficientNetLite("lite0") if needed else None

@@ -305,20 +305,27 @@ def load_teacher(config: DistillConfig) -> Model:
         UsageError: no teacher is named, or it does not say what it translates and the recipe does not either.
         ModelError: there is no such model, or it cannot be read.
     """
-    if not config.teacher:
+    if not config.teacher and not config.like:
         raise UsageError("No teacher: give a model's name, a model file or a checkpoint.")
-    choice = ModelChoice(
+    model = choose_model(teacher_of(config)).load()
+    if UNKNOWN in (model.card.source, model.card.target):
+        raise UsageError(f"{config.teacher} does not name its domains: give both with --from and --to.")
+    model.generator.eval().requires_grad_(False)
+    return model
+
+
+def teacher_of(config: DistillConfig) -> ModelChoice:
+    """What is asked for as the teacher."""
+    if config.like:
+        return ModelChoice(like=config.like, like_now=True)
+    return ModelChoice(
         model=config.teacher,
         to=config.target or None,
         source=config.source or None,
         direction=None if config.direction == "auto" else config.direction,
         batch_statistics=config.batch_statistics,
+        model_inputs=config.model_inputs,
     )
-    model = choose_model(choice).load()
-    if UNKNOWN in (model.card.source, model.card.target):
-        raise UsageError(f"{config.teacher} does not name its domains: give both with --from and --to.")
-    model.generator.eval().requires_grad_(False)
-    return model
 
 
 def with_names(config: DistillConfig, teacher: ModelCard) -> DistillConfig:

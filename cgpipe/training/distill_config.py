@@ -35,6 +35,16 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
     direction: Way = setting("auto", "Direction: which domain is the input.")
     source: str = setting("", "Source domain, where the teacher does not say.", flag="from")
     target: str = setting("", "Target domain, where the teacher does not say.", flag="to")
+    model_inputs: tuple[str, ...] = setting(
+        (),
+        "What a teacher that is an ONNX file takes besides the picture, as NAME=VALUE. May be given several times.",
+        flag="input",
+    )
+    like: Path | None = setting(
+        None,
+        "Painting, in place of a teacher: the network of the extra styles, which takes any painting, teaches its look.",
+        files=True,
+    )
     batch_statistics: bool = setting(
         False, "Normalize a foreign teacher with batch norm by each picture's own statistics."
     )
@@ -70,6 +80,8 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
         check_taps(self)
         if self.precision == "fp16":
             raise UsageError("precision must be one of auto, fp32, bf16, not 'fp16'.")
+        if self.like and (self.teacher or self.model_inputs):
+            raise UsageError("like names the teacher: omit teacher and model_inputs.")
         if self.decay > 1:
             raise UsageError(f"decay is a share of the run, at most 1, not {self.decay}.")
         if not self.pixel_weight and not self.perceptual_weight:

@@ -89,14 +89,15 @@ class Trainer(Run):
         self.averages = copy.deepcopy(self.generators).requires_grad_(False).eval()
         betas = (config.beta1, config.beta2)
         self.generator_optimizer = adam(nn.ModuleList([*self.generators, *self.method.helpers]), config.lr, betas)
-        self.discriminator_optimizer = adam(nn.ModuleList(self.method.discriminators.values()), config.lr, betas)
+        adversaries = nn.ModuleList(self.method.discriminators.values())
+        self.discriminator_optimizer = adam(adversaries, config.lr, betas) if len(adversaries) else None
         self._freeze()
         self.pools: dict[Domain, ImagePool] = {
             d: ImagePool(config.pool_size, seed=config.seed + i, one_size=config.crops) for i, d in enumerate(DOMAINS)
         }
         self.plateau = Plateau(config.lr_step)
         self.collapse = CollapseWatch()
-        self.samples = {domain: self._load_samples(domain) for domain in DOMAINS}
+        self.samples = {domain: self._load_samples(domain) for domain in DOMAINS if self.pictures.files[domain]}
         self.notices += self._remarks()
         wanted = config.compile and config.crops and not self.plan.is_plain_cpu
         if wanted and can_compile(self.plan.device):
@@ -134,12 +135,14 @@ class Trainer(Run):
 
     @property
     def finished(self) -> bool:
-        return self.epoch >= self.config.epochs
+        return self.step >= self.config.steps if self.config.steps else self.epoch >= self.config.epochs
 
     def settings_at(self, epoch: int) -> TrainConfig:
         return self.config.at_epoch(min(epoch, self.config.epochs - 1))
 
     def steps_left(self) -> int:
+        if self.config.steps:
+            return max(0, self.config.steps - self.step)
         steps = 0
         for epoch in range(self.epoch, self.config.epochs):
             size = self.settings_at(epoch).batch_size
@@ -150,7 +153,7 @@ class Trainer(Run):
     def learning_rate(self) -> float:
         config = self.config
         factor = learning_rate_factor(
-            self.epoch + self.progress_in_epoch(),
+            self._place(self.step) if config.steps else self.epoch + self.progress_in_epoch(),
             epochs=config.epochs,
             decay_epoch=config.decay_epoch,
             policy=config.lr_policy,
@@ -158,11 +161,19 @@ class Trainer(Run):
         )
         return config.lr * self.plateau.factor * factor
 
+    def _place(self, step: int) -> float:
+        """Where a step of a run of so many steps is in the schedule, in its epochs."""
+        return self.config.epochs * step / self.config.steps
+
+    def _losses_in_force(self) -> TrainConfig:
+        """The settings of this step's losses: those of the epoch of pictures, or of the schedule's."""
+        return self.settings_at(int(self._place(self.step - 1))) if self.config.steps else self.settings
+
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def train_step(self, batch: Pictures) -> Losses:
         """One update of the generators and one of the discriminators."""
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+        for optimizer in filter(None, (self.generator_optimizer, self.discriminator_optimizer)):
             set_learning_rate(optimizer, self.learning_rate())
         losses, fake = self._train_generators(batch)
         discriminator_losses = self._train_discriminators(batch, fake)
@@ -176,12 +187,14 @@ class Trainer(Run):
             discriminator.requires_grad_(False)
         learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
         with torch.set_grad_enabled(learn), self.plan.autocast(), steady_weights():
-            losses, fake = self.method.generator_losses(real, self.settings)
+            losses, fake = self.method.generator_losses(real, self._losses_in_force())
         if learn:
             update(self.generator_optimizer, losses, self.scaler)
         return losses, fake
 
     def _train_discriminators(self, real: Pictures, fake: Pictures) -> Losses:
+        if self.discriminator_optimizer is None:
+            return {}
         for domain, discriminator in self.method.discriminators.items():
             discriminator.requires_grad_(not self.method.is_frozen(f"discriminator_{domain}"))
         # Every process keeps the pools of the whole run, so that a state has them all.
@@ -237,25 +250,28 @@ class Trainer(Run):
         if ranges := self.pictures.ranges:
             names = {"a": self.config.source, "b": self.config.target}
             made_by["value_range"] = {names[d]: [values.low, values.high] for d, values in ranges.items()}
+        fields = self.method.on_card()
         return ModelCard(
             architecture=self.config.gen_net,
             settings=all_settings(self.config.gen_net, self.config.generator_settings()),
             source=source,
             target=target,
             training_size=self.config.crop_height if self.config.crops else None,
-            made_by=made_by,
+            made_by=made_by | fields.pop("made_by", {}),
             quality={},
             licence=self.config.licence,
+            **fields,
         )
 
     # -- state -------------------------------------------------------------------------------------------------------
 
     def networks_state(self) -> dict[str, Any]:
+        adversaries = self.discriminator_optimizer
         return {
             "networks": self.method.state_dict(),
             "averages": self.averages.state_dict(),
             "generator_optimizer": self.generator_optimizer.state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "discriminator_optimizer": adversaries.state_dict() if adversaries else {},
             "pools": {domain: pool.state_dict() for domain, pool in self.pools.items()},
             "plateau": self.plateau.state_dict(),
             "collapse": self.collapse.seen,
@@ -268,7 +284,8 @@ class Trainer(Run):
             raise ValueError(self._other_networks(state) or str(error)) from error
         self.averages.load_state_dict(state["averages"])
         self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        if self.discriminator_optimizer is not None:
+            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         for domain, pool in self.pools.items():
             pool.load_state_dict(state["pools"][domain])
         self.collapse.seen = dict(state["collapse"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cgpipe.errors import TrainingError
 from cgpipe.models import ModelCard
 from cgpipe.models.choose import choose_model
+from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.networks import Generator, settings_in_force
 from cgpipe.options import ModelChoice
 
@@ -33,6 +35,8 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
             f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which differs "
             "from the run: set the same --gen-net, --ngf and --norm."
         ) from error
+    if Path(named).parent == SHIPPED_FOLDER:  # the recipe's own choice, with settings that go with it
+        return ()
     if not (differences := _differences(model.card, settings_in_force(architecture, settings))):
         return ()
     made = f"{named} was made with {', '.join(differences)}"

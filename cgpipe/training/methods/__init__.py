@@ -10,8 +10,9 @@ from cgpipe.training.discriminator import load_backbone
 from cgpipe.training.methods.base import Losses, Method
 from cgpipe.training.methods.cut import CUT
 from cgpipe.training.methods.cyclegan import CycleGAN
+from cgpipe.training.methods.style import Style
 
-METHODS: Mapping[str, type[Method]] = {"cyclegan": CycleGAN, "cut": CUT, "fastcut": CUT}
+METHODS: Mapping[str, type[Method]] = {"cyclegan": CycleGAN, "cut": CUT, "fastcut": CUT, "style": Style}
 
 
 def build_method(config: TrainConfig) -> Method:
@@ -26,6 +27,8 @@ def build_method(config: TrainConfig) -> Method:
     except ValueError as error:
         raise UsageError(f"The networks cannot be built: {error}.") from error
     except MissingDependencyError as error:
+        if config.method == "style":
+            raise
         raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
     multiple = method.multiple
     for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):

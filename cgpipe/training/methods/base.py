@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -59,7 +59,7 @@ class Method(nn.Module, ABC):
         return {d: cast("Generator", self.get_submodule(d.generator)) for d in self.config.directions}
 
     @property
-    def discriminators(self) -> dict[Domain, Discriminator]:
+    def discriminators(self) -> Mapping[Domain, Discriminator]:
         networks = {domain: self.get_submodule(f"discriminator_{domain}") for domain in self.config.target_domains}
         return cast("dict[Domain, Discriminator]", networks)
 
@@ -71,6 +71,10 @@ class Method(nn.Module, ABC):
     @property
     def helpers(self) -> list[nn.Module]:
         return []
+
+    def on_card(self) -> dict[str, Any]:
+        """What a model's card says of this method: fields in place of those of every run; ``made_by`` is added."""
+        return {}
 
     @abstractmethod
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:

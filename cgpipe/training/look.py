@@ -1,0 +1,120 @@
+"""A look that is learnt on the pictures of a job, and kept in the user's models folder."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cgpipe.data.loading import resize
+from cgpipe.errors import DataError, ModelError
+from cgpipe.media.frames import Pixels
+from cgpipe.models.looks import Look
+from cgpipe.storage import atomic_write
+from cgpipe.training.config import TrainConfig, load_config
+from cgpipe.training.run import Progress
+from cgpipe.training.state import STATE_NAME
+from cgpipe.training.trainer import train
+
+SIDE = 360
+"""Pixels of the short side at which pictures are kept for learning."""
+MOST = 120
+"""Pictures to learn on."""
+SAVE_EVERY = 50
+"""Steps of learning that a kill may cost."""
+
+
+def learn_look(
+    look: Look,
+    pictures: Callable[[int], Iterable[Pixels]],
+    *,
+    gpu_ids: str = "auto",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Learns a look and puts its model into the models folder; a run that was broken off goes on where it was.
+
+    Args:
+        look: what is to be learnt.
+        pictures: asked for up to so many pictures (H, W, 3) to learn on, where there are none from before.
+        gpu_ids: as for a training run.
+        on_progress: called after every step.
+
+    Raises:
+        UsageError: a painting cannot be used.
+        DataError: there is no picture to learn on.
+        ModelError: the models folder cannot be written.
+        TrainingError: another job is learning the same look.
+        MissingDependencyError: the features that show a look are not installed.
+        KeyboardInterrupt: a signal asked to stop; what was learnt is kept.
+    """
+    _keep(pictures, look.work / "photos")
+    config = recipe_of(look, gpu_ids)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
+        report = train(config, resume=(look.work / STATE_NAME).is_file(), on_progress=on_progress)
+    if not report.finished:
+        signal.raise_signal(report.stopped_by or signal.SIGINT)
+        raise KeyboardInterrupt
+    _file(look, report.model_files[0])
+
+
+def recipe_of(look: Look, gpu_ids: str = "auto") -> TrainConfig:
+    """How a look is learnt: the defaults of ``--method style``."""
+    return load_config(
+        None,
+        {
+            "method": "style",
+            "like": look.paintings,
+            "photos": look.work / "photos",
+            "target": look.name,
+            "steps": look.steps,
+            "style_weight": look.strength * TrainConfig.style_weight,
+            "checkpoint_dir": look.work,
+            "results_dir": look.work / "results",
+            "gpu_ids": gpu_ids,
+            "publish": False,
+            "save_every": SAVE_EVERY,
+            "sample_every": 1_000_000,
+        },
+    )
+
+
+def _keep(pictures: Callable[[int], Iterable[Pixels]], folder: Path) -> None:
+    """Keeps pictures to learn on, reduced, so that a run that is taken up again has the same ones."""
+    if folder.is_dir():
+        return
+    partial = folder.with_name("photos-partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        count = 0
+        for count, pixels in enumerate(pictures(MOST), 1):
+            Image.fromarray(_reduced(pixels)).save(partial / f"{count:04}.png", compress_level=1)
+        if not count:
+            raise DataError("There is no picture that could be read to learn the look on.")
+        partial.rename(folder)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {error.strerror}.") from error
+
+
+def _reduced(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A picture of 8 bits, its short side at most :data:`SIDE`."""
+    eight: Any = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    scale = min(1.0, SIDE / min(eight.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in eight.shape[:2])
+    return np.ascontiguousarray(resize(eight, height, width), np.uint8)
+
+
+def _file(look: Look, model: Path) -> None:
+    try:
+        content = model.read_bytes()
+        with atomic_write(look.path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise ModelError(f"{look.path} cannot be written: {error.strerror}.") from error
+    shutil.rmtree(look.work, ignore_errors=True)

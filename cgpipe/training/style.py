@@ -1,0 +1,123 @@
+"""The look of paintings as a loss: Gram matrices of a frozen network's features (arXiv 1508.06576, 1603.08155)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cgpipe.data.loading import load_rgb, resize, to_network_range
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.networks.efficientnet import EfficientNetLite
+from cgpipe.training.moments import resized
+
+Colours = Literal["painting", "photo"]
+
+TAPS = (0, 2, 4, 10)
+"""Blocks of EfficientNet-Lite0 whose features make a look: grain, strokes, shapes and how they lie together."""
+SCALES = (1.0, 0.5)
+"""At which they are compared: at half size the same blocks see strokes of twice the length."""
+CONTENT = 2
+"""Which of them shows what is in a picture."""
+SMALLEST = 64
+"""Pixels that a painting's short side must have."""
+LUMA = (0.299, 0.587, 0.114)
+
+
+def load_painting(path: Path, side: int) -> torch.Tensor:
+    """A painting as (1, 3, H, W) in [-1, 1], its short side reduced to ``side`` pixels; a smaller one stays as it is.
+
+    Raises:
+        UsageError: it cannot be read, or its short side has fewer than :data:`SMALLEST` pixels.
+    """
+    try:
+        pixels = load_rgb(path)
+    except MediaError as error:
+        raise UsageError(f"The painting cannot be used: {error}") from error
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    if short < SMALLEST:
+        raise UsageError(
+            f"The painting {path} has {width}x{height} pixels, which shows no strokes: give a picture with a short "
+            f"side of {SMALLEST} at least, better {side}."
+        )
+    scale = min(1.0, side / short)
+    return to_network_range(resize(pixels, round(height * scale), round(width * scale)))[None]
+
+
+def gram(features: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) to (N, C, C): how the channels go together, averaged over the area; float32."""
+    with torch.autocast(features.device.type, enabled=False):
+        rows = features.float().flatten(2)
+        return rows @ rows.transpose(1, 2) / rows.shape[2]
+
+
+class StyleLoss(nn.Module):
+    """How far pictures are from the look of some paintings, which is the mean of their Gram matrices.
+
+    Args:
+        network: frozen; its features are compared.
+        paintings: (1, 3, H, W) in [-1, 1] each.
+        colours: ``photo`` compares without colour.
+    """
+
+    def __init__(self, network: EfficientNetLite, paintings: Sequence[torch.Tensor], colours: Colours) -> None:
+        super().__init__()
+        self._network = (network,)  # in a tuple it is no submodule: it stays out of the state
+        self.colours = colours
+        for scale in SCALES:
+            with torch.no_grad():
+                found = [[gram(tap) for tap in self._features(painting, scale)] for painting in paintings]
+            for tap, grams in zip(TAPS, zip(*found, strict=True), strict=True):
+                self.register_buffer(_buffer(scale, tap), torch.stack(grams).mean(dim=0), persistent=False)
+
+    def _features(self, pictures: torch.Tensor, scale: float) -> list[torch.Tensor]:
+        seen = gray(pictures).expand_as(pictures) if self.colours == "photo" else pictures
+        return self._network[0].taps(resized(seen, scale), TAPS)
+
+    def forward(self, pictures: torch.Tensor, originals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The distance of (N, 3, H, W) from the look, and that of what they show from what ``originals`` show.
+
+        Each is about 1 for pictures that have nothing to do with it.
+        """
+        made = {scale: self._features(pictures, scale) for scale in SCALES}
+        with torch.no_grad():
+            wanted = self._features(originals, 1.0)[CONTENT].float()
+        apart = [
+            self._apart(gram(features), self.get_buffer(_buffer(scale, tap)))
+            for scale, maps in made.items()
+            for tap, features in zip(TAPS, maps, strict=True)
+        ]
+        content = F.mse_loss(made[1.0][CONTENT].float(), wanted) / wanted.var().clamp_min(1e-6)
+        return torch.stack(apart).mean(), content
+
+    @staticmethod
+    def _apart(found: torch.Tensor, look: torch.Tensor) -> torch.Tensor:
+        """Squares of the difference, as a share of those of the look; averaged over the pictures."""
+        return (found - look).square().sum(dim=(1, 2)).mean() / look.square().sum()
+
+
+def _buffer(scale: float, tap: int) -> str:
+    return f"gram_{round(100 * scale)}_{tap}"
+
+
+def gray(pictures: torch.Tensor) -> torch.Tensor:
+    """The luma (N, 1, H, W) of (N, 3, H, W)."""
+    return (pictures * torch.tensor(LUMA, device=pictures.device, dtype=pictures.dtype).view(3, 1, 1)).sum(1, True)
+
+
+def colour_loss(pictures: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of colour, lightness aside; both (N, 3, H, W) in [-1, 1]."""
+    change = pictures.float() - originals
+    return (change - gray(change)).abs().mean()
+
+
+def total_variation(pictures: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of neighbours, down and to the right."""
+    pictures = pictures.float()
+    down, right = pictures.diff(dim=2).abs().mean(), pictures.diff(dim=3).abs().mean()
+    return down + right
