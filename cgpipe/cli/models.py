@@ -175,6 +175,27 @@ def _export_int8(model: Model, path: Path, pictures: Path) -> None:
     )
 
 
+@command.command(short_help="Write a model and its card for the Hugging Face hub.")
+@click.argument("model", metavar="NAME|DOMAIN|FILE", shell_complete=complete.models)
+@click.argument("folder", type=LocalPath(file_okay=False, path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace a card or a model that cgpipe did not make.")
+@foreign_options
+@program_options
+@loudness_options
+def push(model: str, folder: Path, overwrite: bool, **options: Any) -> None:
+    """Write a model and its card to FOLDER, in the form of the Hugging Face hub.
+
+    Nothing is uploaded: `hf upload OWNER/NAME FOLDER` does that. From then on --model hf://OWNER/NAME finds the model.
+    """
+    from cgpipe.models import load_any
+    from cgpipe.models.hub import write_for_hub
+
+    entry = _look_up(model)
+    loaded = load_any(entry.path, **_ways(options))
+    file, card = write_for_hub(loaded, entry.path, folder, name=entry.name, overwrite=overwrite)
+    say(f"Wrote {file} and {card}. Upload them with: hf upload OWNER/NAME {folder}", err=False)
+
+
 @command.command(short_help="Show or set the default model.")
 @click.argument("model", required=False, metavar="[NAME|FILE]", shell_complete=complete.models)
 @click.option("--reset", is_flag=True, help="Restore the shipped default.")

@@ -36,7 +36,7 @@ def load_any(
     inputs: Sequence[str] = (),
     told: Told | None = None,
 ) -> Model:
-    """A model from a file of ours or of another project, or from a network as ONNX or TorchScript.
+    """A model from a file of ours or of another project, or from a network as ONNX, TorchScript or torch.export.
 
     Args:
         path: the file, or what :func:`cgpipe.models.find_model` found.

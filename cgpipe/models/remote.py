@@ -26,7 +26,7 @@ SILENCE = 30
 LONGEST = 3600
 """Seconds that a file may take in all."""
 
-_SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt", ".ckpt")
+_SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt", ".pt2", ".ckpt")
 _SUM = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
