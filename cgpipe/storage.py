@@ -94,6 +94,22 @@ def cache_folder(*names: str) -> Path:
     return user_cache_path("cgpipe").joinpath(*names)
 
 
+def available_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, or of its container; None where neither says."""
+    found = [int(line.split()[1]) << 10 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
+    limit, used = ("".join(_lines(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
+    if limit.isdigit() and used.isdigit():
+        found.append(int(limit) - int(used))
+    return min(found, default=None)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
 def is_own(name: str) -> bool:
     """Whether a file of this name is one of cgpipe's own, and so never an input."""
     return name.startswith(PREFIX)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import ctypes
 import platform
-from pathlib import Path
 
 import torch
 from torch import nn
+
+from cgpipe.storage import available_memory as available_memory
 
 FOR_PICTURES = 256 << 20
 FOR_TRAINING = 2**31 - 1
@@ -38,22 +39,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return out_of_memory or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
-
-
-def available_memory() -> int | None:
-    """Bytes that this process may still take: of the machine, or of its container; None where neither says."""
-    found = [int(line.split()[1]) << 10 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
-    limit, used = ("".join(_lines(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
-    if limit.isdigit() and used.isdigit():
-        found.append(int(limit) - int(used))
-    return min(found, default=None)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
 
 
 def bytes_a_pixel(network: nn.Module, multiple: int) -> float:

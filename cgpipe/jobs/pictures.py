@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from functools import partial
 
 from cgpipe.jobs.animations import translate_animation
 from cgpipe.jobs.pipeline import Pipeline
@@ -12,6 +13,7 @@ from cgpipe.jobs.report import FileResult, Status
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.worklist import Worklist
 from cgpipe.media.pictures.formats import kind_of_file
+from cgpipe.media.pictures.huge import is_huge
 from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.pictures.sink import PictureSink, Written
 from cgpipe.media.pictures.source import PictureOrigin, PictureSource
@@ -37,22 +39,30 @@ def translate_pictures(
     batch_size = _batch_size(pipeline)
     workers = min(_workers(options.work.workers, pipeline.translator.device.type), len(worklist))
     moving: list[PictureOrigin] = []
+    large: list[PictureOrigin] = []
 
     def finish(written: Written) -> None:
         worklist.close(written.origin.index)
         tell(_result(written))
 
-    def written_or_moving(written: Written) -> None:
+    def written_or_put_off(written: Written) -> None:
         if written.reason and is_animation(written.origin.inputs[0]):
             moving.append(written.origin)
+            return
+        if written.reason and is_huge(written.origin.inputs[0]):
+            large.append(written.origin)
             return
         if not written.reason:
             watch.reached("encode")
         finish(written)
 
     source = PictureSource(worklist.origins, worklist.masks)
-    with PictureSink(written_or_moving, worklist.publisher, format=encoding.format, quality=encoding.quality) as sink:
+    with PictureSink(written_or_put_off, worklist.publisher, format=encoding.format, quality=encoding.quality) as sink:
         pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers)
+    for origin in large:  # one after the other, each in this process
+        one = PictureSource(partial(list, [origin]), worklist.masks, by_lines=True)
+        with PictureSink(finish, worklist.publisher, format=encoding.format, quality=encoding.quality) as sink:
+            pipeline.run(one, sink, watch, batch_size=1)
     for origin in moving:
         finish(translate_animation(pipeline, options, origin, worklist, watch))
     return pipeline.settings() | {"batch_size": batch_size, "workers": workers}

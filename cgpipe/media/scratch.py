@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -41,9 +42,21 @@ def scratch(shape: tuple[int, ...], dtype: npt.DTypeLike, folder: PathLike | Non
     Raises:
         OSError: there is no room on the disk, or no folder.
     """
+    return scratch_from(lambda file: None, shape, dtype, folder)
+
+
+def scratch_from(
+    fill: Callable[[int], None], shape: tuple[int, ...], dtype: npt.DTypeLike, folder: PathLike | None = None
+) -> npt.NDArray[Any]:
+    """As :func:`scratch`, with what ``fill`` writes to the file's descriptor.
+
+    Raises:
+        OSError: there is no room on the disk, or no folder.
+    """
     size = prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=folder, prefix=PREFIX) as file:
         _reserve(file.fileno(), size)
+        fill(file.fileno())
         mapped = _Mapped(file.fileno(), size)
     mapped.folder = folder
     array: npt.NDArray[Any] = np.frombuffer(mapped, dtype).reshape(shape)

@@ -9,6 +9,21 @@ from cgpipe.media.pictures.tags import Tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TiffLayout:
+    """How the pixels lie in a TIFF that is read and written by lines.
+
+    Args:
+        tile: side in pixels of its tiles; 0: it is in strips.
+        pyramid: with reduced pictures behind.
+        compression: as libvips calls it.
+    """
+
+    tile: int = 0
+    pyramid: bool = False
+    compression: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PictureExtras:
     """What was in a picture file beside the RGB pixels.
 
@@ -21,6 +36,7 @@ class PictureExtras:
         lossless: the file is WebP that lost nothing, and so shall be what is written in its place.
         tags: profile, EXIF, XMP, resolution and so on, as they fit upright RGB pixels.
         notes: what the file holds and a translation does not, in words.
+        layout: of a picture that was read by lines.
     """
 
     format: str
@@ -31,3 +47,4 @@ class PictureExtras:
     lossless: bool = False
     tags: Tags = field(default_factory=Tags)
     notes: tuple[str, ...] = ()
+    layout: TiffLayout | None = None

@@ -64,6 +64,10 @@ BY_NAME: Mapping[str, PictureFormat] = {format.name: format for format in FORMAT
 """The formats by the names that Pillow has for them."""
 
 
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
+"""Of the slides of microscopes, which OpenSlide reads; most of them are TIFF inside."""
+
+
 def picture_format(name: str | os.PathLike[str]) -> str | None:
     """The format that the suffix of a file name stands for, or None; upper and lower case are alike."""
     return PICTURE_SUFFIXES.get(os.path.splitext(name)[1].lower())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 from cgpipe.media.pictures.read import read_picture
 
@@ -83,7 +84,7 @@ def read_mask(path: Path) -> Mask:
         MediaError: the picture cannot be read.
     """
     try:
-        frame = read_picture(path)
+        frame = huge.read_reduced(path) if huge.is_huge(path) else read_picture(path)
     except MediaError as error:
         raise MediaError(f"The mask {path} cannot be used: {error}") from error
     lightness = lightness_of(frame.pixels)

@@ -16,16 +16,13 @@ from PIL.ExifTags import Base
 
 from cgpipe.errors import MediaError, UnsupportedFormatError
 from cgpipe.media.frames import Frame
-from cgpipe.media.pictures import heif
+from cgpipe.media.pictures import heif, huge
 from cgpipe.media.pictures.decode import TURNS, decoded
 from cgpipe.media.pictures.depth import COLOUR_MODES, GRAY_MODES, bytes_of, depth, is_jpeg, is_lossless_webp
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, CAMERA_RAW, FORMATS, HEAD, kind_of, kind_of_file
 from cgpipe.media.pictures.profiles import correct_gray
 from cgpipe.media.pictures.tags import read_orientation, read_tags
-
-PIXEL_LIMIT = 300_000_000
-"""Pictures of more pixels are taken for decompression bombs."""
 
 TURNED = ("TIFF", "HEIF")
 """Formats whose decoders turn a picture upright themselves."""
@@ -39,7 +36,7 @@ _DNG_VERSION = 50706  # of camera raw by Adobe: the first picture in the file is
 
 
 def read_picture(
-    path: str | os.PathLike[str], *, pixel_limit: int = PIXEL_LIMIT, reduced_to: int | None = None
+    path: str | os.PathLike[str], *, pixel_limit: int | None = None, reduced_to: int | None = None
 ) -> Frame:
     """Reads a picture upright, as RGB, its origin being :class:`PictureExtras`.
 
@@ -48,8 +45,8 @@ def read_picture(
     several pictures in a JPEG file the first is read, which is the main one.
 
     Args:
-        pixel_limit: refuse larger pictures, by their header, before anything is decoded. Pillow's own limit does not
-            count, and stays as it is for the rest of the process.
+        pixel_limit: refuse larger pictures, by their header, before anything is decoded; None: those for which there
+            is no memory. Pillow's own limit does not count, and stays as it is for the rest of the process.
         reduced_to: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side is at least this.
 
     Raises:
@@ -58,6 +55,8 @@ def read_picture(
             animation, 32 bits or floating point a channel.
         UnsupportedFormatError: it is a picture, but of a format that is not read here; the reason says what to do.
     """
+    if huge.is_slide(path):
+        raise UnsupportedFormatError("Slides are read by an extra: pip install 'cgpipe[slides,huge]'.")
     with _opened(Path(path)) as file, _damage_refused(), _parsed(file, path, pixel_limit) as image:
         bits, gray = depth(image, file)
         _require_supported(image, bits)
@@ -126,11 +125,10 @@ def _damage_refused() -> Iterator[None]:
 
 
 @contextmanager
-def _parsed(file: io.BufferedReader, path: str | os.PathLike[str], pixel_limit: int) -> Iterator[Image.Image]:
-    too_large = MediaError(f"It has more than {pixel_limit / 1e6:g} megapixels. Downscale it first.")
+def _parsed(file: io.BufferedReader, path: str | os.PathLike[str], pixel_limit: int | None) -> Iterator[Image.Image]:
     kind = _readable_kind(file, path)
     try:
-        with _without_pillows_limit():
+        with without_pillows_limit():
             image = Image.open(file, formats=(kind,))
     except UnidentifiedImageError as error:
         raise MediaError(
@@ -141,8 +139,10 @@ def _parsed(file: io.BufferedReader, path: str | os.PathLike[str], pixel_limit: 
             raise
         raise UnsupportedFormatError(f"This kind of BMP is not supported ({error}). Save it as PNG first.") from error
     with image:
-        if image.width * image.height > pixel_limit:
-            raise too_large
+        if pixel_limit is not None and image.width * image.height > pixel_limit:
+            raise MediaError(f"It has more than {pixel_limit / 1e6:g} megapixels. Downscale it first.")
+        if pixel_limit is None and huge.is_too_large(image.width * image.height):
+            raise huge.too_large(*image.size)
         _require_pixels(image)
         yield image
 
@@ -161,7 +161,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _without_pillows_limit() -> Iterator[None]:
+def without_pillows_limit() -> Iterator[None]:
     """Pillow's pixel limit, a global of the process, is lifted while a header is read."""
     with _pillows_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

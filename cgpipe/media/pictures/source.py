@@ -10,6 +10,7 @@ from pathlib import Path
 from cgpipe.errors import reason_of
 from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.pictures.extras import PictureExtras
+from cgpipe.media.pictures.huge import confined_by_lines, read_huge
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.storage import Stamp
@@ -44,11 +45,19 @@ class PictureSource:
     Args:
         tasks: gives the origins of the pictures, as often as it is called.
         masks: what confines the change.
+        by_lines: read pictures that are larger than memory, each into a file beside its output.
     """
 
-    def __init__(self, tasks: Callable[[], Iterable[PictureOrigin]], masks: PictureMasks | None = None) -> None:
+    def __init__(
+        self,
+        tasks: Callable[[], Iterable[PictureOrigin]],
+        masks: PictureMasks | None = None,
+        *,
+        by_lines: bool = False,
+    ) -> None:
         self.tasks = tasks
         self._masks = masks
+        self._by_lines = by_lines
 
     def frames(self, first: int = 0) -> Iterator[Frame[PictureOrigin] | Failed[PictureOrigin]]:
         """Every picture, or why it cannot be read."""
@@ -63,17 +72,26 @@ class PictureSource:
     @property
     def read(self) -> Callable[[PictureOrigin], Frame[PictureOrigin]]:
         """Reads one picture; what it raises is that picture's failure. It can be sent to another process."""
-        return _Read(self._masks)
+        return _Read(self._masks, self._by_lines)
 
 
 @dataclass(frozen=True)
 class _Read:
     masks: PictureMasks | None
+    by_lines: bool
 
     def __call__(self, task: PictureOrigin) -> Frame[PictureOrigin]:
         began = time.perf_counter()
-        frame = read_picture(task.inputs[0])
-        if self.masks:
-            frame = self.masks.confine(frame, task.place)
+        frame = self._by_lines(task) if self.by_lines else self._whole(task)
         seconds = time.perf_counter() - began
         return Frame(pixels=frame.pixels, origin=replace(task, extras=frame.origin, decode_seconds=seconds))
+
+    def _whole(self, task: PictureOrigin) -> Frame:
+        frame = read_picture(task.inputs[0])
+        return self.masks.confine(frame, task.place) if self.masks else frame
+
+    def _by_lines(self, task: PictureOrigin) -> Frame:
+        folder = task.output.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        frame = read_huge(task.inputs[0], folder)
+        return confined_by_lines(frame, self.masks.read(task.place), folder) if self.masks else frame

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Pixels
+from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.encode import QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
@@ -51,10 +52,14 @@ def write_picture(
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"The quality must be between 1 and 100, not {quality}.")
     quality = quality or (100 if kind == "WEBP" and extras.lossless else QUALITY)
-    encoded = encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality)
+    by_lines = huge.is_written_here(pixels)
+    encoded = b"" if by_lines else encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality)
     try:
         with atomic_write(path, publish=publish) as temporary:
-            temporary.write_bytes(encoded)
+            if by_lines:
+                huge.write_huge(temporary, pixels, extras, kind, quality)
+            else:
+                temporary.write_bytes(encoded)
     except OSError as error:
         raise MediaError(f"{path} cannot be written: {error.strerror or error}.") from error
 

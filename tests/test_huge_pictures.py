@@ -1,0 +1,213 @@
+"""Pictures larger than memory: read by lines, translated by tiles, written by lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgpipe import translate_folder
+from cgpipe.errors import MediaError
+from cgpipe.media.pictures import huge
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.scratch import folder_of, is_scratch, release, room_for, scratch
+from tests.test_tiles import painting
+
+pyvips = pytest.importorskip("pyvips")
+
+HEIGHT, WIDTH = 300, 420
+
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Writes a picture of 300 x 420 into ``in/``, by libvips."""
+
+    def write(name: str, pixels: Any = None, **options: Any) -> Path:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(exist_ok=True)
+        values = painting(HEIGHT, WIDTH) if pixels is None else pixels
+        image = pyvips.Image.new_from_array(values)
+        image = image.copy(xres=300 / 25.4, yres=300 / 25.4)
+        image.set_type(pyvips.GValue.gstr_type, "image-description", "slide 12")
+        image.write_to_file(str(path), **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def everything_is_huge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huge, "READ_WHOLE", 100_000)
+
+
+def translated(tmp_path: Path, **options: Any) -> Path:
+    report = translate_folder(tmp_path / "in", tmp_path / "out", model="zebra2horse-fast", device="cpu", **options)
+    assert [failure.reason for failure in report.failures + report.unsupported] == []
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix and path.name.startswith(".cgpipe")]
+    return tmp_path / "out"
+
+
+def values_of(path: Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def test_a_pyramid_stays_one_with_its_resolution_and_description(save: Save, tmp_path: Path) -> None:
+    save("scan.tif", tile=True, pyramid=True, tile_width=128, tile_height=128, compression="deflate", resunit="inch")
+    made = pyvips.Image.new_from_file(str(translated(tmp_path, size="full", tile=128) / "scan.tif"))
+    assert (made.height, made.width, made.bands, made.get("n-pages")) == (HEIGHT, WIDTH, 3, 3)
+    assert made.get("image-description") == "slide 12"
+    assert made.xres * 25.4 == pytest.approx(300, rel=1e-3)
+    assert (made.get("tile-width"), made.get("resolution-unit")) == (128, "in")
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.tif", {}), ("a.png", {}), ("a.jpg", {"Q": 95})])
+@pytest.mark.parametrize("size", ["auto", "full"])
+def test_what_is_read_by_lines_is_translated_as_what_is_read_whole(
+    name: str, options: dict[str, Any], size: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(name, **options)
+    whole = translated(tmp_path, size=size)
+    expected = values_of(whole / name).astype(int)
+    monkeypatch.setattr(huge, "READ_WHOLE", 100_000)
+    assert huge.is_huge(path)
+    by_lines = translated(tmp_path, size=size, overwrite=True, tile=128)
+    made = values_of(by_lines / name).astype(int)
+    with Image.open(by_lines / name) as image:
+        assert image.info["dpi"][0] == pytest.approx(300, abs=1)
+    # With a working size the picture is reduced by other means, and JPEG is packed by another encoder.
+    assert np.abs(made - expected).mean() < (1.5 if size == "auto" or name == "a.jpg" else 0.02)
+
+
+@pytest.mark.usefixtures("everything_is_huge")
+def test_opacity_16_bits_gray_and_turned_pictures(save: Save, tmp_path: Path) -> None:
+    opaque = np.linspace(0, 255, WIDTH).astype(np.uint8)[None, :, None].repeat(HEIGHT, 0)
+    save("alpha.png", np.dstack([painting(HEIGHT, WIDTH), opaque]))
+    save("deep.tif", painting(HEIGHT, WIDTH).astype(np.uint16) * 257, compression="lzw")
+    save("gray.tif", painting(HEIGHT, WIDTH)[..., :1])
+    turned = Image.fromarray(painting(HEIGHT, WIDTH))
+    exif = Image.Exif()
+    exif[274] = 6
+    turned.save(tmp_path / "in" / "turned.jpg", exif=exif)
+    out = translated(tmp_path)
+    assert np.array_equal(values_of(out / "alpha.png")[..., 3], opaque[..., 0])
+    assert read_picture(out / "deep.tif", pixel_limit=1 << 30).pixels.dtype == np.uint16
+    assert values_of(out / "gray.tif").shape == (HEIGHT, WIDTH, 3)
+    with Image.open(out / "turned.jpg") as upright:
+        assert upright.size == (HEIGHT, WIDTH) and upright.getexif().get(274, 1) == 1
+
+
+@pytest.mark.usefixtures("everything_is_huge")
+def test_a_mask_keeps_what_is_black_to_the_bit(save: Save, tmp_path: Path) -> None:
+    path = save("a.png")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[:, WIDTH // 2 :] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    made = values_of(translated(tmp_path, mask=tmp_path / "mask.png") / "a.png")
+    before = values_of(path)
+    assert np.array_equal(made[:, : WIDTH // 2], before[:, : WIDTH // 2])
+    assert not np.array_equal(made, before)
+
+
+@pytest.mark.usefixtures("everything_is_huge")
+def test_one_that_fails_does_not_stop_the_others(save: Save, tmp_path: Path) -> None:
+    cut = save("a.png")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    save("b.tif")
+    cmyk = Image.fromarray(painting(HEIGHT, WIDTH)).convert("CMYK")
+    cmyk.save(tmp_path / "in" / "c.tif")
+    report = translate_folder(tmp_path / "in", tmp_path / "out", model="zebra2horse-fast", device="cpu")
+    reasons = {failure.input.name: failure.reason for failure in report.failures}
+    assert (report.translated, report.exit_code) == (1, 3)
+    assert "cut short" in reasons["a.png"] and "kind cmyk" in reasons["c.tif"]
+    assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")] == ["b.tif"]
+
+
+def test_a_picture_for_which_there_is_no_memory_says_what_it_takes(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save("a.png")
+    monkeypatch.setattr(huge, "available_memory", lambda: 1 << 20)
+    with pytest.raises(MediaError, match=r"takes about 0\.0 GB of memory; 0\.0 GB are free\. .*cgpipe\[huge\]"):
+        read_picture(path)
+    monkeypatch.setattr(huge, "find_spec", lambda name: None)
+    assert huge.is_too_large(1 << 20)
+
+
+def test_slides_are_read_and_become_pyramids(save: Save, tmp_path: Path) -> None:
+    pytest.importorskip("openslide")
+    plain = save("plain.tif", tile=True, pyramid=True, tile_width=128, tile_height=128, resunit="inch")
+    plain.rename(tmp_path / "in" / "slide.svs")
+    made = pyvips.Image.new_from_file(str(translated(tmp_path) / "slide.svs.tif"))
+    assert (made.height, made.width) == (HEIGHT, WIDTH) and made.get("n-pages") > 1
+    assert made.xres * 25.4 == pytest.approx(300, rel=1e-2)
+
+
+def test_a_scratch_array_leaves_memory_and_keeps_its_values(tmp_path: Path) -> None:
+    values = scratch((1000, 1000, 3), np.uint8, tmp_path)
+    values[...] = 7
+    tensor = torch.from_numpy(values)
+    release(tensor)
+    assert is_scratch(tensor) and is_scratch(tensor[None, ..., :3]) and folder_of(tensor) == tmp_path
+    assert bool((tensor == 7).all()) and not list(tmp_path.iterdir())
+    assert is_scratch(room_for((10, 10), tensor)) and not is_scratch(room_for((10, 10), torch.zeros(3)))
+
+
+def peak_of(side: int, folder: Path) -> int:
+    """Bytes of memory that a process takes at most that translates a picture of ``side`` pixels a side."""
+    source = folder / f"{side}.tif"
+    noise = pyvips.Image.perlin(side, side, cell_size=64).linear(60, 128).cast("uchar")
+    noise.bandjoin([noise, noise]).copy(interpretation="srgb").tiffsave(str(source), tile=True)
+    program = (
+        "import resource, sys; from cgpipe.media.pictures import huge; huge.READ_WHOLE = 1; "
+        "from cgpipe import translate_folder; "
+        f"report = translate_folder({str(source)!r}, {str(folder / 'out')!r}, model='zebra2horse-fast', "
+        f"device='cpu', size='full', tile=512, tile_mode='fast', precision='fp32'); "
+        "assert report.translated == 1, report.failures; "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return int(ended.stdout)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
+    small, large = peak_of(1024, tmp_path), peak_of(4096, tmp_path)
+    assert large - small < 3 * (4096**2 - 1024**2) * 2  # less than the pixels that go in and those that come out
+
+
+@pytest.mark.slow
+def test_nothing_half_written_is_left_after_a_kill(tmp_path: Path, save: Save) -> None:
+    save("a.tif", painting(1200, 1600))
+    program = (
+        "from cgpipe.media.pictures import huge; huge.READ_WHOLE = 1; from cgpipe import translate_folder; "
+        f"translate_folder({str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}, model='photo2monet', device='cpu', "
+        "size='full', tile=64)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        deadline = time.monotonic() + 60
+        while not _holds_scratch(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    left = [path.name for path in (tmp_path / "out").iterdir() if "journal" not in path.name]
+    assert left == []
+
+
+def _holds_scratch(process: int) -> bool:
+    """Whether a process has mapped a file that has no name any more."""
+    try:
+        return "(deleted)" in Path(f"/proc/{process}/maps").read_text()
+    except OSError:
+        return False
