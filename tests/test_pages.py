@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from clips import make_clip
 from PIL import Image
 
-from cgpipe import translate_folder
+from cgpipe import translate_folder, translate_video
 from cgpipe.cli import cli
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.jobs.plan import plan_files
@@ -65,7 +66,7 @@ def test_a_job_leaves_a_page_of_all_its_pictures(tmp_path: Path, file_model: Cal
         "below/b.jpg": "translated",
         "in/broken.png": "failed",
     }
-    assert shown["in/broken.png"]["r"].startswith("PNG, but damaged") and shown["in/broken.png"]["c"] is None
+    assert "PNG is damaged" in shown["in/broken.png"]["r"] and shown["in/broken.png"]["c"] is None
     assert (shown["below/b.jpg"]["w"], shown["below/b.jpg"]["h"]) == (32, 20)
     assert shown["a.png"]["c"] > 0
     text = report.page.read_text()
@@ -234,3 +235,41 @@ def test_an_earlier_page_that_is_damaged_is_written_anew(tmp_path: Path) -> None
     assert set(show(tmp_path, pair_of(tmp_path, "b.png"))) == {"b.png"}
     page.write_text(page.read_text().replace(json.dumps("b.png"), "7"))
     assert "c.png" in show(tmp_path, pair_of(tmp_path, "c.png"))
+
+
+def test_a_video_leaves_a_page_with_a_strip_of_frames(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    clip = make_clip(tmp_path / "in & out.mp4", count=24, size=(64, 48))
+    model, out = file_model(tmp_path / "m"), tmp_path / "made" / "50%.mp4"
+    result = translate_video(clip, out, model=model, device="cpu", start=0.2, gallery=True)
+    assert result.page == tmp_path / "made" / "50%.mp4.html" and result.to_json()["page"] == str(result.page)
+    data = Page(result.page).data()
+    assert (data["before"], data["after"], data["start"]) == ("./../in%20%26%20out.mp4", "./50%25.mp4", 0.2)
+    assert data["rate"] == 25 and len(data["strip"]) == 24
+    assert all(entry["x"] and entry["c"] > 0 and (entry["w"], entry["h"]) == (64, 48) for entry in data["strip"])
+    times = [entry["time"] for entry in data["strip"]]
+    assert times == sorted(times) and 0 < times[0] < times[-1] < 0.8
+    before = result.page.read_text()
+    assert translate_video(clip, out, model=model, device="cpu", start=0.2, gallery=True).page == result.page
+    assert result.page.read_text() == before
+
+
+def test_a_gallery_of_a_video_needs_one_file(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=4)
+    with pytest.raises(UsageError, match="needs one video file"):
+        translate_video(clip, tmp_path / "%05d.png", model=file_model(tmp_path / "m"), gallery=True)
+    (tmp_path / "out.mp4.html").write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        translate_video(clip, tmp_path / "out.mp4", model=tmp_path / "m" / "horse2zebra.safetensors", gallery=True)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_frames_are_found_by_time_and_stand_upright(tmp_path: Path, rotation: int) -> None:
+    from cgpipe.media.video.strip import duration_of, frames_at
+
+    levels = [np.full((48, 64, 3), 10 * index, np.uint8) for index in range(20)]
+    path = make_clip(tmp_path / "a.mp4", count=20, size=(64, 48), pictures=levels, rotation=rotation)
+    assert duration_of(path) == (0.8, 25)
+    found = list(frames_at(path, [0.0, 0.39, 0.76, 5.0], 32, 32))
+    assert [round(frame.mean() / 10) for frame in found][:3] == [0, 10, 19]
+    assert found[0].shape[:2] == ((32, 24) if rotation else (24, 32))

@@ -15,6 +15,7 @@ from cgpipe.cli.options import (
     STANDARD_OUTPUT,
     LocalPath,
     engine_of,
+    gallery_option,
     like_options,
     loudness_options,
     model_options,
@@ -68,6 +69,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.option("--hwaccel", metavar="DEVICE", help="Hardware decoder: cuda, vaapi, videotoolbox and so on.")
 @work_options
 @speed_options
+@gallery_option
 @report_option
 @loudness_options
 def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | None, **options: Any) -> None:
@@ -99,6 +101,8 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     for report in reports.videos:
         describe(report.settings, report.seconds)
         say(report.summary(), err=STANDARD_OUTPUT in (report_file, Path(report.output)))
+        if report.page is not None:
+            say(f"Page: {report.page}", err=report_file == STANDARD_OUTPUT)
     if report_file:
         reports.write(report_file)
     click.get_current_context().exit(reports.exit_code)

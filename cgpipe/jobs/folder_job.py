@@ -73,7 +73,7 @@ class FolderJob:
         with (
             self.open_journal() as journal,
             ProgressBar("picture", progress) as bar,
-            folder_page(gallery, report, plan.count) as show,
+            folder_page(gallery, report, plan.count, self._options.work.part) as show,
         ):
 
             def tell(result: FileResult) -> None:

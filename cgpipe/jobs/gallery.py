@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cgpipe.errors import UsageError
-from cgpipe.jobs.report import FileResult, FolderReport
+from cgpipe.jobs.report import FileResult, FolderReport, VideoReport
+from cgpipe.options import Options, Shard
 from cgpipe.storage import PathLike
+
+if TYPE_CHECKING:
+    from cgpipe.pages.page import Page
 
 
 @contextmanager
-def folder_page(wanted: bool | PathLike, report: FolderReport, total: int) -> Iterator[Callable[[FileResult], None]]:
+def folder_page(
+    wanted: bool | PathLike, report: FolderReport, total: int, part: Shard | None = None
+) -> Iterator[Callable[[FileResult], None]]:
     """Gives what shows a result on the page of a folder job; the page is written while the body runs and at its end.
 
     Args:
         wanted: whether there is one, or where it goes; by default ``<output>.html`` beside the first output.
         report: of the job: when the body ends, all of it is there, and the page says it too.
         total: how many results there will be.
+        part: of a job that several processes share: each has a page of its own, and a run of the whole job makes one.
 
     Raises:
         UsageError: the name is none of a page, or something that cgpipe did not make is in its place.
         MediaError: it cannot be written, at the beginning, or at the end, when the job is done all the same.
     """
-    if wanted is False:
+    page = page_of(wanted, report.outputs[0])
+    if page is None:
         yield lambda result: None
         return
     from cgpipe.pages.gallery import Gallery, Pair
-    from cgpipe.pages.page import Page, rows_of
+    from cgpipe.pages.page import rows_of
 
-    page = Page.beside(report.outputs[0]) if wanted is True else Page(require_page_name(wanted))
+    if part is not None:
+        page = type(page)(page.path.with_stem(f"{page.path.stem}-{part.number}-of-{part.of}"))
     title = ", ".join(dict.fromkeys(root.name or str(root) for root in report.outputs))
     with Gallery(page, title=title, lead=report.model, roots=report.outputs, total=total) as gallery:
         report.page = page.path
@@ -53,8 +64,75 @@ def folder_page(wanted: bool | PathLike, report: FolderReport, total: int) -> It
         gallery.conclude({"Settings": rows_of(told), "Seconds": rows_of(report.seconds)})
 
 
+def page_of(wanted: bool | PathLike, output: PathLike) -> Page | None:
+    """Where the page of an output goes, if there is to be one.
+
+    Raises:
+        UsageError: the name is none of a page.
+    """
+    if wanted is False:
+        return None
+    from cgpipe.pages.page import Page
+
+    return Page.beside(output) if wanted is True else Page(require_page_name(wanted))
+
+
+def claim_page(wanted: bool | PathLike, output: str) -> None:
+    """Makes sure, before the work, that the page of a video can be written.
+
+    Raises:
+        UsageError: the output is no file that a page could show, or something is in the page's place.
+        MediaError: nothing can be written there.
+    """
+    page = page_of(wanted, output)
+    if page is None:
+        return
+    from cgpipe.media.video.pipes import is_pipe
+    from cgpipe.media.video.sequences import names_sequence
+
+    if output == "-" or is_pipe(output) or names_sequence(output):
+        raise UsageError(f"A gallery needs one video file as output, which {output} is not: name one, such as out.mp4.")
+    page.claim()
+
+
 def require_page_name(path: PathLike) -> Path:
     """The path, if it is that of a page; UsageError where it is not."""
     if Path(path).suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{path} is not a page's name: use one such as gallery.html.")
     return Path(path)
+
+
+def clip_page(wanted: bool | PathLike, report: VideoReport, options: Options) -> Path | None:
+    """Writes the page of a video, whose report is complete: a player of both, and a strip of frames.
+
+    Args:
+        wanted: whether there is one, or where it goes; by default ``<output>.html`` beside the output.
+
+    Returns:
+        The page; None where none is wanted or the output is no single file.
+
+    Raises:
+        UsageError: the name is none of a page, or something that cgpipe did not make is in its place.
+        MediaError: it cannot be written.
+    """
+    page = page_of(wanted, report.output)
+    if page is None or not os.path.isfile(report.output):
+        return None
+    if report.skipped and page.data():  # which says more than can be known now
+        return page.path
+    from cgpipe.pages.clip import Clip, write_clip
+    from cgpipe.pages.page import rows_of
+
+    told = {"model": report.model, "frames": report.frames, "left out": report.failed, "filled": report.filled}
+    tables = {"Settings": rows_of(told | report.settings), "Seconds": rows_of(report.seconds)}
+    tables["Notices"] = [("", notice) for notice in report.notices]
+    clip = Clip(
+        before=Path(report.input) if os.path.isfile(report.input) else None,
+        after=Path(report.output),
+        start=float(options.cut.start or 0),
+        beside=options.look.side_by_side,
+        lead=report.model,
+        tables={heading: rows for heading, rows in tables.items() if rows},
+    )
+    write_clip(page, clip)
+    return page.path

@@ -187,6 +187,7 @@ class VideoReport:
         notices: what else should be known.
         seconds: times by stage; ``total`` is by the clock, the others overlap.
         first: seconds to the first frame written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
+        page: the player, where one was asked for.
     """
 
     input: str
@@ -206,6 +207,7 @@ class VideoReport:
     notices: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)
+    page: Path | None = None
 
     @property
     def damaged(self) -> bool:
@@ -249,6 +251,7 @@ class VideoReport:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["page"] = None if self.page is None else os.fspath(self.page)
         values["streams"] = [asdict(stream) for stream in self.streams]
         values["seconds"] = rounded(self.seconds)
         values["first"] = rounded(self.first | {"total": sum(self.first.values())})

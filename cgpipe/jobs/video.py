@@ -19,6 +19,7 @@ def translate_video(
     output: PathLike,
     *,
     options: Options,
+    gallery: bool | PathLike = False,
     progress: bool | None = None,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
@@ -33,6 +34,8 @@ def translate_video(
     Args:
         input: a file, a folder or numbered pattern of pictures, ``camera:0``, the address of a stream, or ``-``.
         output: a file (mp4, mov, mkv, webm, gif, webp), a folder or pattern of pictures, or ``-``.
+        gallery: write a page with a player of before and after that opens in any browser: True for ``<output>.html``
+            beside the output, or its name. It needs one file as output.
         progress: show a progress bar; by default in a notebook alone.
         on_start: told the model in words and the number of frames, or None where the input does not say.
         on_frames: told how many frames were written.
@@ -50,5 +53,5 @@ def translate_video(
     chosen = choose_model(options.choice)
     if chosen.is_missing:
         chosen = with_look(chosen, options, frames_of([os.fspath(input)], options), on_learn, progress)
-    with VideoJob(chosen, options, watch, on_start, on_frames, progress) as job:
+    with VideoJob(chosen, options, watch, on_start, on_frames, progress, gallery) as job:
         return job.run(os.fspath(input), os.fspath(output))

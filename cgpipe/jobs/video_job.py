@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Self
 
 from cgpipe.errors import MediaError
 from cgpipe.jobs.early import video_looks_made
+from cgpipe.jobs.gallery import claim_page, clip_page
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import Chosen
 from cgpipe.notebook import ProgressBar
 from cgpipe.options import Options
-from cgpipe.storage import Stamp
+from cgpipe.storage import PathLike, Stamp
 
 if TYPE_CHECKING:
     from cgpipe.jobs.pipeline import Pipeline
@@ -41,7 +42,9 @@ class VideoJob:
         on_start: OnStart | None = None,
         on_frames: OnFrames | None = None,
         progress: bool | None = None,
+        gallery: bool | PathLike = False,
     ) -> None:
+        self._gallery = gallery
         self._progress = progress
         self._chosen = chosen
         self._options = options
@@ -68,8 +71,10 @@ class VideoJob:
         """Translates one video; see :func:`cgpipe.translate_video`."""
         watch, self._watch = self._watch or Stopwatch(), None
         report = VideoReport(input=input, output=output, model=str(self._chosen))
+        claim_page(self._gallery, output)
         if self._is_done(report):
             report.skipped = True
+            report.page = clip_page(self._gallery, report, self._options)
             return report
         watch.reached("find")
         if self._pipeline is None:
@@ -79,6 +84,7 @@ class VideoJob:
         self._translate(self._pipeline, report, watch)
         report.first = watch.first
         report.seconds = watch.seconds | {"total": watch.total}
+        report.page = clip_page(self._gallery, report, self._options)
         return report
 
     def _translate(self, pipeline: Pipeline, report: VideoReport, watch: Stopwatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
 from cgpipe.jobs.learning import OnLearn, frames_of, with_look
+from cgpipe.jobs.gallery import clip_page
 from cgpipe.jobs.report import VideoReport, write_report
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -70,6 +71,7 @@ def translate_videos(
     output: PathLike | None = None,
     *,
     options: Options,
+    gallery: bool = False,
     progress: bool | None = None,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
@@ -83,6 +85,7 @@ def translate_videos(
             :func:`cgpipe.translate_video`; without ``output``, the second of two is where the first goes, and one
             alone goes to ``<name>-<domain>`` beside it.
         output: a folder, in which each result has the name of its input; or a file for one input.
+        gallery: write a page beside each result, ``<output>.html``.
         progress, on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
         on_failure: told in a line of each video that failed.
         on_learn: told of every step by which a look (``like``) is learnt.
@@ -102,7 +105,7 @@ def translate_videos(
         pairs = [pair for pair in pairs if shard.holds(os.path.relpath(pair[1], folder))]
     if chosen.is_missing:
         chosen = with_look(chosen, options, frames_of(clips, options), on_learn, progress)
-    for (one, target), result in _results(pairs, chosen, options, watch, on_start, on_frames, progress):
+    for (one, target), result in _results(pairs, chosen, options, watch, on_start, on_frames, progress, gallery):
         if isinstance(result, VideoReport):
             report.videos.append(replace(result, input=one, output=target))
             continue
@@ -128,6 +131,7 @@ def _results(
     on_start: OnStart | None,
     on_frames: OnFrames | None,
     progress: bool | None,
+    gallery: bool,
 ) -> Iterator[tuple[Pair, VideoReport | Exception]]:
     """What became of each pair: its report, or what was raised."""
     if options.work.ray is not None:
@@ -138,9 +142,11 @@ def _results(
         for index, result in translate_videos_on_cluster(options, options.fingerprint(chosen.deciding), pairs):
             if on_frames and isinstance(result, VideoReport):
                 on_frames(result.frames)
+            if isinstance(result, VideoReport):
+                result.page = clip_page(gallery, result, options)
             yield pairs[index], result
         return
-    with VideoJob(chosen, options, watch, on_start, on_frames, progress) as job:
+    with VideoJob(chosen, options, watch, on_start, on_frames, progress, gallery) as job:
         for pair in pairs:
             try:
                 yield pair, job.run(*pair)

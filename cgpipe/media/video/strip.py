@@ -1,0 +1,66 @@
+"""A few frames of a clip, reduced, for a page: found by seeking, without decoding all that lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import av.container
+import numpy as np
+import numpy.typing as npt
+
+from cgpipe.media.video.clip import Orientation
+from cgpipe.media.video.libav import LENIENT_TAGS, address, reading
+
+_LONGEST_SEARCH = 600
+"""Frames that are decoded after a seek at most; where there is no key frame for longer, the last of them stands."""
+
+Small = npt.NDArray[np.uint8]
+
+
+def duration_of(path: Path) -> tuple[float, float]:
+    """Seconds that a clip lasts, and its frames a second; 0 where it does not say.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    with reading(str(path)), av.open(address(path), **LENIENT_TAGS) as container:
+        video = container.streams.video[0]
+        seconds = float(video.duration * video.time_base) if video.duration and video.time_base else 0.0
+        return seconds or (container.duration or 0) / av.time_base, float(video.average_rate or 0)
+
+
+def frames_at(path: Path, times: Sequence[float], width: int, height: int) -> Iterator[Small]:
+    """The frame at each time, upright, RGB (height, width, 3), reduced to fit; fewer where the clip ends before.
+
+    Args:
+        times: in seconds from the clip's beginning, rising.
+
+    Raises:
+        MediaError: the clip cannot be read.
+    """
+    with reading(str(path)), av.open(address(path), **LENIENT_TAGS) as container:
+        for time in times:
+            frame = _frame_at(container, time)
+            if frame is None:
+                return
+            yield _small(frame, width, height)
+
+
+def _frame_at(container: av.container.InputContainer, time: float) -> av.VideoFrame | None:
+    stream = container.streams.video[0]
+    begin = float((stream.start_time or 0) * (stream.time_base or 0))
+    container.seek(int((begin + time) * av.time_base), backward=True)
+    frame = None
+    for count, frame in enumerate(container.decode(stream)):
+        if frame.time is None or frame.time >= begin + time - 1e-4 or count > _LONGEST_SEARCH:
+            return frame
+    return frame
+
+
+def _small(frame: av.VideoFrame, width: int, height: int) -> Small:
+    scale = min(1.0, width / frame.width, height / frame.height)
+    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    pixels = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray().astype(np.uint8, copy=False)
+    return Orientation.of(frame)(pixels).astype(np.uint8, copy=False)
