@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
-from cgpipe.jobs.learning import OnLearn, frames_of, with_look
 from cgpipe.jobs.gallery import clip_page
+from cgpipe.jobs.learning import OnLearn, frames_of, with_look
 from cgpipe.jobs.report import VideoReport, write_report
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
