@@ -316,4 +316,4 @@ def _share(nodes: list[dict[str, Any]], device: str) -> _Share:
 
 
 def _given_up() -> CgpipeError:
-    return CgpipeError(f"{MOST_TRIES} workers were lost at it, most likely for want of memory")
+    return CgpipeError(f"{MOST_TRIES} workers were lost while translating it, probably for lack of memory.")

@@ -218,7 +218,7 @@ class Exported:
                     _run(step, known, device)
         except Exception as error:  # whatever an operator may raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"torch could not run the network: {lines[0][:300]}.") from error
+            raise ModelError(f"PyTorch could not run the network: {lines[0][:300]}.") from error
         found = [known[name] for name in self._results if name]
         return [value.float().cpu().numpy() for value in found if isinstance(value, torch.Tensor)]
 

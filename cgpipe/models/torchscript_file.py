@@ -134,7 +134,7 @@ class TorchScript:
             with _quiet():
                 module = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
         except Exception as error:
-            raise ModelError(f"torch rejects the file: {str(error).strip().splitlines()[0][:300]}.") from error
+            raise ModelError(f"PyTorch rejects the file: {str(error).strip().splitlines()[0][:300]}.") from error
         self._modules = {"cpu": module}
         needed = [a for a in module.forward.schema.arguments[1:] if not a.has_default_value()]
         kinds = {str(argument.type) for argument in needed}

@@ -268,7 +268,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         elif self.like or self.photos:
             raise UsageError(f"{self.method} learns from two sets of pictures: for like and photos, use method style.")
         if self.method == "cyclegan" and self.direction != "AtoB":
-            raise UsageError("cyclegan trains both directions: omit direction, or use method cut or fastcut.")
+            raise UsageError("Method cyclegan trains both directions: omit direction, or use method cut or fastcut.")
         for direction in {A_TO_B, B_TO_A} - set(self.directions):
             if self.initial_models[direction]:
                 name = direction.generator
@@ -303,11 +303,11 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
             raise UsageError(f"{self.gan_loss} has no labels to smooth: omit label_smoothing, or use lsgan.")
         if self.gan_loss == "wgan-gp" and not self.crops:
             raise UsageError(
-                "wgan-gp interpolates real and generated pictures, which must have one size: choose a crop."
+                "The loss wgan-gp interpolates real and generated pictures, which must have one size: choose a crop."
             )
         if self.gan_loss == "wgan-gp" and self.norm == "batch":
             raise UsageError(
-                "wgan-gp penalises the gradient per picture, which batch norm mixes: use norm instance or none."
+                "The loss wgan-gp penalises gradients per picture, which batch norm mixes: use norm instance or none."
             )
 
     def _merged(self, stage: Stage) -> TrainConfig:
