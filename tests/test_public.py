@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import click
 import pytest
 
 import cgpipe
+from cgpipe.cli import cli
 
 PUBLIC = """
     Batch CgpipeError CgpipeWarning Cut DataError Encoding Failed FileResult FolderReport Frame Hardware Look
@@ -27,6 +31,31 @@ def test_the_public_names_are_these() -> None:
 @pytest.mark.parametrize("name", PUBLIC.split())
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(cgpipe, name) is not None
+
+
+OPTIONS = Path(__file__).parent / "public_options.txt"
+
+
+def command_options() -> Iterator[str]:
+    """``command argument`` and ``command --flag``, a line each, for every command."""
+
+    def visit(command: click.Command, path: str) -> Iterator[str]:
+        if isinstance(command, click.Group):
+            for name in command.list_commands(click.Context(command)):
+                inner = command.get_command(click.Context(command), name)
+                assert inner is not None
+                yield from visit(inner, f"{path} {name}")
+        else:
+            arguments = [p.human_readable_name for p in command.params if isinstance(p, click.Argument)]
+            flags = [flag for p in command.params for flag in (*p.opts, *p.secondary_opts) if flag.startswith("-")]
+            yield from (f"{path} {word}" for word in [*arguments, *sorted(flags)])
+
+    return visit(cli, "cgpipe")
+
+
+def test_the_options_of_every_command_are_these() -> None:
+    """Who adds or removes one does it on purpose: python tests/test_public.py writes the list."""
+    assert list(command_options()) == OPTIONS.read_text(encoding="utf-8").splitlines()
 
 
 def test_another_name_is_an_ordinary_error() -> None:
@@ -60,3 +89,7 @@ def test_help_loads_nothing_slow() -> None:
 
 def test_the_check_sees_torch_where_it_is_loaded() -> None:
     assert "torch" in loaded_by("import cgpipe; cgpipe.Translator")
+
+
+if __name__ == "__main__":
+    OPTIONS.write_text("".join(f"{line}\n" for line in command_options()), encoding="utf-8")

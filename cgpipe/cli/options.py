@@ -12,7 +12,7 @@ import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.terminal import Loudness, set_loudness
-from cgpipe.options import SMALLEST_TILE
+from cgpipe.options import SMALLEST_TILE, Engine, Precision
 from cgpipe.storage import require_local
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -260,14 +260,14 @@ speed_options = together(
     ),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
+        type=click.Choice(get_args(Precision)),
         default="auto",
         help="Numeric precision (dtype) of the network. auto: fp16 on a GPU unless it is inaccurate; bf16 on a CPU "
         "that has it, if it is faster; else fp32.",
     ),
     click.option(
         "--engine",
-        type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]),
+        type=click.Choice(get_args(Engine)),
         help="Inference engine. auto: eager. onnx, openvino and ncnn are extras: pip install 'cgpipe[ncnn]'.  "
         "[default: auto]",
     ),
