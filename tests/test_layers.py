@@ -28,10 +28,11 @@ BELOW: dict[str, set[str]] = {
     "data": {*GROUND, "parallel", "recipe", "media", "models"},
     "evaluation": {*GROUND, "networks", "media", "models", "engine", "data", "pages"},
     "jobs": {*GROUND, "networks", "media", "models", "engine", "pages", "training"},
+    "service": {*GROUND, "media", "models", "engine", "jobs", "__init__"},
     "training": {*GROUND, "parallel", "recipe", "networks", "media", "models", "engine", "data", "evaluation", "pages"},
     "cli": {
         *(*GROUND, "parallel", "recipe", "networks", "media", "models", "engine", "data", "evaluation"),
-        *("jobs", "training", "pages"),
+        *("jobs", "training", "pages", "service"),
     },
     "__main__": {"cli"},
     "__init__": {*GROUND, "media", "models", "engine", "evaluation", "jobs", "training"},

@@ -21,6 +21,8 @@ BEGAN = time.perf_counter() - time.process_time()
 COMMANDS = {
     "translate": ("cgpipe.cli.translate", "Translate folders of pictures."),
     "video": ("cgpipe.cli.video", "Translate videos, keeping sound, timing and colour."),
+    "serve": ("cgpipe.cli.serve", "Translate pictures and videos over HTTP."),
+    "watch": ("cgpipe.cli.watch", "Translate what appears in a folder."),
     "compare": ("cgpipe.cli.compare", "Make a contact sheet of pictures and their translations."),
     "report": ("cgpipe.cli.report", "Join the reports of a job's shards."),
     "train": ("cgpipe.cli.train", "Train models from two folders of unpaired pictures."),

@@ -119,14 +119,31 @@ class Translator:
         self._tiles = Tiles(model.generator, self.device, self.network.engine, tile)
         self._fast_tiles = tile_mode == "fast"
         self._threads = torch.get_num_threads()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Makes what belongs to one look at a network: its clock, and on a GPU its graphs and its way there."""
         self._busy = Lock()
         self._busy_seconds = 0.0
         self._work: Work = self._translate_on_device
         self._pipeline: GpuPipeline | None = None
         if self.device.type == "cuda":
-            if not model.generator.runtime:
+            if not self.model.generator.runtime:
                 self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)
             self._pipeline = GpuPipeline(CudaGpu(self.device), self._within_memory, IN_FLIGHT)
+
+    def with_look(self, *, size: Size, strength: float) -> Translator:
+        """A translator with another size and strength that shares this one's network: nothing is loaded again.
+
+        Raises:
+            UsageError: an option has a value that cannot be used.
+        """
+        _check(self.model, size, strength)
+        other = copy.copy(self)
+        other.size, other.strength = size, strength
+        other.replicas = [replica.with_look(size=size, strength=strength) for replica in self.replicas]
+        other._begin()
+        return other
 
     @classmethod
     def find(

@@ -33,22 +33,27 @@ class Pipeline:
         chosen: the model.
         options: what was asked for.
         watch: told of each step until the model is ready.
+        like: one of the same model, hardware and tiles, whose network is shared.
     """
 
-    def __init__(self, chosen: Chosen, options: Options, watch: Stopwatch) -> None:
-        model = chosen.load()
-        watch.reached("load")
+    def __init__(self, chosen: Chosen, options: Options, watch: Stopwatch, like: Pipeline | None = None) -> None:
         hardware, look = options.hardware, options.look
-        self.translator = Translator(
-            model,
-            device=hardware.device,
-            precision=hardware.precision,
-            engine=hardware.engine,
-            size=look.size,
-            strength=look.strength,
-            tile=look.tile,
-            tile_mode=look.tile_mode,
-        )
+        self.translator: Translator
+        if like is not None:
+            self.translator = like.translator.with_look(size=look.size, strength=look.strength)
+        else:
+            model = chosen.load()
+            watch.reached("load")
+            self.translator = Translator(
+                model,
+                device=hardware.device,
+                precision=hardware.precision,
+                engine=hardware.engine,
+                size=look.size,
+                strength=look.strength,
+                tile=look.tile,
+                tile_mode=look.tile_mode,
+            )
         self.batch_size = hardware.batch_size
         self._ahead = options.work.ahead
         watch.reached("prepare")

@@ -82,6 +82,16 @@ def read_picture(
         return Frame(pixels=np.ascontiguousarray(pixels[..., :3]), origin=extras)
 
 
+def check_picture(path: str | os.PathLike[str], *, pixel_limit: int = PIXEL_LIMIT) -> None:
+    """Looks at a picture's header alone, so that a file that cannot be read is refused before there is work to do.
+
+    Raises:
+        MediaError, UnsupportedFormatError: as :func:`read_picture`, but for damage behind the header.
+    """
+    with _opened(Path(path)) as file, _damage_refused(), _parsed(file, path, pixel_limit) as image:
+        _require_supported(image, depth(image, file)[0])
+
+
 def is_animation(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds several pictures, one after the other in time: a GIF, PNG, WebP or AVIF that moves."""
     kind = kind_of_file(path)

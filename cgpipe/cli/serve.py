@@ -1,0 +1,85 @@
+"""``cgpipe serve``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cgpipe.cli.options import device, loudness_options
+from cgpipe.cli.terminal import Loudness, loudness, show
+from cgpipe.errors import MissingDependencyError
+
+MEBIBYTE, MEGAPIXEL = 1 << 20, 1_000_000
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", help="Address to listen on; one that others reach needs --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--token",
+    metavar="TEXT",
+    help="What clients must send, as Authorization: Bearer TEXT. Better given by the environment, which others on this "
+    "machine cannot see: CGPIPE_SERVE_TOKEN.",
+)
+@click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N,...]|mps|xpu", help="Where to run.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
+    default="auto",
+    help="Numeric precision (dtype) of the network.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]),
+    default="auto",
+    help="What runs the network.",
+)
+@click.option("--upload-limit", type=click.IntRange(1), default=64, metavar="MIB", help="Size of a picture, at most.")
+@click.option("--video-limit", type=click.IntRange(1), default=2048, metavar="MIB", help="Size of a video, at most.")
+@click.option(
+    "--pixel-limit", type=click.IntRange(1), default=50, metavar="MEGAPIXELS", help="Of a picture or frame, at most."
+)
+@click.option(
+    "--time-limit", type=click.FloatRange(1), default=60.0, metavar="SECONDS", help="For a picture, waiting included."
+)
+@click.option("--video-time-limit", type=click.FloatRange(1), default=3600.0, metavar="SECONDS", help="For a video.")
+@click.option(
+    "--queue", type=click.IntRange(1), default=64, metavar="COUNT", help="Pictures at once; one more is answered 429."
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, metavar="COUNT", help="Videos at work at once.")
+@click.option(
+    "--keep", type=click.FloatRange(0), default=3600.0, metavar="SECONDS", help="How long a video's result is kept."
+)
+@loudness_options
+def command(host: str, port: int, token: str | None, **given: Any) -> None:
+    """Translate pictures and videos over HTTP: POST /translate, POST /video, GET /models, GET /health.
+
+    The address /openapi.json describes it all. Uploads are removed when they are answered. Ctrl-C and SIGTERM end the
+    service: pictures that are under way are finished, videos are cancelled.
+    """
+    try:
+        from cgpipe.service.app import build_app
+        from cgpipe.service.running import address_of, listen, require_token, serve
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"The service needs {error.name}: pip install 'cgpipe[serve]'.") from error
+    from cgpipe.options import Hardware
+    from cgpipe.service.limits import Limits
+    from cgpipe.service.spool import open_spool
+
+    require_token(host, token)
+    hardware = Hardware(device=given["device"], precision=given["precision"], engine=given["engine"])
+    limits = Limits(
+        picture_bytes=given["upload_limit"] * MEBIBYTE,
+        video_bytes=given["video_limit"] * MEBIBYTE,
+        pixels=given["pixel_limit"] * MEGAPIXEL,
+        picture_seconds=given["time_limit"],
+        video_seconds=given["video_time_limit"],
+        pictures=given["queue"],
+        videos=given["jobs"],
+        keep_seconds=given["keep"],
+    )
+    with listen(host, port) as listening, open_spool() as spool:
+        app = build_app(spool, limits, token=token, hardware=hardware)
+        show(f"Serving at {address_of(listening)} (Ctrl-C ends it)")
+        serve(app, listening, loud=loudness() == Loudness.VERBOSE)

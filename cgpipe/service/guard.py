@@ -1,0 +1,166 @@
+"""What stands before the app: who may ask, how much, how fast, and how many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import math
+import time
+from collections.abc import Callable, Mapping
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cgpipe.service.limits import GRACE_SECONDS, SLOWEST_BYTES
+
+OPEN_PATHS = frozenset(("/health",))
+"""What needs no token: it says nothing but that the service is there."""
+
+FORM_BYTES = 1 << 16
+"""For what a form holds beside its file."""
+
+
+class Places:
+    """A bound for requests of one kind.
+
+    Args:
+        most: at once.
+        bytes: of an upload.
+        taken: how many are there already, beside the requests themselves.
+        seconds_left: about how long those will take, for ``Retry-After``.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        bytes: int,
+        *,
+        taken: Callable[[], int] = lambda: 0,
+        seconds_left: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.most = most
+        self.bytes = bytes + FORM_BYTES
+        self.taken = taken
+        self.seconds_left = seconds_left
+        self.requests = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether one more has no place."""
+        return self.requests + self.taken() >= self.most
+
+
+class Guard:
+    """Lets a request through to ``app``, or answers it before its body is read.
+
+    Args:
+        token: that a client must know; None: only this machine's own pages and programs may ask.
+        uploads: places by path, for requests that send something.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str | None, uploads: Mapping[str, Places]) -> None:
+        self._app = app
+        self._token = token
+        self._uploads = uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope["path"], headers)
+        places = self._uploads.get(scope["path"]) if scope["method"] == "POST" else None
+        if refusal is None and places is not None:
+            refusal = _no_room(places, headers)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        elif places is None:
+            await self._app(scope, _Paced(receive, FORM_BYTES), send)
+        else:
+            places.requests += 1
+            try:
+                await self._app(scope, _Paced(receive, places.bytes), send)
+            finally:
+                places.requests -= 1
+
+    def _refusal(self, path: str, headers: Headers) -> Response | None:
+        if path in OPEN_PATHS:
+            return None
+        if self._token is None:
+            # A page of another site, in a browser on this machine, could ask in its user's name.
+            if _is_local(headers.get("host", "")) and _is_local(_host_of(headers.get("origin"))):
+                return None
+            return _refused(403, "Only this machine may ask: start the service with a token for others.")
+        given = headers.get("authorization", "").removeprefix("Bearer ")
+        if hmac.compare_digest(given.encode("latin-1"), self._token.encode()):
+            return None
+        return _refused(401, "A token is needed: Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"})
+
+
+class _Paced:
+    """Passes a body on, as long as it comes fast enough and is not too large.
+
+    Raises:
+        HTTPException: 413 or 408.
+    """
+
+    def __init__(self, receive: Receive, bytes: int) -> None:
+        self._receive = receive
+        self._bytes = bytes
+        self._got = 0
+        self._began = time.monotonic()
+        self._whole = False
+
+    async def __call__(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        left = self._began + GRACE_SECONDS + self._got / SLOWEST_BYTES - time.monotonic()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0, left))
+        except TimeoutError:
+            raise HTTPException(408, "The upload came too slowly.", {"Connection": "close"}) from None
+        self._got += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._got > self._bytes:
+            raise HTTPException(413, _too_large(self._bytes), {"Connection": "close"})
+        return message
+
+
+def _no_room(places: Places, headers: Headers) -> Response | None:
+    told = headers.get("content-length", "")
+    if told.isdecimal() and int(told) > places.bytes:
+        return _refused(413, _too_large(places.bytes))
+    if places.full:
+        wait = max(1, math.ceil(places.seconds_left()))
+        return _refused(429, "The queue is full: try again later.", {"Retry-After": str(wait)})
+    return None
+
+
+def _too_large(bytes: int) -> str:
+    return f"The upload is larger than {(bytes - FORM_BYTES) / 2**20:g} MiB."
+
+
+def _refused(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"detail": reason}, status, dict(headers or {}))
+
+
+def _host_of(origin: str | None) -> str:
+    """The host in an ``Origin``; a request without one comes from no page."""
+    return "localhost" if origin is None else origin.partition("://")[2]
+
+
+def _is_local(host: str) -> bool:
+    """Whether a ``Host``, with or without its port, is this machine by name."""
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return name == "localhost" or is_loopback(name)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address in numbers is only reached from this machine."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,68 @@
+"""``python -m cgpipe.service.video_worker``: translates one video, and tells how far it is in lines of JSON.
+
+It is asked in one line of JSON on standard input, and ends at once when that is closed: its service is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from cgpipe.errors import CgpipeError, MediaError
+
+TELL_SECONDS = 0.2
+"""Between two words of how far it is."""
+
+
+def main() -> None:
+    """Does what standard input asks for."""
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_service, daemon=True).start()
+    try:
+        _tell(report=_translate(**asked))
+    except CgpipeError as error:
+        _tell(reason=str(error))
+    except Exception:
+        traceback.print_exc()
+        _tell(reason="It could not be translated.")
+
+
+def _translate(input: str, output: str, pixels: int, options: dict[str, Any]) -> dict[str, Any]:
+    from cgpipe.jobs.video import translate_video
+    from cgpipe.media.video.opening import open_source
+
+    with open_source(input) as source:
+        if source.info.width * source.info.height > pixels:
+            raise MediaError(f"Its frames have more than {pixels / 1e6:g} megapixels: reduce it first.")
+    frames, told = 0, 0.0
+
+    def count(more: int) -> None:
+        nonlocal frames, told
+        frames += more
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            _tell(frames=frames)
+
+    report = translate_video(
+        input, output, progress=False, on_start=lambda _, total: _tell(total=total), on_frames=count, **options
+    )
+    _tell(frames=report.frames)
+    return report.to_json()
+
+
+def _tell(**words: Any) -> None:
+    print(json.dumps(words), flush=True)
+
+
+def _end_with_service() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
