@@ -404,7 +404,7 @@ class Options:
 _GROUPS: Mapping[str, Group] = vars(Options())
 
 
-def takes_options(kind: Kind) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def takes_options(kind: Kind | None) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Gives a function that takes ``options`` (:class:`Options`) their groups and fields as keywords.
 
     So ``translate_folder("photos", to="zebra", look=Look(strength=0.5))`` works, and help, notebooks and editors show

@@ -60,7 +60,7 @@ def _pair_without_folder(inputs: Sequence[str], domain: str) -> tuple[str, str]:
     path = Path(inputs[0])
     if not path.is_file():
         raise UsageError(f"{path} is not a file, so there is no default output: give one.")
-    return str(path), str(path.with_name(f"{path.stem}-{domain}{_written_suffix(path)}"))
+    return str(path), str(path.with_name(f"{path.stem}-{domain}{written_suffix(path)}"))
 
 
 def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
         return [(inputs[0], output)]
     pairs = []
     for path, relative in _expanded(inputs):
-        pairs.append((str(path), str(Path(output) / relative.with_suffix(_written_suffix(path)))))
+        pairs.append((str(path), str(Path(output) / relative.with_suffix(written_suffix(path)))))
     return pairs
 
 
@@ -105,5 +105,5 @@ def _videos_below(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _written_suffix(path: Path) -> str:
+def written_suffix(path: Path) -> str:
     return path.suffix if path.suffix.lower() in WRITTEN_SUFFIXES else ".mp4"

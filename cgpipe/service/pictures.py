@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cgpipe.errors import CgpipeError, MediaError, UnsupportedFormatError
-from cgpipe.jobs.folder import FolderJob
+from cgpipe.jobs.folder_job import FolderJob
 from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import FileResult
 from cgpipe.jobs.stopwatch import Stopwatch

@@ -1,0 +1,207 @@
+"""Translates what appears in a folder, for as long as somebody wants it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cgpipe.errors import CgpipeError, UsageError, reason_of
+from cgpipe.jobs.folder_job import FolderJob, OnResult
+from cgpipe.jobs.plan import format_of
+from cgpipe.jobs.report import FileResult, Status
+from cgpipe.jobs.stopwatch import Stopwatch
+from cgpipe.jobs.video_job import VideoJob
+from cgpipe.jobs.video_plan import VIDEO_SUFFIXES, written_suffix
+from cgpipe.media.pictures.formats import picture_format
+from cgpipe.models.choose import choose_model
+from cgpipe.options import Options, takes_options
+from cgpipe.storage import PathLike, Stamp, require_local
+
+BUSY_SHARE = 0.1
+"""Of the time, that may go into looking at a very large folder."""
+
+
+@takes_options(None)
+def watch_folder(
+    folder: PathLike,
+    output: PathLike | None = None,
+    *,
+    options: Options,
+    every: float = 1.0,
+    on_start: Callable[[str], None] | None = None,
+    on_result: OnResult | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> None:
+    """Translates the pictures and videos in a folder, and what appears there, until it is interrupted.
+
+    A file is taken once it has not changed between two looks. What is done is skipped, as by
+    :func:`cgpipe.translate_folder`; what failed is told once, and tried again when it changes. A folder that is gone,
+    with its disk or its network, is waited for.
+
+    Args:
+        folder: to watch, with all folders below, unless ``recursive`` says otherwise.
+        output: the folder to write; by default ``<folder>-<domain>`` beside it.
+        every: seconds between two looks.
+        on_start: told the model in words, before the first look.
+        on_result: told what became of each file.
+        on_notice: told in a line what else should be known.
+
+    Raises:
+        UsageError: there is no such folder at the beginning, or an option cannot be used.
+        ModelError: the model cannot be found or read.
+    """
+    require_local(folder)
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"{root} is no folder: name one to watch.")
+    chosen = choose_model(options.choice)
+    if output is None:
+        full = Path(os.path.abspath(root))
+        output = full.with_name(f"{full.name}-{chosen.domain}")
+    target = Path(output)
+    if os.path.realpath(target) == os.path.realpath(root):
+        raise UsageError(f"{target} is the folder itself: name another --output.")
+    if on_start:
+        on_start(str(chosen))
+    watcher = _Watcher(root, target, recursive=options.work.recursive, on_notice=on_notice)
+    pictures = FolderJob(chosen, options)
+    with VideoJob(chosen, options, Stopwatch(), progress=False) as videos:
+        while True:
+            began = time.monotonic()
+            ready = watcher.ready()
+            if ready.pictures:
+                watcher.settle(_translate_pictures(pictures, root, target, ready.pictures, on_result), ready.pictures)
+            for path in ready.videos:
+                watcher.settle(_translate_video(videos, root, target, path, on_result), {path})
+            time.sleep(max(every, (time.monotonic() - began) * (1 / BUSY_SHARE - 1) if not any(ready) else 0))
+
+
+class Ready(NamedTuple):
+    """Files to translate now."""
+
+    pictures: set[str]
+    videos: set[str]
+
+
+class _Watcher:
+    """Tells which files of a folder are whole and have not been tried as they are.
+
+    Args:
+        output: is left out, where it lies in the folder.
+    """
+
+    def __init__(
+        self, root: Path, output: Path, *, recursive: bool, on_notice: Callable[[str], None] | None = None
+    ) -> None:
+        self._root = root
+        self._output = output
+        self._recursive = recursive
+        self._tell = on_notice or (lambda _: None)
+        self._before: dict[str, Stamp] = {}
+        self._tried: dict[str, Stamp] = {}
+        self._gone = False
+
+    def ready(self) -> Ready:
+        """Looks at the folder."""
+        try:
+            now = dict(self._files())
+        except OSError as error:
+            if not self._gone:
+                self._tell(f"{self._root} cannot be read ({reason_of(error)}): waiting for it.")
+            self._gone, self._before = True, {}
+            return Ready(set(), set())
+        if self._gone:
+            self._tell(f"{self._root} is back.")
+        self._gone = False
+        whole = {path for path, stamp in now.items() if self._before.get(path) == stamp != self._tried.get(path)}
+        self._before = now
+        self._tried = {path: stamp for path, stamp in self._tried.items() if path in now}
+        videos = {path for path in whole if _is_video(path)}
+        pictures = {path for path in whole - videos if format_of(path, None)[0]}
+        self.settle(whole - videos - pictures, whole)
+        return Ready(pictures, videos)
+
+    def settle(self, done: set[str], tried: set[str]) -> None:
+        """Remembers files as they were when they were tried; those that vanished meanwhile are tried again."""
+        for path in tried:
+            if path in done or os.path.exists(path):
+                self._tried[path] = self._before[path]
+
+    def _files(self) -> Iterator[tuple[str, Stamp]]:
+        """Every file, with its stamp; hidden ones and the output are left out.
+
+        Raises:
+            OSError: the folder itself cannot be listed.
+        """
+        output, seen = os.path.realpath(self._output), set()
+        folders = [str(self._root)]
+        while folders:
+            folder = folders.pop()
+            real = os.path.realpath(folder)
+            if real == output or real in seen:
+                continue
+            seen.add(real)
+            try:
+                entries = list(os.scandir(folder))
+            except OSError:
+                if folder == str(self._root):
+                    raise
+                continue
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    yield from self._entry(entry, folders)
+
+    def _entry(self, entry: os.DirEntry[str], folders: list[str]) -> Iterator[tuple[str, Stamp]]:
+        try:
+            if entry.is_file():
+                status = entry.stat()
+                yield entry.path, Stamp(status.st_size, status.st_mtime_ns)
+            elif self._recursive and entry.is_dir():
+                folders.append(entry.path)
+        except OSError:  # it is gone already
+            pass
+
+
+def _is_video(path: str) -> bool:
+    return path.lower().endswith(VIDEO_SUFFIXES) and picture_format(path) is None
+
+
+def _translate_pictures(
+    job: FolderJob, root: Path, output: Path, pictures: set[str], on_result: OnResult | None
+) -> set[str]:
+    """Those that were translated, now or earlier."""
+    results: list[FileResult] = []
+
+    def tell(result: FileResult) -> None:
+        results.append(result)
+        if on_result and result.status != "skipped":
+            on_result(result)
+
+    try:
+        job.run([root], output, only=pictures, progress=False, on_result=tell)
+    except UsageError as error:  # two would become one file: all of them are told, and wait for a change
+        for path in sorted(pictures):
+            tell(FileResult(input=Path(path), output=output, status="failed", reason=str(error)))
+    except OSError as error:  # the folder vanished
+        for path in sorted(pictures - {str(result.input) for result in results}):
+            tell(FileResult(input=Path(path), output=output, status="failed", reason=reason_of(error)))
+    return {str(result.input) for result in results if result.status in ("translated", "skipped")}
+
+
+def _translate_video(job: VideoJob, root: Path, output: Path, path: str, on_result: OnResult | None) -> set[str]:
+    """The same for one video."""
+    target = (output / Path(path).relative_to(root)).with_suffix(written_suffix(Path(path)))
+    reason = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if job.run(path, str(target)).skipped:
+            return {path}
+    except (CgpipeError, OSError) as error:
+        reason = reason_of(error)
+    if on_result:
+        status: Status = "failed" if reason else "translated"
+        on_result(FileResult(input=Path(path), output=target, status=status, reason=reason))
+    return set() if reason else {path}
