@@ -59,7 +59,7 @@ def command(host: str, port: int, token: str | None, **given: Any) -> None:
     service: pictures that are under way are finished, videos are cancelled.
     """
     try:
-        from cgpipe.service.app import build_app
+        from cgpipe.service.app import open_app
         from cgpipe.service.running import address_of, listen, require_token, serve
     except ModuleNotFoundError as error:
         raise MissingDependencyError(f"The service needs {error.name}: pip install 'cgpipe[serve]'.") from error
@@ -79,7 +79,10 @@ def command(host: str, port: int, token: str | None, **given: Any) -> None:
         videos=given["jobs"],
         keep_seconds=given["keep"],
     )
-    with listen(host, port) as listening, open_spool() as spool:
-        app = build_app(spool, limits, token=token, hardware=hardware)
+    with (
+        listen(host, port) as listening,
+        open_spool() as spool,
+        open_app(spool, limits, token=token, hardware=hardware) as app,
+    ):
         show(f"Serving at {address_of(listening)} (Ctrl-C ends it)")
         serve(app, listening, loud=loudness() == Loudness.VERBOSE)

@@ -6,9 +6,9 @@ import asyncio
 import mimetypes
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -64,8 +64,11 @@ class _Fleeting(FileResponse):
             Path(self.path).unlink(missing_ok=True)
 
 
-def build_app(spool: Spool, limits: Limits, *, token: str | None = None, hardware: Hardware | None = None) -> FastAPI:
-    """The service.
+@contextmanager
+def open_app(
+    spool: Spool, limits: Limits, *, token: str | None = None, hardware: Hardware | None = None
+) -> Iterator[FastAPI]:
+    """The service; at the end what is left is canceled, and nothing is at work any more.
 
     Args:
         spool: where uploads and results lie; the caller removes it.
@@ -73,16 +76,27 @@ def build_app(spool: Spool, limits: Limits, *, token: str | None = None, hardwar
         token: that clients must know; None: only this machine may ask.
         hardware: what computes.
     """
-    hardware = hardware or Hardware()
     pictures, videos = PictureQueue(spool), VideoQueue(limits)
+    try:
+        yield _app(spool, limits, token, hardware or Hardware(), pictures, videos)
+    finally:
+        videos.close()
+        pictures.close()
 
+
+def _app(
+    spool: Spool,
+    limits: Limits,
+    token: str | None,
+    hardware: Hardware,
+    pictures: PictureQueue,
+    videos: VideoQueue,
+) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweep = asyncio.create_task(_forget_old(videos))
         yield
         sweep.cancel()
-        await run_in_threadpool(videos.close)
-        await run_in_threadpool(pictures.close)
 
     # The pages that FastAPI has for its description load scripts from the network.
     app = FastAPI(title="cgpipe", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
