@@ -82,12 +82,14 @@ def read_picture(
         return Frame(pixels=np.ascontiguousarray(pixels[..., :3]), origin=extras)
 
 
-def check_picture(path: str | os.PathLike[str], *, pixel_limit: int = PIXEL_LIMIT) -> None:
+def check_picture(path: str | os.PathLike[str], *, pixel_limit: int | None = None) -> None:
     """Looks at a picture's header alone, so that a file that cannot be read is refused before there is work to do.
 
     Raises:
         MediaError, UnsupportedFormatError: as :func:`read_picture`, but for damage behind the header.
     """
+    if huge.is_slide(path):
+        raise UnsupportedFormatError("Slides are not read here.")
     with _opened(Path(path)) as file, _damage_refused(), _parsed(file, path, pixel_limit) as image:
         _require_supported(image, depth(image, file)[0])
 
