@@ -136,7 +136,7 @@ class ModelChoice(Group):
         generator: the name, in another project's file, of the generator to take where it holds several.
         batch_statistics: normalise another project's network with batch norm by each picture's own statistics.
         model_inputs: values for the inputs of an ONNX network besides the picture, ``NAME=VALUE`` each.
-        like: a painting, or several, whose look is learnt on the job's own pictures, once, and kept.
+        like: a painting, or several, whose look is learned on the job's own pictures, once, and kept.
         like_steps: steps of learning.
         like_strength: of the look against what a picture shows, in learning; 1 is the recipe's own.
         like_now: ask a network that takes a painting beside the picture, in place of learning.

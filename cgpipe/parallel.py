@@ -153,7 +153,7 @@ def _with_the_others() -> Iterator[None]:
     except RuntimeError as error:
         raise TrainingError(
             f"Another process of the run has ended or does not answer: {_reason(error)}. What was saved is kept: "
-            "go on with --resume, with any number of processes."
+            "continue with --resume, with any number of processes."
         ) from error
 
 

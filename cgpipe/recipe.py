@@ -17,10 +17,10 @@ from cgpipe.errors import UsageError
 MODEL_FILES = ("teacher", "init", "init_a_to_b", "init_b_to_a")
 """Settings that name a model, or the path of its file."""
 LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
-"""Settings that change nothing in what is learnt."""
+"""Settings that change nothing in what is learned."""
 
 RECIPE_NAME = "recipe.toml"
-"""The file in a run's folder that says what the run was told."""
+"""The file in a run's folder that holds the run's settings."""
 
 
 def setting(
@@ -75,7 +75,7 @@ def read_recipe(recipe: Path | None, config: type) -> dict[str, Any]:
 
 
 def read_run_recipe(folder: Path, config: type) -> dict[str, Any]:
-    """What a run in ``folder`` was told, but for the folder itself; nothing where it left no recipe.
+    """The settings of the run in ``folder``, except the folder itself; nothing where it left no recipe.
 
     Raises:
         UsageError: the recipe cannot be read.
@@ -96,7 +96,7 @@ def _as(wanted: Any, name: str, value: Any) -> Any:
     return value
 
 
-@cache  # a recipe is checked anew for every stage
+@cache  # a recipe is checked again for every stage
 def type_hints(config: Hashable) -> dict[str, Any]:
     """The types of a dataclass's fields."""
     return get_type_hints(config)

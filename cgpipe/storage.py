@@ -116,7 +116,7 @@ def is_own(name: str) -> bool:
 
 
 def partial_of(path: PathLike) -> Path:
-    """Where the part of ``path`` that is there already is kept for a later run to resume; the sweep leaves it alone."""
+    """Where the part of ``path`` that already exists is kept for a later run to resume; the sweep leaves it alone."""
     target = Path(path)
     return target.with_name(f"{PREFIX}partial-{target.name}")
 
@@ -227,7 +227,7 @@ def create_locked(path: Path) -> int:
     """Creates a file of cgpipe's own, open for appending and locked, so that nobody takes it over.
 
     Raises:
-        OSError: it is there already, or cannot be created.
+        OSError: it already exists, or cannot be created.
     """
     while (file := _hold(path, os.O_CREAT | os.O_EXCL | os.O_APPEND)) is None:
         pass  # A sweep took it away before it was locked.

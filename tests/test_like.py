@@ -175,7 +175,7 @@ def test_ctrl_c_while_a_look_is_learnt_keeps_what_was_learnt(
 
     with pytest.raises(KeyboardInterrupt):
         translate_folder(photos, like=painting, like_steps=5, workers=0, on_learn=stop)
-    with pytest.raises(ModelNotFoundError, match="not learnt yet"):
+    with pytest.raises(ModelNotFoundError, match="not learned yet"):
         choose_model(ModelChoice(like=painting, like_steps=5)).load()
     seen: list[int] = []
     translate_folder(photos, like=painting, like_steps=5, workers=0, on_learn=lambda now: seen.append(now.step))

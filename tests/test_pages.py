@@ -163,7 +163,7 @@ def test_nothing_is_replaced_that_cgpipe_did_not_make(
     picture(tmp_path / "in" / "a.png")
     (tmp_path / theirs).parent.mkdir(exist_ok=True)
     (tmp_path / theirs).write_text("mine")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         translate_folder(tmp_path / "in", tmp_path / "out", model=file_model(tmp_path / "m"), workers=0, gallery=True)
     assert (tmp_path / theirs).read_text() == "mine" and not (tmp_path / "out" / "a.png").exists()
 
@@ -258,7 +258,7 @@ def test_a_gallery_of_a_video_needs_one_file(tmp_path: Path, file_model: Callabl
     with pytest.raises(UsageError, match="needs one video file"):
         translate_video(clip, tmp_path / "%05d.png", model=file_model(tmp_path / "m"), gallery=True)
     (tmp_path / "out.mp4.html").write_text("mine")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         translate_video(clip, tmp_path / "out.mp4", model=tmp_path / "m" / "horse2zebra.safetensors", gallery=True)
     assert not (tmp_path / "out.mp4").exists()
 

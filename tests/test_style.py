@@ -197,7 +197,7 @@ def test_paintings_that_cannot_be_used_are_wrong_usage(tmp_path: Path) -> None:
         ({"photos": None}, "No photos"),
         ({"direction": "BtoA"}, "omit direction"),
         ({"watch_every": 10}, "omit watch_every"),
-        ({"style_weight": 0.0}, "nothing would be learnt"),
+        ({"style_weight": 0.0}, "nothing would be learned"),
         ({"method": "cut"}, "use method style"),
         ({"freeze": "a_to_b"}, "All networks are frozen"),
     ],

@@ -156,7 +156,7 @@ class TrainingBar:
 
 
 class LearningBar:
-    """The line that shows how a look is learnt before a job begins; nothing where none is."""
+    """The line that shows how a look is learned before a job begins; nothing where none is."""
 
     def __init__(self) -> None:
         self._bar: TrainingBar | None = None

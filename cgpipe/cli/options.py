@@ -190,7 +190,7 @@ like_options = together(
         "styles.",
     ),
 )
-"""``like`` and how it is learnt."""
+"""``like`` and how it is learned."""
 
 
 def engine_of(engine: str | None, compile: bool, torchscript: bool) -> str:

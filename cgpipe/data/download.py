@@ -186,7 +186,7 @@ def download(
         if fruitless >= tries:
             break
         time.sleep(pause * 2 ** max(0, fruitless - 1))
-    kept = f" {path} is kept: the same command goes on from there." if path.exists() else ""
+    kept = f" {path} is kept: the same command resumes there." if path.exists() else ""
     raise DataError(f"{shown(url)} cannot be downloaded: {problem}. Try again later, or use --url.{kept}")
 
 

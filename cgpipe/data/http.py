@@ -1,4 +1,4 @@
-"""Requests to servers that nobody vouches for: http and https alone, never for ever, no password in a message."""
+"""Requests to untrusted servers: http and https only, never without a timeout, no password in a message."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _connection(watch: _Watch, kind: type[http.client.HTTPConnection], *args: An
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https alone, without reading what comes with the redirection."""
+    """Follows to http and https only, without reading what comes with the redirection."""
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage

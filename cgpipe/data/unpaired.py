@@ -167,7 +167,7 @@ def training_batches(
         DataError: no picture of a domain can be read.
     """
     # A loader draws a seed for its workers, which need none, when it begins. Drawn from the run's random numbers, it
-    # would make a run that is taken up in the midst of an epoch go on with other ones.
+    # would make a run that is resumed within an epoch go on with other ones.
     loader = DataLoader(
         Epoch(sets, epoch, settings),
         batch_sampler=_Places(first, sets.length(settings.batch_size), settings.batch_size),

@@ -71,7 +71,7 @@ def choose_precision(generator: Generator, picture: torch.Tensor) -> tuple[Preci
     """The dtype to run ``generator`` in, and why.
 
     A GPU runs in fp16, or in bf16 where fp16 overflows, and in fp32 only where neither is accurate on the network and
-    the picture at hand. A CPU runs in bf16 where its processor multiplies that, it is measured to be faster, and it is
+    the current picture. A CPU runs in bf16 where its processor multiplies that, it is measured to be faster, and it is
     accurate. Results are cached.
 
     Args:

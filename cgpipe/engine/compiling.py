@@ -38,7 +38,7 @@ def has_compiler() -> bool:
 def keep_compiled() -> None:
     """Keeps what is compiled in the user's cache, unless the user has named another place.
 
-    Torch's own place is a temporary folder: all would be gone when the machine starts anew.
+    Torch's own place is a temporary folder: all would be gone when the machine restarts.
     """
     os.environ.setdefault(CACHE_VARIABLE, str(user_cache_path("cgpipe") / "compiled"))
 

@@ -194,7 +194,7 @@ class _Slot:
 
 
 class _Memory:
-    """Memory that is kept, and made anew only when a larger batch comes."""
+    """Memory that is kept, and reallocated only when a larger batch comes."""
 
     def __init__(self, make: Callable[[int], torch.Tensor]) -> None:
         self._make = make

@@ -44,7 +44,7 @@ def load(
         ahead: batches that each worker works ahead.
 
     Raises:
-        CgpipeError: a worker died, most likely for want of memory.
+        CgpipeError: a worker died, probably for lack of memory.
     """
     loader: DataLoader[Any] = DataLoader(
         _Reader(read, batch_size),

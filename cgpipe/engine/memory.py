@@ -23,7 +23,7 @@ def keep_freed_memory(most: int = FOR_PICTURES) -> None:
     """Lets this process keep up to ``most`` bytes of freed memory for the next picture, where the C library is glibc's.
 
     By its own settings glibc returns large blocks to the system at once, and every picture pays for clearing and
-    mapping them anew: 4,500 page faults and 14 of 263 ms for a ResNet of 9 blocks at 256x256 on two cores of a Zen 4,
+    mapping them again: 4,500 page faults and 14 of 263 ms for a ResNet of 9 blocks at 256x256 on two cores of a Zen 4,
     and 90,000 and half a second for each step of its training. What was allowed once stays so.
     """
     global _kept

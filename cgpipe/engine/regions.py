@@ -43,7 +43,7 @@ class ByRegions:
     precision: Precision
 
     def translate(self, picture: torch.Tensor, size: tuple[int, int], tile: int | None) -> Translated:
-        """Translates one picture on the CPU; the result lies where the picture does, on disk if that is there.
+        """Translates one picture on the CPU; the result is stored where the picture is, on disk if that is there.
 
         Args:
             picture: (H, W, 3 or 4), integers, RGB and a mask.

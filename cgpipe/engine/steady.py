@@ -5,7 +5,7 @@ of the frame before is brought along the optical flow of the originals and blend
 flow can be trusted (blind temporal consistency, in the sense of arXiv 1808.00449, without a network). All of it happens
 at a small size; only the correction is brought up.
 
-Blending starts anew every :data:`RUN` frames, and the new run takes over gradually. So a frame depends on fewer than
+Blending restarts every :data:`RUN` frames, and the new run takes over gradually. So a frame depends on fewer than
 two runs before it: a job that resumes in the middle gives the same frames as a whole one, once it has seen those again.
 """
 

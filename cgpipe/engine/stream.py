@@ -1,4 +1,4 @@
-"""Batches through one translator or several, in order; one that fails is told apart picture by picture."""
+"""Batches through one translator or several, in order; one that fails is retried picture by picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL_PIXELS = 1 << 20
 """Pixels up to which a batch is small: it then shares a CPU with others, one thread each."""
 
 FATAL = (UsageError, MissingDependencyError, ModelError)
-"""What no picture is to blame for: every other would fail alike."""
+"""Errors that are not a picture's fault: every other would fail alike."""
 
 
 class OneDevice(Protocol):
@@ -55,7 +55,7 @@ def stream(
 ) -> Generator[Batch | Failed | T, None, None]:
     """Translates the batches among ``items`` and passes everything else through, in order.
 
-    Whatever a batch raises is told apart: its pictures are translated one by one, and those that fail again are given
+    When a batch fails, its pictures are translated one by one, and those that fail again are given
     as failed, with the reason. On CUDA up to :data:`IN_FLIGHT` batches are under way on each GPU before a result is
     waited for; several GPUs take batches in turn. On a CPU as many batches run side by side as torch has threads, one
     thread each: for small networks that is faster than all threads on one, since they never wait for one another. Only
@@ -139,7 +139,7 @@ class _Threads:
 
 
 def _attempt(start: Start, alone: OneDevice, batch: Batch) -> Callable[[], list[Batch | Failed | T]]:
-    """Starts on a batch; what it raises, then or later, is told apart when the result is asked for."""
+    """Starts on a batch; what it raises, then or later, is handled when the result is requested."""
     try:
         waiting = start(batch)
     except Exception as error:
@@ -156,7 +156,7 @@ def _attempt(start: Start, alone: OneDevice, batch: Batch) -> Callable[[], list[
 
 
 def _told_apart(alone: OneDevice, batch: Batch, error: Exception) -> list[Batch | Failed | T]:
-    """The pictures of a batch that failed, one by one; raises what no picture is to blame for."""
+    """The pictures of a batch that failed, one by one; raises errors that are not a picture's fault."""
     if isinstance(error, FATAL) or _device_is_lost(error):
         raise error
     if len(batch) == 1:

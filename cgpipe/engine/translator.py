@@ -220,7 +220,7 @@ class Translator:
 
     @property
     def devices(self) -> str:
-        """Where it runs, in words."""
+        """The devices, as text."""
         return ",".join(str(member.device) for member in (self, *self.replicas))
 
     @property
@@ -290,7 +290,7 @@ class Translator:
     def stream(self, items: Iterable[Batch | T]) -> Generator[Batch | Failed | T, None, None]:
         """Translates the batches among ``items`` and passes everything else through, in order.
 
-        A picture that fails is given as such, with the reason, and the others go on; see
+        A picture that fails is given as such, with the reason, and the others continue; see
         :func:`cgpipe.engine.stream.stream`.
         """
         return stream([self, *self.replicas], items, self._threads)

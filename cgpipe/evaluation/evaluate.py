@@ -29,7 +29,7 @@ class ModelReport:
     """What :func:`evaluate` found and made.
 
     Args:
-        model: which model was measured, in words.
+        model: the measured model, as text.
         back: which one the cycle error was measured with; None where there was none.
         evaluation: the figures of pictures; None where only videos were measured.
         videos: how still each clip holds.

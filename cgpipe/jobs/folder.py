@@ -37,9 +37,9 @@ def translate_folder(
         gallery: write a page of before and after that opens in any browser: True for ``<output>.html`` beside the
             output, or its name. Its pictures go to a folder of the same name with ``_files``.
         progress: show a progress bar; by default in a notebook alone.
-        on_start: told the model in words and the number of pictures, when the work begins.
+        on_start: called with the model's description and the number of pictures, when the work begins.
         on_result: told what became of each file.
-        on_learn: told of every step by which a look (``like``) is learnt.
+        on_learn: called for every step by which a look (``like``) is learned.
 
     All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
     ``strength=0.5``, ``workers=0``), or a whole group (``look=Look(strength=0.5)``). ``workers`` are processes that

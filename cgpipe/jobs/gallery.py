@@ -1,4 +1,4 @@
-"""The page of a job: one more that is told of its results."""
+"""The page of a job: another observer of its results."""
 
 from __future__ import annotations
 

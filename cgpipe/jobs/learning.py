@@ -1,4 +1,4 @@
-"""``like``: before a job begins, the look that it asks for is learnt on its own pictures, unless it is there."""
+"""``like``: before a job begins, the look that it asks for is learned on its own pictures, unless it is there."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def with_look(
     on_learn: OnLearn | None = None,
     progress: bool | None = None,
 ) -> Chosen:
-    """The model of a look that is still to be learnt: it is learnt first.
+    """The model of a look that is still to be learned: it is learned first.
 
     Args:
         chosen: what :func:`cgpipe.models.choose.choose_model` found.
         options: of the job.
         pictures: up to so many pictures of the job, (H, W, 3) each.
-        on_learn: told of every step.
+        on_learn: called for every step.
         progress: as for the job.
 
     Raises:
@@ -132,7 +132,7 @@ def _require_twice(input: str) -> None:
 
     if input == "-" or input.startswith(PREFIX) or "://" in input or (os.path.exists(input) and is_pipe(input)):
         raise UsageError(
-            f"{input} can be read only once, so no look can be learnt on it. Learn it on pictures first, with "
+            f"{input} can be read only once, so no look can be learned on it. Learn it on pictures first, with "
             "`cgpipe translate photos/ --like PAINTING`; then the same --like works here."
         )
 

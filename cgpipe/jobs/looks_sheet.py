@@ -43,7 +43,7 @@ def looks_sheet(
 ) -> list[str]:
     """Writes one sheet with a photo and what every model for any photo makes of it, each with its name.
 
-    A look whose model cannot be used, as for want of an extra, is left out with a warning.
+    A look whose model cannot be used, for example because an extra is missing, is omitted with a warning.
 
     Args:
         photo: the picture.

@@ -81,7 +81,7 @@ class Pipeline:
             workers: processes that decode, where the source can be divided.
 
         Raises:
-            CgpipeError: what no picture is to blame for.
+            CgpipeError: errors that are not a picture's fault.
         """
         busy = self.translator.busy_seconds
         batches = watch.passing("decode", self._batches(source, batch_size, first, workers))

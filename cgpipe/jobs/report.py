@@ -311,7 +311,7 @@ class ReportFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # said by finish, or of no account beside the error at hand
+        with suppress(OSError):  # said by finish, or less important than the original error
             self._stack.close()
 
     def _open(self, path: Path) -> TextIO:
@@ -324,7 +324,7 @@ class ReportFile:
         return self._stack.enter_context(self._partial.open("w", encoding="utf-8"))
 
     def _write(self, text: str, *, end: bool = False) -> None:
-        """Writes, unless something could not be written before: a job goes on without its report."""
+        """Writes, unless something could not be written before: the job continues without its report."""
         if self._file is None or self._error is not None:
             return
         try:

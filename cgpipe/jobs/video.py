@@ -28,7 +28,7 @@ def translate_video(
     """Translates a video; only the look of its pictures changes.
 
     Every frame keeps its time. Sound, subtitles, chapters, metadata, colour, size and orientation are kept. The output
-    appears when it is whole, and does not replace a file that cgpipe did not make; an interrupted job goes on where it
+    appears when it is whole, and does not replace a file that cgpipe did not make; an interrupted job resumes where it
     was when it is started again.
 
     Args:
@@ -37,9 +37,9 @@ def translate_video(
         gallery: write a page with a player of before and after that opens in any browser: True for ``<output>.html``
             beside the output, or its name. It needs one file as output.
         progress: show a progress bar; by default in a notebook alone.
-        on_start: told the model in words and the number of frames, or None where the input does not say.
+        on_start: called with the model's description and the number of frames, or None where the input does not say.
         on_frames: told how many frames were written.
-        on_learn: told of every step by which a look (``like``) is learnt.
+        on_learn: called for every step by which a look (``like``) is learned.
 
     All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
     ``crf=18``, ``start=3.5``), or a whole group (``cut=Cut(start=3.5)``). ``workers`` are threads of the decoder.

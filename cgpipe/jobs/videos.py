@@ -88,7 +88,7 @@ def translate_videos(
         gallery: write a page beside each result, ``<output>.html``.
         progress, on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
         on_failure: told in a line of each video that failed.
-        on_learn: told of every step by which a look (``like``) is learnt.
+        on_learn: called for every step by which a look (``like``) is learned.
 
     Raises:
         UsageError: an input is missing, or two would become the same file; nothing has been written.

@@ -77,7 +77,7 @@ class ModelCard:
 
     @property
     def pair(self) -> str:
-        """Source and target in words: ``horse to zebra``."""
+        """Source and target as text: ``horse to zebra``."""
         return f"{self.source} to {self.target}"
 
     @property

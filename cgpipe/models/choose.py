@@ -49,7 +49,7 @@ class Chosen:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is a look that is still to be learnt: there is no file yet."""
+        """Whether it is a look that is still to be learned: there is no file yet."""
         return self.look is not None and not self.path.is_file()
 
     @property
@@ -88,7 +88,7 @@ class Chosen:
         return {**kept, **given}
 
     def load(self) -> Model:
-        """Loads the model, and passes on what was to be said about finding it.
+        """Loads the model, and passes on warnings about finding it.
 
         Raises:
             ModelError: the file is damaged or of no known kind.
@@ -96,7 +96,7 @@ class Chosen:
         """
         if self.is_missing and self.look:
             raise ModelNotFoundError(
-                f"The look {self.look.name} is not learnt yet: `cgpipe translate` or `cgpipe video` with the same "
+                f"The look {self.look.name} is not learned yet: `cgpipe translate` or `cgpipe video` with the same "
                 "--like learns it."
             )
         from cgpipe.models.loading import load_any

@@ -113,7 +113,7 @@ def is_exported(path: Path) -> bool:
 
 
 def read_exported(path: Path) -> bytes:
-    """The bytes of a program of torch.export, packed anew from what of it is used.
+    """The bytes of a program of torch.export, repacked from what of it is used.
 
     Raises:
         ModelNotFoundError: there is no such file.

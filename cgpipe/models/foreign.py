@@ -1,4 +1,4 @@
-"""Generators from other projects: recognised by what is in the file, and converted into networks of cgpipe.
+"""Generators from other projects: recognised by the file's content, and converted into networks of cgpipe.
 
 The kinds that are read, and those that are called by their names and refused, are in :mod:`cgpipe.models.layouts`.
 """

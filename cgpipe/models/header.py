@@ -102,7 +102,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is one of ours, by what is in it.
+    """Whether a file is one of ours, by its content.
 
     Raises:
         ModelNotFoundError: there is no such file.

@@ -1,4 +1,4 @@
-"""Looks that are learnt from paintings (``--like``): what they are called, and where they are kept."""
+"""Looks that are learned from paintings (``--like``): what they are called, and where they are kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST = 48
 
 @dataclass(frozen=True)
 class Look:
-    """A look that is asked for: the paintings, and how it is learnt.
+    """A look that is asked for: the paintings, and how it is learned.
 
     Args:
         paintings: files that are there.
@@ -53,7 +53,7 @@ class Look:
 
     @property
     def path(self) -> Path:
-        """Where its model is, once it is learnt."""
+        """Where its model is, once it is learned."""
         return user_models_folder() / f"{self.name}-{self.digest}.safetensors"
 
     @property
@@ -85,7 +85,7 @@ def asked_look(choice: ModelChoice) -> Look | None:
 
 
 def find_look(look: Look) -> Found:
-    """The model of a look, which may be still to be learnt: then there is no such file yet.
+    """The model of a look, which may be still to be learned: then there is no such file yet.
 
     Raises:
         ModelError: the file is there and damaged.
@@ -93,7 +93,7 @@ def find_look(look: Look) -> Found:
     try:
         card = read_card(look.path) if look.path.is_file() else _planned(look)
     except ModelError as error:
-        raise ModelError(f"{error} Remove the file to have the look learnt again.") from error
+        raise ModelError(f"{error} Remove the file to have the look learned again.") from error
     return Found(entry=Entry(path=look.path, place="user", card=card))
 
 
@@ -110,7 +110,7 @@ def find_two_inputs(look: Look) -> tuple[Found, tuple[str, ...]]:
     if folder is None or not (folder / TWO_INPUTS).is_file():
         raise MissingDependencyError(
             "For --like-now, install the network that it asks: pip install 'cgpipe[styles]'. Without --like-now the "
-            "look is learnt, which takes some minutes."
+            "look is learned, which takes some minutes."
         )
     card = ModelCard(
         architecture="onnx",
@@ -132,7 +132,7 @@ _SIGNATURE = {"picture": "content_image", "layout": "nhwc", "output_layout": "nh
 
 
 def _planned(look: Look) -> ModelCard:
-    """The card of a look that is still to be learnt, as far as it is known."""
+    """The card of a look that is still to be learned, as far as it is known."""
     return ModelCard(
         architecture="compact-xs",
         settings={},

@@ -108,7 +108,7 @@ def _program(path: Path, header: Header, card: ModelCard) -> Program:
     elif card.architecture == "torch-export":
         content = checked_exported(content)
     elif check_onnx(content, path.parent).external:
-        raise ModelError("Its program wants constants from other files.")
+        raise ModelError("Its program needs constants from other files.")
     run = start(card.architecture, content)
     return Program(run, signature, run.runtime, content)
 

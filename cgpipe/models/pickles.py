@@ -1,7 +1,7 @@
 """Looks through a pickle before it is loaded: how much work and memory it would take, told from its instructions.
 
 torch's reader for ``weights_only`` runs nothing that is not on its list. But what is on it can be asked for too much: a
-tuple of tuples of tuples, a few bytes each, takes for ever to hash, and a ``bytearray`` may be of any length.
+tuple of tuples of tuples, a few bytes each, takes forever to hash, and a ``bytearray`` may be of any length.
 """
 
 from __future__ import annotations

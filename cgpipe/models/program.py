@@ -109,7 +109,7 @@ class Program(Generator):
     Args:
         feed: runs it.
         signature: how it takes and gives pictures.
-        runtime: what runs it, in words.
+        runtime: what runs it, as text.
         content: the file's bytes, to be kept in a model file.
     """
 

@@ -50,7 +50,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> bytes:
-    """A TorchScript file's bytes, packed anew from what was found to be harmless.
+    """A TorchScript file's bytes, repacked from what was found to be harmless.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -70,7 +70,7 @@ def read_torchscript(path: Path) -> bytes:
 def checked_torchscript(content: bytes) -> bytes:
     """TorchScript that does nothing but compute; errors as for :func:`read_torchscript`, without a name.
 
-    It is packed anew: two readers of one archive need not find the same files in it.
+    It is repacked: two readers of one archive need not find the same files in it.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -1,4 +1,4 @@
-"""The gallery of a folder: before and after in a grid, written as the job goes on."""
+"""The gallery of a folder: before and after in a grid, written as the job runs."""
 
 from __future__ import annotations
 

@@ -51,10 +51,10 @@ class Page:
             MediaError: nothing can be written here.
         """
         if os.path.lexists(self.path) and not is_page(self.path):
-            raise UsageError(f"{self.path} is there already and is no page of cgpipe's: move it away or rename it.")
+            raise UsageError(f"{self.path} already exists and is not a page of cgpipe: move it away or rename it.")
         mark = self.files / PAGE_MARK
         if os.path.lexists(self.files) and not mark.is_file():
-            raise UsageError(f"{self.files} is there already and was not made by cgpipe: move it away or rename it.")
+            raise UsageError(f"{self.files} already exists and was not made by cgpipe: move or rename it.")
         try:
             self.files.mkdir(parents=True, exist_ok=True)
             if not mark.exists():

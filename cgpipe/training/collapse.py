@@ -30,11 +30,11 @@ class CollapseWatch:
         self.seen: dict[str, int] = {}
 
     def check(self, step: int, direction: str, real: torch.Tensor, translated: torch.Tensor) -> Iterator[str]:
-        """What has happened to a generator, in words.
+        """What has happened to a generator, as text.
 
         Args:
             step: how far the run is.
-            direction: what the generator translates, in words.
+            direction: the direction, as text.
             real: pictures, (N, 3, H, W) in [-1, 1].
             translated: what it made of them.
         """

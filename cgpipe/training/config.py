@@ -1,4 +1,4 @@
-"""What a training run is told: one frozen dataclass, filled from defaults, a TOML recipe and the command line.
+"""The settings of a training run: one frozen dataclass, filled from defaults, a TOML recipe and the command line.
 
 The defaults are the recipe of the shipped horse and zebra models. Names are those of the original trainers where they
 have one.
@@ -170,15 +170,17 @@ class LossSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSettings:
-    """A look that is learnt from paintings, with method style."""
+    """A look that is learned from paintings, with method style."""
 
     like: tuple[Path, ...] = setting(
-        (), "Painting whose look is learnt, with --method style. Given several times: one look of them all.", files=True
+        (),
+        "Painting whose look is learned, with --method style. Given several times: one look of them all.",
+        files=True,
     )
     like_note: str = setting("", "Where the paintings come from and their license, for the model's header.")
     painting_size: int = setting(
         320,
-        "Short side, in pixels, to which paintings are reduced: their strokes are learnt at the size that they have "
+        "Short side, in pixels, to which paintings are reduced: their strokes are learned at the size that they have "
         "then, on photos of --load-min to --load-height.",
         at_least=64,
     )
@@ -208,7 +210,7 @@ class ScheduleSettings(OptimiserSettings):
     )
 
     def schedule(self) -> str:
-        """The learning rate over the run, in words."""
+        """The learning-rate schedule, as text."""
         rate = f"learning rate {self.lr:g}"
         if self.steps:
             return f"{self.steps} steps: {rate} and the schedule of {self.epochs} epochs"
@@ -287,7 +289,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         if self.watch_every:
             raise UsageError("style has no real pictures to measure against: omit watch_every.")
         if not self.style_weight:
-            raise UsageError("style_weight is 0: nothing would be learnt from the paintings.")
+            raise UsageError("style_weight is 0: nothing would be learned from the paintings.")
 
     def _check_losses(self) -> None:
         named = {"freeze": (self.frozen, self.network_names)}
@@ -315,7 +317,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         return replace(self, stages=(), **changes)
 
     def at_epoch(self, epoch: int) -> TrainConfig:
-        """The settings in force during ``epoch`` (counted from 0): those of every stage begun so far."""
+        """The effective settings during ``epoch`` (counted from 0): those of every stage begun so far."""
         config = replace(self, stages=())
         for stage in sorted(self.stages, key=lambda s: s.from_epoch):
             if stage.from_epoch <= epoch:
@@ -344,7 +346,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         return {n: why for why, names in idle.items() for n in names if getattr(self, n) != defaults[n]}
 
     def pair(self) -> str:
-        """What is translated into what, in words."""
+        """The directions, as text."""
         if self.method == "cyclegan":
             return f"{self.source} and {self.target}"
         first, second = self.names(self.directions[0])
@@ -359,7 +361,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
 
 STYLE: Mapping[str, Any] = {
     **{"source": GENERIC, "gen_net": "compact-xs", "feature_weight": 0.0},
-    # Motion holds back what is still to be learnt: it counts once the look is there.
+    # Motion holds back what is still to be learned: it counts once the look is there.
     **{"stages": [{"from_epoch": 5, "motion_weight": 2.0}]},
     **{"steps": 600, "epochs": 10, "decay_epoch": 6, "lr": 1e-3, "beta1": 0.9, "ema": 0.99, "batch_size": 1},
     **{"preprocess": "scale_shortest_and_crop", "load_height": 300, "load_width": 300, "load_min": 200},
@@ -383,7 +385,7 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     Args:
         recipe: a TOML file.
         overrides: what was typed.
-        resume: go on with what the run in ``checkpoint_dir`` was told, in place of the defaults.
+        resume: resume with the recipe of the run in ``checkpoint_dir`` instead of the defaults.
 
     Raises:
         UsageError: the recipe cannot be read, or a name in it is unknown.

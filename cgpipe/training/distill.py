@@ -53,7 +53,7 @@ def distill(
 
     Args:
         config: the whole recipe, with the teacher and the dataset.
-        resume: go on from the state in the run's folder, exactly where it was.
+        resume: resume from the state in the run's folder, exactly where it was.
         on_progress: called after every step.
 
     Raises:

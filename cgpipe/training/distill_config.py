@@ -1,4 +1,4 @@
-"""What a distillation is told."""
+"""The settings of a distillation."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, Any], *, re
     Args:
         recipe: a TOML file.
         overrides: what was typed.
-        resume: go on with what the run in ``checkpoint_dir`` was told, in place of the defaults.
+        resume: resume with the recipe of the run in ``checkpoint_dir`` instead of the defaults.
 
     Raises:
         UsageError: the recipe cannot be read, or a name or a value in it cannot be used.

@@ -1,4 +1,4 @@
-"""A look that is learnt on the pictures of a job, and kept in the user's models folder."""
+"""A look that is learned on the pictures of a job, and kept in the user's models folder."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def learn_look(
     gpu_ids: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Learns a look and puts its model into the models folder; a run that was broken off goes on where it was.
+    """Learns a look and puts its model into the models folder; a run that was interrupted resumes where it was.
 
     Args:
-        look: what is to be learnt.
+        look: what is to be learned.
         pictures: asked for up to so many pictures (H, W, 3) to learn on, where there are none from before.
         gpu_ids: as for a training run.
         on_progress: called after every step.
@@ -51,7 +51,7 @@ def learn_look(
         ModelError: the models folder cannot be written.
         TrainingError: another job is learning the same look.
         MissingDependencyError: the features that show a look are not installed.
-        KeyboardInterrupt: a signal asked to stop; what was learnt is kept.
+        KeyboardInterrupt: a signal asked to stop; what was learned is kept.
     """
     _keep(pictures, look.work / "photos")
     config = recipe_of(look, gpu_ids)
@@ -64,7 +64,7 @@ def learn_look(
 
 
 def recipe_of(look: Look, gpu_ids: str = "auto") -> TrainConfig:
-    """How a look is learnt: the defaults of ``--method style``."""
+    """How a look is learned: the defaults of ``--method style``."""
     return load_config(
         None,
         {

@@ -60,7 +60,7 @@ class MetricsLog:
         self._begun = time.monotonic()
 
     def write_figures(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        """Writes a line of what was measured at this step; the means go on."""
+        """Writes a line of what was measured at this step; the means are kept."""
         self._append(step, epoch, figures)
 
     def write_warning(self, step: int, epoch: int, warning: str) -> None:

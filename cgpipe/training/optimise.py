@@ -1,4 +1,4 @@
-"""One step of learning, and the running average of what was learnt."""
+"""One step of learning, and the running average of what was learned."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 
 def differences(state: Mapping[str, Any], config: Any, counts: Mapping[Any, int]) -> Iterator[str]:
-    """How the sets and the settings of a resumed run differ from the state's, each in words."""
+    """How the sets and the settings of a resumed run differ from the state's, as text."""
     before, now = json.loads(state["settings"]), settings_of(config)
     for name in now:
         if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:

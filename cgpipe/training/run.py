@@ -93,7 +93,7 @@ class Run(ABC):
         picture: pictures of each domain that this epoch has shown.
         settings: how this epoch loads its pictures.
         pictures: the training sets.
-        notices: what is to be said with the first step.
+        notices: notices for the first step.
     """
 
     config: RunSettings
@@ -122,7 +122,7 @@ class Run(ABC):
 
     @abstractmethod
     def settings_at(self, epoch: int) -> PictureSettings:
-        """The settings in force during ``epoch``, counted from 0."""
+        """The effective settings during ``epoch``, counted from 0."""
 
     @abstractmethod
     def steps_left(self) -> int:
@@ -150,7 +150,7 @@ class Run(ABC):
 
     @abstractmethod
     def networks_state(self) -> dict[str, Any]:
-        """All beside the place in the run that decides how it goes on: networks, optimisers, and what they remember."""
+        """All but the place in the run that determines how it continues: networks, optimisers and their memory."""
 
     @abstractmethod
     def load_networks_state(self, state: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ class Run(ABC):
         return self.config.checkpoint_dir
 
     def start(self, *, resume: bool, on_progress: Callable[[Progress], None] | None = None) -> TrainReport:
-        """Begins, or goes on exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
+        """Starts, or resumes exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
 
         Of several processes all make the steps, and the first writes and reports.
 
@@ -257,7 +257,7 @@ class Run(ABC):
         )
 
     def _news(self) -> tuple[str, ...]:
-        """What is to be said with this step."""
+        """The notices of this step."""
         notices, self.notices = self.notices, ()
         unreadable = list(self.pictures.unreadable.values())
         notices += tuple(f"{reason} It is excluded from training." for reason in unreadable[self._unreadable_said :])
@@ -361,7 +361,7 @@ class Run(ABC):
         return published
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how the run goes on."""
+        """Everything that determines how the run continues."""
         return {
             "settings": json.dumps(settings_of(self.config)),
             "pictures": dict(self.pictures.counts),
@@ -416,7 +416,7 @@ class Run(ABC):
             )
 
     def _write_recipe(self) -> None:
-        """Keeps what the run was told in its folder, for ``--resume``."""
+        """Writes the run's settings to its folder, for ``--resume``."""
         if not is_first():
             return
         path = self.folder / RECIPE_NAME

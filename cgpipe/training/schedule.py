@@ -60,7 +60,7 @@ class Plateau:
         self._sum, self._count = torch.zeros((), dtype=torch.float64), 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how it goes on, within an epoch too."""
+        """All that determines how it continues, within an epoch too."""
         return {
             **{"factor": self.factor, "best": self._best, "waited": self._waited},
             **{"sum": self._sum.cpu(), "count": self._count},

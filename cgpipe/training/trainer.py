@@ -51,7 +51,7 @@ def train(
 
     Args:
         config: the whole recipe.
-        resume: go on from the state in ``config.checkpoint_dir``, exactly where it was.
+        resume: resume from the state in ``config.checkpoint_dir``, exactly where it was.
         on_progress: called after every step, of several processes in the first.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Beginning with the weights of a model that is there."""
+"""Warm start: initialise a generator from an existing model."""
 
 from __future__ import annotations
 

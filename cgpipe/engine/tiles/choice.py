@@ -79,7 +79,7 @@ class Tiles:
         return self._side(fast=True)
 
     def needed(self, pixels: int) -> str:
-        """Memory that a whole picture takes, in words; empty where that is not known."""
+        """Memory that a whole picture takes, as text; empty where that is not known."""
         wanted = self.network.bytes_a_pixel * pixels
         return f" and which takes about {wanted / 1e9:.1f} GB" if wanted else ""
 

@@ -35,7 +35,7 @@ class PictureExtras:
         alpha: opacity, shape (height, width), of the pixels' type; None if the file has none.
         lossless: the file is WebP that lost nothing, and so shall be what is written in its place.
         tags: profile, EXIF, XMP, resolution and so on, as they fit upright RGB pixels.
-        notes: what the file holds and a translation does not, in words.
+        notes: what the file holds and a translation does not, as text.
         layout: of a picture that was read by lines.
     """
 

@@ -156,7 +156,7 @@ _RAW_SUFFIXES = frozenset(
 
 
 def kind_of(head: bytes, name: str | os.PathLike[str] = "") -> Kind | None:
-    """What a file is by its first :data:`HEAD` bytes; None: no picture, or one of a kind that nobody here knows.
+    """What a file is by its first :data:`HEAD` bytes; None: no picture, or one of an unknown kind.
 
     Args:
         name: of the file: by its suffix camera raw is told from other TIFF.

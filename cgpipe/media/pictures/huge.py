@@ -84,7 +84,7 @@ def is_huge(path: PathLike) -> bool:
     try:
         with _header(path) as image:
             return _is_pyramid(image) or is_too_large(image.width * image.height)
-    except Exception:  # whoever reads it says why
+    except Exception:  # the reader reports why
         return False
 
 

@@ -102,7 +102,7 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
     try:
         with Image.open(path, formats=(kind.format,)) as image:
             return getattr(image, "n_frames", 1) > 1
-    except Exception:  # as above: whoever reads it says why
+    except Exception:  # as above: the reader reports why
         return False
 
 

@@ -23,7 +23,7 @@ class CameraSource(Source):
     Args:
         spec: ``camera:0`` for the first camera, or ``camera:`` and the path of a device.
         fps: frames a second to ask of the camera; by default what it likes best.
-        end: seconds after which it ends; by default it goes on until it is closed.
+        end: seconds after which it ends; by default it runs until it is closed.
 
     Raises:
         MediaError: there is no such camera, or it gives no picture.

@@ -10,7 +10,7 @@ import av
 
 from cgpipe.media.video.libav import packet_time
 
-# The clocks of broadcast and network streams start anywhere, and start anew where recordings were joined.
+# The clocks of broadcast and network streams start anywhere, and restart where recordings were joined.
 FREE_CLOCK = frozenset({"mpegts", "mpeg", "rtsp", "rtp", "hls"})
 BACK = Fraction(1, 20)
 """Seconds by which a stream's decoding times may go back: more is another recording."""
@@ -26,7 +26,7 @@ class OneClock:
     The same packets in the same order always get the same times, so two readers of a file agree.
 
     Attributes:
-        joints: how often the clock was set anew.
+        joints: how often the clock was reset.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class OneClock:
 
 
 def on_one_clock(packets: Iterable[av.Packet[Any]], formats: set[str]) -> Iterator[av.Packet[Any]]:
-    """The packets of a file of these formats, on one clock where the format's own may start anew."""
+    """The packets of a file of these formats, on one clock where the format's own may restart."""
     return map(OneClock(), packets) if formats & FREE_CLOCK else iter(packets)
 
 

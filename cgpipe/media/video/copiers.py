@@ -1,4 +1,4 @@
-"""Three ways of bringing one stream over into another file: copied, encoded anew, or put into other words."""
+"""Three ways of bringing one stream over into another file: copied, re-encoded, or put into other words."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class StreamCopier:
 
 
 class Transcoder:
-    """Decodes sound and encodes it anew, cut to the sample, with silence where packets were lost."""
+    """Decodes audio and re-encodes it, cut to the sample, with silence where packets were lost."""
 
     def __init__(self, stream: Any, output: av.container.OutputContainer, codec: str, span: Span) -> None:
         self.number = self.bad_packets = 0

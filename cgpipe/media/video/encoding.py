@@ -162,7 +162,7 @@ class Encoding:
     Args:
         codec: libav's name of the encoder.
         pix_fmt: libav's name of the pixel format that it is given.
-        options: everything that it is told, as text.
+        options: all its options, as text.
         square: whether pixels must be made square, because neither stream nor container can say that they are not.
     """
 

@@ -99,7 +99,7 @@ def open_sink(
             named pipe, a numbered pattern of pictures (``frames/%05d.png``), or a folder for such.
         like: the source's info.
         codec: as for :class:`~cgpipe.media.video.VideoSink`, and so the rest.
-        overwrite: whether a sequence of pictures that is there already may be replaced.
+        overwrite: whether a sequence of pictures that already exists may be replaced.
         publish: puts a finished file in its place.
 
     Raises:

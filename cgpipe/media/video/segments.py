@@ -135,7 +135,7 @@ class SegmentFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def release(self) -> None:
-        """Lets another process go on with what is there."""
+        """Lets another process resume with what is there."""
         self._lock.close()
 
     def _key(self) -> str | None:

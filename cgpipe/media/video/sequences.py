@@ -143,7 +143,7 @@ class SequenceSink(Sink):
         spec: a pattern with a number (``frames/%05d.png``), or a folder, for ``%06d.png`` in it; folders are made.
         like: the source's info.
         resume: identifies the input and all that was done to the frames.
-        overwrite: remove a sequence that is there already.
+        overwrite: remove a sequence that already exists.
 
     Raises:
         UsageError: the pattern does not name a kind of picture.
@@ -202,7 +202,7 @@ class SequenceSink(Sink):
         self._job.unlink(missing_ok=True)
 
     def abort(self) -> None:
-        """Stops. The pictures so far are left: each is whole, and the next run goes on after them, or anew."""
+        """Stops. The pictures so far are left: each is whole, and the next run resumes after them, or starts over."""
         self._pool.shutdown(cancel_futures=True)
         self._jobs.clear()
 

@@ -142,7 +142,7 @@ class VideoSink(Sink):
         self._others.close()
 
     def abort(self) -> None:
-        """Stops without a result; whole pieces are left for a later run if the sink was told to resume."""
+        """Stops without a result; whole pieces are left for a later run if the sink was asked to resume."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None

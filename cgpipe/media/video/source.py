@@ -28,7 +28,7 @@ class VideoSource(Source):
 
     Every frame is RGB, upright (a rotation that the file asks for is applied to the pixels), uint8 or, where the
     file has more than 8 bits, uint16 over its whole range, and carries a :class:`~cgpipe.media.video.clip.VideoOrigin`
-    with its own time. A file can be iterated over as often as wanted: each pass opens it anew, and closes it at its
+    with its own time. A file can be iterated over as often as wanted: each pass reopens it, and closes it at its
     end, when the generator is closed, or when the source is.
 
     Damage does not end a pass. A frame that is lost is replaced by a repeat of its neighbour with the right time,

@@ -1,6 +1,6 @@
 """Everything of a file but its moving picture: sound, subtitles, covers, attachments, chapters and metadata.
 
-Packets are copied byte for byte where the container takes them. Otherwise sound is encoded anew, text subtitles are
+Packets are copied byte for byte where the container takes them. Otherwise audio is re-encoded, text subtitles are
 turned into the container's own kind, and what is left is left out, with the reason.
 """
 
@@ -70,7 +70,7 @@ class StreamReport:
 class OtherStreams:
     """The streams beside the picture, planned when constructed, and brought over by :meth:`packets`.
 
-    Each has ways to go, the best first: as it is, as it is without what the container refuses, encoded anew, left out.
+    Each has ways to go, the best first: as it is, as it is without what the container refuses, re-encoded, left out.
     Where :meth:`mend` finds that the present one fails it takes the next, so that no stream costs the pictures.
 
     Args:
@@ -196,7 +196,7 @@ class OtherStreams:
         return None
 
     def _possible(self, stream: av.stream.Stream, about: StreamInfo) -> Iterator[str]:
-        """The ways of a stream in words, the best first."""
+        """The ways of a stream as text, best first."""
         container = self._container
         if _takes(container, stream) or (about.kind == "cover" and container.format == "matroska"):
             yield "copied"

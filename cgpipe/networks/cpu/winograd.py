@@ -191,5 +191,5 @@ def _kernel(side: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _kept(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> torch.Tensor:
-    with torch.inference_mode(False):  # for whoever comes next, with gradients or without
+    with torch.inference_mode(False):  # for the next caller, with gradients or without
         return torch.tensor(rows, dtype=dtype)

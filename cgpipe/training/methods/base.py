@@ -82,7 +82,7 @@ class Method(nn.Module, ABC):
 
         Args:
             real: a batch of both domains.
-            config: the settings in force, which a stage may have changed.
+            config: the effective settings, which a stage may have changed.
         """
 
     def discriminator_losses(self, real: Pictures, fake: Pictures) -> Losses:
@@ -134,7 +134,7 @@ class Method(nn.Module, ABC):
         Args:
             translated: what was translated, by domain.
             fake: what was made of it.
-            config: the settings in force.
+            config: the effective settings.
         """
         losses: Losses = {}
         for source, target in self._learning(fake) if config.motion_weight else ():
