@@ -62,9 +62,15 @@ def make_dataset(root: Path, counts: Mapping[str, int] = COUNTS, *, block: int =
 def make_recipe(path: Path, dataset: Path, **changed: object) -> Path:
     """:data:`RECIPE` for a dataset, with other values for some settings."""
     kept = [line for line in RECIPE.splitlines() if line.split(" = ")[0] not in changed]
-    lines = [f"{name} = {json.dumps(value)}" for name, value in {"dataset_dir": str(dataset), **changed}.items()]
+    lines = [f"{name} = {_toml(value)}" for name, value in {"dataset_dir": str(dataset), **changed}.items()]
     path.write_text("\n".join([*lines, *kept]), encoding="utf-8")
     return path
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {json.dumps(item)}" for name, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def config_of(recipe: Path, run: Path, **overrides: Any) -> TrainConfig:

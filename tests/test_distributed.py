@@ -21,7 +21,10 @@ from cgpipe.errors import UsageError
 from cgpipe.training.state import load_state
 from cgpipe.training.trainer import train
 
-SETTINGS = {"epochs": 3, "decay_epoch": 1, "stages": [], "save_every": 2, "gpu_ids": "-1", "publish": False}
+SETTINGS: dict[str, Any] = {
+    **{"epochs": 3, "decay_epoch": 1, "stages": [], "save_every": 2, "gpu_ids": "-1", "publish": False},
+    "gen_settings": {"channels": 16, "blocks": 1},
+}
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 

@@ -302,7 +302,7 @@ def test_pictures_that_cannot_be_read_are_named_left_out_and_counted(
         report = train(config_of(recipe, run, workers=workers), on_progress=lambda p: warnings.extend(p.warnings))
         assert report.finished and report.step == 4 * 8
         assert list(report.unreadable) == [broken]
-    assert len(warnings) == 2 and all(w.startswith(f"{broken}: ") and "left out" in w for w in warnings)
+    assert len(warnings) == 2 and all(w.startswith(f"{broken}: ") and "excluded from training" in w for w in warnings)
     assert_equal_to_the_bit(weights_of(tmp_path / "run0"), weights_of(tmp_path / "run2"))
     result = invoke("train", "--resume", "--checkpoint-dir", run, "--epochs", "5")
     assert result.exit_code == 0 and "unreadable pictures, excluded from training: 1." in result.output, result.output
@@ -443,7 +443,7 @@ def test_a_model_that_the_run_did_not_make_is_never_replaced(recipe: Path, tmp_p
     mine = (models_folder / "red2blue.safetensors").read_bytes()
     result = invoke("train", "--config", recipe, "--epochs", "1", "--seed", "3", "--checkpoint-dir", other)
     assert result.exit_code == 0, result.output
-    assert "red2blue.safetensors was not made by this run and stays as it is" in result.output
+    assert "red2blue.safetensors was not made by this run and is left alone" in result.output
     assert "cgpipe models import" in result.output and "--overwrite" in result.output
     assert (models_folder / "red2blue.safetensors").read_bytes() == mine
     longer = train(config_of(recipe, run, epochs=2, publish=True), resume=True)  # its own it replaces
