@@ -173,20 +173,20 @@ like_options = together(
         multiple=True,
         type=LocalPath(path_type=Path),
         metavar="PAINTING",
-        help="Learn the look of a painting on the job's own pictures, once: it is kept among your models, where --to "
-        "NAME finds it. Given several times: one look of them all. Needs the extra metrics.",
+        help="Train the look of this painting on the job's own pictures. The model is kept, and --to NAME finds it. "
+        "Repeatable: one look of several paintings. Needs the extra metrics.",
     ),
-    click.option("--like-steps", type=click.IntRange(min=1), default=600, help="Steps of learning."),
+    click.option("--like-steps", type=click.IntRange(min=1), default=600, help="Training steps of the look."),
     click.option(
         "--like-strength",
         type=click.FloatRange(0.1, 10),
         default=1.0,
-        help="Of the look against what the picture shows, in learning.",
+        help="Weight of the style against the content in training.",
     ),
     click.option(
         "--like-now",
         is_flag=True,
-        help="Ask a network that takes any painting, in place of learning: at once, but less like it. Needs the extra "
+        help="Skip training and use a network that takes any painting: immediate, but less accurate. Needs the extra "
         "styles.",
     ),
 )
