@@ -228,14 +228,14 @@ speed_options = together(
         type=tile,
         default="auto",
         metavar="auto|off|PIXELS",
-        help="Run the network over larger pictures by tiles of this side. auto: where memory does not hold the whole.",
+        help="Run the network over larger pictures in tiles of this side. auto: if the whole does not fit into memory.",
     ),
     click.option(
         "--tile-mode",
         type=click.Choice(["exact", "fast"]),
         default="exact",
-        help="exact: what the whole picture would give, in one pass for each norm of the network. fast: one pass, with "
-        "the statistics of a reduced picture: quicker, and other colours.",
+        help="exact: same result as without tiles, in one pass per norm layer. fast: one pass, with norm statistics of "
+        "a downscaled picture, which changes colours slightly.",
     ),
     click.option(
         "--batch-size",
@@ -296,7 +296,7 @@ work_options = together(
         flag_value="local",
         metavar="[ADDRESS]",
         help="Translate on a Ray cluster whose machines share the files: auto, HOST:PORT or ray://HOST:PORT. Without "
-        "an address (as the last option) on a cluster of this machine alone. Extra: pip install 'cgpipe[ray]'.",
+        "an address (as the last option), a cluster of this machine only. Extra: pip install 'cgpipe[ray]'.",
     ),
 )
 """``overwrite`` and ``checksum``: what is redone; ``shard``: which part; ``ray``: where."""
@@ -304,9 +304,9 @@ work_options = together(
 gallery_option = click.option(
     "--gallery",
     is_flag=True,
-    help="Write a page of before and after beside the output, <OUTPUT>.html, which opens in any browser from disk.",
+    help="Write a before/after gallery, <OUTPUT>.html, which any browser opens from disk.",
 )
-"""``gallery``: a page of the results."""
+"""``gallery``: an HTML page of the results."""
 
 report_option = click.option(
     "--json",

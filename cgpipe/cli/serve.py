@@ -14,15 +14,17 @@ MEBIBYTE, MEGAPIXEL = 1 << 20, 1_000_000
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", help="Address to listen on; one that others reach needs --token.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; a public one needs --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0: any free port.")
 @click.option(
     "--token",
     metavar="TEXT",
-    help="What clients must send, as Authorization: Bearer TEXT. Better given by the environment, which others on this "
-    "machine cannot see: CGPIPE_SERVE_TOKEN.",
+    help="Token that clients must send as Authorization: Bearer TEXT. Safer in the environment, as CGPIPE_SERVE_TOKEN, "
+    "which other users cannot see.",
 )
-@click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N,...]|mps|xpu", help="Where to run.")
+@click.option(
+    "--device", type=device, default="auto", metavar="auto|cpu|cuda[:N,...]|mps|xpu", help="Device to run on."
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
@@ -33,30 +35,48 @@ MEBIBYTE, MEGAPIXEL = 1 << 20, 1_000_000
     "--engine",
     type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]),
     default="auto",
-    help="What runs the network.",
+    help="Inference engine.",
 )
-@click.option("--upload-limit", type=click.IntRange(1), default=64, metavar="MIB", help="Size of a picture, at most.")
-@click.option("--video-limit", type=click.IntRange(1), default=2048, metavar="MIB", help="Size of a video, at most.")
+@click.option("--upload-limit", type=click.IntRange(1), default=64, metavar="MIB", help="Maximum size of a picture.")
+@click.option("--video-limit", type=click.IntRange(1), default=2048, metavar="MIB", help="Maximum size of a video.")
 @click.option(
-    "--pixel-limit", type=click.IntRange(1), default=50, metavar="MEGAPIXELS", help="Of a picture or frame, at most."
+    "--pixel-limit",
+    type=click.IntRange(1),
+    default=50,
+    metavar="MEGAPIXELS",
+    help="Maximum resolution of a picture or frame.",
 )
 @click.option(
-    "--time-limit", type=click.FloatRange(1), default=60.0, metavar="SECONDS", help="For a picture, waiting included."
+    "--time-limit",
+    type=click.FloatRange(1),
+    default=60.0,
+    metavar="SECONDS",
+    help="Time limit per picture, including its wait.",
 )
-@click.option("--video-time-limit", type=click.FloatRange(1), default=3600.0, metavar="SECONDS", help="For a video.")
 @click.option(
-    "--queue", type=click.IntRange(1), default=64, metavar="COUNT", help="Pictures at once; one more is answered 429."
+    "--video-time-limit", type=click.FloatRange(1), default=3600.0, metavar="SECONDS", help="Time limit per video."
 )
-@click.option("--jobs", type=click.IntRange(1), default=1, metavar="COUNT", help="Videos at work at once.")
 @click.option(
-    "--keep", type=click.FloatRange(0), default=3600.0, metavar="SECONDS", help="How long a video's result is kept."
+    "--queue",
+    type=click.IntRange(1),
+    default=64,
+    metavar="COUNT",
+    help="Maximum number of pending pictures; further requests get 429.",
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, metavar="COUNT", help="Videos translated concurrently.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0),
+    default=3600.0,
+    metavar="SECONDS",
+    help="How long the result of a video is kept.",
 )
 @loudness_options
 def command(host: str, port: int, token: str | None, **given: Any) -> None:
     """Translate pictures and videos over HTTP: POST /translate, POST /video, GET /models, GET /health.
 
-    The address /openapi.json describes it all. Uploads are removed when they are answered. Ctrl-C and SIGTERM end the
-    service: pictures that are under way are finished, videos are cancelled.
+    /openapi.json describes the API. Uploads are deleted once they are answered. Ctrl-C and SIGTERM stop the service:
+    pending pictures are finished, videos are cancelled.
     """
     try:
         from cgpipe.service.app import open_app
@@ -84,5 +104,5 @@ def command(host: str, port: int, token: str | None, **given: Any) -> None:
         open_spool() as spool,
         open_app(spool, limits, token=token, hardware=hardware) as app,
     ):
-        show(f"Serving at {address_of(listening)} (Ctrl-C ends it)")
+        show(f"Serving at {address_of(listening)} (Ctrl-C to stop)")
         serve(app, listening, loud=loudness() == Loudness.VERBOSE)

@@ -23,19 +23,19 @@ from cgpipe.cli.terminal import detail, escaped, say, warn
 )
 @click.option("--quality", type=click.IntRange(1, 100), help="Quality of lossy formats.  [default: 95]")
 @click.option("--codec", help="Video encoder; by default that of the container.")
-@click.option("--crf", type=click.FloatRange(0, 63), help="Constant quality of the video encoder; smaller is better.")
+@click.option("--crf", type=click.FloatRange(0, 63), help="Constant rate factor of the video encoder: lower is better.")
 @click.option(
-    "--every", type=click.FloatRange(0, min_open=True), default=1.0, metavar="SECONDS", help="Time between two looks."
+    "--every", type=click.FloatRange(0, min_open=True), default=1.0, metavar="SECONDS", help="Polling interval."
 )
 @work_options
 @click.option("--recursive/--no-recursive", default=True, help="Include subfolders.")
 @speed_options
 @loudness_options
 def command(folder: Path, **options: Any) -> None:
-    """Translate the pictures and videos in a folder, and each new one, until Ctrl-C.
+    """Translate the pictures and videos in a folder, and new ones as they arrive, until Ctrl-C.
 
-    A file is taken once it has stopped changing. What is already translated is skipped; a file that failed is named
-    once, and tried again when it changes. A folder that is gone, with its disk or its network, is waited for.
+    A file is translated once it has stopped changing. Files that are up to date are skipped; a file that failed is
+    reported once, and retried when it changes. If the folder disappears, with its disk or network, watching waits.
     """
     from cgpipe.jobs.report import FileResult
     from cgpipe.jobs.watch import watch_folder
@@ -54,7 +54,7 @@ def command(folder: Path, **options: Any) -> None:
     try:
         watch_folder(
             folder,
-            on_start=lambda model: say(f"Model: {model}\nWatching {folder} (Ctrl-C ends it)"),
+            on_start=lambda model: say(f"Model: {model}\nWatching {folder} (Ctrl-C to stop)"),
             on_result=tell,
             on_notice=warn,
             **options,
