@@ -20,6 +20,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
+
+from typing import Literal, Self, TypedDict, TypeVar
+
 from cgpipe.errors import UsageError
 from cgpipe.storage import PathLike, digest_of
 
@@ -53,9 +56,10 @@ PIXELS_VERSION = 1
 """Raised when cgpipe gives other pixels for the same options: what was made before is then made again."""
 
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
-def option(default: Any, *, counts: Counts = "pictures", kinds: tuple[Kind, ...] = ("pictures", "video")) -> Any:
+def option(default: Value, *, counts: Counts = "pictures", kinds: tuple[Kind, ...] = ("pictures", "video")) -> Value:
     """A field of a group.
 
     Args:
@@ -65,7 +69,7 @@ def option(default: Any, *, counts: Counts = "pictures", kinds: tuple[Kind, ...]
     return field(default=default, metadata={"counts": counts, "kinds": kinds})
 
 
-def _content(value: Any) -> Any:
+def _content(value: object) -> object:
     """A JSON value of an option; of a path that is there, what it holds."""
     if isinstance(value, os.PathLike):
         try:
@@ -106,11 +110,11 @@ class Group:
     """What the groups have in common."""
 
     @classmethod
-    def options(cls, kind: Kind | None = None) -> tuple[Field[Any], ...]:
+    def options(cls, kind: Kind | None = None) -> tuple[Field[object], ...]:
         """The fields, or those of one kind of job."""
         return tuple(f for f in fields(cls) if kind in (None, *f.metadata["kinds"]))  # type: ignore[arg-type]
 
-    def deciding(self, *, pictures_only: bool = False) -> dict[str, Any]:
+    def deciding(self, *, pictures_only: bool = False) -> dict[str, object]:
         """What decides a result, of all that was asked for: JSON values by field, those at their default left out.
 
         Args:
@@ -267,6 +271,16 @@ class Encoding(Group):
         _check_range("quality", self.quality, 1, 100)
 
 
+class EncodingFields(TypedDict, total=False):
+    """Fields of :class:`Encoding` that a video has, as keywords."""
+
+    codec: str | None
+    crf: float | None
+    preset: str | None
+    pix_fmt: str | None
+    audio: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cut(Group):
     """Which part of a video is read.
@@ -320,6 +334,15 @@ class Shard(NamedTuple):
         return f"{self.number}/{self.of}"
 
 
+class CutFields(TypedDict, total=False):
+    """Fields of :class:`Cut`, as keywords."""
+
+    start: float | None
+    end: float | None
+    fps: float | None
+    duration: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work(Group):
     """How the work is done, and what of it is done again.
@@ -359,25 +382,23 @@ class Work(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """All groups of a job."""
-
-    choice: ModelChoice = ModelChoice()
-    look: Look = Look()
-    hardware: Hardware = Hardware()
-    encoding: Encoding = Encoding()
-    cut: Cut = Cut()
-    work: Work = Work()
+class Groups:
+    """All groups that a function takes, each a field."""
 
     @classmethod
-    def gather(cls, given: Mapping[str, Any], kind: Kind | None = None) -> Self:
+    def defaults(cls) -> dict[str, Group]:
+        """The groups by the names that they have here, at their defaults."""
+        return vars(cls())
+
+    @classmethod
+    def gather(cls, given: Mapping[str, object], kind: Kind | None = None) -> Self:
         """The groups from keywords: whole ones by the names they have here, and single fields, which go before.
 
         Raises:
-            TypeError: a keyword that no group of this kind of job has.
+            TypeError: a keyword that no group of this kind of job has, or another value in the place of a group.
             UsageError: a value that cannot be used.
         """
-        groups: dict[str, Group] = {home: given.get(home) or default for home, default in _GROUPS.items()}
+        groups = {home: _group(home, given.get(home), default) for home, default in cls.defaults().items()}
         homes = {option.name: home for home, group in groups.items() for option in group.options(kind)}
         for name in given:
             if name not in homes and name not in groups:
@@ -387,9 +408,29 @@ class Options:
         for home, group in groups.items():
             own = {name: value for name, value in given.items() if homes.get(name) == home}
             groups[home] = replace(group, **own) if own else group  # type: ignore[type-var]
-        return cls(**groups)  # type: ignore[arg-type]
+        return cls(**groups)
 
-    def fingerprint(self, model: Mapping[str, Any], *, pictures_only: bool = False) -> str:
+
+def _group(home: str, given: object, default: Group) -> Group:
+    if given is None:
+        return default
+    if not isinstance(given, type(default)):
+        raise TypeError(f"{home} must be a {type(default).__name__}, not a {type(given).__name__}")
+    return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Groups):
+    """All groups of a job that translates."""
+
+    choice: ModelChoice = ModelChoice()
+    look: Look = Look()
+    hardware: Hardware = Hardware()
+    encoding: Encoding = Encoding()
+    cut: Cut = Cut()
+    work: Work = Work()
+
+    def fingerprint(self, model: Mapping[str, object], *, pictures_only: bool = False) -> str:
         """16 hex digits that are the same exactly where the result of the same input would be.
 
         Args:
@@ -401,34 +442,35 @@ class Options:
         return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-_GROUPS: Mapping[str, Group] = vars(Options())
-
-
-def takes_options(kind: Kind | None) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Gives a function that takes ``options`` (:class:`Options`) their groups and fields as keywords.
+def takes_options(
+    kind: Kind | None = None, all_groups: type[Groups] = Options
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Gives a function that takes ``options`` (:class:`Options`, or other groups) their groups and fields as keywords.
 
     So ``translate_folder("photos", to="zebra", look=Look(strength=0.5))`` works, and help, notebooks and editors show
     every keyword.
     """
+    groups = all_groups.defaults()
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         own = inspect.signature(function)
         names = [name for name in own.parameters if name != "options"]
 
         @functools.wraps(function)
-        def with_keywords(*args: Any, **given: Any) -> Result:
+        def with_keywords(*args: object, **given: object) -> Result:
             direct = {name: given.pop(name) for name in names if name in given}
             try:
-                options = Options.gather(given, kind)
+                options = all_groups.gather(given, kind)
             except TypeError as error:
                 raise TypeError(f"{function.__name__}(): {error}") from None
             return function(*args, options=options, **direct)
 
-        keywords = [(f.name, f.default, f.type) for group in _GROUPS.values() for f in group.options(kind)]
-        keywords += [(home, None, f"{type(group).__name__} | None") for home, group in _GROUPS.items()]
+        keywords = [(f.name, f.default, f.type) for group in groups.values() for f in group.options(kind)]
+        keywords += [(home, None, f"{type(group).__name__} | None") for home, group in groups.items()]
         shown = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for name, default, annotation in keywords
+            if name not in names
         ]
         parameters = [*(own.parameters[name] for name in names), *shown]
         with_keywords.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -80,7 +80,7 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
 @click.option("-o", "--output", type=FOLDER, help="Folder for sample grids, figures.md and figures.json.")
 @click.option("--record", is_flag=True, help="Store the metrics and the working scales in the model file.")
 @loudness_options
-def command(class_name: str, **options: Any) -> None:
+def command(class_name: str, direction: str, **options: Any) -> None:
     """Measure MODEL on the pictures of DATASET, a folder with testA and testB.
 
     MODEL is a name, a model file or a checkpoint. KID, FID and class share use EfficientNet-Lite0 and Lite2 (extra
@@ -92,8 +92,9 @@ def command(class_name: str, **options: Any) -> None:
     """
     from cgpipe.evaluation.evaluate import evaluate
 
-    chosen = None if class_name == "none" else class_name
-    report = evaluate(**options, class_name=chosen, on_grid=lambda path: say(f"Wrote {path}"))
+    options["class_name"] = None if class_name == "none" else class_name
+    options["direction"] = None if direction == "auto" else direction
+    report = evaluate(**options, on_grid=lambda path: say(f"Wrote {path}"))
     show(report.to_markdown())
     if options["record"]:
         say(f"\nRecorded in {options['model']}", err=False)

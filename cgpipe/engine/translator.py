@@ -51,6 +51,15 @@ class TranslatorOptions(TypedDict, total=False):
     tile_mode: TileMode
 
 
+class FindOptions(TranslatorOptions, total=False):
+    """The keywords of :meth:`Translator.find` beside what names the model."""
+
+    direction: Direction | None
+    generator: str | None
+    batch_statistics: bool
+    model_inputs: Sequence[str]
+
+
 class Translator:
     """A model ready to translate pictures of any size.
 
@@ -153,11 +162,7 @@ class Translator:
         source: str | None = None,
         model: str | os.PathLike[str] | None = None,
         file: str | os.PathLike[str] | None = None,
-        direction: Direction | None = None,
-        generator: str | None = None,
-        batch_statistics: bool = False,
-        model_inputs: Sequence[str] = (),
-        **options: Unpack[TranslatorOptions],
+        **options: Unpack[FindOptions],
     ) -> Translator:
         """A translator by target domain, such as ``Translator.find("zebra")``; without arguments, the default model.
 
@@ -166,11 +171,8 @@ class Translator:
             source: what the pictures show, where ``to`` alone is not clear.
             model: a model file of any known format, or a model's name.
             file: the same as ``model``.
-            direction: ``AtoB`` or ``BtoA``, for files of other projects that hold both.
-            generator: the name of the generator to take from a file of another project that holds several.
-            batch_statistics: for batch-norm models of other projects: normalise each picture by its own statistics.
-            model_inputs: ``NAME=VALUE`` for what an ONNX network takes besides the picture.
-            options: of :class:`Translator`.
+            options: of :class:`Translator`, and for files of other projects ``direction``, ``generator``,
+                ``batch_statistics`` and ``model_inputs`` (see :class:`cgpipe.ModelChoice`).
 
         Raises:
             ModelNotFoundError: none or several models answer.
@@ -183,12 +185,12 @@ class Translator:
             to=to,
             source=source,
             model=file if model is None else model,
-            direction=direction,
-            generator=generator,
-            batch_statistics=batch_statistics,
-            model_inputs=tuple(model_inputs),
+            direction=options.pop("direction", None),
+            generator=options.pop("generator", None),
+            batch_statistics=options.pop("batch_statistics", False),
+            model_inputs=tuple(options.pop("model_inputs", ())),
         )
-        return cls(choose_model(choice).load(), **options)
+        return cls(choose_model(choice).load(), **options)  # type: ignore[misc]  # what is left is the translator's
 
     def __repr__(self) -> str:
         card = self.model.card

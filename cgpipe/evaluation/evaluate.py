@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cgpipe.data.dataset import test_folders_of
 from cgpipe.data.settings import Way
@@ -20,7 +19,7 @@ from cgpipe.models import ModelCard
 from cgpipe.models.card import plain_name
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.models.header import is_ours
-from cgpipe.options import ModelChoice
+from cgpipe.options import Group, Groups, ModelChoice, option, takes_options
 from cgpipe.storage import atomic_write
 
 
@@ -50,27 +49,64 @@ class ModelReport:
         parts += [table_of_clips(self.videos)] if self.videos else []
         return "\n\n".join(parts)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         figures = {} if self.evaluation is None else self.evaluation.to_dict()
         return {"model": self.model, "back": self.back, **figures, "videos": [clip.to_dict() for clip in self.videos]}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Group):
+    """What a model is measured on, and how.
+
+    Args:
+        inputs: folders of pictures to translate, in place of the dataset's.
+        reference: folders of real pictures of what the result should look like, likewise.
+        class_name: the ImageNet class to count; ``auto`` the one that the domains name, if any; None counts none.
+        size: side in pixels at which pictures are translated and compared.
+        masks: masks of the inputs, to measure how much changes outside them.
+        videos: clips to measure how still the translation holds (:mod:`cgpipe.evaluation.steadiness`), reduced to a
+            short side of ``size``. With clips alone, no pictures are measured.
+    """
+
+    inputs: Sequence[Path] = option(())
+    reference: Sequence[Path] = option(())
+    class_name: str | None = option("auto")
+    size: int = option(256)
+    masks: Path | None = option(None)
+    videos: Sequence[Path] = option(())
+
+    def folders(self, card: ModelCard, dataset: Path | None, way: Way) -> tuple[Sequence[Path], Sequence[Path]]:
+        """What goes in, and what it is compared with.
+
+        Raises:
+            UsageError: neither a dataset nor both kinds of folders are named.
+        """
+        if dataset is None:
+            if not self.inputs or not self.reference:
+                raise UsageError(
+                    "Name a dataset with testA and testB, or both --inputs and --reference, or --video alone."
+                )
+            return self.inputs, self.reference
+        first, second = test_folders_of(card, dataset, way)
+        return self.inputs or [first], self.reference or [second]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(Groups):
+    """All groups of :func:`evaluate`."""
+
+    choice: ModelChoice = ModelChoice()
+    measurement: Measurement = Measurement()
+
+
+@takes_options(all_groups=EvaluationOptions)
 def evaluate(
     model: str,
     dataset: Path | None = None,
     *,
-    inputs: Sequence[Path] = (),
-    reference: Sequence[Path] = (),
+    options: EvaluationOptions,
     back: str | None = None,
-    to: str | None = None,
-    source: str | None = None,
-    direction: Way = "auto",
-    batch_statistics: bool = False,
-    class_name: str | None = "auto",
-    size: int = 256,
-    masks: Path | None = None,
-    videos: Sequence[Path] = (),
     output: Path | None = None,
     record: bool = False,
     on_grid: OnGrid | None = None,
@@ -80,21 +116,15 @@ def evaluate(
     Args:
         model: a model file of any known format, or a name.
         dataset: folder with testA and testB; which of them goes in follows from the model.
-        inputs: folders of pictures to translate, in place of the dataset's.
-        reference: folders of real pictures of what the result should look like, likewise.
         back: a model of the other direction; by default the one beside the model's file, or the one that ``--to``
             finds, if any.
-        to, source: the domains, for a foreign file, which does not say.
-        direction: which way the dataset, and a foreign file that holds both generators, is taken.
-        batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
-        class_name: the ImageNet class to count; ``auto`` the one that the domains name, if any; None counts none.
-        size: side in pixels at which pictures are translated and compared.
-        masks: masks of the inputs, to measure how much changes outside them.
-        videos: clips to measure how still the translation holds (:mod:`cgpipe.evaluation.steadiness`), reduced to a
-            short side of ``size``. With clips alone, no pictures are measured.
         output: folder for grids of every input, ``figures.md`` and ``figures.json``.
         record: put the figures and the measured working scales into the model file's header.
         on_grid: told of every grid that is written.
+
+    All else is a field of :class:`~cgpipe.options.ModelChoice` (``to``, ``source`` and ``direction`` of a foreign file,
+    which does not say; the direction also is the way in which the dataset is taken) or of :class:`Measurement`
+    (``size``, ``videos`` and so on), as a keyword, or a whole group.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
@@ -103,29 +133,24 @@ def evaluate(
         MediaError: a clip cannot be read.
         MissingDependencyError: what measures is not installed.
     """
-    way = None if direction == "auto" else direction
-    found = choose_model(
-        ModelChoice(model=model, to=to, source=source, direction=way, batch_statistics=batch_statistics)
-    )
+    choice, asked = replace(options.choice, model=model), options.measurement
+    found = choose_model(choice)
     if record and (found.card is None or not is_ours(found.path)):
         raise UsageError(
             f"{model} is not one of cgpipe's own files, and has no header: `cgpipe models import` it first."
         )
     taken = found.load()
     there, card = taken.generator.eval(), taken.card
-    clips = tuple(measure_clip(taken, clip, size=size) for clip in videos)
+    clips = tuple(measure_clip(taken, clip, size=asked.size) for clip in asked.videos)
     report = ModelReport(model=str(found), back=None, evaluation=None, videos=clips)
-    if not videos or dataset or inputs or reference:
-        inputs, reference = _sets(card, dataset, inputs, reference, direction)
-        chosen = class_of(card.source, card.target) if class_name == "auto" else class_name
+    if dataset or asked.inputs or asked.reference or not asked.videos:
+        inputs, reference = asked.folders(card, dataset, choice.direction or "auto")
         reverse = find_back(back, found.path, card)
-        networks = available_classifiers()
-        evaluator = Evaluator(inputs, reference, class_name=chosen, size=size, networks=networks, masks=masks)
         backward = None if reverse is None else reverse.load().generator.eval()
-        figures = evaluator.evaluate(there, backward)
+        figures = _evaluator(inputs, reference, asked, card).evaluate(there, backward)
         report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
         if output is not None:
-            grids = write_grids(output, card.name, inputs, there, backward, size, on_grid)
+            grids = write_grids(output, card.name, inputs, there, backward, asked.size, on_grid)
             report = replace(report, files=tuple(grids))
         if record:
             record_figures(found.path, figures, inputs, reference)
@@ -136,15 +161,15 @@ def evaluate(
     return report
 
 
-def _sets(
-    card: ModelCard, dataset: Path | None, inputs: Sequence[Path], reference: Sequence[Path], direction: Way
-) -> tuple[Sequence[Path], Sequence[Path]]:
-    if dataset is None:
-        if not inputs or not reference:
-            raise UsageError("Name a dataset with testA and testB, or both --inputs and --reference, or --video alone.")
-        return inputs, reference
-    first, second = test_folders_of(card, dataset, direction)
-    return inputs or [first], reference or [second]
+def _evaluator(inputs: Sequence[Path], reference: Sequence[Path], asked: Measurement, card: ModelCard) -> Evaluator:
+    return Evaluator(
+        inputs,
+        reference,
+        class_name=class_of(card.source, card.target) if asked.class_name == "auto" else asked.class_name,
+        size=asked.size,
+        networks=available_classifiers(),
+        masks=asked.masks,
+    )
 
 
 def find_back(back: str | None, path: Path, card: ModelCard) -> Chosen | None:

@@ -90,7 +90,7 @@ def _count(report: VideoReport, source: Source, sink: Sink) -> None:
 def _source(input: str, options: Options) -> Source:
     return open_source(
         input,
-        **vars(options.cut),
+        cut=options.cut,
         hwaccel=options.hardware.hwaccel,
         threads=options.work.workers,
         deinterlace=options.look.deinterlace,
@@ -99,19 +99,14 @@ def _source(input: str, options: Options) -> Source:
 
 def _mask(info: VideoInfo, options: Options) -> AbstractContextManager[VideoMask | None]:
     mask = options.look.mask
-    return nullcontext() if mask is None else VideoMask(mask, info, **vars(options.cut))
+    return nullcontext() if mask is None else VideoMask(mask, info, options.cut)
 
 
 def _sink(output: str, info: VideoInfo, options: Options, clip: Clip) -> Sink:
-    encoding = options.encoding
     return open_sink(
         output,
         like=replace(info, width=2 * info.width) if options.look.side_by_side else info,
-        codec=encoding.codec,
-        crf=encoding.crf,
-        preset=encoding.preset,
-        pix_fmt=encoding.pix_fmt,
-        audio=encoding.audio,
+        encoding=options.encoding,
         resume=clip.resume,
         overwrite=options.work.overwrite,
         publish=clip.publish,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -21,6 +22,17 @@ from cgpipe.models.running import load_program, program_kind, with_inputs
 from cgpipe.models.zoo import Entry, Found, user_models_folder
 from cgpipe.networks import Generator
 from cgpipe.options import Direction
+
+
+class Way(TypedDict, total=False):
+    """Options of :func:`load_any`, for functions that pass them on."""
+
+    direction: Direction | None
+    generator: str | None
+    batch_statistics: bool
+    inputs: Sequence[str]
+    told: Told | None
+
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -89,12 +101,8 @@ def import_model(
     source: str | None = None,
     target: str | None = None,
     name: str | None = None,
-    direction: Direction | None = None,
-    generator: str | None = None,
-    batch_statistics: bool = False,
-    inputs: Sequence[str] = (),
-    told: Told | None = None,
     overwrite: bool = False,
+    **way: Unpack[Way],
 ) -> Entry:
     """Files a model in the user's folder, its weights as they are, so that ``--to`` finds it.
 
@@ -103,26 +111,14 @@ def import_model(
         source: the domain that goes in; needed for a foreign file, and takes the place of what one of ours says.
         target: the domain that comes out, likewise.
         name: what to call it; by default ``<source>2<target>``, the name that ``--to`` prefers.
-        direction: which generator to take from a foreign file that holds both.
-        generator: the name, in the file, of the one to take from a foreign file with several.
-        batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
-        inputs, told: of a program, as for :func:`load_any`; they are kept with it.
         overwrite: put it in the place of a model of that name.
+        way: how a foreign file or a program is read, as for :func:`load_any`; a program's is kept with it.
 
     Raises:
         UsageError: a domain is missing, or the name is ill-formed or taken.
         ModelError: the file or a domain's name cannot be used, or the user's folder cannot be written.
     """
-    model = load_any(
-        path,
-        source=source,
-        target=target,
-        direction=direction,
-        generator=generator,
-        batch_statistics=batch_statistics,
-        inputs=inputs,
-        told=told,
-    )
+    model = load_any(path, source=source, target=target, **way)
     card = replace(model.card, source=source or model.card.source, target=target or model.card.target)
     if UNKNOWN in (card.source, card.target):
         raise UsageError(f"{Path(path)} does not name its domains: give both with --from and --to.")

@@ -20,6 +20,7 @@ from cgpipe.media.frames import Pixels
 from cgpipe.media.video.alpha import ToFrame, has_alpha
 from cgpipe.media.video.clip import Alpha, VideoInfo
 from cgpipe.media.video.libav import writing
+from cgpipe.options import Encoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +157,7 @@ _SHORT_NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
+class EncoderSettings:
     """A checked choice of encoder and settings.
 
     Args:
@@ -176,32 +177,32 @@ class Encoding:
         cls,
         info: VideoInfo,
         container: Container,
-        *,
-        codec: str | None = None,
-        crf: float | None = None,
-        preset: str | None = None,
-        pix_fmt: str | None = None,
+        asked: Encoding = Encoding(),
         options: Mapping[str, str] | None = None,
-    ) -> Encoding:
+    ) -> EncoderSettings:
         """Fills in what is not asked for, and refuses what cannot be.
+
+        Args:
+            options: further ones for the encoder, in its own words.
 
         Raises:
             UsageError: the codec is unknown, does not go into the container, does not work on this machine, or does
                 not take one of the settings.
         """
+        crf = asked.crf
         if crf is not None and not 0 <= crf <= 63:
             raise UsageError(f"crf must be between 0 (best) and 63 (smallest), not {crf:g}.")
-        name = _codec_name(codec, container)
+        name = _codec_name(asked.codec, container)
         rules = _ENCODERS[name]
         chosen = dict(rules.options)
         chosen |= _setting(name, "crf", rules.crf, None if crf is None else f"{crf:g}")
-        chosen |= _setting(name, "preset", rules.preset, preset)
+        chosen |= _setting(name, "preset", rules.preset, asked.preset)
         for option, value in (options or {}).items():
             both = option in ("x264-params", "x265-params") and option in chosen
             chosen[option] = f"{chosen[option]}:{value}" if both else str(value)
         wordless = name in _WITHOUT_ASPECT and container.format in ("matroska", "webm")
         square = wordless and info.sample_aspect_ratio != 1
-        return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, pix_fmt), options=chosen, square=square)
+        return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, asked.pix_fmt), options=chosen, square=square)
 
     def notices(self, info: VideoInfo) -> tuple[str, ...]:
         """Notices for the user about how ``info`` is written."""
@@ -300,7 +301,9 @@ class VideoEncoder:
         name: what messages call the file.
     """
 
-    def __init__(self, container: av.container.OutputContainer, info: VideoInfo, encoding: Encoding, name: str) -> None:
+    def __init__(
+        self, container: av.container.OutputContainer, info: VideoInfo, encoding: EncoderSettings, name: str
+    ) -> None:
         self._container = container
         self._name = name
         self._encoding = encoding

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.opening import open_source
 from cgpipe.media.video.sequences import is_sequence
+from cgpipe.options import Cut
 
 SPARE_FRAMES = 2
 """By how many frames the length that a container states may be wrong."""
@@ -33,14 +34,14 @@ class VideoMask:
     Args:
         path: the picture, the video, or the folder or numbered pattern of pictures.
         info: of the video that is to be translated.
-        cut: ``start``, ``end``, ``duration`` and ``fps``, as that video was opened with.
+        cut: as that video was opened with.
 
     Raises:
         UsageError: there is nothing at this path.
         MediaError: it cannot be read, has another shape than the video, or plainly fewer frames.
     """
 
-    def __init__(self, path: str | os.PathLike[str], info: VideoInfo, **cut: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo, cut: Cut = Cut()) -> None:
         self.name = os.fspath(path)
         sequence = is_sequence(self.name)
         if not (sequence or os.path.exists(self.name)):
@@ -52,8 +53,8 @@ class VideoMask:
             self._one = fit(read_mask(Path(self.name)), info.height, info.width)
             return
         if sequence:
-            cut["fps"] = cut.get("fps") or info.rate
-        self._source = open_source(self.name, **cut)
+            cut = replace(cut, fps=cut.fps or (float(info.rate) if info.rate else None))
+        self._source = open_source(self.name, cut=cut)
         # A GIF or a clip of one frame is one picture.
         self._still = self._source.info.frames == 1 and not sequence
         try:

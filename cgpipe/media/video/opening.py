@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Unpack
 
 from cgpipe.errors import UsageError
 from cgpipe.media.video.camera import PREFIX, CameraSource
@@ -18,6 +18,7 @@ from cgpipe.media.video.sink import VideoSink
 from cgpipe.media.video.source import VideoSource
 from cgpipe.media.video.stream_sink import StreamSink
 from cgpipe.media.video.webp import WebpSource, is_webp
+from cgpipe.options import Cut, CutFields, Encoding, EncodingFields
 from cgpipe.storage import PathLike, Publish
 
 STANDARD = "-"
@@ -26,23 +27,18 @@ STANDARD = "-"
 def open_source(
     spec: PathLike,
     *,
-    start: Seconds | None = None,
-    end: Seconds | None = None,
-    duration: Seconds | None = None,
-    fps: Seconds | None = None,
+    cut: Cut = Cut(),
     hwaccel: str | None = None,
     threads: int | None = None,
     deinterlace: bool = True,
+    **given: Unpack[CutFields],
 ) -> Source:
     """Opens what gives frames.
 
     Args:
         spec: a video file, ``-`` for standard input, the address of a stream (``rtsp://``, ``http://``), ``camera:0``,
             a numbered pattern of pictures (``frames/%05d.png``), or a folder of pictures.
-        start: seconds into the clip.
-        end: seconds into the clip.
-        duration: seconds from the start on; another way of saying ``end``.
-        fps: a constant rate; pictures need one.
+        cut: the part to read, and the rate, which pictures need; each also as a keyword (``start=3.5``).
         hwaccel: a device that decodes.
         threads: decoding threads.
         deinterlace: make whole pictures of interlaced frames.
@@ -52,9 +48,8 @@ def open_source(
         UsageError: an option cannot be used.
     """
     name = os.fspath(spec)
-    if duration is not None:
-        stop = seconds(start or 0) + seconds(duration)
-        end = stop if end is None else min(seconds(end), stop)
+    cut = replace(cut, **given)
+    start, end, fps = cut.start, _end(cut), cut.fps
     if name.startswith(PREFIX):
         if start:
             raise UsageError(f"{name} is a camera, which has no start time: omit --start.")
@@ -63,34 +58,43 @@ def open_source(
         return SequenceSource(name, fps=fps, start=start, end=end)
     if is_webp(name):
         return WebpSource(name, start=start, end=end, fps=fps)
-    file: Any = name
-    if name == STANDARD or is_pipe(name):
-        file = readable(standard_input() if name == STANDARD else open(name, "rb"))  # noqa: SIM115
+    file = _opened(name)
     return VideoSource(
-        file,
+        name if file is None else readable(file),
         start=start,
         end=end,
         fps=fps,
         hwaccel=hwaccel,
         threads=threads,
         deinterlace=deinterlace,
-        owned=file is not name and name != STANDARD,
+        owned=file is not None and name != STANDARD,
     )
+
+
+def _end(cut: Cut) -> Seconds | None:
+    """Where the cut ends, in seconds into the clip."""
+    if cut.duration is None:
+        return cut.end
+    stop = seconds(cut.start or 0) + seconds(cut.duration)
+    return stop if cut.end is None else min(seconds(cut.end), stop)
+
+
+def _opened(name: str) -> IO[bytes] | None:
+    """Standard input or a named pipe, open; None for what libav opens by its name."""
+    if name == STANDARD:
+        return standard_input()
+    return open(name, "rb") if is_pipe(name) else None
 
 
 def open_sink(
     spec: PathLike,
     *,
     like: VideoInfo,
-    codec: str | None = None,
-    crf: float | None = None,
-    preset: str | None = None,
-    pix_fmt: str | None = None,
-    options: Mapping[str, str] | None = None,
-    audio: bool = True,
+    encoding: Encoding = Encoding(),
     resume: str | None = None,
     overwrite: bool = False,
     publish: Publish = os.replace,
+    **given: Unpack[EncodingFields],
 ) -> Sink:
     """Opens what takes frames.
 
@@ -98,7 +102,8 @@ def open_sink(
         spec: a video file (mp4, m4v, mov, mkv, webm), an animation (gif, webp, apng), ``-`` for standard output, a
             named pipe, a numbered pattern of pictures (``frames/%05d.png``), or a folder for such.
         like: the source's info.
-        codec: as for :class:`~cgpipe.media.video.VideoSink`, and so the rest.
+        encoding: as for :class:`~cgpipe.media.video.VideoSink`; each field also as a keyword (``crf=18``).
+        resume: as there.
         overwrite: whether a sequence of pictures that already exists may be replaced.
         publish: puts a finished file in its place.
 
@@ -107,36 +112,20 @@ def open_sink(
         UsageError: the name or an option cannot be used.
     """
     name = os.fspath(spec)
-    if name != STANDARD and not is_pipe(name) and names_sequence(name):
-        given = {"codec": codec, "crf": crf, "preset": preset, "pix_fmt": pix_fmt}
-        meaningless = [option for option, value in given.items() if value is not None]
-        if meaningless:
-            raise UsageError(f"{name} is written as pictures: omit --{meaningless[0].replace('_', '-')}.")
+    encoding = replace(encoding, **given)
+    if name == STANDARD:
+        return StreamSink(standard_output(), like=like, encoding=encoding)
+    if is_pipe(name):
+        return StreamSink(open(name, "wb", 0), like=like, encoding=encoding, owned=True)
+    if names_sequence(name):
+        _require_no_encoder(name, encoding)
         return SequenceSink(name, like=like, resume=resume, overwrite=overwrite)
-    pipe = is_pipe(name)
-    if name == STANDARD or pipe or suffix_of(Path(name)) in ANIMATIONS:
-        target: Any = standard_output() if name == STANDARD else open(name, "wb", 0) if pipe else name  # noqa: SIM115
-        return StreamSink(
-            target,
-            like=like,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            pix_fmt=pix_fmt,
-            options=options,
-            audio=audio,
-            publish=publish,
-            owned=pipe and name != STANDARD,
-        )
-    return VideoSink(
-        name,
-        like=like,
-        codec=codec,
-        crf=crf,
-        preset=preset,
-        pix_fmt=pix_fmt,
-        options=options,
-        audio=audio,
-        resume=resume,
-        publish=publish,
-    )
+    if suffix_of(Path(name)) in ANIMATIONS:
+        return StreamSink(name, like=like, encoding=encoding, publish=publish)
+    return VideoSink(name, like=like, encoding=encoding, resume=resume, publish=publish)
+
+
+def _require_no_encoder(name: str, encoding: Encoding) -> None:
+    for option in ("codec", "crf", "preset", "pix_fmt"):
+        if getattr(encoding, option) is not None:
+            raise UsageError(f"{name} is written as pictures: omit --{option.replace('_', '-')}.")

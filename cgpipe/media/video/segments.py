@@ -24,7 +24,7 @@ from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
 from cgpipe.media.video.alpha import has_alpha_mode
 from cgpipe.media.video.clip import Alpha, VideoInfo
-from cgpipe.media.video.encoding import Container, Encoding, VideoEncoder
+from cgpipe.media.video.encoding import Container, EncoderSettings, VideoEncoder
 from cgpipe.media.video.libav import address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
 
@@ -51,7 +51,7 @@ class SegmentWriter:
         MediaError: the file cannot be written, now or later.
     """
 
-    def __init__(self, path: Path, name: str, info: VideoInfo, encoding: Encoding) -> None:
+    def __init__(self, path: Path, name: str, info: VideoInfo, encoding: EncoderSettings) -> None:
         self.frames = 0
         self._name = name
         self._path = path
@@ -213,7 +213,7 @@ def _join(
 
 
 def try_to_join(
-    folder: Path, name: str, info: VideoInfo, encoding: Encoding, container: Container, others: OtherStreams
+    folder: Path, name: str, info: VideoInfo, encoding: EncoderSettings, container: Container, others: OtherStreams
 ) -> None:
     """Writes a clip of one black frame with all its other streams' first packets, to know beforehand that it works.
 

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
-from cgpipe.media.video.encoding import Encoding, container_of
+from cgpipe.media.video.encoding import EncoderSettings, container_of
 from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import writing
 from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments, try_to_join
 from cgpipe.media.video.streams import OtherStreams, StreamReport
+from cgpipe.options import Encoding, EncodingFields
 from cgpipe.storage import Publish
 
 # At most so much work is lost when a run is killed. A keyframe every 120 frames is also what players like to seek by.
@@ -41,12 +42,8 @@ class VideoSink(Sink):
     Args:
         path: the file to write; its name says which container: mp4, m4v, mov, mkv or webm.
         like: the source's info; change it with :func:`dataclasses.replace` where frames are written in another size.
-        codec: libav's name of an encoder, or a short one such as "hevc"; by default the container's most widely played.
-        crf: constant quality, smaller is better; by default hardly to be told from the original.
-        preset: the encoder's speed against size.
-        pix_fmt: libav's name of a pixel format; by default the most widely played.
+        encoding: encoder, quality, pixel format, and whether to keep sound; each also as a keyword (``crf=18``).
         options: further options for the encoder.
-        audio: whether to keep sound.
         resume: identifies the input and all that was done to the frames; None if nothing is to be taken over or left.
         segment_frames: frames a piece.
         publish: puts the finished file in its place.
@@ -59,23 +56,21 @@ class VideoSink(Sink):
         MediaError: the file cannot be written.
     """
 
-    encoding: Encoding
+    encoding: EncoderSettings
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
         like: VideoInfo,
-        codec: str | None = None,
-        crf: float | None = None,
-        preset: str | None = None,
-        pix_fmt: str | None = None,
+        encoding: Encoding = Encoding(),
         options: Mapping[str, str] | None = None,
-        audio: bool = True,
         resume: str | None = None,
         segment_frames: int = SEGMENT_FRAMES,
         publish: Publish = os.replace,
+        **given: Unpack[EncodingFields],
     ) -> None:
+        encoding = replace(encoding, **given)
         self._publish = publish
         self._path = Path(path)
         self._info = like
@@ -83,12 +78,10 @@ class VideoSink(Sink):
         self._keep = resume is not None
         self._segment_frames = segment_frames
         self._timeline = Timeline(like)
-        self.encoding = Encoding.choose(
-            like, self._container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
-        )
+        self.encoding = EncoderSettings.choose(like, self._container, encoding, options)
         if self._path.is_dir():
             raise MediaError(f"{self._path} cannot be written: there is a folder of this name.")
-        self._others = OtherStreams(like, self._container, audio=audio)
+        self._others = OtherStreams(like, self._container, audio=encoding.audio)
         self._writer: SegmentWriter | None = None
         with ExitStack() as undo:
             undo.callback(self._others.close)
@@ -165,7 +158,7 @@ class VideoSink(Sink):
             writer.abort()
 
 
-def _key(resume: str | None, info: VideoInfo, encoding: Encoding, segment_frames: int) -> str:
+def _key(resume: str | None, info: VideoInfo, encoding: EncoderSettings, segment_frames: int) -> str:
     """Names a run by all that its pieces depend on; the random one of a run that is not resumed is never met again."""
     told = resume if resume is not None else os.urandom(16).hex()
     # Of the clip what concerns its pictures: neither its other streams, nor where it lies.

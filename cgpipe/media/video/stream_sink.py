@@ -17,10 +17,11 @@ import av.error
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
-from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, Encoding, VideoEncoder, suffix_of
+from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, EncoderSettings, VideoEncoder, suffix_of
 from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams, StreamReport
+from cgpipe.options import Encoding
 from cgpipe.storage import Publish
 
 
@@ -33,8 +34,8 @@ class StreamSink(Sink):
     Args:
         target: a binary file object, or a path.
         like: the source's info.
-        codec: as for :class:`~cgpipe.media.video.VideoSink`, and so for ``crf``, ``preset``, ``pix_fmt``, ``options``
-            and ``audio``.
+        encoding: encoder, quality, pixel format, and whether to keep sound.
+        options: further options for the encoder.
         publish: puts the finished file in its place.
         owned: close the file object at the end.
 
@@ -46,19 +47,15 @@ class StreamSink(Sink):
         MediaError: the target cannot be written.
     """
 
-    encoding: Encoding
+    encoding: EncoderSettings
 
     def __init__(
         self,
         target: str | os.PathLike[str] | IO[bytes],
         *,
         like: VideoInfo,
-        codec: str | None = None,
-        crf: float | None = None,
-        preset: str | None = None,
-        pix_fmt: str | None = None,
+        encoding: Encoding = Encoding(),
         options: Mapping[str, str] | None = None,
-        audio: bool = True,
         publish: Publish = os.replace,
         owned: bool = False,
     ) -> None:
@@ -70,10 +67,8 @@ class StreamSink(Sink):
         container = CONTAINERS[".mkv"] if self._path is None else _animation(self._path)
         self._shortest = container.shortest
         info = like if container.tick is None else replace(like, time_base=container.tick)
-        self.encoding = Encoding.choose(
-            info, container, codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt, options=options
-        )
-        self._others = OtherStreams(info, container, audio=audio)
+        self.encoding = EncoderSettings.choose(info, container, encoding, options)
+        self._others = OtherStreams(info, container, audio=encoding.audio)
         self._info = info
         self._timeline = Timeline(info)
         self._last: int | None = None
