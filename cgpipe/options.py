@@ -18,10 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
-
-
-from typing import Literal, Self, TypedDict, TypeVar
+from typing import Literal, NamedTuple, Self, TypedDict, TypeVar
 
 from cgpipe.errors import UsageError
 from cgpipe.storage import PathLike, digest_of

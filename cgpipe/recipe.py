@@ -7,24 +7,30 @@ import math
 import re
 import tomllib
 from collections.abc import Hashable, Mapping
+from copy import copy
 from dataclasses import asdict, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cgpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MODEL_FILES = ("teacher", "init", "init_a_to_b", "init_b_to_a")
 """Settings that name a model, or the path of its file."""
 LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
 """Settings that change nothing in what is learned."""
 
+Value = TypeVar("Value")
+
 RECIPE_NAME = "recipe.toml"
 """The file in a run's folder that holds the run's settings."""
 
 
 def setting(
-    default: Any,
+    default: Value,
     help: str,
     *,
     flag: str | None = None,
@@ -32,7 +38,7 @@ def setting(
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
-) -> Any:
+) -> Value:
     """A setting of a recipe, with the text that ``--help`` shows.
 
     Args:
@@ -42,17 +48,17 @@ def setting(
         files: a path may be that of a file, not only of a folder.
         above, at_least, below: the bounds of a number, for :func:`check_settings`.
     """
-    metadata: dict[str, Any] = {"help": help, "files": files, "above": above, "at_least": at_least, "below": below}
+    metadata: dict[str, object] = {"help": help, "files": files, "above": above, "at_least": at_least, "below": below}
     metadata |= {"flag": flag} if flag else {}
     if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata=metadata)
+        return field(default_factory=lambda: copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_recipe(recipe: Path | None, config: type) -> dict[str, Any]:
+def read_recipe(recipe: Path | None, config: type[DataclassInstance]) -> dict[str, Any]:
     """What the TOML file ``recipe`` says, each value of the type that the dataclass ``config`` has for it.
 
     Raises:
@@ -74,7 +80,7 @@ def read_recipe(recipe: Path | None, config: type) -> dict[str, Any]:
     return {name: _as(hints[name], name, value) for name, value in settings.items()}
 
 
-def read_run_recipe(folder: Path, config: type) -> dict[str, Any]:
+def read_run_recipe(folder: Path, config: type[DataclassInstance]) -> dict[str, Any]:
     """The settings of the run in ``folder``, except the folder itself; nothing where it left no recipe.
 
     Raises:
@@ -84,20 +90,20 @@ def read_run_recipe(folder: Path, config: type) -> dict[str, Any]:
     return read_recipe(recipe, config) | {"checkpoint_dir": folder} if recipe.is_file() else {}
 
 
-def _as(wanted: Any, name: str, value: Any) -> Any:
+def _as(wanted: object, name: str, value: object) -> object:
     paths = Path in (wanted, *get_args(wanted))
     if paths and isinstance(value, str):
         return (Path(value),) if get_origin(wanted) is tuple else Path(value)
     if isinstance(value, list):
         return tuple(Path(entry) if isinstance(entry, str) else entry for entry in value) if paths else tuple(value)
     fits = type(value) is wanted or (wanted is float and type(value) is int)
-    if wanted in (int, float, str, bool, Path) and not fits:
+    if isinstance(wanted, type) and wanted in (int, float, str, bool, Path) and not fits:
         raise UsageError(f"{name} must be of type {wanted.__name__}, not {value!r}.")
     return value
 
 
 @cache  # a recipe is checked again for every stage
-def type_hints(config: Hashable) -> dict[str, Any]:
+def type_hints(config: Hashable) -> dict[str, object]:
     """The types of a dataclass's fields."""
     return get_type_hints(config)
 
@@ -110,7 +116,7 @@ def parse_list(text: str) -> tuple[str, ...]:
 # -- checking --------------------------------------------------------------------------------------------------------
 
 
-def check_settings(settings: Any) -> None:
+def check_settings(settings: DataclassInstance) -> None:
     """Checks each setting against its bounds or choices; raises UsageError with the first that is outside."""
     hints = type_hints(settings.__class__)
     for entry in fields(settings):
@@ -126,7 +132,7 @@ def check_settings(settings: Any) -> None:
             raise UsageError(f"{entry.name} must be less than {limit:g}, not {value}.")
 
 
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
 
@@ -134,7 +140,7 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
-def plain_settings(config: Any) -> dict[str, Any]:
+def plain_settings(config: DataclassInstance) -> dict[str, object]:
     """The recipe as JSON values, without what belongs to one machine or one run's folders; of model files the names."""
     return {
         name: Path(value).name if name in MODEL_FILES else value
@@ -143,14 +149,14 @@ def plain_settings(config: Any) -> dict[str, Any]:
     }
 
 
-def _is_place(value: Any) -> bool:
+def _is_place(value: object) -> bool:
     """Whether a setting says where something is, or says nothing."""
     if isinstance(value, tuple):
         return bool(value) and all(isinstance(entry, Path) for entry in value)
     return isinstance(value, Path | None)
 
 
-def to_toml(config: Any, *, leave_out: tuple[str, ...] = ()) -> str:
+def to_toml(config: DataclassInstance, *, leave_out: tuple[str, ...] = ()) -> str:
     """The settings of a recipe as TOML that :func:`read_recipe` reads back; paths are made absolute."""
     lines = []
     for name, value in asdict(config).items():
@@ -159,7 +165,7 @@ def to_toml(config: Any, *, leave_out: tuple[str, ...] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"

@@ -151,7 +151,7 @@ class TrainingBar:
         return begin + comma.join([*parts, *losses])
 
     def _steps_a_second(self) -> float:
-        now: dict[str, Any] = self._bar.format_dict
+        now = self._bar.format_dict
         return float(now["rate"] or (now["n"] - now["initial"]) / max(now["elapsed"], 1e-9))
 
 

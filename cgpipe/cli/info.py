@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import click
 
@@ -25,7 +24,7 @@ def command(as_json: bool) -> None:
     show(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 
 
-def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+def _lines(values: Mapping[str, object], indent: str = "") -> Iterator[str]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield f"{indent}{name}:"

@@ -256,7 +256,7 @@ def _look_up(model: str | None) -> Entry:
         return find_model(model).entry
 
 
-def _entry_values(entry: Entry, default: Entry | None) -> dict[str, Any]:
+def _entry_values(entry: Entry, default: Entry | None) -> dict[str, object]:
     return {
         "name": entry.name,
         "path": str(entry.path),
@@ -298,7 +298,7 @@ def _scales(card: ModelCard) -> str:
     return "a short side of {} to {} px".format(*card.working_scales)
 
 
-def _nested(values: Mapping[str, Any], indent: str = "  ") -> Iterator[Row]:
+def _nested(values: Mapping[str, object], indent: str = "  ") -> Iterator[Row]:
     for name, value in values.items():
         title = indent + name.replace("_", " ")
         if isinstance(value, Mapping):

@@ -380,7 +380,7 @@ class SectionedCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def _setting_option(setting: Field[Any], hint: Any, section: str) -> Callable[[Command], Command]:
+def _setting_option(setting: Field[object], hint: Any, section: str) -> Callable[[Command], Command]:
     flag = setting.metadata.get("flag", setting.name).replace("_", "-")
     kind: Any = hint
     if get_origin(hint) is Literal:

@@ -93,7 +93,7 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
 
     options["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
     with CountingBar("frame") as bar, LearningBar() as learning:
-        told: dict[str, Any] = {"on_start": bar.start, "on_frames": bar.advance, "on_failure": bar.write}
+        told: dict[str, object] = {"on_start": bar.start, "on_frames": bar.advance, "on_failure": bar.write}
         told["on_learn"] = learning.update
         reports = translate_videos(inputs, output, **told, **options)
     if reports.videos:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cgpipe.data.direction import A_TO_B, B_TO_A, DOMAINS, Direction, Domain
 from cgpipe.data.loading import ValueRange, find_range
@@ -156,7 +155,7 @@ def test_folders_of(card: ModelCard, dataset: Path, way: Way = "auto") -> tuple[
     return test_folder(dataset, direction.source), test_folder(dataset, direction.target)
 
 
-def _recipe(made_by: Mapping[str, Any]) -> Mapping[str, Any]:
+def _recipe(made_by: Mapping[str, object]) -> Mapping[str, object]:
     """The recipe of the training; for a distilled model, that of its teacher."""
     teacher = made_by.get("teacher")
     if isinstance(teacher, Mapping):

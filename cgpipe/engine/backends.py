@@ -35,7 +35,10 @@ def _compile(generator: Generator) -> Run:
     keep_compiled()
     # The compiled code has the number of threads written into it, so what is kept must be kept for that number.
     # Graphs of its own it has none on CUDA: those are recorded around it (see cgpipe.engine.cuda).
-    on_cpu: dict[str, Any] = {"freezing": True, "cpp.threads": torch.get_num_threads()}
+    on_cpu: dict[str, str | int | bool | Callable[..., object]] = {
+        "freezing": True,
+        "cpp.threads": torch.get_num_threads(),
+    }
     compiled: Run = torch.compile(generator, options=on_cpu if device.type == "cpu" else None)
     return lambda x: compiled_or_eager(partial(compiled, x))
 

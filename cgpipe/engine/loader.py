@@ -8,15 +8,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import cv2
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cgpipe.errors import CgpipeError, reason_of
-from cgpipe.media.frames import Batch, Failed, Frame, Origin, batched
+from cgpipe.media.frames import Batch, Failed, Frame, Origin, Pixels, batched
 
 SMALL_BYTES = 1 << 20
 """Pixels up to which a batch goes through the pipe itself, which is quicker than a block of shared memory."""
@@ -46,7 +45,7 @@ def load(
     Raises:
         CgpipeError: a worker died, probably for lack of memory.
     """
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[bytes] = DataLoader(
         _Reader(read, batch_size),
         sampler=_Chunks(tasks, batch_size),
         batch_size=None,
@@ -79,7 +78,7 @@ class _Chunks(Generic[T]):
             yield chunk
 
 
-class _Reader(Dataset[Any], Generic[Origin]):
+class _Reader(Dataset[bytes], Generic[Origin]):
     """Reads a list of tasks into one pickled answer.
 
     It is pickled here and not in the thread of a queue, where what cannot be pickled, or has no room in shared memory,
@@ -102,7 +101,7 @@ class _Reader(Dataset[Any], Generic[Origin]):
 class _Copied(Generic[Origin]):
     """A batch whose pixels go through the pipe."""
 
-    pixels: npt.NDArray[Any]
+    pixels: Pixels
     origins: tuple[Origin, ...]
 
 
@@ -128,7 +127,7 @@ def _unpacked(item: Batch[Origin] | Failed[Origin] | _Copied[Origin]) -> Batch[O
     return item
 
 
-def _as_it_is(answer: Any) -> Any:
+def _as_it_is(answer: object) -> object:
     return answer
 
 

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,7 +25,7 @@ NEEDED_BY_ENGINE = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn
 """The module without which an engine does not run."""
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, object]:
     """Versions, processors, devices with their dtypes, engines, codecs, kinds of pictures, extras and folders.
 
     Nothing in it names a person or a file but the two folders.
@@ -97,7 +96,7 @@ def _pictures() -> dict[str, list[str]]:
     return {"suffixes": [suffix for format in FORMATS if format.installed for suffix in format.suffixes]}
 
 
-def _video() -> dict[str, Any]:
+def _video() -> dict[str, object]:
     import av
     from av.codec.hwaccel import hwdevices_available
 

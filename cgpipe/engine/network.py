@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import Any
 
 import torch
 
@@ -79,7 +78,7 @@ class Network:
         self._generator = cast(self._generator, DTYPES[self.precision])
         self._ready = True
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What was chosen and why, for a report."""
         return {"precision": self.precision, "engine": self.engine} | (
             {"why": dict(self.reasons)} if self.reasons else {}

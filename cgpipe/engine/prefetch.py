@@ -6,10 +6,13 @@ import queue
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import closing, suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
-_END = object()
+
+
+class _End:
+    """After the last item."""
 
 
 class _Failure:
@@ -23,12 +26,12 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     What goes wrong in the thread is raised here. When this generator is closed, or its reader fails, the thread ends,
     ``items`` is closed in it, and it is joined: nothing is left running or open.
     """
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    ready: queue.Queue[T | _Failure | _End] = queue.Queue(maxsize=depth)
     stop = threading.Event()
     thread = threading.Thread(target=_produce, args=(items, ready, stop), name="cgpipe-prefetch", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not _END:
+        while not isinstance(item := ready.get(), _End):
             if isinstance(item, _Failure):
                 raise item.error
             yield item
@@ -41,13 +44,13 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         thread.join()
 
 
-def _produce(items: Iterable[T], ready: queue.Queue[Any], stop: threading.Event) -> None:
+def _produce(items: Iterable[T], ready: queue.Queue[T | _Failure | _End], stop: threading.Event) -> None:
     try:
         with closing(_as_generator(items)) as source:
             for item in source:
                 if not _put(ready, item, stop):
                     return
-        _put(ready, _END, stop)
+        _put(ready, _End(), stop)
     except BaseException as error:  # raised again in the reader's thread
         _put(ready, _Failure(error), stop)
 
@@ -62,7 +65,7 @@ def _as_generator(items: Iterable[T]) -> Generator[T, None, None]:
             iterator.close()
 
 
-def _put(ready: queue.Queue[Any], item: object, stop: threading.Event) -> bool:
+def _put(ready: queue.Queue[T], item: T, stop: threading.Event) -> bool:
     while not stop.is_set():
         with suppress(queue.Full):
             ready.put(item, timeout=0.1)

@@ -236,7 +236,7 @@ class Translator:
         # What is compiled is so for a number of threads.
         return self.device.type == "cpu" and self.engine != "compile"
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What was chosen and why, for a report; the precision of each device where they differ."""
         told = {"device": self.devices} | self.network.describe()
         precisions = [member.precision for member in (self, *self.replicas)]

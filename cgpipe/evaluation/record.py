@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Folders, imagenet_class
@@ -55,7 +54,7 @@ def record_steadiness(path: Path, clips: Sequence[Steadiness]) -> None:
     save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
 
 
-def steadiness_of(clip: Steadiness) -> dict[str, Any]:
+def steadiness_of(clip: Steadiness) -> dict[str, object]:
     """A clip's figures as a model's header keeps them, rounded."""
     return {
         "frames": clip.frames,
@@ -68,9 +67,9 @@ def steadiness_of(clip: Steadiness) -> dict[str, Any]:
     }
 
 
-def quality_of(evaluation: Evaluation) -> dict[str, Any]:
+def quality_of(evaluation: Evaluation) -> dict[str, object]:
     """An evaluation as a model's header keeps it, rounded."""
-    figures: dict[str, Any] = {
+    figures: dict[str, object] = {
         row.weights: {"share": _rounded(row.class_share, 4), "kid_x1000": _rounded(row.kid, 2)}
         for row in evaluation.figures.values()
     }

@@ -72,7 +72,7 @@ class Steadiness:
         """Levels by which the translation's warping error is above the source's."""
         return self.warping_error - self.source_warping_error
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON and for a model's card."""
         return asdict(self)
 

@@ -102,7 +102,7 @@ class Pipeline:
             return load(source.tasks(), source.read, batch_size=batch_size, workers=workers, ahead=self._ahead)
         return prefetch(batched(source.frames(first), batch_size), self._ahead)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What was asked for and what was chosen, for a report; complete once a picture was translated."""
         translator = self.translator
         asked = {"size": translator.size, "scales": translator.model.card.working_scales}

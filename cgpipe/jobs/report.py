@@ -54,7 +54,7 @@ class FileResult:
     encode_seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The result as JSON values; names that are no text in the file system's encoding are shown escaped."""
         values = {name: getattr(self, name) for name in self.__slots__}
         values |= {name: os.fsencode(values[name]).decode("utf-8", "backslashreplace") for name in ("input", "output")}
@@ -85,7 +85,7 @@ class FolderReport:
 
     model: str
     outputs: tuple[Path, ...]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     translated: int = 0
     skipped: int = 0
     ignored: int = 0
@@ -147,7 +147,7 @@ class FolderReport:
         ]
         return html_table("Pictures", rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Everything but the results of single files."""
         return {
             "model": self.model,
@@ -193,7 +193,7 @@ class VideoReport:
     input: str
     output: str
     model: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     skipped: bool = False
     frames: int = 0
     resumed: int = 0
@@ -248,7 +248,7 @@ class VideoReport:
         ]
         return html_table("Video", rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values["page"] = None if self.page is None else os.fspath(self.page)
@@ -297,7 +297,7 @@ class ReportFile:
             self._write(self._separator + _dumped(result.to_json(), self.path))
             self._separator = ",\n"
 
-    def finish(self, report: Mapping[str, Any]) -> None:
+    def finish(self, report: Mapping[str, object]) -> None:
         """Writes the rest and puts the file in its place.
 
         Raises:
@@ -353,7 +353,7 @@ def _dumped(value: Any, path: Path | None, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=path is not None and os.fspath(path) == STANDARD_OUTPUT, indent=indent)
 
 
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
+def write_report(path: Path, report: Mapping[str, object]) -> None:
     """Writes a whole report, as :class:`ReportFile` does.
 
     Raises:

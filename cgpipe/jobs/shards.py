@@ -74,7 +74,7 @@ class ShardReport:
             unit="picture",
             counts=counts | {"failed": len(report.failures), "unsupported": len(report.unsupported)},
             left_out=dict(report.left_out),
-            failures=tuple((result.to_json()["input"], result.reason) for result in failed),
+            failures=tuple((str(result.to_json()["input"]), result.reason) for result in failed),
             seconds=rounded(report.seconds),
         )
 

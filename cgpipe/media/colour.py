@@ -7,7 +7,7 @@ transfer characteristics. libswscale has an enumeration of its own for matrices,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import av
 import numpy as np
@@ -132,6 +132,21 @@ class Colour:
         context.color_trc = self.transfer
 
 
+class _Scaling(TypedDict, total=False):
+    """Arguments of libav's scaler."""
+
+    width: int | None
+    height: int | None
+    format: str
+    src_colorspace: int | None
+    dst_colorspace: int | None
+    src_color_range: int
+    dst_color_range: int
+    dst_color_trc: int
+    dst_color_primaries: int
+    interpolation: int
+
+
 class ToRgb:
     """Turns decoded frames into RGB arrays of one size: planar YUV of 8 bits by :mod:`cgpipe.media.yuv`, and all
     else by libswscale.
@@ -149,7 +164,7 @@ class ToRgb:
         deep = colour.depth > 8 or colour.is_hdr
         self._matrix = yuv.to_rgb_matrix(colour.matrix, colour.full_range) if _is_plain(colour) else None
         self._white_is_low = deep and not (colour.is_hdr or colour.full_range)
-        self._settings: dict[str, Any] = {
+        self._settings: _Scaling = {
             "width": width,
             "height": height,
             "format": "rgb48le" if deep else "rgb24",
@@ -193,10 +208,10 @@ class FromRgb:
         if colour.full_range and pix_fmt in ("yuv420p", "yuv422p", "yuv444p"):
             # Straight to 8 bits of full range, libswscale rounds chroma down: blue is 0.9 of 255 too dark.
             steps.insert(0, f"{pix_fmt}14le")
-        self._steps: list[tuple[VideoReformatter, dict[str, Any]]] = []
+        self._steps: list[tuple[VideoReformatter, _Scaling]] = []
         source_range, source_matrix = ColorRange.JPEG, None
         for step in steps:
-            settings = {
+            settings: _Scaling = {
                 "format": step,
                 "width": width,
                 "src_colorspace": source_matrix,

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any
 
 from cgpipe.errors import ModelError
 
@@ -46,13 +45,13 @@ class ModelCard:
     """
 
     architecture: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     source: str
     target: str
     training_size: int | None
     working_scales: tuple[int, int] | None = None
-    made_by: Mapping[str, Any]
-    quality: Mapping[str, Any]
+    made_by: Mapping[str, object]
+    quality: Mapping[str, object]
     licence: str
     description: str = ""
     notes: str = ""
@@ -155,13 +154,13 @@ def _encodes(text: str) -> bool:
         return False
 
 
-def _plain(value: object, name: str) -> dict[str, Any]:
+def _plain(value: object, name: str) -> dict[str, object]:
     """A copy of a mapping as JSON would give it back, so that a card equals itself after a trip through a file."""
     _require(isinstance(value, Mapping), name, f"must be a mapping, not {value!r}")
     _require(not _deeper_than(value, _DEEPEST), name, f"has more than {_DEEPEST} levels")
     try:
         text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)  # type: ignore[call-overload]
-        copy: dict[str, Any] = json.loads(text.encode())
+        copy: dict[str, object] = json.loads(text.encode())
     except (TypeError, ValueError) as error:
         raise ModelError(f"{name} cannot be stored as JSON: {error}.") from error
     return copy

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgpipe.errors import CgpipeWarning, ModelError, ModelNotFoundError, UsageError
 from cgpipe.models.card import UNKNOWN, ModelCard
@@ -60,14 +61,14 @@ class Chosen:
         return self.choice.to or "translated"
 
     @cached_property
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self) -> dict[str, object]:
         """What decides a result: the file's content, and of a foreign file the way through it.
 
         Raises:
             ModelError: the file cannot be read.
         """
         try:
-            content: dict[str, Any] = {"content": digest_of(self.path)}
+            content: dict[str, object] = {"content": digest_of(self.path)}
             ours = is_ours(self.path)
         except OSError as error:
             raise ModelError(f"{self.path} cannot be read: {error.strerror or error}.") from error
@@ -78,14 +79,14 @@ class Chosen:
         way = {"to": self.choice.to, "direction": self.choice.direction, "statistics": self.choice.batch_statistics}
         return content | way | ({"generator": self.choice.generator} if self.choice.generator else {})
 
-    def _inputs(self) -> dict[str, Any]:
+    def _inputs(self) -> dict[str, object]:
         """The values of a program's inputs besides the picture: those that were given, and the card's."""
-        given: dict[str, Any] = {}
+        given: dict[str, object] = {}
         for text in self.choice.model_inputs:
             name, _, value = text.rpartition("=")
             given[name] = digest_of(value) if Path(value).is_file() else value
-        kept = self.card.settings.get("inputs", {}) if self.card and self.found.entry.place == "styles" else {}
-        return {**kept, **given}
+        kept = self.card.settings.get("inputs") if self.card and self.found.entry.place == "styles" else None
+        return {**kept, **given} if isinstance(kept, Mapping) else given
 
     def load(self) -> Model:
         """Loads the model, and passes on warnings about finding it.

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -38,7 +37,7 @@ class ForeignModel:
     """
 
     architecture: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     generator: Generator
     recognised_as: str
     notes: tuple[str, ...]
@@ -99,7 +98,7 @@ def _convert(weights: Weights, batch_statistics: bool, notes: list[str]) -> Fore
     return _foreign(layout, settings, _build(layout, settings, weights, biases=norm != found), notes)
 
 
-def _foreign(layout: Layout, settings: Mapping[str, Any], generator: Generator, notes: list[str]) -> ForeignModel:
+def _foreign(layout: Layout, settings: Mapping[str, object], generator: Generator, notes: list[str]) -> ForeignModel:
     return ForeignModel(
         architecture=layout.architecture,
         settings=settings,
@@ -182,7 +181,7 @@ def _width(weights: Weights) -> int:
     return weights["stem.conv.weight" if "stem.conv.weight" in weights else "stem.weight"].shape[0]
 
 
-def _build(layout: Layout, settings: Mapping[str, Any], weights: Weights, *, biases: bool) -> Generator:
+def _build(layout: Layout, settings: Mapping[str, object], weights: Weights, *, biases: bool) -> Generator:
     """The network with these weights, every one of which must have its place.
 
     ``biases`` puts zeros where a convolution has no bias, as is so in networks with batch norm.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypedDict
 
 from cgpipe.errors import ModelError, ModelNotFoundError
 from cgpipe.models.card import ModelCard
@@ -133,7 +133,13 @@ def _parse(file: IO[bytes], size: int) -> Header:
     return header
 
 
-def _header(metadata: Mapping[str, Any], entries: Mapping[str, Any]) -> tuple[Header, int]:
+class _Tensor(TypedDict):
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
+def _header(metadata: Mapping[str, object], entries: Mapping[str, _Tensor]) -> tuple[Header, int]:
     """The header, and how many bytes the tensors take."""
     if len(entries) > MOST_TENSORS:
         raise ModelError(f"It holds {len(entries)} tensors, but cgpipe reads up to {MOST_TENSORS}.")

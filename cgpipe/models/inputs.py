@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ LARGEST = 1 << 24
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 
 
-def input_values(given: Sequence[str], ports: Sequence[Port], folder: Path) -> dict[str, Any]:
+def input_values(given: Sequence[str], ports: Sequence[Port], folder: Path) -> dict[str, object]:
     """The values of a network's inputs, as nested lists.
 
     Args:

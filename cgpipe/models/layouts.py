@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isqrt
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 
@@ -74,7 +74,7 @@ class Layout:
 
     recognised_as: str
     architecture: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     modules: Mapping[str, str]
     filters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bgr: bool = False
@@ -86,6 +86,13 @@ class Layout:
         """The key in their file of the tensor ``key`` in our network."""
         module, _, leaf = key.rpartition(".")
         return next((f"{theirs}.{leaf}" for theirs, ours in self.modules.items() if ours == module), key)
+
+
+class _Network(TypedDict):
+    """Two fields of a :class:`Layout`."""
+
+    architecture: str
+    settings: Mapping[str, object]
 
 
 def recognise(weights: Weights) -> Layout:
@@ -179,7 +186,7 @@ def _way_up(weights: Weights, tail: int) -> tuple[str, int, int]:
 
 
 # By the way up: settings, what is added to the name, and what is told.
-_UPSAMPLING: Mapping[str, tuple[Mapping[str, Any], str, tuple[str, ...]]] = {
+_UPSAMPLING: Mapping[str, tuple[Mapping[str, object], str, tuple[str, ...]]] = {
     "transposed": ({}, "", ()),
     "filter": ({}, "", ()),
     "resize": (
@@ -279,10 +286,10 @@ def _blocks(weights: Weights, pattern: str, second: tuple[int, int]) -> tuple[in
 
 
 def _resnet(
-    blocks: int, dropout: bool, antialias: Antialias = False, more: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    blocks: int, dropout: bool, antialias: Antialias = False, more: Mapping[str, object] | None = None
+) -> _Network:
     """The architecture's name, and its settings; ``more`` are those of rarer kinds."""
-    settings = {"dropout": dropout, **(more or {})}
+    settings: dict[str, object] = {"dropout": dropout, **(more or {})}
     if blocks in (6, 9) and isinstance(antialias, bool):
         name = f"resnet_{blocks}blocks" + ("_antialias" if antialias else "")
         return {"architecture": name, "settings": settings}
@@ -356,12 +363,12 @@ def _white_box_wbc(weights: Weights) -> Layout:
     return _cartoon("traiNNer", settings, modules)
 
 
-def _cartoon(project: str, settings: Mapping[str, Any], modules: Mapping[str, str]) -> Layout:
+def _cartoon(project: str, settings: Mapping[str, object], modules: Mapping[str, str]) -> Layout:
     name = f"generator of white-box cartoonisation ({project})"
     return Layout(recognised_as=name, architecture="whitebox", settings=settings, modules=modules, own_norm=True)
 
 
-def _as_named(name: str, architecture: str, settings: Mapping[str, Any], weights: Weights) -> Layout:
+def _as_named(name: str, architecture: str, settings: Mapping[str, object], weights: Weights) -> Layout:
     """A network whose modules bear their names from the project."""
     modules = {module: module for module in (key.rpartition(".")[0] for key in weights)}
     return Layout(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -138,7 +137,7 @@ def _on_rgb(card: ModelCard, generator: Generator) -> tuple[ModelCard, Generator
     return replace(card, settings=settings), generator
 
 
-def _check_settings(settings: Mapping[str, Any], tensors: int) -> None:
+def _check_settings(settings: Mapping[str, object], tensors: int) -> None:
     """Sees to it that building the network takes no longer than its file is large: every block has a tensor."""
     for name in ("blocks", "deep_blocks", "levels"):
         value = settings.get(name, 0)

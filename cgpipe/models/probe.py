@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ def probe(
     feed: Feed,
     inputs: Sequence[Port],
     outputs: Sequence[Port],
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     last_operators: Mapping[str, str],
     told: Told,
 ) -> Signature:
@@ -94,7 +94,7 @@ def drawn_card(height: int, width: int) -> torch.Tensor:
     return card[None] * 2 - 1
 
 
-def _picture(inputs: Sequence[Port], values: Mapping[str, Any]) -> Port:
+def _picture(inputs: Sequence[Port], values: Mapping[str, object]) -> Port:
     """The input that takes pictures: the first with four axes, of which one may be the colours."""
     for port in inputs:
         colours = [port.shape[axis] for axis in (1, 3)] if len(port.shape) == 4 else []
@@ -104,7 +104,7 @@ def _picture(inputs: Sequence[Port], values: Mapping[str, Any]) -> Port:
     raise ModelError(f"It takes {taken} instead of an RGB picture.")
 
 
-def _check_values(others: Sequence[Port], values: Mapping[str, Any]) -> None:
+def _check_values(others: Sequence[Port], values: Mapping[str, object]) -> None:
     for name in values:
         if name not in {port.name for port in others}:
             known = ", ".join(port.name for port in others) or "none besides the picture"

@@ -55,9 +55,9 @@ class Signature:
     size: tuple[int, int] | None = None
     multiple: int = 1
     batch: int | None = None
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, object] = field(default_factory=dict)
 
-    def to_settings(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, object]:
         """As the settings of a card."""
         return asdict(self)
 

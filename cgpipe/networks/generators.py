@@ -55,13 +55,13 @@ def build_generator(architecture: str, **settings: Any) -> Generator:
         raise ValueError(f"architecture {architecture!r}: {error}") from error
 
 
-def all_settings(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def all_settings(architecture: str, settings: Mapping[str, object]) -> dict[str, object]:
     """``settings`` with what the name alone stands for, so that a file still fits when a preset is changed later."""
     preset = GENERATORS[architecture]
     return (dict(preset.keywords) if isinstance(preset, partial) else {}) | dict(settings)
 
 
-def settings_in_force(architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def settings_in_force(architecture: str, settings: Mapping[str, object]) -> dict[str, object]:
     """Every setting of a generator with its value, those that nobody named included."""
     parameters = signature({**GENERATORS, **FOREIGN}[architecture]).parameters
     return {name: parameter.default for name, parameter in parameters.items()} | dict(settings)

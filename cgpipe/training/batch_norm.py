@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -41,11 +39,11 @@ class _Sum(torch.autograd.Function):
     """The sum over the processes; each one's share in it gets the gradients of all."""
 
     @staticmethod
-    def forward(ctx: Any, mine: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: object, mine: torch.Tensor) -> torch.Tensor:
         return all_reduce_sum(mine.clone())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
         return all_reduce_sum(gradients[0].clone())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +23,7 @@ class Board:
         OSError: from any method, a file cannot be written, as on a full disk.
     """
 
-    def __init__(self, folder: Path, step: int, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, step: int, recipe: Mapping[str, object]) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
             from torch.utils.tensorboard.summary import hparams

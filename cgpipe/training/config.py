@@ -55,7 +55,7 @@ class NetworkSettings(DiscriminatorSettings):
         "Generator architecture: compact, compact-flat, compact-xs, resnet_9blocks, resnet_6blocks (each also with "
         "_antialias, as in CUT), unet_128 or unet_256.",
     )
-    gen_settings: Mapping[str, Any] = setting({}, "Settings of that architecture (in a recipe only).")
+    gen_settings: Mapping[str, object] = setting({}, "Settings of that architecture (in a recipe only).")
     ngf: int = setting(64, "Width of the generators' first layer (resnet and unet).", above=0)
     dropout: bool = setting(False, "Dropout in the generators (resnet and unet).")
     sync_batchnorm: bool = setting(False, "Share batch statistics among processes (with --norm batch).")
@@ -65,9 +65,9 @@ class NetworkSettings(DiscriminatorSettings):
         "", "Networks to freeze: any of a_to_b, b_to_a, discriminator_a, discriminator_b, with commas."
     )
 
-    def generator_settings(self) -> dict[str, Any]:
+    def generator_settings(self) -> dict[str, object]:
         """Keyword arguments for :func:`cgpipe.networks.build_generator`."""
-        settings: dict[str, Any] = {"norm": self.norm}
+        settings: dict[str, object] = {"norm": self.norm}
         if not self.gen_net.startswith("compact"):
             settings |= {"ngf": self.ngf, "dropout": self.dropout}
         return settings | dict(self.gen_settings)

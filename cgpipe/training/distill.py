@@ -263,7 +263,7 @@ class Distiller(Run):
 
     # -- state -------------------------------------------------------------------------------------------------------
 
-    def networks_state(self) -> dict[str, Any]:
+    def networks_state(self) -> dict[str, object]:
         return {
             "learners": self.learners.state_dict(),
             "average": self.average.state_dict(),

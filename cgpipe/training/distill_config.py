@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cgpipe.data.settings import PictureSettings, Way
 from cgpipe.errors import UsageError
@@ -24,7 +23,7 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
     teacher: str = setting("", "Model file, of any known project, or name of a model.")
     dataset_dir: Path = setting(Path(), "Folder with trainA and trainB, or a folder of pictures.")
     student: str = setting("compact-xs", "Architecture of the student.")
-    student_settings: Mapping[str, Any] = setting({}, "Settings of that architecture (in a recipe only).")
+    student_settings: Mapping[str, object] = setting({}, "Settings of that architecture (in a recipe only).")
     init: str = setting("", "Model to start the student with: a model file, or a name.")
     name: str = setting("", "Name of the model file.  [<source>2<target>-fast]")
 
@@ -107,7 +106,7 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
         )
 
 
-def load_distill_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bool = False) -> DistillConfig:
+def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *, resume: bool = False) -> DistillConfig:
     """The defaults, then what the TOML file ``recipe`` says, then ``overrides``.
 
     Args:

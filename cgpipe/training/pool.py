@@ -39,7 +39,7 @@ class ImagePool:
         old, self._pictures[index] = self._pictures[index], picture.clone()
         return old.to(picture.device)  # that of a state was loaded to the CPU
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """All that decides what the pool gives back next."""
         return {"pictures": self._pictures, "random": self._random.get_state()}
 

@@ -6,19 +6,26 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cgpipe.data.direction import Domain
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 NOT_COMPARED = ("checkpoint_dir",)
 """A run's folder may be moved."""
 
 
-def settings_of(config: Any) -> dict[str, Any]:
+def settings_of(config: DataclassInstance) -> dict[str, object]:
     """All settings as JSON values, paths made absolute."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=lambda value: str(Path(value).absolute())))
+    values: dict[str, object] = json.loads(
+        json.dumps(asdict(config), default=lambda value: str(Path(value).absolute()))
+    )
     return values
 
 
-def differences(state: Mapping[str, Any], config: Any, counts: Mapping[Any, int]) -> Iterator[str]:
+def differences(state: Mapping[str, Any], config: DataclassInstance, counts: Mapping[Domain, int]) -> Iterator[str]:
     """How the sets and the settings of a resumed run differ from the state's, as text."""
     before, now = json.loads(state["settings"]), settings_of(config)
     for name in now:
@@ -29,7 +36,7 @@ def differences(state: Mapping[str, Any], config: Any, counts: Mapping[Any, int]
             yield f"{count} pictures of domain {domain.upper()}; there were {earlier}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "none" if value in (None, "", []) else json.dumps(value).strip('"')
 
 
@@ -44,7 +51,7 @@ def upgraded(state: dict[str, Any], epoch_of: Callable[[int], tuple[int, int]]) 
     for part in ("networks", "learners", "optimizers"):
         if part in renamed:
             renamed[part] = {_renamed(name): value for name, value in renamed[part].items()}
-    since: dict[str, Any] = {"best": {}, "published": {}, "scaler": {}, "pictures": {}, "collapse": {}}
+    since: dict[str, object] = {"best": {}, "published": {}, "scaler": {}, "pictures": {}, "collapse": {}}
     since["settings"] = state.get("config", "{}")
     if "picture" not in state:
         size, steps = epoch_of(state["epoch"])
@@ -52,11 +59,12 @@ def upgraded(state: dict[str, Any], epoch_of: Callable[[int], tuple[int, int]]) 
     return since | renamed
 
 
-def whole_number(state: Mapping[str, Any], name: str) -> int:
+def whole_number(state: Mapping[str, object], name: str) -> int:
     """An entry of a state that counts; TypeError where it does not."""
-    if not isinstance(state[name], int) or state[name] < 0:
-        raise TypeError(f"{name} is {state[name]!r}, which is no count")
-    return int(state[name])
+    value = state[name]
+    if not isinstance(value, int) or value < 0:
+        raise TypeError(f"{name} is {value!r}, which is no count")
+    return value
 
 
 def _renamed(name: str) -> str:

@@ -149,7 +149,7 @@ class Run(ABC):
         """All that must stay finite, with names."""
 
     @abstractmethod
-    def networks_state(self) -> dict[str, Any]:
+    def networks_state(self) -> dict[str, object]:
         """All but the place in the run that determines how it continues: networks, optimisers and their memory."""
 
     @abstractmethod
@@ -360,7 +360,7 @@ class Run(ABC):
         save_state(self.folder / STATE_NAME, self.state_dict())
         return published
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Everything that determines how the run continues."""
         return {
             "settings": json.dumps(settings_of(self.config)),

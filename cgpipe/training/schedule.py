@@ -59,7 +59,7 @@ class Plateau:
             self.factor, self._waited = self.factor * PLATEAU_FACTOR, 0
         self._sum, self._count = torch.zeros((), dtype=torch.float64), 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """All that determines how it continues, within an epoch too."""
         return {
             **{"factor": self.factor, "best": self._best, "waited": self._waited},

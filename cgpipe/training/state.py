@@ -27,7 +27,7 @@ def what_is_kept(folder: Path) -> str:
     return f"Nothing was saved yet in {folder}: start again without --resume."
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: dict[str, object]) -> None:
     """Writes ``state`` (tensors and plain data) so that ``path`` is always either the old or the new state, whole.
 
     Raises:
@@ -52,14 +52,14 @@ def load_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TrainingError(f"There is nothing to resume: {path} does not exist. Start without --resume.")
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise TrainingError(f"{path} cannot be read as a training state: {error}.") from error
     if not isinstance(state, dict):
         raise TrainingError(f"{path} is not a training state, but holds a {type(state).__name__}.")
     if state.get("format") != FORMAT:
         raise TrainingError(f"{path} has state format {state.get('format')}, but this cgpipe reads format {FORMAT}.")
-    return state
+    return {**state}
 
 
 _held: set[IO[str]] = set()

@@ -265,7 +265,7 @@ class Trainer(Run):
 
     # -- state -------------------------------------------------------------------------------------------------------
 
-    def networks_state(self) -> dict[str, Any]:
+    def networks_state(self) -> dict[str, object]:
         adversaries = self.discriminator_optimizer
         return {
             "networks": self.method.state_dict(),

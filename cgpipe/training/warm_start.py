@@ -17,7 +17,7 @@ _TRAINING_ONLY = ("dropout",)
 """Settings that may differ, since a finished model makes nothing of them."""
 
 
-def warm_start(generator: Generator, named: str, architecture: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+def warm_start(generator: Generator, named: str, architecture: str, settings: Mapping[str, object]) -> tuple[str, ...]:
     """Gives ``generator``, built by ``settings``, the weights of a model: a file of any known project, or a name.
 
     Returns:
@@ -43,7 +43,7 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
     return (f"{made}: the weights fit, but learned otherwise. To go on as they were made, set that in the recipe.",)
 
 
-def _differences(card: ModelCard, ours: Mapping[str, Any]) -> list[str]:
+def _differences(card: ModelCard, ours: Mapping[str, object]) -> list[str]:
     theirs = settings_in_force(card.architecture, card.settings)
     return [
         f"{name} = {theirs[name]}, and this run has {name} = {ours[name]}"

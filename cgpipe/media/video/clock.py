@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any
 
 import av
 
-from cgpipe.media.video.libav import packet_time
+from cgpipe.media.video.libav import Packet, packet_time
 
 # The clocks of broadcast and network streams start anywhere, and restart where recordings were joined.
 FREE_CLOCK = frozenset({"mpegts", "mpeg", "rtsp", "rtp", "hls"})
@@ -36,7 +35,7 @@ class OneClock:
         self._now: Fraction | None = None
         self._end = Fraction(0)
 
-    def __call__(self, packet: av.Packet[Any]) -> av.Packet[Any]:
+    def __call__(self, packet: Packet) -> Packet:
         """The packet itself, on the one clock."""
         if packet.dts is None and packet.pts is None:
             return packet
@@ -48,7 +47,7 @@ class OneClock:
         self._advance(packet)
         return packet
 
-    def _offset(self, packet: av.Packet[Any], raw: Fraction) -> Fraction:
+    def _offset(self, packet: Packet, raw: Fraction) -> Fraction:
         """That of the recording which the packet goes on with, or else a new one, which puts it at the end."""
         if self._now is None:
             return self._offsets[-1]
@@ -67,7 +66,7 @@ class OneClock:
         self.joints += 1
         return self._offsets[-1]
 
-    def _advance(self, packet: av.Packet[Any]) -> None:
+    def _advance(self, packet: Packet) -> None:
         if packet.stream.type not in ("video", "audio"):
             return
         time, index = packet_time(packet), packet.stream.index
@@ -78,11 +77,11 @@ class OneClock:
         self._end = max(self._end, shown + length)
 
 
-def on_one_clock(packets: Iterable[av.Packet[Any]], formats: set[str]) -> Iterator[av.Packet[Any]]:
+def on_one_clock(packets: Iterable[Packet], formats: set[str]) -> Iterator[Packet]:
     """The packets of a file of these formats, on one clock where the format's own may restart."""
     return map(OneClock(), packets) if formats & FREE_CLOCK else iter(packets)
 
 
-def formats_of(container: av.container.InputContainer) -> set[str]:
+def formats_of(container: av.container.Container) -> set[str]:
     """libav's names of a container's format."""
     return set(container.format.name.split(","))

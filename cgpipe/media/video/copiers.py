@@ -13,8 +13,12 @@ import av
 import av.container
 import av.error
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
+from numpy.typing import NDArray
 
 from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.libav import Packet
 
 # Seconds by which a packet's time may go back and still be taken for the next.
 _JITTER = Fraction(1, 20)
@@ -51,7 +55,7 @@ class Copier(Protocol):
     number: int
     bad_packets: int
 
-    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]: ...
+    def __call__(self, packet: Packet) -> Iterator[Packet]: ...
 
 
 class StreamCopier:
@@ -80,7 +84,7 @@ class StreamCopier:
         # Between subtitles, mp4 holds packets of an empty text; the muxer puts them in by itself.
         self._empty = 2 if stream.codec_context is not None and stream.codec_context.name == "mov_text" else 0
 
-    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+    def __call__(self, packet: Packet) -> Iterator[Packet]:
         if packet.size <= self._empty or not (self._still or self._within(packet)):
             return
         self.number += 1
@@ -98,7 +102,7 @@ class StreamCopier:
         if self._still or self._text or self._in_order(packet):
             yield packet
 
-    def _in_order(self, packet: av.Packet[Any]) -> bool:
+    def _in_order(self, packet: Packet) -> bool:
         """Whether a packet comes after those before it, moved on by a tick where its time only stands still."""
         if packet.dts is None:
             return True
@@ -112,7 +116,7 @@ class StreamCopier:
         self._last = packet.dts
         return True
 
-    def _within(self, packet: av.Packet[Any]) -> bool:
+    def _within(self, packet: Packet) -> bool:
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None:
             return True
@@ -128,7 +132,7 @@ class StreamCopier:
 class Transcoder:
     """Decodes audio and re-encodes it, cut to the sample, with silence where packets were lost."""
 
-    def __init__(self, stream: Any, output: av.container.OutputContainer, codec: str, span: Span) -> None:
+    def __init__(self, stream: AudioStream, output: av.container.OutputContainer, codec: str, span: Span) -> None:
         self.number = self.bad_packets = 0
         self._span = span
         self._decoder = stream
@@ -136,15 +140,16 @@ class Transcoder:
         rate = decoder.sample_rate
         if codec == "libopus":
             rate = min((opus for opus in _OPUS_RATES if opus >= rate), default=48000)
-        encoder: Any = output.add_stream(codec, rate=rate)
+        encoder = output.add_stream(codec, rate=rate)
+        assert isinstance(encoder, AudioStream)
         self._layout = layout_of(decoder)
-        encoder.codec_context.layout = self._layout
+        encoder.codec_context.layout = av.AudioLayout(self._layout)
         encoder.codec_context.bit_rate = 64_000 * max(1, encoder.codec_context.layout.nb_channels)
         encoder.codec_context.time_base = Fraction(1, rate)
         self._stream = encoder
         self._next: Fraction | None = None
 
-    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+    def __call__(self, packet: Packet) -> Iterator[Packet]:
         self.number += 1
         try:
             frames = self._decoder.decode(packet if packet.size else None)
@@ -195,7 +200,7 @@ class Transcoder:
         piece.pts, piece.time_base = pts, Fraction(1, like.sample_rate)
         return piece
 
-    def _frame(self, like: av.AudioFrame, samples: Any) -> av.AudioFrame:
+    def _frame(self, like: av.AudioFrame, samples: NDArray[Any]) -> av.AudioFrame:
         stated = (
             self._layout
             if like.layout.nb_channels == self._stream.codec_context.layout.nb_channels
@@ -206,7 +211,7 @@ class Transcoder:
         return piece
 
 
-def layout_of(context: Any) -> str:
+def layout_of(context: AudioCodecContext) -> str:
     """The name of a channel layout; where none is stated, the usual one for so many channels."""
     layout = context.layout
     stated = not layout.name.endswith(" channels") and layout.nb_channels > 0
@@ -226,7 +231,7 @@ class SubtitleConverter:
         self._stream = output.add_mux_stream(codec)
         self._stream.time_base = Fraction(1, 1000)
 
-    def __call__(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+    def __call__(self, packet: Packet) -> Iterator[Packet]:
         self.number += 1
         if not packet.size or packet.pts is None:
             return
@@ -237,7 +242,7 @@ class SubtitleConverter:
         if not text or not kept or (self._span.end is not None and begin >= self._span.end):
             return
         begin = max(begin, self._span.start) if self._span.trimmed else begin
-        copy: av.Packet[Any] = av.Packet(self._packed(text))
+        copy: Packet = av.Packet(self._packed(text))
         copy.stream, copy.time_base = self._stream, Fraction(1, 1000)
         copy.pts = copy.dts = round((begin - self._span.start) * 1000)
         copy.duration = round((end - begin) * 1000)

@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import av
 import av.container
 import av.error
 from av.codec.context import ThreadType
 from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
@@ -26,8 +26,9 @@ from cgpipe.media.video.alpha import has_alpha_mode, is_transparent
 from cgpipe.media.video.clip import Damage, Orientation, Shot, VideoInfo, describe, is_cover
 from cgpipe.media.video.clock import FREE_CLOCK, formats_of, on_one_clock
 from cgpipe.media.video.interlace import deinterlaced
-from cgpipe.media.video.libav import LENIENT_TAGS, address, explain, reading
+from cgpipe.media.video.libav import LENIENT_TAGS, Packet, Readable, address, demuxed, explain, reading
 from cgpipe.media.video.truncation import is_cut_short
+from cgpipe.storage import PathLike
 
 # Seeking is exact only where the container has an index of keyframes; elsewhere reading starts at the front.
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
@@ -64,7 +65,14 @@ class Reader:
     """
 
     def __init__(
-        self, file: Any, name: str, *, start: Fraction, hwaccel: str | None, threads: int, deinterlace: bool = True
+        self,
+        file: PathLike | Readable,
+        name: str,
+        *,
+        start: Fraction,
+        hwaccel: str | None,
+        threads: int,
+        deinterlace: bool = True,
     ) -> None:
         self._name = name
         self._file = file
@@ -76,7 +84,7 @@ class Reader:
         self._due: list[int] = []
         self.container = _open(file, name, hwaccel)
         self._formats = formats_of(self.container)
-        self._demuxed: Any = self.container.demux()
+        self._demuxed = demuxed(self.container)
         try:
             self.stream = _video_stream(self.container, name)
             self._set_up(start, threads)
@@ -179,7 +187,7 @@ class Reader:
         """The one place where packets are decoded, and where those that cannot be are skipped and counted."""
         for packet in self._video_packets():
             try:
-                frames: list[Any] = self._decoder.decode(packet if packet.size else None)
+                frames = self._decoder.decode(packet if packet.size else None)
             except av.error.FFmpegError:
                 self.damage.bad_packets += 1
                 continue
@@ -187,7 +195,7 @@ class Reader:
         if not self._closed:
             self._note_missing()
 
-    def _video_packets(self) -> Iterator[Any]:
+    def _video_packets(self) -> Iterator[Packet]:
         for packet in on_one_clock(self._demuxed, self._formats):
             if packet.dts is not None or packet.pts is not None:
                 end = (packet.pts if packet.pts is not None else packet.dts or 0) + (packet.duration or 0)
@@ -203,10 +211,10 @@ class Reader:
             if packet.size or packet.dts is None:  # an empty one amid others, as AVI has, would end the decoding
                 yield packet
 
-    def _mark(self, packet: Any) -> None:
+    def _mark(self, packet: Packet) -> None:
         """Notes when a frame is due; the packet's time goes through the decoder with it, as its mark."""
         packet.pts = packet.dts
-        if packet.size > _PLACEHOLDER_BYTES:
+        if packet.size > _PLACEHOLDER_BYTES and packet.dts is not None:
             heapq.heappush(self._due, packet.dts)
 
     def _note_missing(self) -> None:
@@ -295,7 +303,7 @@ class Reader:
         return times
 
 
-def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContainer:
+def _open(file: PathLike | Readable, name: str, hwaccel: str | None) -> av.container.InputContainer:
     device = None
     if hwaccel is not None:
         available = hwdevices_available()
@@ -318,12 +326,13 @@ def _open(file: Any, name: str, hwaccel: str | None) -> av.container.InputContai
         raise MediaError(f"{name} cannot be decoded with --hwaccel {hwaccel} ({reason}). Omit it.") from error
 
 
-def _decoder(stream: VideoStream) -> Any:
+def _decoder(stream: VideoStream) -> VideoCodecContext:
     """The stream's own decoder, or for VP8 and VP9 with an opacity the one that knows of it."""
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
     if name is None or not has_alpha_mode(stream) or name not in av.codecs_available:
         return stream.codec_context
     decoder = av.CodecContext.create(name, "r")
+    assert isinstance(decoder, VideoCodecContext)
     decoder.extradata = stream.codec_context.extradata
     return decoder
 

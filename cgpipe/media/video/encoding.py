@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import av.container
 import av.error
 from av.codec.context import ThreadType
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
@@ -275,7 +275,8 @@ def _pix_fmt(codec: str, rules: _Encoder, info: VideoInfo, asked: str | None) ->
 def works_here(codec: str) -> bool:
     """Whether an encoder that is listed also encodes: hardware encoders are listed on machines without the hardware."""
     try:
-        context: Any = av.CodecContext.create(codec, "w")
+        context = av.CodecContext.create(codec, "w")
+        assert isinstance(context, VideoCodecContext)
         context.width, context.height, context.pix_fmt = 256, 256, "yuv420p"
         context.time_base = Fraction(1, 25)
         context.encode(av.VideoFrame(256, 256, "yuv420p"))
@@ -320,9 +321,10 @@ class VideoEncoder:
 
     def _add_stream(self, colour: Colour) -> VideoStream:
         info, encoding = self._info, self._encoding
-        stream: Any = self._container.add_stream(
+        stream = self._container.add_stream(
             encoding.codec, rate=info.rate or Fraction(25), options=dict(encoding.options)
         )
+        assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = info.width, info.height, encoding.pix_fmt
         # Whole frames side by side where the encoder can: PyAV's own choice, slices of one frame, is slower.
@@ -334,8 +336,7 @@ class VideoEncoder:
         if encoding.codec in ("libx265", "hevc_nvenc"):
             # Apple's players know HEVC by this name only.
             context.codec_tag = "hvc1"
-        added: VideoStream = stream
-        return added
+        return stream
 
     def open(self) -> None:
         """Opens the encoder and writes the container's header, so that what is wrong fails before the work.

@@ -6,7 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.video.clip import Damage, VideoInfo
@@ -96,7 +96,7 @@ class Sink(ABC):
 
     @property
     @abstractmethod
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What was chosen, for a report."""
 
     @abstractmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import av
 import av.error
@@ -71,7 +70,7 @@ class _Filter:
     def _ready(self) -> Iterator[Shot]:
         while self._waiting:
             try:
-                frame: Any = self._graph.pull()
+                frame = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             yield replace(self._waiting.popleft(), frame=frame)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeAlias, TypedDict
 
 import av
+import av.container
 import av.error
 import av.logging
+from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, MediaNotFoundError
 
@@ -22,8 +24,25 @@ av.logging.set_level(None)
 # SVT-AV1 has a logger of its own, which prints its settings on stderr for every encoder opened.
 os.environ.setdefault("SVT_LOG", "1")
 
+
+Packet: TypeAlias = "av.Packet[av.stream.Stream]"
+"""Compressed bytes of any stream."""
+
+
+class Readable(Protocol):
+    """A file object that libav can read."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class _TagOptions(TypedDict, total=False):
+    metadata_errors: str
+
+
 # Tags that are not UTF-8 are an error to PyAV 18 unless it is told otherwise; 19 keeps their bytes and takes no advice.
-LENIENT_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+LENIENT_TAGS: _TagOptions = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """For ``av.open`` of what others made."""
 
 
@@ -96,7 +115,14 @@ def explain(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
-def packet_time(packet: av.Packet[Any]) -> Fraction:
+def demuxed(container: av.container.InputContainer) -> Generator[Packet, None, None]:
+    """All packets; once it is closed, the container may be."""
+    packets = container.demux()
+    assert isinstance(packets, Generator)
+    return packets
+
+
+def packet_time(packet: Packet | av.Packet[VideoStream]) -> Fraction:
     """When a packet is due, in seconds: by this, streams are interleaved."""
     time = packet.dts if packet.dts is not None else packet.pts
     return Fraction(0) if time is None else time * packet.time_base

@@ -8,9 +8,10 @@ import shutil
 import stat
 import sys
 import tempfile
-from typing import IO, Any, BinaryIO
+from typing import IO
 
 from cgpipe.errors import MediaError
+from cgpipe.media.video.libav import Readable
 
 MOST_BUFFERED = 8 << 30
 """Bytes of a pipe that are kept in a temporary file because their index comes last."""
@@ -51,7 +52,7 @@ def standard_output() -> IO[bytes]:
     return sys.stdout.buffer
 
 
-def readable(pipe: IO[bytes]) -> Any:
+def readable(pipe: IO[bytes]) -> Readable:
     """A pipe as libav can read it: an mp4 whose index comes last is put into a temporary file first.
 
     Raises:
@@ -79,8 +80,8 @@ def _box(pipe: IO[bytes], head: bytearray) -> bytes:
     return kind
 
 
-def _buffered(head: bytes, pipe: IO[bytes]) -> BinaryIO:
-    file: Any = tempfile.TemporaryFile()  # noqa: SIM115 - closed when its reader is gone
+def _buffered(head: bytes, pipe: IO[bytes]) -> IO[bytes]:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when its reader is gone
     room = min(MOST_BUFFERED, shutil.disk_usage(tempfile.gettempdir()).free // 2)
     file.write(head)
     while block := pipe.read(_BLOCK):
@@ -94,8 +95,7 @@ def _buffered(head: bytes, pipe: IO[bytes]) -> BinaryIO:
     if pipe is not getattr(sys.stdin, "buffer", None):
         pipe.close()
     file.seek(0)
-    buffered: BinaryIO = file
-    return buffered
+    return file
 
 
 class Rejoined(io.RawIOBase):

@@ -12,7 +12,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import av
 import av.container
@@ -25,7 +25,7 @@ from cgpipe.media.frames import Pixels
 from cgpipe.media.video.alpha import has_alpha_mode
 from cgpipe.media.video.clip import Alpha, VideoInfo
 from cgpipe.media.video.encoding import Container, EncoderSettings, VideoEncoder
-from cgpipe.media.video.libav import address, hidden_beside, is_about_the_place, packet_time, writing
+from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
 
 _KEY_FILE = "job"
@@ -91,7 +91,7 @@ class SegmentWriter:
             self._container.close()
         self._part.unlink(missing_ok=True)
 
-    def _mux(self, packets: Iterator[av.Packet[Any]]) -> None:
+    def _mux(self, packets: Iterator[av.Packet[VideoStream]]) -> None:
         with writing(self._name):
             for packet in packets:
                 self._container.mux(packet)
@@ -207,8 +207,9 @@ def _join(
         others.add_to(output, lambda: copies.append(_add_copy(output, template)))
         _set_timescale(output, info)
         output.start_encoding()
-        picture = _segment_packets(segments, copies[0])
-        for packet in heapq.merge(picture, others.packets(first), key=packet_time):
+        parts: list[Iterator[Packet | av.Packet[VideoStream]]]
+        parts = [_segment_packets(segments, copies[0]), others.packets(first)]
+        for packet in heapq.merge(*parts, key=packet_time):
             output.mux(packet)
 
 
@@ -253,7 +254,7 @@ def _set_timescale(output: av.container.OutputContainer, info: VideoInfo) -> Non
     output.options["movie_timescale"] = str(scale)
 
 
-def _segment_packets(segments: Sequence[Path], stream: VideoStream) -> Iterator[av.Packet[Any]]:
+def _segment_packets(segments: Sequence[Path], stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
     last: int | None = None
     final = _last_shown(segments[-1])
     for path in segments:

@@ -179,7 +179,7 @@ class SequenceSink(Sink):
             (self._folder / name).unlink()
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {"codec": picture_format(self._pattern), "pattern": self._pattern}
 
     def write(self, frame: Frame) -> None:

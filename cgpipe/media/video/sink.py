@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Frame
@@ -106,7 +106,7 @@ class VideoSink(Sink):
         return self.encoding.notices(self._info) + self._others.notices
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return asdict(self.encoding)
 
     def write(self, frame: Frame) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import av.error
 
@@ -19,8 +18,8 @@ from cgpipe.media.video.alpha import alpha_of, fitted, has_alpha
 from cgpipe.media.video.clip import Alpha, Orientation, Seconds, Shot, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.decoding import Reader
 from cgpipe.media.video.interfaces import Pass, Source
-from cgpipe.media.video.libav import explain, reading
-from cgpipe.storage import Stamp
+from cgpipe.media.video.libav import Readable, explain, reading
+from cgpipe.storage import PathLike, Stamp
 
 
 class VideoSource(Source):
@@ -56,7 +55,7 @@ class VideoSource(Source):
 
     def __init__(
         self,
-        path: Any,
+        path: PathLike | Readable,
         *,
         start: Seconds | None = None,
         end: Seconds | None = None,
@@ -68,7 +67,7 @@ class VideoSource(Source):
     ) -> None:
         super().__init__()
         self._file = path
-        self._owned = owned
+        self._to_close = path if owned and not isinstance(path, str | os.PathLike) else None
         self._name = _name(path)
         self._start = seconds(start or 0)
         self._end = None if end is None else seconds(end)
@@ -95,8 +94,8 @@ class VideoSource(Source):
         super().close()
         if self._waiting is not None:
             self._waiting.close()
-        if self._owned:
-            self._file.close()
+        if self._to_close is not None:
+            self._to_close.close()
 
     def _read(self, first: int) -> Pass:
         reader = self._take_reader()
@@ -207,7 +206,7 @@ class _Pixels:
         if not has_alpha(shot.frame.format.name):
             return None
         orientation = Orientation.of(shot.frame)
-        upright: Any = orientation(alpha_of(shot.frame)[..., None])
+        upright = orientation(alpha_of(shot.frame)[..., None])
         return fitted(upright[..., 0], self._info.width, self._info.height)
 
 
@@ -246,7 +245,7 @@ def _stamp(name: str) -> Stamp | None:
         return None
 
 
-def _name(path: Any) -> str:
+def _name(path: PathLike | Readable) -> str:
     if isinstance(path, (str, os.PathLike)):
         return os.fspath(path)
     name = getattr(path, "name", None)

@@ -8,21 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import av
 import av.container
 import av.error
+from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, EncoderSettings, VideoEncoder, suffix_of
 from cgpipe.media.video.interfaces import Sink
-from cgpipe.media.video.libav import address, hidden_beside, is_about_the_place, packet_time, writing
+from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.options import Encoding
-from cgpipe.storage import Publish
+from cgpipe.storage import PathLike, Publish
 
 
 class StreamSink(Sink):
@@ -51,7 +52,7 @@ class StreamSink(Sink):
 
     def __init__(
         self,
-        target: str | os.PathLike[str] | IO[bytes],
+        target: PathLike | IO[bytes],
         *,
         like: VideoInfo,
         encoding: Encoding = Encoding(),
@@ -60,7 +61,7 @@ class StreamSink(Sink):
         owned: bool = False,
     ) -> None:
         self._publish = publish
-        self._pipe: Any = target if owned else None
+        self._pipe = None if isinstance(target, str | os.PathLike) or not owned else target
         self._refused = 0
         self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
         self._name = "standard output" if self._path is None else str(self._path)
@@ -90,10 +91,10 @@ class StreamSink(Sink):
         return self.encoding.notices(self._info) + self._others.notices + dropped
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return asdict(self.encoding)
 
-    def _open(self, container: Container, target: Any) -> None:
+    def _open(self, container: Container, target: PathLike | IO[bytes]) -> None:
         with writing(self._name):
             self._output = av.open(target, "w", format=container.format, options=dict(container.options))
         try:
@@ -104,7 +105,7 @@ class StreamSink(Sink):
             self.abort()
             raise
         self._waiting = self._others.packets()
-        self._next: av.Packet[Any] | None = next(self._waiting, None)
+        self._next: Packet | None = next(self._waiting, None)
 
     def _add_video(self) -> None:
         self._encoder = VideoEncoder(self._output, self._info, self.encoding, self._name)
@@ -149,7 +150,7 @@ class StreamSink(Sink):
             with writing(self._name):
                 self._pipe.close()
 
-    def _mux(self, packets: Iterator[av.Packet[Any]]) -> None:
+    def _mux(self, packets: Iterator[av.Packet[VideoStream]]) -> None:
         for packet in packets:
             self._mux_others(packet_time(packet))
             with writing(self._name):
@@ -162,7 +163,7 @@ class StreamSink(Sink):
                 self._mux_other(self._next)
                 self._next = next(self._waiting, None)
 
-    def _mux_other(self, packet: av.Packet[Any]) -> None:
+    def _mux_other(self, packet: Packet) -> None:
         """One packet that the container refuses costs itself alone."""
         try:
             self._output.mux(packet)

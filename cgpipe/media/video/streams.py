@@ -14,17 +14,20 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 import av
 import av.container
 import av.error
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
+from typing_extensions import Buffer
 
 from cgpipe.media.video.clip import StreamInfo, VideoInfo, describe, is_cover
 from cgpipe.media.video.clock import formats_of, on_one_clock
 from cgpipe.media.video.copiers import TEXT_OF, Copier, Span, StreamCopier, SubtitleConverter, Transcoder
 from cgpipe.media.video.encoding import Container
-from cgpipe.media.video.libav import LENIENT_TAGS, address, packet_time, reading
+from cgpipe.media.video.libav import LENIENT_TAGS, Packet, address, demuxed, packet_time, reading
 from cgpipe.media.video.timecode import advanced
 from cgpipe.storage import Stamp
 
@@ -135,7 +138,7 @@ class OtherStreams:
     def __enter__(self) -> Self:
         if self._info.path is not None:
             with reading(self._info.path):
-                self._source = av.open(self._current_file(), **LENIENT_TAGS)
+                self._source = av.open(self._current_file(), "r", **LENIENT_TAGS)
         return self
 
     def __exit__(
@@ -146,7 +149,7 @@ class OtherStreams:
             self._source.close()
             self._source = None
 
-    def _current_file(self) -> Any:
+    def _current_file(self) -> str | BinaryIO:
         """The input by its name, or where another file has that name now, the one that was opened."""
         assert self._info.path is not None
         self.changed = self.changed or self._info.stamp not in (None, _stamp(self._info.path))
@@ -181,7 +184,7 @@ class OtherStreams:
         )
         self._reports[about.index] = self._ways[about.index].report()
 
-    def _unwanted(self, stream: Any, about: StreamInfo, audio: bool) -> str | None:
+    def _unwanted(self, stream: av.stream.Stream, about: StreamInfo, audio: bool) -> str | None:
         if about.kind == "audio" and not audio:
             self._unsaid.add(about.index)
             return "sound was not wanted"
@@ -191,7 +194,7 @@ class OtherStreams:
             if about.codec == "bin_data" or "timecode" in stream.metadata:  # chapters' names, and what is a tag too
                 self._unsaid.add(about.index)
             return "timecodes and sensor data are not brought over (chapters are)"
-        if about.kind == "audio" and not stream.codec_context.sample_rate:
+        if isinstance(stream, AudioStream) and not stream.codec_context.sample_rate:
             return "it holds no audio"
         return None
 
@@ -233,29 +236,29 @@ class OtherStreams:
     def _kept(self) -> set[int]:
         return {index for index, ways in self._ways.items() if ways.present is not None}
 
-    def _tag_video(self, source: Any, target: Any) -> None:
+    def _tag_video(self, source: av.stream.Stream, target: av.stream.Stream) -> None:
         _copy_tags(source, target)
         code = target.metadata.get("timecode")
         if code is None or not self._tags:
             target.metadata.pop("timecode", None)
             return
-        if self._info.rate:
+        if self._info.rate and isinstance(target, VideoStream):
             # The timecode is counted by this rate; without it, the muxer takes ticks for frames.
             target.codec_context.framerate = self._info.rate
             if self._span.trimmed:
                 target.metadata["timecode"] = advanced(code, self._span.start, self._info.rate)
 
-    def _add_stream(self, stream: Any, output: av.container.OutputContainer) -> None:
+    def _add_stream(self, stream: av.stream.Stream, output: av.container.OutputContainer) -> None:
         if is_cover(stream) and output.format.name == "matroska":
             _attach_cover(output, stream, self._current_file())
             return
         self._copiers[stream.index] = self._copier(stream, output)
         _copy_tags(stream, output.streams[-1])
 
-    def _copier(self, stream: Any, output: av.container.OutputContainer) -> Copier:
+    def _copier(self, stream: av.stream.Stream, output: av.container.OutputContainer) -> Copier:
         ways = self._ways[stream.index]
         how = ways.present or ""
-        if how.startswith("encoded") and self._container.audio is not None:
+        if how.startswith("encoded") and self._container.audio is not None and isinstance(stream, AudioStream):
             return Transcoder(stream, output, self._container.audio, self._span)
         if how.startswith("converted") and self._container.subtitle is not None:
             return SubtitleConverter(stream, output, self._container.subtitle, self._span)
@@ -266,7 +269,7 @@ class OtherStreams:
         overlap = whole or stream.type == "subtitle"
         return StreamCopier(copy, self._span, overlap=overlap, hide=hidden, refused=refused)
 
-    def packets(self, first: int | None = None) -> Iterator[av.Packet[Any]]:
+    def packets(self, first: int | None = None) -> Iterator[Packet]:
         """The packets of all kept streams, in the order of the input, ready for the output's ``mux``.
 
         Args:
@@ -328,8 +331,8 @@ class OtherStreams:
         """Writes one stream by itself to nowhere; the numbers of packets that are refused, and how many there are."""
         refused = set()
         with self, av.open(_Nowhere(), "w", format=self._container.format) as output:
-            source: Any = self._source
-            self._add_stream(source.streams[index], output)
+            assert self._source is not None
+            self._add_stream(self._source.streams[index], output)
             output.start_encoding()
             copier = self._copiers.get(index)
             for packet in self.packets(first):
@@ -367,10 +370,11 @@ class _Nowhere(io.RawIOBase):
     def __init__(self) -> None:
         self._place = self._size = 0
 
-    def write(self, data: Any) -> int:
-        self._place += len(data)
+    def write(self, data: Buffer, /) -> int:
+        length = memoryview(data).nbytes
+        self._place += length
         self._size = max(self._size, self._place)
-        return len(data)
+        return length
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
@@ -380,9 +384,9 @@ class _Nowhere(io.RawIOBase):
         return self._place
 
 
-def _demuxed(source: av.container.InputContainer) -> Generator[av.Packet[Any], None, None]:
+def _demuxed(source: av.container.InputContainer) -> Generator[Packet, None, None]:
     """All packets that can be read: where the file is cut short the picture ends too, and its source says so."""
-    packets: Any = source.demux()
+    packets = demuxed(source)
     with closing(packets), suppress(OSError, av.error.FFmpegError):
         yield from (packet for packet in on_one_clock(packets, formats_of(source)) if packet.size)
 
@@ -399,9 +403,9 @@ def _takes(container: Container, stream: av.stream.Stream) -> bool:
     return True
 
 
-def _attach_cover(output: av.container.OutputContainer, cover: av.stream.Stream, file: Any) -> None:
+def _attach_cover(output: av.container.OutputContainer, cover: av.stream.Stream, file: str | BinaryIO) -> None:
     """Matroska keeps pictures as attachments, which are written with the header."""
-    with av.open(file) as source:
+    with av.open(file, "r") as source:
         packet = next(packet for packet in source.demux(source.streams[cover.index]) if packet.size)
         kind = "jpeg" if cover.codec_context.name == "mjpeg" else cover.codec_context.name
         name = cover.metadata.get("filename", f"cover.{kind}")
@@ -420,7 +424,7 @@ def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if not _STALE_TAGS.fullmatch(key)}
 
 
-def _chapters(source: av.container.InputContainer, span: Span) -> Iterator[Any]:
+def _chapters(source: av.container.InputContainer, span: Span) -> Iterator[av.container.core.Chapter]:
     """The chapters that lie in the span, moved and cut to it."""
     for chapter in source.chapters():
         time_base = chapter["time_base"] or Fraction(1, 1000)

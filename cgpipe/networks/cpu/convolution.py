@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -164,8 +164,19 @@ class Geometry(NamedTuple):
         )
         return found
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _arguments(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
         return 2 * [self.stride], 2 * [self.padding], [1, 1], self.transposed, 2 * [self.output_padding], 1
+
+
+class _Context(Protocol):
+    """What a convolution keeps for its way back."""
+
+    geometry: Geometry
+    kernel: torch.Tensor
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None: ...
 
 
 class _Winograd(torch.autograd.Function):
@@ -173,7 +184,7 @@ class _Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
@@ -185,7 +196,7 @@ class _Winograd(torch.autograd.Function):
         return winograd.convolve(x, kernel, weight.shape[3], geometry.padding, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         geometry, wanted = ctx.geometry, ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # Gradients of the gradients are wanted.
@@ -200,14 +211,14 @@ class _GradientByRows(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry
+        ctx: _Context, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         return geometry.convolve(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         geometry, wanted = ctx.geometry, ctx.needs_input_grad[:3]
         large, small = (gradient, x) if geometry.transposed else (x, gradient)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
@@ -33,6 +33,15 @@ class FastInstanceNorm(InstanceNorm):
         return torch.addcmul(self.bias[:, None, None], y, self.weight[:, None, None])
 
 
+class _Context(Protocol):
+    """What :class:`_Normalise` keeps for its way back."""
+
+    eps: float
+    saved_tensors: tuple[torch.Tensor, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None: ...
+
+
 class _Normalise(torch.autograd.Function):
     """Group normalisation with one group a channel, whose gradient is made by sums over whole pictures.
 
@@ -40,7 +49,7 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, eps: float) -> torch.Tensor:
+    def forward(ctx: _Context, x: torch.Tensor, eps: float) -> torch.Tensor:
         count, channels, height, width = x.shape
         if height * width < MIN_PIXELS_FOR_GROUP_NORM:
             mean = x.mean((2, 3), keepdim=True)
@@ -55,7 +64,7 @@ class _Normalise(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         x, mean, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # Gradients of the gradients are wanted.
             y = F.group_norm(x, x.shape[1], eps=ctx.eps)
