@@ -24,7 +24,7 @@ class ShownError(click.ClickException):
         super().__init__("\n".join([str(error), *(_causes(error) if verbose else ())]))
         self.exit_code = error.exit_code  # type: ignore[misc]  # a ClassVar there, but read from the instance
 
-    def show(self, file: IO[Any] | None = None) -> None:
+    def show(self, file: IO[str] | None = None) -> None:
         warn(f"Error: {self.message}")
 
 
@@ -101,7 +101,7 @@ def _warnings_shown() -> Iterator[None]:
     """Shows cgpipe's own warnings, each once and in one line, and hides those of libraries."""
     said = set()
 
-    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *place: object) -> None:
         if issubclass(category, CgpipeWarning) and str(message) not in said:
             said.add(str(message))
             warn(f"Warning: {message}")

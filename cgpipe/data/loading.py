@@ -91,8 +91,8 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
         return pixels
     planes = torch.from_numpy(pixels).movedim(-1, 0)[None]
     resized = F.interpolate(planes, (height, width), mode="bicubic", align_corners=False, antialias=True)
-    made: Any = resized[0].movedim(0, -1).numpy()
-    return made if made.dtype == np.uint8 else made.clip(0, 255)  # type: ignore[no-any-return]
+    made: Pixels = resized[0].movedim(0, -1).numpy()
+    return made if made.dtype == np.uint8 else made.clip(0, 255)
 
 
 def augment(pixels: Pixels, settings: PictureSettings, random: np.random.Generator, *, multiple: int = 1) -> Pixels:

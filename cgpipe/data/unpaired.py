@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +114,7 @@ class Epoch(Dataset[_Sample]):
                 pictures[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
         return _Sample(pictures, unreadable)
 
-    def __reduce__(self) -> tuple[Any, tuple[UnpairedPictures, int, PictureSettings]]:
+    def __reduce__(self) -> tuple[type[Epoch], tuple[UnpairedPictures, int, PictureSettings]]:
         """What worker processes are given; the order stays behind."""
         return Epoch, (self.sets, self.number, self.settings)
 

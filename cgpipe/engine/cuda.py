@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -29,6 +29,9 @@ class Translated(NamedTuple):
     sums: torch.Tensor
 
 
+Stream = TypeVar("Stream")
+Event = TypeVar("Event")
+
 Work = Callable[[torch.Tensor], Translated]
 """From (N, H, W, C) integers, on the device."""
 
@@ -40,7 +43,7 @@ MAX_GRAPH_PIXELS = 1 << 22
 """Pixels of a batch up to which launching kernels one by one costs time; beyond, the GPU is busy anyway."""
 
 
-class Gpu(Protocol):
+class Gpu(Protocol[Stream, Event]):
     """What a :class:`GpuPipeline` asks of a GPU. Streams work side by side; what is run in one goes in its order."""
 
     def host_memory(self, size: int) -> torch.Tensor:
@@ -49,19 +52,19 @@ class Gpu(Protocol):
     def device_memory(self, size: int) -> torch.Tensor:
         """``size`` bytes on the device."""
 
-    def stream(self) -> Any:
+    def stream(self) -> Stream:
         """A new stream."""
 
-    def run(self, stream: Any, work: Callable[[], object]) -> None:
+    def run(self, stream: Stream, work: Callable[[], object]) -> None:
         """Puts work at the end of a stream; nobody waits for it."""
 
-    def mark(self, stream: Any) -> Any:
+    def mark(self, stream: Stream) -> Event:
         """An event that happens when a stream has done what it was given up to now."""
 
-    def wait(self, stream: Any, event: Any) -> None:
+    def wait(self, stream: Stream, event: Event) -> None:
         """Lets a stream, and not the caller, wait for an event."""
 
-    def finish(self, event: Any) -> None:
+    def finish(self, event: Event) -> None:
         """Lets the caller wait for an event."""
 
 
@@ -96,7 +99,7 @@ class CudaGpu:
         event.synchronize()
 
 
-class GpuPipeline:
+class GpuPipeline(Generic[Stream, Event]):
     """Takes batches through one GPU, several at a time.
 
     A batch is laid into page-locked memory, copied up, translated, and copied down, in three streams that events keep
@@ -109,7 +112,7 @@ class GpuPipeline:
         depth: batches that may be under way when another one is sent.
     """
 
-    def __init__(self, gpu: Gpu, work: Work, depth: int) -> None:
+    def __init__(self, gpu: Gpu[Stream, Event], work: Work, depth: int) -> None:
         self._gpu = gpu
         self._work = work
         self._up, self._compute, self._down = gpu.stream(), gpu.stream(), gpu.stream()
@@ -170,7 +173,7 @@ class GpuPipeline:
 class _Slot:
     """The memory of one batch under way."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Gpu[Stream, Event]) -> None:
         self.staged, self.back, self.sums = (_Memory(gpu.host_memory) for _ in range(3))
         self.there = _Memory(gpu.device_memory)
         self.translated: Translated | None = None

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -101,7 +100,7 @@ def can_fuse(device: torch.device) -> bool:
     """Whether kernels can be built for ``device``; warns where that fails."""
     if device.type != "cuda" or find_spec("triton") is None:
         return False
-    nothing: Any = {"weight": None, "bias": None, "residual": None}
+    nothing: dict[str, None] = {"weight": None, "bias": None, "residual": None}
     try:
         _kernels()(torch.zeros(1, 16, 4, 4, device=device), eps=1e-5, slope=0.0, pad=0, **nothing)
     except Exception as error:  # Triton calls a compiler: whatever that may lack
@@ -255,7 +254,7 @@ def _other_summand(node: fx.Node | None, one: fx.Node) -> fx.Node | None:
     """What an addition adds to ``one``."""
     if node is None or node.target not in (operator.add, torch.add) or len(node.args) != 2:
         return None
-    others: list[Any] = [summand for summand in node.args if summand is not one]
+    others: list[object] = [summand for summand in node.args if summand is not one]
     return others[0] if len(others) == 1 and isinstance(others[0], fx.Node) else None
 
 

@@ -205,7 +205,7 @@ def _unknown(what: object) -> UsageError:
     return UsageError(f"--engine ncnn does not support this network, which has {what}: use another engine.")
 
 
-FUNCTIONS: dict[Any, Callable[[_Translation, fx.Node], None]] = {
+FUNCTIONS: dict[object, Callable[[_Translation, fx.Node], None]] = {
     F.relu: _Translation.relu,
     torch.relu: _Translation.relu,
     torch.tanh: _Translation.tanh,
@@ -215,7 +215,7 @@ FUNCTIONS: dict[Any, Callable[[_Translation, fx.Node], None]] = {
     F.pixel_shuffle: _Translation.shuffle,
     F.pixel_unshuffle: _Translation.unshuffle,
 }
-MODULES: dict[Any, Callable[[_Translation, fx.Node, nn.Module], None]] = {
+MODULES: dict[type[nn.Module], Callable[[_Translation, fx.Node, nn.Module], None]] = {
     nn.Conv2d: _Translation.convolution,
     nn.ConvTranspose2d: _Translation.transposed,
     InstanceNorm: _Translation.norm,

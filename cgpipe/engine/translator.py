@@ -135,7 +135,7 @@ class Translator:
         self._busy = Lock()
         self._busy_seconds = 0.0
         self._work: Work = self._translate_on_device
-        self._pipeline: GpuPipeline | None = None
+        self._pipeline: GpuPipeline[torch.cuda.Stream, torch.cuda.Event] | None = None
         if self.device.type == "cuda":
             if not self.model.generator.runtime:
                 self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)

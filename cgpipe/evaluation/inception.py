@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from platformdirs import user_cache_path
@@ -49,7 +49,7 @@ class Inception(nn.Module):
 
 
 @lru_cache  # who asks whether it is there mostly wants it next
-def load_extractor() -> Any:
+def load_extractor() -> _Extractor:
     """The first package's Inception; raises as :class:`Inception` does."""
     package = next((name for name in EXTRACTORS if find_spec(name)), None)
     if package is None:
@@ -71,6 +71,15 @@ def has_inception() -> bool:
         warnings.warn(f"Inception is omitted: {error}", CgpipeWarning, stacklevel=2)
         return False
     return True
+
+
+class _Extractor(Protocol):
+    """Features (N, 2048) of uint8 pictures (N, 3, H, W), and the name of the weights that they are by."""
+
+    weights_name: str
+
+    def __call__(self, pixels: Tensor, /) -> Tensor:
+        """The features."""
 
 
 class _TorchFidelity(nn.Module):
@@ -116,5 +125,5 @@ def _download_whole(download: Callable[..., object], folder: Path) -> None:
         (Path(partial) / CLEAN_FID_WEIGHTS).replace(folder / CLEAN_FID_WEIGHTS)
 
 
-EXTRACTORS: Mapping[str, Callable[[], Any]] = {"torch_fidelity": _TorchFidelity, "cleanfid": _CleanFid}
+EXTRACTORS: Mapping[str, Callable[[], _Extractor]] = {"torch_fidelity": _TorchFidelity, "cleanfid": _CleanFid}
 """By the name of the package that each needs."""

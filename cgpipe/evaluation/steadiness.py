@@ -167,7 +167,7 @@ def _small_frames(clip: Path, size: int, count: int) -> Iterator[Pixels]:
     with VideoSource(clip) as source:
         frames = (item.pixels for item in source if isinstance(item, Frame))
         for pixels in islice(frames, count):
-            levels: Any = pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257.0).astype(np.uint8)
+            levels = pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257.0).astype(np.uint8)
             yield _reduced(levels, size)
 
 

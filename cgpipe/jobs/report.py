@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from cgpipe.errors import CgpipeError, CgpipeWarning, UsageError
 from cgpipe.jobs.stopwatch import rounded
@@ -348,7 +348,7 @@ def _standard_output() -> TextIO:
     return sys.stdout
 
 
-def _dumped(value: Any, path: Path | None, indent: int | None = None) -> str:
+def _dumped(value: object, path: Path | None, indent: int | None = None) -> str:
     """JSON; for a terminal, which may have any encoding and obeys some characters, in ASCII alone."""
     return json.dumps(value, ensure_ascii=path is not None and os.fspath(path) == STANDARD_OUTPUT, indent=indent)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -63,12 +63,12 @@ class Stopwatch:
     def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
         """Passes ``items`` on, and counts the time that it takes to get them."""
         iterator = iter(items)
-        end: Any = object()
         while True:
             with self.running(stage):
-                item = next(iterator, end)
-            if item is end:
-                return
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
             yield item
 
 

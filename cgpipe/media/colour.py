@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 import av
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image
 
@@ -124,7 +125,7 @@ class Colour:
             colour = self
         return replace(colour, depth=depth)
 
-    def tag(self, context: Any) -> None:
+    def tag(self, context: VideoCodecContext) -> None:
         """Writes the four tags on an encoder's context, which hands them to the bit stream and the container."""
         context.colorspace = self.matrix
         context.color_range = ColorRange.JPEG if self.full_range else ColorRange.MPEG

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
-from typing import Any
 
 from cgpipe.networks.base import Generator
 from cgpipe.networks.cartoon import AnimeGenerator, WhiteBoxGenerator
@@ -36,7 +35,7 @@ FOREIGN: Mapping[str, Callable[..., Generator]] = {
 """Generators of other projects: their files are run, but none is trained here."""
 
 
-def build_generator(architecture: str, **settings: Any) -> Generator:
+def build_generator(architecture: str, **settings: object) -> Generator:
     """A generator with fresh weights.
 
     Args:

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -70,13 +69,13 @@ class MetricsLog:
     def _append(self, step: int, epoch: int, values: Mapping[str, float | str]) -> None:
         if self.path is None:
             return
-        line = {"step": step, "epoch": epoch, "time": round(time.time(), 1)}
+        line: dict[str, float | str | None] = {"step": step, "epoch": epoch, "time": round(time.time(), 1)}
         line |= {name: _json_value(value) for name, value in values.items()}
         with _writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-def _json_value(value: float | str) -> Any:
+def _json_value(value: float | str) -> float | str | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

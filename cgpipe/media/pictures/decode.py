@@ -23,7 +23,8 @@ from cgpipe.media.pictures.depth import bytes_of, is_jpeg
 from cgpipe.media.pictures.profiles import from_cmyk
 from cgpipe.media.pictures.quiet import c_warnings_hidden
 
-_Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
+_Array = npt.NDArray[np.unsignedinteger]
+"""uint8 or uint16: numpy's types cannot say that a function keeps which of the two."""
 
 
 def decoded(image: Image.Image, file: io.BufferedReader, bits: int, reduced_to: int | None) -> _Array:
@@ -47,22 +48,22 @@ def _reduced(image: Image.Image, reduced_to: int | None) -> bool:
     return image.size != size
 
 
-def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsignedinteger[Any]]) -> _Array:
+def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsignedinteger]) -> _Array:
     content = bytes_of(file)
     if png.ends_in_a_chunk(content):  # OpenCV would ask for as much memory as the chunk says that it holds
         raise ValueError("it ends within a chunk")
     with c_warnings_hidden():  # of libjpeg and others, which know no name of a file
-        decoded: _Array | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if decoded is None or decoded.dtype != dtype:
         raise ValueError("its pixels cannot be decoded")
-    return decoded
+    return np.asarray(decoded, dtype)
 
 
 def _decoded_deep(image: Image.Image, file: io.BufferedReader, bits: int) -> _Array:
     """More than 8 bits a channel, as 16."""
     decoded = _decoded_by_opencv(file, cv2.IMREAD_UNCHANGED, np.uint16)
     channels = decoded.shape[2] if decoded.ndim == 3 else 1
-    pixels: _Array = cv2.cvtColor(decoded, _TO_RGB[channels])
+    pixels = np.asarray(cv2.cvtColor(decoded, _TO_RGB[channels]), np.uint16)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _true_values(pixels, image.tag_v2)
     if image.format == "PNG" and channels == 1:

@@ -43,7 +43,7 @@ def decoded(file: io.BufferedReader) -> npt.NDArray[np.uint16]:
     return pixels if pixels.ndim == 3 else np.dstack([pixels] * 3)
 
 
-def encoded(pixels: npt.NDArray[Any], tags: Tags, quality: int) -> bytes:
+def encoded(pixels: npt.NDArray[np.unsignedinteger], tags: Tags, quality: int) -> bytes:
     """A whole file, of 10 bits a channel where the pixels have 16."""
     package, out = register(), io.BytesIO()
     described = {"exif": tags.exif or b"", "xmp": tags.xmp or b"", "icc_profile": tags.icc or b""}

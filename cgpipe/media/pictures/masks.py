@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -57,8 +56,7 @@ def fit(mask: Mask, height: int, width: int) -> Mask:
     window = (2 * reach + 1, 2 * reach + 1)
     # The mean of the least values around is never above what was there.
     least = cv2.erode(clear, np.ones(window, np.uint8))
-    soft: Any = cv2.blur(least, window, borderType=cv2.BORDER_REPLICATE)
-    return soft  # type: ignore[no-any-return]
+    return np.asarray(cv2.blur(least, window, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def confined(frame: Frame, mask: Mask) -> Frame:
@@ -72,9 +70,9 @@ def confined(frame: Frame, mask: Mask) -> Frame:
 
 def with_mask(pixels: Pixels, mask: Mask) -> Pixels:
     """RGB (height, width, 3) and a mask of its size as (height, width, 4), in the type of the pixels."""
-    deep: Any = mask if pixels.dtype == np.uint8 else mask.astype(np.uint16) * np.uint16(257)
-    merged: Any = cv2.merge([pixels, deep])
-    return merged  # type: ignore[no-any-return]
+    if pixels.dtype == np.uint8:
+        return np.asarray(cv2.merge([pixels, mask]), np.uint8)
+    return np.asarray(cv2.merge([pixels, mask.astype(np.uint16) * np.uint16(257)]), np.uint16)
 
 
 def read_mask(path: Path) -> Mask:
@@ -96,8 +94,7 @@ def read_mask(path: Path) -> Mask:
 
 def lightness_of(pixels: Pixels) -> Mask:
     """RGB as a mask."""
-    grey: Any = cv2.cvtColor(_eight_bits(pixels), cv2.COLOR_RGB2GRAY)
-    return grey  # type: ignore[no-any-return]
+    return np.asarray(cv2.cvtColor(_eight_bits(pixels), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _eight_bits(values: Pixels) -> Mask:

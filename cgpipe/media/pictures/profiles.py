@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from PIL import Image, ImageCms
 
 from cgpipe.media.pictures.tags import profile_space
 
-_Array = npt.NDArray[Any]  # uint8 or uint16
+_Array = npt.NDArray[np.unsignedinteger]  # uint8 or uint16
 
 
 def from_cmyk(image: Image.Image) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,8 @@ from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
 from cgpipe.storage import Publish, atomic_write
 
-_Array = npt.NDArray[Any]  # uint8 or uint16: numpy's types cannot say that a function keeps which of the two
+_Array = npt.NDArray[np.unsignedinteger]
+"""uint8 or uint16: numpy's types cannot say that a function keeps which of the two."""
 
 
 def write_picture(
@@ -77,7 +77,7 @@ def _composed(pixels: _Array, alpha: _Array | None, kind: str) -> _Array:
     return np.rint(pixels * opacity + white * (1 - opacity)).astype(pixels.dtype)
 
 
-def _in_depth(values: _Array, dtype: np.dtype[Any]) -> _Array:
+def _in_depth(values: _Array, dtype: np.dtype[np.unsignedinteger]) -> _Array:
     if values.dtype == dtype:
         return values
     if dtype == np.uint8:

@@ -15,7 +15,7 @@ from cgpipe.media.colour import Colour, FromRgb, ToPalette
 from cgpipe.media.frames import Pixels
 from cgpipe.media.video.clip import Alpha
 
-_Values = NDArray[Any]
+_Values = NDArray[np.unsignedinteger]
 # Formats in which an opaque alpha is only how their decoders give pictures out.
 _OFTEN_OPAQUE = ("bgra", "rgba", "argb", "abgr", "pal8")
 
@@ -54,8 +54,7 @@ def alpha_of(frame: av.VideoFrame) -> Alpha:
 def with_alpha(pixels: Pixels, alpha: Alpha) -> Pixels:
     """RGB (height, width, 3) and its opacity as (height, width, 4), in the type of the pixels."""
     depth = 8 * pixels.itemsize
-    merged: Any = np.dstack([pixels, _scaled(alpha, 8 * alpha.itemsize, depth)])
-    return merged  # type: ignore[no-any-return]
+    return np.dstack([pixels, _scaled(alpha, 8 * alpha.itemsize, depth)])
 
 
 class ToFrame:
@@ -82,7 +81,7 @@ class ToFrame:
         opacity = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype) if alpha is None else alpha
         if self._pix_fmt.startswith("yuva"):
             return add_alpha(self._from_rgb(pixels), self._pix_fmt, opacity)
-        whole: Any = with_alpha(pixels, opacity)
+        whole = with_alpha(pixels, opacity)
         frame = av.VideoFrame.from_numpy_buffer(whole, "rgba" if whole.itemsize == 1 else "rgba64le")
         return self._scaler.reformat(frame, format=self._pix_fmt, width=self._width)
 
@@ -116,7 +115,7 @@ def _rows(plane: VideoPlane, bits: int) -> _Values:
 
 def _scaled(values: _Values, bits: int, wanted: int) -> _Values:
     """Values of so many bits in as many as are wanted; white stays white."""
-    dtype: Any = np.uint8 if wanted <= 8 else np.uint16
+    dtype = np.uint8 if wanted <= 8 else np.uint16
     if bits == wanted:
         return np.ascontiguousarray(values, dtype)
     white, highest = (1 << bits) - 1, (1 << wanted) - 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
-from typing import Any
 
 import cv2
+import numpy as np
 
 from cgpipe.errors import MediaError
 from cgpipe.media.colour import RGB, Colour
@@ -71,6 +71,6 @@ class CameraSource(Source):
             last = max(round(1000 * elapsed), last + 1)
             if index >= first:
                 origin = VideoOrigin(index=index, pts=last, time_base=self.info.time_base)
-                pixels: Any = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                pixels = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
                 yield Frame(pixels=pixels, origin=origin)
             index += 1
