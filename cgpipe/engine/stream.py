@@ -8,19 +8,23 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
 from cgpipe.engine.worker_pool import worker_pool
 from cgpipe.errors import CgpipeError, MissingDependencyError, ModelError, UsageError
-from cgpipe.media.frames import Batch, Failed
+from cgpipe.media.frames import Batch, Failed, Origin
 
-T = TypeVar("T")
+Wait = Callable[[], Batch[Origin]]
+Results = list[Batch[Origin] | Failed[Origin]]
 
-Wait = Callable[[], Batch]
-Start = Callable[[Batch], Wait]
-"""Starts on a batch, and gives a function that waits for its translation."""
+
+class Start(Protocol):
+    """Starts on a batch, and gives a function that waits for its translation."""
+
+    def __call__(self, batch: Batch[Origin], /) -> Wait[Origin]: ...
+
 
 IN_FLIGHT = 2
 """Batches given to a GPU before the first result is waited for."""
@@ -43,17 +47,17 @@ class OneDevice(Protocol):
     def parallel(self) -> bool:
         """Whether several threads may use it at once."""
 
-    def launch(self, batch: Batch, count: int = 0) -> Wait:
+    def launch(self, batch: Batch[Origin], count: int = 0) -> Wait[Origin]:
         """Starts on a batch, on a GPU filled up to ``count`` pictures."""
 
-    def pixels(self, batch: Batch) -> int:
+    def pixels(self, batch: Batch[Origin]) -> int:
         """How many pixels of a batch the generator will see."""
 
 
 def stream(
-    translators: Sequence[OneDevice], items: Iterable[Batch | T], threads: int
-) -> Generator[Batch | Failed | T, None, None]:
-    """Translates the batches among ``items`` and passes everything else through, in order.
+    translators: Sequence[OneDevice], items: Iterable[Batch[Origin] | Failed[Origin]], threads: int
+) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
+    """Translates the batches among ``items`` and passes the failures through, in order.
 
     When a batch fails, its pictures are translated one by one, and those that fail again are given
     as failed, with the reason. On CUDA up to :data:`IN_FLIGHT` batches are under way on each GPU before a result is
@@ -73,7 +77,7 @@ def stream(
     torch.set_num_threads(threads)
     try:
         with _workers(translators, threads) as (start, depth):
-            under_way: deque[Callable[[], list[Batch | Failed | T]]] = deque()
+            under_way: deque[Callable[[], Results[Origin]]] = deque()
             for item in items:
                 work = _attempt(start, translators[0], item) if isinstance(item, Batch) else partial(_itself, item)
                 under_way.append(work)
@@ -87,7 +91,7 @@ def stream(
             items.close()
 
 
-def _itself(item: T) -> list[Batch | Failed | T]:
+def _itself(item: Failed[Origin]) -> Results[Origin]:
     return [item]
 
 
@@ -112,7 +116,7 @@ class _Devices:
         self._turns = cycle(translators)
         self._before = torch.Size((0,))
 
-    def start(self, batch: Batch) -> Wait:
+    def start(self, batch: Batch[Origin]) -> Wait[Origin]:
         shape = batch.pixels.shape
         # The last batch of a clip is filled up to the shape of the others.
         if shape[1:] != self._before[1:] or len(batch) > self._before[0]:
@@ -126,9 +130,9 @@ class _Threads:
     def __init__(self, translator: OneDevice, pool: ThreadPoolExecutor) -> None:
         self._translator = translator
         self._pool = pool
-        self._at_work: set[Future[Batch]] = set()
+        self._at_work: set[Future[Any]] = set()
 
-    def start(self, batch: Batch) -> Wait:
+    def start(self, batch: Batch[Origin]) -> Wait[Origin]:
         self._at_work = {future for future in self._at_work if not future.done()}
         if self._translator.pixels(batch) > SMALL_PIXELS:
             wait(self._at_work)
@@ -138,7 +142,7 @@ class _Threads:
         return future.result
 
 
-def _attempt(start: Start, alone: OneDevice, batch: Batch) -> Callable[[], list[Batch | Failed | T]]:
+def _attempt(start: Start, alone: OneDevice, batch: Batch[Origin]) -> Callable[[], Results[Origin]]:
     """Starts on a batch; what it raises, then or later, is handled when the result is requested."""
     try:
         waiting = start(batch)
@@ -146,7 +150,7 @@ def _attempt(start: Start, alone: OneDevice, batch: Batch) -> Callable[[], list[
         failed = error  # The name of an except clause ends with it.
         return lambda: _told_apart(alone, batch, failed)
 
-    def finish() -> list[Batch | Failed | T]:
+    def finish() -> Results[Origin]:
         try:
             return [waiting()]
         except Exception as error:
@@ -155,13 +159,13 @@ def _attempt(start: Start, alone: OneDevice, batch: Batch) -> Callable[[], list[
     return finish
 
 
-def _told_apart(alone: OneDevice, batch: Batch, error: Exception) -> list[Batch | Failed | T]:
+def _told_apart(alone: OneDevice, batch: Batch[Origin], error: Exception) -> Results[Origin]:
     """The pictures of a batch that failed, one by one; raises errors that are not a picture's fault."""
     if isinstance(error, FATAL) or _device_is_lost(error):
         raise error
     if len(batch) == 1:
         return [Failed(origin=batch.origins[0], reason=_reason(error))]
-    found: list[Batch | Failed | T] = []
+    found: Results[Origin] = []
     for index, origin in enumerate(batch.origins):
         single = Batch(pixels=batch.pixels[index : index + 1], origins=(origin,))
         found += _attempt(alone.launch, alone, single)()

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -25,15 +25,13 @@ from cgpipe.engine.scale import add_change, fitting_size, highest, pad_to_multip
 from cgpipe.engine.stream import IN_FLIGHT, stream
 from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
-from cgpipe.media.frames import Batch, Failed, Pixels
+from cgpipe.media.frames import Batch, Failed, Origin, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
 from cgpipe.media.scratch import is_scratch
 from cgpipe.models import Model
 from cgpipe.models.choose import choose_model
 from cgpipe.notebook import html_table
 from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size, Tile, TileMode
-
-T = TypeVar("T")
 
 PROBE_SIDE = 1024
 """Pixels of a side of a large picture on which the dtype is chosen."""
@@ -281,7 +279,7 @@ class Translator:
         translated: Pixels = result.pixels.numpy()
         return translated if pixels.ndim == 4 else translated[0]
 
-    def translate(self, batch: Batch) -> Batch:
+    def translate(self, batch: Batch[Origin]) -> Batch[Origin]:
         """Translates a batch; the result is of the same size and type, on the CPU.
 
         Raises:
@@ -289,20 +287,22 @@ class Translator:
         """
         return self.launch(batch)()
 
-    def stream(self, items: Iterable[Batch | T]) -> Generator[Batch | Failed | T, None, None]:
-        """Translates the batches among ``items`` and passes everything else through, in order.
+    def stream(
+        self, items: Iterable[Batch[Origin] | Failed[Origin]]
+    ) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
+        """Translates the batches among ``items`` and passes the failures through, in order.
 
         A picture that fails is given as such, with the reason, and the others continue; see
         :func:`cgpipe.engine.stream.stream`.
         """
         return stream([self, *self.replicas], items, self._threads)
 
-    def pixels(self, batch: Batch) -> int:
+    def pixels(self, batch: Batch[Origin]) -> int:
         """How many pixels of a batch the generator will see."""
         return self._seen_pixels(batch.pixels)
 
     @torch.inference_mode()
-    def launch(self, batch: Batch, count: int = 0) -> Callable[[], Batch]:
+    def launch(self, batch: Batch[Origin], count: int = 0) -> Callable[[], Batch[Origin]]:
         """Starts on a batch, on a GPU as one of ``count``, and gives a function that waits for its result."""
         started = time.perf_counter()
         if (tile := self._tile_for(batch.pixels)) or is_scratch(batch.pixels):
@@ -316,7 +316,7 @@ class Translator:
         warnings.warn(f"Out of memory: continuing with tiles of {tile} pixels.", CgpipeWarning, stacklevel=2)
         return self._launch_by_regions(batch, tile)
 
-    def _launch_whole(self, batch: Batch, count: int, started: float) -> Callable[[], Batch]:
+    def _launch_whole(self, batch: Batch[Origin], count: int, started: float) -> Callable[[], Batch[Origin]]:
         if self._pipeline is None:
             translated = Translated(*(part.cpu() for part in self._within_memory(batch.pixels)))
             self._count_busy(started)
@@ -329,7 +329,7 @@ class Translator:
             torch.cuda.empty_cache()
             raise NoRoomError from error
 
-        def wait() -> Batch:
+        def wait() -> Batch[Origin]:
             translated = fetch()
             self._count_busy(started)
             return self._finished(batch, translated)
@@ -340,7 +340,7 @@ class Translator:
         with self._busy:
             self._busy_seconds += time.perf_counter() - started
 
-    def _finished(self, batch: Batch, translated: Translated) -> Batch:
+    def _finished(self, batch: Batch[Origin], translated: Translated) -> Batch[Origin]:
         """The result of a batch, computed again in fp32 where half precision left the range of numbers."""
         if not math.isfinite(translated.sums.sum()):
             translated = self._in_fp32(batch.pixels)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
@@ -19,7 +19,7 @@ from cgpipe.options import Options
 class Divisible(Protocol[Origin]):
     """A source whose frames may be read in any process, each on its own."""
 
-    def tasks(self) -> Any:
+    def tasks(self) -> Iterable[Origin]:
         """Origins of the frames, in order."""
 
     def read(self, task: Origin) -> Frame[Origin]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from cgpipe.engine.steady import Steady
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.media.frames import Failed, Frame, Pixels
+from cgpipe.media.video.clip import VideoOrigin
 from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
 
@@ -32,17 +32,16 @@ class VideoFrames:
         self._watch = watch
         self._originals = originals
 
-    def frames(self, first: int = 0) -> Iterator[Frame | Failed]:
-        frames: Iterable[Frame | Failed] = self._source.frames(first=first)
+    def frames(self, first: int = 0) -> Iterator[Frame[ClipOrigin] | Failed[ClipOrigin]]:
+        frames: Iterable[Frame[VideoOrigin] | Failed[VideoOrigin]] = self._source.frames(first=first)
         if self._mask is not None:
             frames = self._mask.confine(frames, first=first)
         for frame in self._watch.timed("decode", frames):
             if isinstance(frame, Failed):
                 self.notices.append(frame.reason)
-            elif self._originals:
-                yield replace(frame, origin=WithOriginal(frame.origin, frame.pixels))
             else:
-                yield frame
+                original = frame.pixels if self._originals else None
+                yield Frame(pixels=frame.pixels, origin=ClipOrigin(frame.origin, original))
 
 
 class VideoResult:
@@ -73,43 +72,43 @@ class VideoResult:
         self._side_by_side = side_by_side
         self._repeated = repeated
 
-    def write(self, frame: Frame) -> None:
-        frame = self._finished(frame)
+    def write(self, frame: Frame[ClipOrigin]) -> None:
+        finished = self._finished(frame)
         if self._repeated:
             self._repeated -= 1
             return
         with self._watch.running("encode"):
-            self._sink.write(frame)
+            self._sink.write(finished)
         self._watch.reached("encode")
         self._on_frames(1)
 
-    def _finished(self, frame: Frame) -> Frame:
-        if not isinstance(frame.origin, WithOriginal):
-            return frame
-        original, origin = frame.origin.pixels, frame.origin.origin
-        frame = replace(frame, origin=origin)
+    def _finished(self, frame: Frame[ClipOrigin]) -> Frame[VideoOrigin]:
+        original = frame.origin.original
+        finished = Frame(pixels=frame.pixels, origin=frame.origin.origin)
+        if original is None:
+            return finished
         if self._steady is not None:
             with self._watch.running("steady"):
-                frame = replace(frame, pixels=self._steady(original, frame.pixels))
-        return beside(original[..., :3], frame) if self._side_by_side else frame
+                finished = replace(finished, pixels=self._steady(original, finished.pixels))
+        return beside(original[..., :3], finished) if self._side_by_side else finished
 
-    def fail(self, failed: Failed) -> None:
+    def fail(self, failed: Failed[ClipOrigin]) -> None:
         self._report.failed += 1
         if self._report.failed == 1:
             self._report.tell([f"A frame was dropped: {failed.reason}"])
 
 
 @dataclass(frozen=True, slots=True)
-class WithOriginal:
-    """A frame's origin together with the pixels from before its translation, and their mask."""
+class ClipOrigin:
+    """A frame's origin and, where asked for, its pixels from before the translation, with their mask."""
 
-    origin: Any
-    pixels: Pixels
+    origin: VideoOrigin
+    original: Pixels | None
 
 
-def beside(original: Pixels, frame: Frame) -> Frame:
+def beside(original: Pixels, frame: Frame[VideoOrigin]) -> Frame[VideoOrigin]:
     """A translated frame, to the right of its original."""
     origin = frame.origin
     if origin.alpha is not None:
         origin = replace(origin, alpha=np.concatenate([origin.alpha, origin.alpha], axis=1))
-    return replace(frame, pixels=np.concatenate([original, frame.pixels], axis=1), origin=origin)
+    return Frame(pixels=np.concatenate([original, frame.pixels], axis=1), origin=origin)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from typing_extensions import TypeVar
 
-T = TypeVar("T")
-Origin = TypeVar("Origin", default=Any)
+Origin = TypeVar("Origin")
 """Who a frame is and what must be given back with it; opaque to everything but its source and its sink."""
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -100,9 +98,9 @@ class Sink(Protocol[Origin]):
 
 
 def batched(
-    items: Iterable[Frame[Origin] | T], batch_size: int, *, pending_bytes: int = PENDING_BYTES
-) -> Iterator[Batch[Origin] | T]:
-    """Stacks frames of equal size and type into batches of at most ``batch_size``; passes all else through at once.
+    items: Iterable[Frame[Origin] | Failed[Origin]], batch_size: int, *, pending_bytes: int = PENDING_BYTES
+) -> Iterator[Batch[Origin] | Failed[Origin]]:
+    """Stacks frames of equal size and type into batches of at most ``batch_size``; passes failures on at once.
 
     Frames of other sizes wait in groups of their own. When more than ``4 * batch_size`` frames or ``pending_bytes`` of
     pixels wait, the largest group goes on as it is, so neither memory nor delay grows with the length of the stream.

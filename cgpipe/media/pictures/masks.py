@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.frames import Frame, Origin, Pixels
 from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 from cgpipe.media.pictures.read import read_picture
@@ -59,7 +59,7 @@ def fit(mask: Mask, height: int, width: int) -> Mask:
     return np.asarray(cv2.blur(least, window, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def confined(frame: Frame, mask: Mask) -> Frame:
+def confined(frame: Frame[Origin], mask: Mask) -> Frame[Origin]:
     """The frame with a mask of any size as its fourth channel.
 
     Raises:
@@ -118,7 +118,7 @@ class PictureMasks:
             raise UsageError(f"There is no mask {self.path}: check the spelling.")
         self._one = None if self.path.is_dir() else read_mask(self.path)
 
-    def confine(self, frame: Frame, place: Path) -> Frame:
+    def confine(self, frame: Frame[Origin], place: Path) -> Frame[Origin]:
         """The picture with its mask as fourth channel; ``place`` is its path below the folder that it comes from.
 
         Raises:

@@ -37,7 +37,7 @@ _DNG_VERSION = 50706  # of camera raw by Adobe: the first picture in the file is
 
 def read_picture(
     path: str | os.PathLike[str], *, pixel_limit: int | None = None, reduced_to: int | None = None
-) -> Frame:
+) -> Frame[PictureExtras]:
     """Reads a picture upright, as RGB, its origin being :class:`PictureExtras`.
 
     What a file is, its first bytes say and not its name. More than 8 bits a channel become 16 (CMYK is brought to 8).

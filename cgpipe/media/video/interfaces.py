@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from cgpipe.media.frames import Failed, Frame
-from cgpipe.media.video.clip import Damage, VideoInfo
+from cgpipe.media.video.clip import Damage, VideoInfo, VideoOrigin
 from cgpipe.media.video.streams import StreamReport
 
-Pass = Generator[Frame | Failed, None, None]
+Pass = Generator[Frame[VideoOrigin] | Failed[VideoOrigin], None, None]
 
 
 class Source(ABC):
@@ -100,7 +100,7 @@ class Sink(ABC):
         """What was chosen, for a report."""
 
     @abstractmethod
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: Frame[VideoOrigin]) -> None:
         """Adds a frame, whose origin carries its time.
 
         Raises:

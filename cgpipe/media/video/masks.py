@@ -13,11 +13,12 @@ from typing import Self
 import numpy as np
 
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.media.frames import Failed, Frame
+from cgpipe.media.frames import Failed, Frame, Origin
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.masks import Mask, confined, fit, lightness_of, read_mask, with_mask
 from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.video.clip import VideoInfo
+from cgpipe.media.video.interfaces import Pass
 from cgpipe.media.video.opening import open_source
 from cgpipe.media.video.sequences import is_sequence
 from cgpipe.options import Cut
@@ -72,7 +73,9 @@ class VideoMask:
         if self._source is not None:
             self._source.close()
 
-    def confine(self, frames: Iterable[Frame | Failed], first: int = 0) -> Iterator[Frame | Failed]:
+    def confine(
+        self, frames: Iterable[Frame[Origin] | Failed[Origin]], first: int = 0
+    ) -> Iterator[Frame[Origin] | Failed[Origin]]:
         """The frames, of which the first has the index ``first``, each with its mask as fourth channel.
 
         Raises:
@@ -91,7 +94,7 @@ class VideoMask:
                 else:
                     yield item
 
-    def _next(self, masks: Iterator[Frame | Failed]) -> Mask:
+    def _next(self, masks: Pass) -> Mask:
         mask = next(masks, None)
         if isinstance(mask, Frame):
             return lightness_of(mask.pixels)

@@ -182,7 +182,7 @@ class SequenceSink(Sink):
     def settings(self) -> dict[str, object]:
         return {"codec": picture_format(self._pattern), "pattern": self._pattern}
 
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: Frame[VideoOrigin]) -> None:
         if frame.pixels.shape != self._shape:
             raise ValueError(f"{self._folder} takes frames of shape {self._shape}, not {frame.pixels.shape}.")
         extras = PictureExtras(format="PNG", size=frame.pixels.shape[:2], alpha=frame.origin.alpha)

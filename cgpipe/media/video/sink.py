@@ -12,7 +12,7 @@ from typing import Unpack
 
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Frame
-from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
+from cgpipe.media.video.clip import Damage, Timeline, VideoInfo, VideoOrigin
 from cgpipe.media.video.encoding import EncoderSettings, container_of
 from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import writing
@@ -109,7 +109,7 @@ class VideoSink(Sink):
     def settings(self) -> dict[str, object]:
         return asdict(self.encoding)
 
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: Frame[VideoOrigin]) -> None:
         writer = self._writer or self._open_segment()
         self._writer = writer
         origin = frame.origin

@@ -180,7 +180,7 @@ class VideoSource(Source):
             alpha=alpha,
         )
 
-    def _unreadable(self, index: int, reason: str) -> Failed:
+    def _unreadable(self, index: int, reason: str) -> Failed[VideoOrigin]:
         origin = VideoOrigin(index=index, pts=0, time_base=self.info.time_base)
         return Failed(origin=origin, reason=f"{self._name}: {reason}")
 

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
-from cgpipe.media.video.clip import Damage, Timeline, VideoInfo
+from cgpipe.media.video.clip import Damage, Timeline, VideoInfo, VideoOrigin
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, EncoderSettings, VideoEncoder, suffix_of
 from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
@@ -110,7 +110,7 @@ class StreamSink(Sink):
     def _add_video(self) -> None:
         self._encoder = VideoEncoder(self._output, self._info, self.encoding, self._name)
 
-    def write(self, frame: Frame) -> None:
+    def write(self, frame: Frame[VideoOrigin]) -> None:
         pts = self._timeline.place(frame.origin)
         self.frames += 1
         if self._last is not None and pts - self._last < self._shortest:
