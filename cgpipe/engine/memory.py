@@ -49,14 +49,14 @@ def bytes_a_pixel(network: nn.Module, multiple: int) -> float:
     largest = 0
     side = 32 * multiple
 
-    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def check(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal largest
         largest = max(largest, output.numel() + sum(x.numel() for x in inputs))
 
     shapes = copy.deepcopy(network).to("meta")
     for module in shapes.modules():
         if not any(module.children()):
-            module.register_forward_hook(look)
+            module.register_forward_hook(check)
     with torch.inference_mode():
         shapes(torch.empty(1, 3, side, side, device="meta"))
     return 4 * largest / side**2

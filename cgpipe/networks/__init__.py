@@ -1,6 +1,6 @@
 """What computes: generators and discriminators, and a plain table of the generators' names."""
 
 from cgpipe.networks.base import Generator
-from cgpipe.networks.generators import GENERATORS, all_settings, build_generator, settings_in_force
+from cgpipe.networks.generators import GENERATORS, all_settings, build_generator, effective_settings
 
-__all__ = ["GENERATORS", "Generator", "all_settings", "build_generator", "settings_in_force"]
+__all__ = ["GENERATORS", "Generator", "all_settings", "build_generator", "effective_settings"]

@@ -60,7 +60,7 @@ def all_settings(architecture: str, settings: Mapping[str, object]) -> dict[str,
     return (dict(preset.keywords) if isinstance(preset, partial) else {}) | dict(settings)
 
 
-def settings_in_force(architecture: str, settings: Mapping[str, object]) -> dict[str, object]:
+def effective_settings(architecture: str, settings: Mapping[str, object]) -> dict[str, object]:
     """Every setting of a generator with its value, those that nobody named included."""
     parameters = signature({**GENERATORS, **FOREIGN}[architecture]).parameters
     return {name: parameter.default for name, parameter in parameters.items()} | dict(settings)

@@ -10,7 +10,7 @@ from cgpipe.errors import TrainingError
 from cgpipe.models import ModelCard
 from cgpipe.models.choose import choose_model
 from cgpipe.models.zoo import SHIPPED_FOLDER
-from cgpipe.networks import Generator, settings_in_force
+from cgpipe.networks import Generator, effective_settings
 from cgpipe.options import ModelChoice
 
 _TRAINING_ONLY = ("dropout",)
@@ -37,14 +37,14 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
         ) from error
     if Path(named).parent == SHIPPED_FOLDER:  # the recipe's own choice, with settings that go with it
         return ()
-    if not (differences := _differences(model.card, settings_in_force(architecture, settings))):
+    if not (differences := _differences(model.card, effective_settings(architecture, settings))):
         return ()
     made = f"{named} was made with {', '.join(differences)}"
     return (f"{made}: the weights fit, but learned otherwise. To go on as they were made, set that in the recipe.",)
 
 
 def _differences(card: ModelCard, ours: Mapping[str, object]) -> list[str]:
-    theirs = settings_in_force(card.architecture, card.settings)
+    theirs = effective_settings(card.architecture, card.settings)
     return [
         f"{name} = {theirs[name]}, and this run has {name} = {ours[name]}"
         for name in sorted(theirs.keys() & ours.keys() - set(_TRAINING_ONLY))

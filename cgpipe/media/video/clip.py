@@ -141,7 +141,7 @@ class VideoInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shot:
+class TimedFrame:
     """A decoded frame and its place in time, in units of the stream's time base."""
 
     frame: av.VideoFrame

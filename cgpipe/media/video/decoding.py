@@ -1,7 +1,7 @@
 """One pass over a video file: packets to frames, with times put right and lost frames filled in.
 
 The stages are generators of a few lines each, and a :class:`Reader` chains them. What travels between them is a
-:class:`~cgpipe.media.video.clip.Shot`: a frame as libav decoded it, with the time at which it shows.
+:class:`~cgpipe.media.video.clip.TimedFrame`: a frame as libav decoded it, with the time at which it shows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import Colour
 from cgpipe.media.video.alpha import has_alpha_mode, is_transparent
-from cgpipe.media.video.clip import Damage, Orientation, Shot, VideoInfo, describe, is_cover
+from cgpipe.media.video.clip import Damage, Orientation, TimedFrame, VideoInfo, describe, is_cover
 from cgpipe.media.video.clock import FREE_CLOCK, formats_of, on_one_clock
 from cgpipe.media.video.interlace import deinterlaced
 from cgpipe.media.video.libav import LENIENT_TAGS, Packet, Readable, address, demuxed, explain, reading
@@ -56,7 +56,7 @@ class Reader:
         deinterlace: make whole pictures of interlaced frames.
 
     Attributes:
-        shots: the frames of this pass; can be run through once.
+        frames: the frames of this pass; can be run through once.
         damage: counts what goes wrong as the pass goes on.
         zero: where the clip starts, in seconds on its own clock; positions that users give count from here.
 
@@ -79,7 +79,7 @@ class Reader:
         self._deinterlace = deinterlace
         self.damage = Damage()
         self._closed = False
-        self.shots: Iterator[Shot] = iter(())
+        self.frames: Iterator[TimedFrame] = iter(())
         self._expected: list[tuple[int, int]] = []
         self._due: list[int] = []
         self.container = _open(file, name, hwaccel)
@@ -97,7 +97,7 @@ class Reader:
         self._closed = True
         self._expected.clear()
         # A decoder gives its threads back when nothing refers to it; the generators refer to this object.
-        self.shots = iter(())
+        self.frames = iter(())
         # In this order: a demuxer that is advanced, or only cleaned up, after its container crashes.
         self._demuxed.close()
         self.container.close()
@@ -116,7 +116,7 @@ class Reader:
         self._end = Fraction(0)
         self._sought = self._seek(start)
         timed = self._with_times(self._decoded())
-        self.shots = self._with_lost_filled(deinterlaced(timed) if self._deinterlace else timed)
+        self.frames = self._with_lost_filled(deinterlaced(timed) if self._deinterlace else timed)
 
     def _average_rate(self) -> Fraction | None:
         stated = self.stream.average_rate or self.stream.guessed_rate or None
@@ -142,9 +142,9 @@ class Reader:
             self.container.seek(int((self.zero + start - margin) / self.time_base), stream=self.stream)
         return True
 
-    def describe(self, shot: Shot) -> VideoInfo:
+    def describe(self, timed: TimedFrame) -> VideoInfo:
         """What the container and its first frame say of the whole clip."""
-        frame = shot.frame
+        frame = timed.frame
         orientation = Orientation.of(frame)
         aspect = self.stream.sample_aspect_ratio or Fraction(1)
         sides = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
@@ -163,8 +163,8 @@ class Reader:
             stream=self.stream.index,
             streams=tuple(describe(stream) for stream in self.container.streams),
             alpha=is_transparent(frame),
-            interlaced=shot.interlaced,
-            deinterlaced=shot.interlaced and self._deinterlace,
+            interlaced=timed.interlaced,
+            deinterlaced=timed.interlaced and self._deinterlace,
         )
 
     def _frame_count(self) -> int | None:
@@ -232,7 +232,7 @@ class Reader:
             self.damage.missing = round(short / step) if short > tolerance else 0
         self.damage.missing = max(self.damage.missing, int(cut))
 
-    def _with_times(self, frames: Iterator[av.VideoFrame]) -> Iterator[Shot]:
+    def _with_times(self, frames: Iterator[av.VideoFrame]) -> Iterator[TimedFrame]:
         """Times that strictly increase: a missing one follows from the rate, one that does not advance is moved on."""
         last: int | None = None
         for frame in frames:
@@ -245,7 +245,7 @@ class Reader:
                 pts = last + 1
             duration = None if self._one_time else frame.duration or None
             interlaced = frame.interlaced_frame
-            yield Shot(frame=frame, pts=pts, duration=duration, key=frame.key_frame, interlaced=interlaced)
+            yield TimedFrame(frame=frame, pts=pts, duration=duration, key=frame.key_frame, interlaced=interlaced)
             last = pts
 
     def _due_time(self, frame: av.VideoFrame) -> int | None:
@@ -260,38 +260,38 @@ class Reader:
             heapq.heappush(self._expected, (lost, self.step))
         return heapq.heappop(self._due) if self._due else frame.pts
 
-    def _with_lost_filled(self, shots: Iterator[Shot]) -> Iterator[Shot]:
+    def _with_lost_filled(self, frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
         """Puts a repeat of the last good frame (or of the first, before it) where a packet gave no frame."""
-        last: Shot | None = None
-        for shot in shots:
-            for pts in self._lost_before(shot, last):
-                yield replace(last or shot, pts=pts, duration=None, key=False, filled=True)
-            yield shot
-            last = shot
+        last: TimedFrame | None = None
+        for timed in frames:
+            for pts in self._lost_before(timed, last):
+                yield replace(last or timed, pts=pts, duration=None, key=False, filled=True)
+            yield timed
+            last = timed
         while last is not None and self._expected:
             pts, _ = heapq.heappop(self._expected)
             if pts - last.pts >= _HOLE * self.step:
                 last = replace(last, pts=pts, duration=None, key=False, filled=True)
                 yield last
 
-    def _lost_before(self, shot: Shot, last: Shot | None) -> list[int]:
-        """Times of packets due before ``shot`` that gave no frame and so leave a hole.
+    def _lost_before(self, timed: TimedFrame, last: TimedFrame | None) -> list[int]:
+        """Times of packets due before ``timed`` that gave no frame and so leave a hole.
 
         Some packets rightly give none: invisible reference frames, the second field of a frame; they leave no hole.
         Nor do those before the first frame of a clip that was cut out of another, where what they refer to is missing.
         """
         lost: list[int] = []
         if last is None and not self.damage.bad_packets:
-            while self._expected and self._expected[0][0] < shot.pts:
+            while self._expected and self._expected[0][0] < timed.pts:
                 heapq.heappop(self._expected)
         previous = None if last is None else last.pts
-        while self._expected and self._expected[0][0] <= shot.pts:
+        while self._expected and self._expected[0][0] <= timed.pts:
             pts, duration = heapq.heappop(self._expected)
-            hole = _HOLE * (self.step if shot.interlaced else min(self.step, duration))
-            if shot.pts - pts >= hole and (previous is None or pts - previous >= hole):
+            hole = _HOLE * (self.step if timed.interlaced else min(self.step, duration))
+            if timed.pts - pts >= hole and (previous is None or pts - previous >= hole):
                 lost.append(pts)
                 previous = pts
-        return lost if not lost or self.stream.frames or last is None else self._every_step(last.pts, lost, shot.pts)
+        return lost if not lost or self.stream.frames or last is None else self._every_step(last.pts, lost, timed.pts)
 
     def _every_step(self, first: int, lost: list[int], end: int) -> list[int]:
         """``lost`` with what is between: where the container has no index, whole runs of packets vanish at once."""

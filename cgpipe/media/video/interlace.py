@@ -10,7 +10,7 @@ import av
 import av.error
 from av.filter import Graph
 
-from cgpipe.media.video.clip import Shot
+from cgpipe.media.video.clip import TimedFrame
 
 FILTER, SETTINGS = "bwdif", "mode=send_frame:deint=interlaced"
 """One frame out for each that goes in; those that are not flagged as interlaced pass as they are."""
@@ -18,19 +18,19 @@ SMALLEST = 4
 """Sides below which the filter refuses a picture."""
 
 
-def deinterlaced(shots: Iterator[Shot]) -> Iterator[Shot]:
-    """The shots with whole pictures: as they are up to the first interlaced one, from there on through the filter."""
+def deinterlaced(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
+    """The frames with whole pictures: as they are up to the first interlaced one, from there on through the filter."""
     field_filter: _Filter | None = None
-    for shot in shots:
-        if field_filter is not None and not field_filter.takes(shot.frame):
+    for timed in frames:
+        if field_filter is not None and not field_filter.takes(timed.frame):
             yield from field_filter.flush()
             field_filter = None
-        if field_filter is None and shot.interlaced and min(shot.frame.width, shot.frame.height) >= SMALLEST:
-            field_filter = _Filter(shot.frame)
+        if field_filter is None and timed.interlaced and min(timed.frame.width, timed.frame.height) >= SMALLEST:
+            field_filter = _Filter(timed.frame)
         if field_filter is None:
-            yield shot
+            yield timed
         else:
-            yield from field_filter(shot)
+            yield from field_filter(timed)
     if field_filter is not None:
         yield from field_filter.flush()
 
@@ -49,25 +49,25 @@ class _Filter:
         source.link_to(bwdif)
         bwdif.link_to(sink)
         self._graph.configure()
-        self._waiting: deque[Shot] = deque()
+        self._waiting: deque[TimedFrame] = deque()
         self._count = 0
 
     def takes(self, frame: av.VideoFrame) -> bool:
         return _layout(frame) == self._layout
 
-    def __call__(self, shot: Shot) -> Iterator[Shot]:
-        # Each shot keeps its own time; the filter is shown an even clock, on which nothing goes back.
-        shot.frame.pts = self._count
+    def __call__(self, timed: TimedFrame) -> Iterator[TimedFrame]:
+        # Each frame keeps its own time; the filter is shown an even clock, on which nothing goes back.
+        timed.frame.pts = self._count
         self._count += 1
-        self._waiting.append(shot)
-        self._graph.push(shot.frame)
+        self._waiting.append(timed)
+        self._graph.push(timed.frame)
         yield from self._ready()
 
-    def flush(self) -> Iterator[Shot]:
+    def flush(self) -> Iterator[TimedFrame]:
         self._graph.push(None)
         yield from self._ready()
 
-    def _ready(self) -> Iterator[Shot]:
+    def _ready(self) -> Iterator[TimedFrame]:
         while self._waiting:
             try:
                 frame = self._graph.vpull()

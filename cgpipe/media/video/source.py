@@ -15,7 +15,7 @@ from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import ToRgb
 from cgpipe.media.frames import Failed, Frame, Pixels
 from cgpipe.media.video.alpha import alpha_of, fitted, has_alpha
-from cgpipe.media.video.clip import Alpha, Orientation, Seconds, Shot, VideoInfo, VideoOrigin, seconds
+from cgpipe.media.video.clip import Alpha, Orientation, Seconds, TimedFrame, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.decoding import Reader
 from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.libav import Readable, explain, reading
@@ -104,11 +104,11 @@ class VideoSource(Source):
         index = 0
         with closing(reader):
             try:
-                for index, shot in enumerate(reader.shots):
-                    reader.damage.filled += shot.filled
+                for index, timed in enumerate(reader.frames):
+                    reader.damage.filled += timed.filled
                     if index >= first:
-                        alpha = to_pixels.alpha(shot) if self.info.alpha else None
-                        yield Frame(pixels=to_pixels(shot), origin=self._origin(index, shot, alpha))
+                        alpha = to_pixels.alpha(timed) if self.info.alpha else None
+                        yield Frame(pixels=to_pixels(timed), origin=self._origin(index, timed, alpha))
             except (OSError, av.error.FFmpegError) as error:
                 yield self._unreadable(index + 1, f"it cannot be read on: {explain(error)}")
                 return
@@ -134,27 +134,27 @@ class VideoSource(Source):
             threads=self._threads,
             deinterlace=self._deinterlace,
         )
-        reader.shots = self._cut(reader)
+        reader.frames = self._cut(reader)
         if self._fps is not None:
-            reader.shots = _resampled(reader.shots, reader.time_base, self._fps)
+            reader.frames = _resampled(reader.frames, reader.time_base, self._fps)
         return reader
 
-    def _cut(self, reader: Reader) -> Iterator[Shot]:
+    def _cut(self, reader: Reader) -> Iterator[TimedFrame]:
         start = round((reader.zero + self._start) / reader.time_base)
-        shots = itertools.dropwhile(lambda shot: shot.pts < start, reader.shots) if self._start else reader.shots
+        frames = itertools.dropwhile(lambda timed: timed.pts < start, reader.frames) if self._start else reader.frames
         if self._end is None:
-            return iter(shots)
+            return iter(frames)
         end = round((reader.zero + self._end) / reader.time_base)
-        return itertools.takewhile(lambda shot: shot.pts < end, shots)
+        return itertools.takewhile(lambda timed: timed.pts < end, frames)
 
     def _describe(self, reader: Reader) -> VideoInfo:
         with reading(self._name):
-            shot = next(reader.shots, None)
-        if shot is None:
+            timed = next(reader.frames, None)
+        if timed is None:
             cut = " between start and end: check them" if self._start or self._end is not None else ""
             raise MediaError(f"{self._name} has no frame that can be decoded{cut}.")
-        reader.shots = itertools.chain([shot], reader.shots)
-        info = reader.describe(shot)
+        reader.frames = itertools.chain([timed], reader.frames)
+        info = reader.describe(timed)
         if self._fps is not None:
             info = replace(info, time_base=1 / self._fps, rate=self._fps, frames=_count(info.duration, self._fps))
         if self._start or self._end is not None:
@@ -163,20 +163,20 @@ class VideoSource(Source):
         return replace(
             info,
             path=None if self._once else self._name,
-            start=shot.pts * info.time_base if self._start else info.start,
+            start=timed.pts * info.time_base if self._start else info.start,
             end=None if self._end is None else reader.zero + self._end,
             trimmed=self._start > 0,
             stamp=self._stamp,
         )
 
-    def _origin(self, index: int, shot: Shot, alpha: Alpha | None) -> VideoOrigin:
+    def _origin(self, index: int, timed: TimedFrame, alpha: Alpha | None) -> VideoOrigin:
         return VideoOrigin(
             index=index,
-            pts=shot.pts,
+            pts=timed.pts,
             time_base=self.info.time_base,
-            duration=shot.duration,
-            key=shot.key,
-            filled=shot.filled,
+            duration=timed.duration,
+            key=timed.key,
+            filled=timed.filled,
             alpha=alpha,
         )
 
@@ -193,31 +193,31 @@ class _Pixels:
         self._to_rgb: ToRgb | None = None
         self._orientation = Orientation()
 
-    def __call__(self, shot: Shot) -> Pixels:
+    def __call__(self, timed: TimedFrame) -> Pixels:
         if self._to_rgb is None:
-            self._orientation = Orientation.of(shot.frame)
+            self._orientation = Orientation.of(timed.frame)
             width, height = self._info.width, self._info.height
             sides = (height, width) if self._orientation.transpose else (width, height)
             self._to_rgb = ToRgb(self._info.colour, *sides)
-        return self._orientation(self._to_rgb(shot.frame))
+        return self._orientation(self._to_rgb(timed.frame))
 
-    def alpha(self, shot: Shot) -> Alpha | None:
+    def alpha(self, timed: TimedFrame) -> Alpha | None:
         """The opacity, upright and of the same size; None where this frame has none."""
-        if not has_alpha(shot.frame.format.name):
+        if not has_alpha(timed.frame.format.name):
             return None
-        orientation = Orientation.of(shot.frame)
-        upright = orientation(alpha_of(shot.frame)[..., None])
+        orientation = Orientation.of(timed.frame)
+        upright = orientation(alpha_of(timed.frame)[..., None])
         return fitted(upright[..., 0], self._info.width, self._info.height)
 
 
-def _resampled(shots: Iterator[Shot], time_base: Fraction, fps: Fraction) -> Iterator[Shot]:
+def _resampled(frames: Iterator[TimedFrame], time_base: Fraction, fps: Fraction) -> Iterator[TimedFrame]:
     """At every tick of ``fps`` the frame that shows then, so frames are repeated, or dropped."""
-    for shot, following in itertools.pairwise(itertools.chain(shots, [None])):
-        if shot is None:
+    for timed, following in itertools.pairwise(itertools.chain(frames, [None])):
+        if timed is None:
             return
-        end = shot.pts + (shot.duration or 1 / (fps * time_base)) if following is None else following.pts
-        for tick in range(round(shot.pts * time_base * fps), round(end * time_base * fps)):
-            yield replace(shot, pts=tick, duration=1)
+        end = timed.pts + (timed.duration or 1 / (fps * time_base)) if following is None else following.pts
+        for tick in range(round(timed.pts * time_base * fps), round(end * time_base * fps)):
+            yield replace(timed, pts=tick, duration=1)
 
 
 def _count(length: Fraction | None, rate: Fraction | None) -> int | None:
