@@ -7,13 +7,21 @@ from collections.abc import Iterable
 from html import escape
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Self
+from typing import Protocol, Self
 
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook: Jupyter, JupyterLab, Colab, VS Code."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and hasattr(shell, "kernel")
+
+
+class _Bar(Protocol):
+    """What is used of tqdm."""
+
+    def update(self, count: int) -> object: ...
+
+    def close(self) -> None: ...
 
 
 class ProgressBar:
@@ -27,7 +35,7 @@ class ProgressBar:
     def __init__(self, unit: str, shown: bool | None = None) -> None:
         self._unit = unit
         self._shown = in_notebook() if shown is None else shown
-        self._bar: Any = None
+        self._bar: _Bar | None = None
 
     def start(self, total: int | None) -> None:
         """Begins to count up to ``total``, or without end."""

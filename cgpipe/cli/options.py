@@ -380,9 +380,9 @@ class SectionedCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def _setting_option(setting: Field[object], hint: Any, section: str) -> Callable[[Command], Command]:
+def _setting_option(setting: Field[object], hint: object, section: str) -> Callable[[Command], Command]:
     flag = setting.metadata.get("flag", setting.name).replace("_", "-")
-    kind: Any = hint
+    kind: object = hint
     if get_origin(hint) is Literal:
         kind = click.Choice(get_args(hint), case_sensitive=False)
     elif get_origin(hint) is tuple and Path not in get_args(hint):

@@ -85,7 +85,7 @@ class TooSlowError(OSError):
 class Response:
     """An answer, read as it comes."""
 
-    def __init__(self, answer: Any, watch: _Watch) -> None:
+    def __init__(self, answer: http.client.HTTPResponse, watch: _Watch) -> None:
         self.status: int = answer.status
         self.headers: Message = answer.headers
         self._answer = answer
@@ -188,7 +188,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
-    ) -> Any:
+    ) -> IO[bytes] | None:
         fp.close()
         target = urljoin(req.full_url, headers.get("Location", ""))
         if urlsplit(target).scheme not in SCHEMES:
@@ -197,7 +197,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         return super().redirect_request(req, fp, code, msg, headers, _without_user(newurl))
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 
 import torch
@@ -99,7 +100,7 @@ def to_openvino(network: nn.Module) -> Any:
     return model
 
 
-def extra(package: str, name: str) -> Any:
+def extra(package: str, name: str) -> ModuleType:
     """The module of a package that comes with the extra ``name``."""
     try:
         return import_module(package)

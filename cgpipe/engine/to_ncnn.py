@@ -169,8 +169,8 @@ class _Translation:
         self._layer(node, "Concat", [self._use(part) for part in parts], _0=0)
 
     def shuffle(self, node: fx.Node, module: nn.Module | None = None) -> None:
-        factor: Any = module.upscale_factor if isinstance(module, nn.PixelShuffle) else node.args[1]
-        self._layer(node, "PixelShuffle", _0=factor, _1=0)
+        factor = module.upscale_factor if isinstance(module, nn.PixelShuffle) else node.args[1]
+        self._layer(node, "PixelShuffle", _0=_whole(factor), _1=0)
 
     def crop(self, node: fx.Node) -> None:
         """One pixel off every side, as what the engine makes of a transposed convolution has it."""
@@ -180,8 +180,13 @@ class _Translation:
         self._layer(node, "Crop", None, _0=1, _1=1, **rest, _6=1, _7=1)
 
     def unshuffle(self, node: fx.Node) -> None:
-        factor: Any = node.args[1]
-        self._layer(node, "Reorg", _0=factor, _1=0)
+        self._layer(node, "Reorg", _0=_whole(node.args[1]), _1=0)
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int):
+        raise _unknown(f"a factor {value}")
+    return value
 
 
 def _check_shape(module: nn.Conv2d | nn.ConvTranspose2d) -> None:

@@ -53,10 +53,8 @@ def from_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
 def rgb_of(frame: av.VideoFrame, matrix: NDArray[np.float64]) -> Pixels:
     """A frame in one of :data:`FORMATS` as RGB, (height, width, 3) uint8, by a matrix (3, 4)."""
     luma, *chroma = (_rows(plane) for plane in frame.planes)
-    yuv: Any = cv2.merge([luma, *(_enlarged(plane, luma) for plane in chroma)])
-    rgb: Any = cv2.transform(yuv, matrix)
-    pixels: Pixels = rgb
-    return pixels
+    yuv = cv2.merge([luma, *(_enlarged(plane, luma) for plane in chroma)])
+    return np.asarray(cv2.transform(yuv, matrix), np.uint8)
 
 
 def frame_of(pixels: Pixels, pix_fmt: str, matrix: NDArray[np.float64]) -> av.VideoFrame:
@@ -65,28 +63,26 @@ def frame_of(pixels: Pixels, pix_fmt: str, matrix: NDArray[np.float64]) -> av.Vi
     frame = av.VideoFrame(width, height, pix_fmt)
     for plane, values in zip(frame.planes, cv2.split(cv2.transform(pixels, matrix)), strict=True):
         rows = _rows(plane)
-        rows[:] = _reduced(values, rows)
+        rows[:] = _reduced(np.asarray(values, np.uint8), rows)
     return frame
 
 
 def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
     """The values of a plane, (height, width), in its own memory."""
     memory: Any = plane  # of the buffer protocol, which numpy's types know of some classes only
-    values: Any = np.frombuffer(memory, np.uint8)
-    rows: NDArray[np.uint8] = values.reshape(-1, plane.line_size)[: plane.height, : plane.width]
-    return rows
+    return np.frombuffer(memory, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
-def _enlarged(chroma: NDArray[np.uint8], luma: NDArray[np.uint8]) -> Any:
+def _enlarged(chroma: NDArray[np.uint8], luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A plane of chroma at the size of the luma; each value stands in the middle of those that share it."""
     if chroma.shape == luma.shape:
         return chroma
     down, across = (-(-whole // part) for whole, part in zip(luma.shape, chroma.shape, strict=True))
     whole = cv2.resize(chroma, None, fx=across, fy=down, interpolation=cv2.INTER_LINEAR)
-    return whole[: luma.shape[0], : luma.shape[1]]
+    return np.asarray(whole, np.uint8)[: luma.shape[0], : luma.shape[1]]
 
 
-def _reduced(values: Any, rows: NDArray[np.uint8]) -> Any:
+def _reduced(values: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Values at the size of a plane; those that share one are averaged."""
     if values.shape == rows.shape:
         return values
@@ -94,5 +90,5 @@ def _reduced(values: Any, rows: NDArray[np.uint8]) -> Any:
     (height, width), (lines, columns) = values.shape, rows.shape
     below, right = lines * down - height, columns * across - width
     if below or right:
-        values = cv2.copyMakeBorder(values, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return cv2.resize(values, (columns, lines), interpolation=cv2.INTER_AREA)
+        values = np.asarray(cv2.copyMakeBorder(values, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
+    return np.asarray(cv2.resize(values, (columns, lines), interpolation=cv2.INTER_AREA), np.uint8)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -187,6 +187,24 @@ class Port:
     free: bool = False
 
 
+class _Entry(Protocol):
+    """An input or output, as ONNX Runtime describes it."""
+
+    name: str
+    shape: Sequence[int | str | None]
+    type: str
+
+
+class _Session(Protocol):
+    """A network that ONNX Runtime has loaded."""
+
+    def get_inputs(self) -> Sequence[_Entry]: ...
+
+    def get_outputs(self) -> Sequence[_Entry]: ...
+
+    def run(self, outputs: None, values: Mapping[str, Array], /) -> Sequence[Array]: ...
+
+
 class OnnxRuntime:
     """An ONNX file in ONNX Runtime, on a GPU where a build for GPUs is installed; several threads may run it at once.
 
@@ -203,7 +221,7 @@ class OnnxRuntime:
 
     def __init__(self, content: bytes, path: str | None = None) -> None:
         self._content: bytes | str = path or content
-        self._sessions: dict[tuple[int, str], Any] = {}
+        self._sessions: dict[tuple[int, str], _Session] = {}
         self._lock = threading.Lock()
         session = self._session(torch.get_num_threads(), "cpu")
         self.inputs = [_port(entry) for entry in session.get_inputs()]
@@ -214,18 +232,18 @@ class OnnxRuntime:
         by_name = {port.name: port for port in self.inputs}
         fed = {name: value.astype(DTYPES.get(by_name[name].dtype, value.dtype)) for name, value in values.items()}
         try:
-            result: Sequence[Array] = session.run(None, fed)
+            result = session.run(None, fed)
         except Exception as error:  # of a library that says nothing of what it raises
             raise ModelError(f"ONNX Runtime could not run the network: {_first_line(error)}.") from error
         return result
 
-    def _session(self, threads: int, device: str) -> Any:
+    def _session(self, threads: int, device: str) -> _Session:
         with self._lock:
             if (threads, device) not in self._sessions:
                 self._sessions[threads, device] = self._started(threads, device)
             return self._sessions[threads, device]
 
-    def _started(self, threads: int, device: str) -> Any:
+    def _started(self, threads: int, device: str) -> _Session:
         try:
             onnxruntime = import_module("onnxruntime")
         except ImportError as error:
@@ -239,12 +257,15 @@ class OnnxRuntime:
         on_gpu = device == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         providers = ["CUDAExecutionProvider"] * on_gpu
         try:
-            return onnxruntime.InferenceSession(self._content, options, providers=[*providers, "CPUExecutionProvider"])
+            session: _Session = onnxruntime.InferenceSession(
+                self._content, options, providers=[*providers, "CPUExecutionProvider"]
+            )
+            return session
         except Exception as error:
             raise ModelError(f"ONNX Runtime rejects the file: {_first_line(error)}.") from error
 
 
-def _port(entry: Any) -> Port:
+def _port(entry: _Entry) -> Port:
     shape = tuple(side if isinstance(side, int) and side > 0 else None for side in entry.shape)
     named = {"float": "float32", "double": "float64"}
     inner = str(entry.type).removeprefix("tensor(").removesuffix(")")

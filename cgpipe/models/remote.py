@@ -10,10 +10,11 @@ import os
 import re
 import time
 import urllib.request
-from http.client import HTTPException
+from collections.abc import Sequence
+from http.client import HTTPException, HTTPMessage
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from cgpipe.errors import MissingDependencyError, ModelError, ModelNotFoundError, UsageError
@@ -66,7 +67,13 @@ def _from_hub(address: str) -> Path:
         raise ModelNotFoundError(f"{address} cannot be downloaded, and is not in the cache: {first[:300]}.") from error
 
 
-def _only_file(hub: Any, repository: str, address: str) -> str:
+class _Hub(Protocol):
+    """What is used of huggingface_hub."""
+
+    def list_repo_files(self, repository: str, /) -> Sequence[str]: ...
+
+
+def _only_file(hub: _Hub, repository: str, address: str) -> str:
     files = [str(file) for file in hub.list_repo_files(repository) if str(file).endswith(_SUFFIXES)]
     if len(files) != 1:
         listed = ", ".join(files[:20]) or "none"
@@ -114,7 +121,9 @@ def _copy(answer: IO[bytes], file: IO[bytes], url: str) -> None:
 
 
 class _HttpsAlone(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
         if not newurl.startswith("https://"):
             raise ModelError(f"{_shown(req.full_url)} redirects to an address without https. It was not downloaded.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from cgpipe.media.pictures.formats import BY_NAME
 from cgpipe.media.pictures.tags import Tags
 
 
-def register() -> Any:
+def register() -> ModuleType:
     """The package, known to Pillow from now on.
 
     Raises:

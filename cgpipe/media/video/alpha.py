@@ -107,10 +107,9 @@ def fitted(alpha: Alpha, width: int, height: int) -> Alpha:
 
 def _rows(plane: VideoPlane, bits: int) -> _Values:
     """The values of a plane, (height, width), in its own memory."""
-    memory: Any = plane
-    values: Any = np.frombuffer(memory, np.uint8 if bits <= 8 else np.dtype("<u2"))
-    rows: _Values = values.reshape(-1, plane.line_size // values.itemsize)[: plane.height, : plane.width]
-    return rows
+    memory: Any = plane  # as in cgpipe.media.yuv
+    values: _Values = np.frombuffer(memory, np.uint8 if bits <= 8 else np.dtype("<u2"))
+    return values.reshape(-1, plane.line_size // values.itemsize)[: plane.height, : plane.width]
 
 
 def _scaled(values: _Values, bits: int, wanted: int) -> _Values:
