@@ -211,7 +211,7 @@ class Look(Group):
         if self.mask is not None:
             object.__setattr__(self, "mask", Path(self.mask))  # what it holds counts, and not its name
 
-    def deciding(self, *, pictures_only: bool = False) -> dict[str, Any]:
+    def deciding(self, *, pictures_only: bool = False) -> dict[str, object]:
         """As of any group; but exact tiles, of whatever size, give what the whole picture would."""
         told = super().deciding(pictures_only=pictures_only)
         return told if self.tile_mode == "fast" else {name: value for name, value in told.items() if name != "tile"}

@@ -396,7 +396,7 @@ class Translator:
         except NoRoomError as error:
             raise MediaError(self._no_room(*pixels.shape[1:3])) from error
 
-    def _launch_by_regions(self, batch: Batch, tile: int | None) -> Callable[[], Batch]:
+    def _launch_by_regions(self, batch: Batch[Origin], tile: int | None) -> Callable[[], Batch[Origin]]:
         started = time.perf_counter()
         parts = [self._by_regions(picture, tile) for picture in batch.pixels]
         translated = Translated(*(torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)))
