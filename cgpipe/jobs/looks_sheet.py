@@ -23,7 +23,7 @@ from cgpipe.options import ModelChoice
 from cgpipe.storage import PathLike, require_local
 
 if TYPE_CHECKING:
-    from cgpipe.media.frames import Frame
+    pass
 
 GAP = 8
 """Pixels of white around each picture."""
@@ -94,7 +94,7 @@ def _title(entry: Entry) -> str:
 
 def _reduced(photo: Path, height: int) -> Pixels:
     try:
-        frame: Frame = read_picture(photo, reduced_to=height)
+        frame = read_picture(photo, reduced_to=height)
     except MediaError as error:
         raise MediaError(f"{photo} cannot be read: {error}") from error
     pixels = frame.pixels

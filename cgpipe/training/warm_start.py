@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cgpipe.errors import TrainingError
 from cgpipe.models import ModelCard

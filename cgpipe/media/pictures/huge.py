@@ -93,7 +93,7 @@ def is_slide(path: PathLike) -> bool:
     return os.path.splitext(path)[1].lower() in SLIDE_SUFFIXES
 
 
-def read_huge(path: PathLike, folder: PathLike) -> Frame:
+def read_huge(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
     """Reads a picture upright, as RGB, into a file in ``folder``; its origin is :class:`PictureExtras`.
 
     Raises:
@@ -111,7 +111,7 @@ def read_huge(path: PathLike, folder: PathLike) -> Frame:
         raise MediaError(f"The file is damaged or cut short ({line}). Copy it again from its source.") from error
 
 
-def _read_by_vips(path: PathLike, folder: PathLike) -> Frame:
+def _read_by_vips(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
     vips = _vips()
     with _header(path) as image, open(path, "rb") as file:
         orientation = read_orientation(image)
@@ -131,7 +131,7 @@ def _read_by_vips(path: PathLike, folder: PathLike) -> Frame:
     return _frame(values, format, gray, tags, notes, layout)
 
 
-def read_reduced(path: PathLike) -> Frame:
+def read_reduced(path: PathLike) -> Frame[PictureExtras]:
     """A picture upright, as RGB of 8 bits, its long side reduced to :data:`MASK_SIDE`; for masks."""
     small = _as_rgb(_vips().Image.thumbnail(os.fspath(path), MASK_SIDE, height=MASK_SIDE, size="down"))
     return _frame(small.cast("uchar").numpy(), "TIFF", False, Tags(), (), TiffLayout())
@@ -151,7 +151,7 @@ def _as_rgb(image: pyvips.Image) -> pyvips.Image:
     return joined
 
 
-def _read_slide(path: PathLike, folder: PathLike) -> Frame:
+def _read_slide(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
     """The first level of a slide, what is not scanned being white."""
     slides = _openslide()
     with slides.OpenSlide(os.fspath(path)) as slide:
@@ -184,7 +184,9 @@ def _slide_profile(slide: Any) -> bytes | None:
     return None if profile is None else bytes(profile.tobytes())
 
 
-def _frame(values: _Array, format: str, gray: bool, tags: Tags, notes: tuple[str, ...], layout: TiffLayout) -> Frame:
+def _frame(
+    values: _Array, format: str, gray: bool, tags: Tags, notes: tuple[str, ...], layout: TiffLayout
+) -> Frame[PictureExtras]:
     height, width, channels = values.shape
     alpha = None if channels < 4 else _opacity_of(values, folder_of(torch.from_numpy(values)))
     extras = PictureExtras(
@@ -251,7 +253,9 @@ def _header(path: PathLike) -> Iterator[Image.Image]:
 # --- masks ---------------------------------------------------------------------------------------------------------
 
 
-def confined_by_lines(frame: Frame, mask: npt.NDArray[np.uint8], folder: PathLike) -> Frame:
+def confined_by_lines(
+    frame: Frame[PictureExtras], mask: npt.NDArray[np.uint8], folder: PathLike
+) -> Frame[PictureExtras]:
     """The frame with a mask as its fourth channel, in a file of its own.
 
     Edges are softened at :data:`MASK_SIDE` pixels and brought up: at the picture's own size that takes its memory.

@@ -86,11 +86,11 @@ class _Read:
         seconds = time.perf_counter() - began
         return Frame(pixels=frame.pixels, origin=replace(task, extras=frame.origin, decode_seconds=seconds))
 
-    def _whole(self, task: PictureOrigin) -> Frame:
+    def _whole(self, task: PictureOrigin) -> Frame[PictureExtras]:
         frame = read_picture(task.inputs[0])
         return self.masks.confine(frame, task.place) if self.masks else frame
 
-    def _by_lines(self, task: PictureOrigin) -> Frame:
+    def _by_lines(self, task: PictureOrigin) -> Frame[PictureExtras]:
         folder = task.output.parent
         folder.mkdir(parents=True, exist_ok=True)
         frame = read_huge(task.inputs[0], folder)
