@@ -95,7 +95,9 @@ def test_the_models_own_direction_its_way_back_and_files(
     assert (report.evaluation.inputs, report.evaluation.reference) == ("red2blue/testB", "red2blue/testA")
     assert "red2blue" in str(report.back)
     assert report.evaluation.cycle_error is not None
-    assert [path.name for path in report.files] == ["blue2red-0001.jpg", "figures.md", "figures.json"]
+    assert [path.name for path in report.files] == ["blue2red-0001.jpg", "figures.md", "figures.json", "figures.html"]
+    page = report.files[3].read_text()
+    assert "KID x1000, lite0" in page and '"from":["./blue2red-0001.jpg"]' in page
     assert cv2.imread(str(report.files[0])).shape == (3 * 32 + 16, 4 * 32 + 20, 3)
     values = json.loads(report.files[2].read_text())
     assert values["figures"]["lite0"]["kid"] == report.evaluation.figures["lite0"].kid

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from clips import make_clip
 from PIL import Image
+from runs import config_of, make_dataset, make_recipe
 
 from cgpipe import translate_folder, translate_video
 from cgpipe.cli import cli
@@ -23,6 +24,8 @@ from cgpipe.errors import MediaError, UsageError
 from cgpipe.jobs.plan import plan_files
 from cgpipe.pages.gallery import Gallery, Pair
 from cgpipe.pages.page import Page
+from cgpipe.pages.runs import read_run, write_run
+from cgpipe.training.trainer import train
 
 SIDE = 24
 
@@ -273,3 +276,49 @@ def test_frames_are_found_by_time_and_stand_upright(tmp_path: Path, rotation: in
     found = list(frames_at(path, [0.0, 0.39, 0.76, 5.0], 32, 32))
     assert [round(frame.mean() / 10) for frame in found][:3] == [0, 10, 19]
     assert found[0].shape[:2] == ((32, 24) if rotation else (24, 32))
+
+
+def test_a_run_writes_its_page_and_runs_stand_beside_one_another(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "recipe.toml", make_dataset(tmp_path / "data"))
+    for name, rate in (("slow", 1e-4), ("a<b>", 1e-3)):
+        train(config_of(recipe, tmp_path / "runs" / name, lr=rate, epochs=2, decay_epoch=1, stages=(), sample_every=8))
+    page = Page(tmp_path / "runs" / "a<b>" / "run.html")
+    data = page.data()
+    (run,), grids = data["runs"], {grid["name"]: grid for grid in data["grids"]}
+    assert [step for step, _ in run["curves"]["cycle_a"]] == list(range(1, 17))
+    assert set(grids) == {"red", "blue"} and grids["red"]["at"] == [8, 16]
+    assert (page.path.parent / grids["red"]["from"][0]).resolve().is_file()
+    assert "a&lt;b&gt;" in page.path.read_text() and "<td>0.001</td>" in page.path.read_text()
+
+    listed = CliRunner().invoke(cli, ["runs", str(tmp_path / "runs"), "-o", str(tmp_path / "all.html")])
+    assert listed.exit_code == 0, listed.output
+    head, first, second = listed.stdout.splitlines()[:3]
+    assert head.split()[:4] == ["run", "steps", "hours", "KID"] and " lr " in head and " epochs " not in head
+    assert first.startswith("a<b>") and " 0.001 " in first and " 0.0001 " in second
+    text = (tmp_path / "all.html").read_text()
+    assert "a&lt;b&gt;" in text and 'href="./runs/a%3Cb%3E/run.html"' in text
+    assert [run["name"] for run in Page(tmp_path / "all.html").data()["runs"]] == ["a<b>", "slow"]
+    as_json = json.loads(CliRunner().invoke(cli, ["runs", str(tmp_path / "runs"), "--json"]).stdout)
+    assert [run["recipe"]["lr"] for run in as_json] == [1e-3, 1e-4] and as_json[0]["step"] == 16
+
+
+def test_damaged_lines_of_a_run_are_passed_over_and_kid_is_the_best(tmp_path: Path) -> None:
+    lines = [
+        {"step": 1, "epoch": 0, "seconds_a_step": 2.0, "cycle_a": 3.0, "learning_rate": 1e-4},
+        {"step": 1, "epoch": 0, "kid_x1000_horse2zebra": 40.0},
+        {"step": 11, "epoch": 1, "seconds_a_step": 4.0, "cycle_a": None},
+        {"step": 11, "epoch": 1, "kid_x1000_horse2zebra": 30.5},
+        {"step": 11, "epoch": 1, "warning": "<b>"},
+        {"step": 12, "epoch": 1, "kid_x1000_horse2zebra": 35.0},
+    ]
+    text = "\n".join([*map(json.dumps, lines), "[1]", '{"step": "x"}', '{"step": 13, "cycle_a'])
+    (tmp_path / "metrics.jsonl").write_text(text)
+    run = read_run(tmp_path)
+    assert (run.step, run.epoch, run.seconds) == (12, 1, 42.0)
+    assert run.kid == {"horse2zebra": 30.5} and run.losses == {"cycle_a": 3.0}
+    assert "&lt;b&gt;" in write_run(tmp_path).read_text()
+
+
+def test_a_folder_without_runs_is_said(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["runs", str(tmp_path)])
+    assert result.exit_code == 2 and "holds no run" in result.output

@@ -30,6 +30,7 @@ COMMANDS = {
     "data": ("cgpipe.cli.data", "Download and list training datasets."),
     "evaluate": ("cgpipe.cli.evaluate", "Measure a model: KID, FID, class share, cycle error."),
     "distill": ("cgpipe.cli.distill", "Distill a model into a smaller, faster one."),
+    "runs": ("cgpipe.cli.runs", "List training runs beside one another."),
     "info": ("cgpipe.cli.info", "Show devices, engines, codecs and versions, for bug reports."),
     "completion": ("cgpipe.cli.complete", "Print a shell completion script."),
     "models": ("cgpipe.cli.models", "List, show, import and export models, and set the default."),

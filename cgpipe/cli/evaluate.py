@@ -77,7 +77,7 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
     default=256,
     help="Side at which pictures are translated (a clip: its short side).",
 )
-@click.option("-o", "--output", type=FOLDER, help="Folder for sample grids, figures.md and figures.json.")
+@click.option("-o", "--output", type=FOLDER, help="Folder for sample grids, figures.md, figures.json and figures.html.")
 @click.option("--record", is_flag=True, help="Store the metrics and the working scales in the model file.")
 @loudness_options
 def command(class_name: str, direction: str, **options: Any) -> None:

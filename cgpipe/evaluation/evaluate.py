@@ -118,7 +118,7 @@ def evaluate(
         dataset: folder with testA and testB; which of them goes in follows from the model.
         back: a model of the other direction; by default the one beside the model's file, or the one that ``--to``
             finds, if any.
-        output: folder for grids of every input, ``figures.md`` and ``figures.json``.
+        output: folder for grids of every input, ``figures.md``, ``figures.json`` and the page ``figures.html``.
         record: put the figures and the measured working scales into the model file's header.
         on_grid: told of every grid that is written.
 
@@ -158,6 +158,7 @@ def evaluate(
         record_steadiness(found.path, clips)
     if output is not None:
         report = replace(report, files=(*report.files, *_write_tables(output, report)))
+        report = replace(report, files=(*report.files, _write_page(output, report)))
     return report
 
 
@@ -193,3 +194,22 @@ def _write_tables(folder: Path, report: ModelReport) -> list[Path]:
         with atomic_write(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
+
+
+def _write_page(folder: Path, report: ModelReport) -> Path:
+    """The figures and grids for a browser."""
+    from cgpipe.pages.page import rows_of
+    from cgpipe.pages.runs import write_figures
+
+    found, figures, rest = report.evaluation, [], []
+    if found is not None:
+        for name, row in found.figures.items():
+            figures += [(f"KID x1000, {name}", f"{row.kid:.1f}"), (f"FID, {name}", f"{row.fid:.1f}")]
+            if row.class_share is not None:
+                figures.append((f"Seen as {found.class_name}, {name}", f"{row.class_share:.1%}"))
+        figures.append(("Mean change of 255", f"{found.mean_change:.1f}"))
+        figures += [("Cycle error of 255", f"{found.cycle_error:.1f}")] if found.cycle_error is not None else []
+        told = {name: value for name, value in found.to_dict().items() if name != "figures"}
+        rest.append(("Measured", rows_of(told | {"way back": report.back})))
+    rest += [(f"Video {index}", rows_of(clip.to_dict())) for index, clip in enumerate(report.videos, 1)]
+    return write_figures(folder, "Evaluation", report.model, [("Figures", figures), *rest])

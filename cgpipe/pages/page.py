@@ -43,8 +43,11 @@ class Page:
         path = Path(os.path.abspath(output))
         return cls(path.with_name(f"{path.name}.html"))
 
-    def claim(self) -> None:
+    def claim(self, *, pictures: bool = True) -> None:
         """Makes sure that nothing of somebody else's is in the way, and creates the folder.
+
+        Args:
+            pictures: the page has pictures of its own, and so a folder.
 
         Raises:
             UsageError: there is a file or a folder that cgpipe did not make.
@@ -52,6 +55,8 @@ class Page:
         """
         if os.path.lexists(self.path) and not is_page(self.path):
             raise UsageError(f"{self.path} already exists and is not a page of cgpipe: move it away or rename it.")
+        if not pictures:
+            return
         mark = self.files / PAGE_MARK
         if os.path.lexists(self.files) and not mark.is_file():
             raise UsageError(f"{self.files} already exists and was not made by cgpipe: move or rename it.")

@@ -18,7 +18,7 @@ from cgpipe.data.settings import PictureSettings
 from cgpipe.data.unpaired import Pictures, UnpairedPictures, training_batches
 from cgpipe.engine.compiling import compiled_or_eager
 from cgpipe.engine.memory import FOR_TRAINING, keep_freed_memory
-from cgpipe.errors import MediaError, ModelError, TrainingError
+from cgpipe.errors import MediaError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.grids import grid_of, save_grid
 from cgpipe.evaluation.runs import snapshot_folder
 from cgpipe.evaluation.watch import Watch
@@ -234,6 +234,8 @@ class Run(ABC):
                     for warning in warnings:
                         log.write_warning(self.step, self.epoch, warning)
                     self._keep_snapshot()
+                    if self._shows():
+                        warnings += self._write_page()
                 stops = any_rank(bool(request))
                 if self.finished or stops or self.step % config.save_every == 0:
                     self._require_sound(float(loss) for loss in losses.values())
@@ -279,6 +281,21 @@ class Run(ABC):
             log.write_figures(self.step, self.epoch, figures)
             self._show(figures)
         return warnings
+
+    def _shows(self) -> bool:
+        """Whether grids or figures are due with this step."""
+        intervals = filter(None, (self.config.sample_every, self.config.watch_every))
+        return self.finished or any(self.step % every == 0 for every in intervals)
+
+    def _write_page(self) -> tuple[str, ...]:
+        """Writes the page of the run; that it cannot be written is no reason to stop."""
+        from cgpipe.pages.runs import write_run
+
+        try:
+            write_run(self.folder)
+        except (UsageError, MediaError) as error:
+            return (str(error),)
+        return ()
 
     def _keep_snapshot(self) -> None:
         """Keeps the models of this epoch's end, where that is asked for."""
