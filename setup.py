@@ -53,6 +53,7 @@ TEST = [
     "ruff>=0.17,<0.18",  # its style changes between minor versions
     "mypy>=2.4,<3",
 ]
+DOCS = ["sphinx>=9.0", "myst-parser>=5.2", "furo>=2025.12"]
 # What tests of the extras, the pages, the notebook and the package need beside the extras themselves.
 CI = [
     "build>=1.5",
@@ -75,6 +76,6 @@ setup(
     package_data={"cgpipe": ["py.typed"], "cgpipe.models": ["shipped/*.safetensors"], "cgpipe.pages": ["templates/*"]},
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
-    extras_require={**FEATURES, "all": ALL, "test": TEST, "ci": [*ALL, *TEST, *CI]},
+    extras_require={**FEATURES, "all": ALL, "docs": DOCS, "test": TEST, "ci": [*ALL, *TEST, *DOCS, *CI]},
     entry_points={"console_scripts": ["cgpipe=cgpipe.cli:main"]},
 )
