@@ -25,6 +25,7 @@ COMMANDS = {
     "watch": ("cgpipe.cli.watch", "Translate what appears in a folder."),
     "compare": ("cgpipe.cli.compare", "Make a contact sheet of pictures and their translations."),
     "report": ("cgpipe.cli.report", "Join the reports of a job's shards."),
+    "preview": ("cgpipe.cli.preview", "Show one photo at several strengths, sizes and looks."),
     "train": ("cgpipe.cli.train", "Train models from two folders of unpaired pictures."),
     "test": ("cgpipe.cli.test", "Test a run's models: sample grids and metrics."),
     "data": ("cgpipe.cli.data", "Download and list training datasets."),

@@ -76,7 +76,7 @@ def looks_sheet(
             cells.append((_title(entry), _translated(entry, frame, device)))
         except CgpipeError as error:
             warnings.warn(f"{_title(entry)} is left out: {error}", CgpipeWarning, stacklevel=2)
-    write_picture(Path(sheet), _sheet(cells, columns or _square(len(cells), frame)))
+    write_picture(Path(sheet), labelled_sheet(cells, columns or _square(len(cells), frame)))
     return [name for name, _ in cells[1:]]
 
 
@@ -116,7 +116,7 @@ def _square(count: int, pixels: Pixels) -> int:
     return max(1, min(count, round(math.sqrt(count * (height + LINE) / (width + GAP)))))
 
 
-def _sheet(cells: Sequence[tuple[str, Pixels]], columns: int) -> Pixels:
+def labelled_sheet(cells: Sequence[tuple[str, Pixels]], columns: int) -> Pixels:
     """Pictures of one size in rows on white, each with its name below."""
     height, width = cells[0][1].shape[:2]
     columns = min(columns, len(cells))

@@ -1,0 +1,110 @@
+"""One photo at several strengths, sizes and looks, on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.jobs.looks_sheet import labelled_sheet
+from cgpipe.media.frames import Pixels
+from cgpipe.media.pictures.formats import picture_format
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.write import write_picture
+from cgpipe.models.choose import choose_model
+from cgpipe.options import Look, ModelChoice, Size
+from cgpipe.storage import PathLike, require_local
+
+LONGEST = 2048
+"""Longer side in pixels to which a photo is reduced before it is translated."""
+
+STRENGTHS: tuple[float, ...] = (0.5, 1.0, 1.5)
+SIZES: tuple[Size, ...] = ("auto", 512)
+
+OnCell = Callable[[str, int], None]
+
+
+def preview(
+    photo: PathLike,
+    sheet: PathLike,
+    *,
+    to: Sequence[str] = (),
+    models: Sequence[PathLike] = (),
+    strengths: Sequence[float] = STRENGTHS,
+    sizes: Sequence[Size] = SIZES,
+    height: int = 256,
+    device: str = "auto",
+    on_cell: OnCell | None = None,
+) -> list[str]:
+    """Writes one sheet: the photo, and below it a row for each look and size, and in it each strength.
+
+    Args:
+        photo: the picture; one longer than 2048 pixels is reduced first.
+        sheet: the picture to write; its name says in which format.
+        to: the domains to translate to; without these and ``models``, the default model's.
+        models: model files or names.
+        strengths: how much of the change to add, 0 to 2.
+        sizes: short sides at which the generator works, as ``size`` of :class:`cgpipe.Look`.
+        height: of each picture on the sheet, in pixels.
+        device: where the models run.
+        on_cell: told what is made next, and how many pictures there will be.
+
+    Returns:
+        What each picture shows, in order.
+
+    Raises:
+        UsageError: the sheet's name is not that of a picture or is the photo's, or a strength or size cannot be used.
+        MediaError: the photo cannot be read, or the sheet cannot be written.
+        ModelError: a model cannot be found or read.
+    """
+    from cgpipe.engine.translator import Translator
+
+    _check(photo, sheet)
+    if not strengths or not sizes:
+        raise UsageError("Name at least one strength and one size.")
+    looks = [Look(size=size, strength=strength) for size, strength in product(sizes, strengths)]
+    choices = [ModelChoice(to=domain) for domain in to] + [ModelChoice(model=model) for model in models]
+    chosen = [choose_model(choice) for choice in choices or [ModelChoice()]]
+    pixels = _read(Path(photo))
+    cells = [(Path(photo).name, _fitted(pixels, height))]
+    for one in chosen:
+        model = one.load()
+        for look in looks:
+            title = f"{one.domain}, size {look.size}, strength {look.strength:g}"
+            if on_cell:
+                on_cell(title, len(chosen) * len(looks))
+            made = Translator(model, device=device, size=look.size, strength=look.strength)(pixels)
+            cells.append((title, _fitted(made, height)))
+    blank = np.full_like(cells[0][1], 255)
+    first = [cells[0], *[("", blank)] * (len(strengths) - 1)]  # a row of its own
+    write_picture(Path(sheet), labelled_sheet([*first, *cells[1:]], len(strengths)))
+    return [title for title, _ in cells[1:]]
+
+
+def _check(photo: PathLike, sheet: PathLike) -> None:
+    for path in (photo, sheet):
+        require_local(path)
+    if picture_format(sheet) is None:
+        raise UsageError(f"{sheet} is not a picture's name: use one such as sheet.png.")
+    if Path(sheet).resolve() == Path(photo).resolve():
+        raise UsageError(f"{sheet} is the photo itself: choose another name.")
+
+
+def _read(photo: Path) -> Pixels:
+    """The photo in 8 bits, reduced where it is very large."""
+    try:
+        pixels = read_picture(photo).pixels
+    except MediaError as error:
+        raise MediaError(f"{photo} cannot be read: {error}") from error
+    eight = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    longest = max(eight.shape[:2])
+    return eight if longest <= LONGEST else _fitted(eight, round(eight.shape[0] * LONGEST / longest))
+
+
+def _fitted(pixels: Pixels, height: int) -> Pixels:
+    width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
