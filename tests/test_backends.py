@@ -112,6 +112,7 @@ def test_what_a_killed_process_left_half_written_is_compiled_anew(
     assert all(path.stat().st_size for path in tmp_path.rglob("*.so"))
 
 
+@pytest.mark.slow
 def test_where_compiling_fails_all_goes_on_eagerly(tmp_path: Path) -> None:
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled"), "CXX": "false"}
     done = run_python(COMPILED_SUM, "always", env=environment)

@@ -21,6 +21,7 @@ def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, BENCH, *arguments], capture_output=True, text=True, env=one_thread)
 
 
+@pytest.mark.slow
 def test_the_generators_table(tmp_path: Path) -> None:
     ran = bench("generator-fast", "--quick", "-o", tmp_path)
     assert ran.returncode == 0, ran.stderr

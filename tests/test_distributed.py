@@ -154,6 +154,7 @@ def test_ctrl_c_stops_all_processes_with_the_state_saved(recipe: Path, tmp_path:
     assert load_state(run / "state.pt")["step"] > 0
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_said_once(recipe: Path, tmp_path: Path) -> None:
     with started(AS_GPU_IDS_DO, recipe, tmp_path / "run", "--batch-size", "3") as process:
         errors = process.communicate(timeout=120)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ MakeModel = Callable[..., Any]
 @pytest.mark.parametrize(
     ("format", "with_normalisation"),
     # The network alone as ONNX is written by the test of int8 and by test_backends.py.
-    [*((format, True) for format in SUFFIXES), ("torchscript", False), ("openvino", False)],
+    [
+        pytest.param(format, normalised, marks=pytest.mark.slow if format == "onnx" else ())
+        for format, normalised in [*product(SUFFIXES, [True]), ("torchscript", False), ("openvino", False)]
+    ],
 )
 def test_every_format_is_checked_and_written(
     format: Any, with_normalisation: bool, make_model: MakeModel, tmp_path: Path
@@ -90,6 +94,7 @@ def zebra_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_int8_is_written_with_what_it_costs(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

@@ -268,6 +268,7 @@ def test_a_default_that_is_no_text_is_an_error_not_a_traceback(models_folder: Pa
         find_model()
 
 
+@pytest.mark.slow
 def test_hostile_files_of_every_kind_do_nothing() -> None:
     counts = fuzz(3 * len(CASES), seed=1)
     assert sum(counts.values()) == 3 * len(CASES)

@@ -495,6 +495,7 @@ with VideoSink(sys.argv[2], like=source.info, resume="a", segment_frames=3, crf=
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_result(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=40, sounds=[Sound(seconds=1.6)])
     copy(clip, tmp_path / "whole.mp4", segment_frames=3, crf=10)
