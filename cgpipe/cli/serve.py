@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from cgpipe.cli.options import device, loudness_options
 from cgpipe.cli.terminal import Loudness, loudness, show
 from cgpipe.errors import MissingDependencyError
+from cgpipe.options import Engine, Precision
 
 MEBIBYTE, MEGAPIXEL = 1 << 20, 1_000_000
 
@@ -27,13 +28,13 @@ MEBIBYTE, MEGAPIXEL = 1 << 20, 1_000_000
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "bf16"]),
+    type=click.Choice(get_args(Precision)),
     default="auto",
     help="Numeric precision (dtype) of the network.",
 )
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]),
+    type=click.Choice(get_args(Engine)),
     default="auto",
     help="Inference engine.",
 )

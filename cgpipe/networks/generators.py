@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from inspect import signature
 
@@ -52,6 +52,12 @@ def build_generator(architecture: str, **settings: object) -> Generator:
         return known[architecture](**settings)
     except TypeError as error:
         raise ValueError(f"architecture {architecture!r}: {error}") from error
+
+
+def setting_names(architecture: str) -> Collection[str]:
+    """The settings that an architecture has; none if it is unknown."""
+    known = {**GENERATORS, **FOREIGN}
+    return signature(known[architecture]).parameters if architecture in known else ()
 
 
 def all_settings(architecture: str, settings: Mapping[str, object]) -> dict[str, object]:

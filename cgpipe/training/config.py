@@ -67,10 +67,11 @@ class NetworkSettings(DiscriminatorSettings):
 
     def generator_settings(self) -> dict[str, object]:
         """Keyword arguments for :func:`cgpipe.networks.build_generator`."""
-        settings: dict[str, object] = {"norm": self.norm}
-        if not self.gen_net.startswith("compact"):
-            settings |= {"ngf": self.ngf, "dropout": self.dropout}
-        return settings | dict(self.gen_settings)
+        from cgpipe.networks.generators import setting_names
+
+        taken = setting_names(self.gen_net)
+        settings = {"norm": self.norm, "ngf": self.ngf, "dropout": self.dropout}
+        return {name: value for name, value in settings.items() if name in taken} | dict(self.gen_settings)
 
     @property
     def initial_models(self) -> Mapping[Direction, str]:
