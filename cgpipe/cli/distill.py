@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -22,7 +21,7 @@ NOT_OPTIONS = ("teacher", "dataset_dir", "student_settings", "feature_taps")
 @recipe_options
 @setting_options(DistillConfig, leave_out=NOT_OPTIONS)
 @loudness_options
-def command(teacher: str | None, dataset: Path | None, recipe: Path | None, resume: bool, **settings: Any) -> None:
+def command(teacher: str | None, dataset: Path | None, recipe: Path | None, resume: bool, **settings: object) -> None:
     """Distill TEACHER into a smaller, faster model that gives the same output.
 
     TEACHER is a model's name, a model file, a checkpoint, or a network as ONNX or TorchScript; omit it with --like.

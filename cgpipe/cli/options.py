@@ -392,12 +392,12 @@ def _setting_option(setting: Field[object], hint: object, section: str) -> Calla
     names = f"--{flag}/--no-{flag}" if hint is bool else f"--{flag}"
     taken = "" if setting.default in (None, "", ()) else f"  [{setting.default}]"
     text = f"{setting.metadata['help']}{taken}"
-    more: dict[str, Any] = {"multiple": True, "callback": _none_for_none} if get_origin(hint) is tuple else {}
+    more: dict[str, object] = {"multiple": True, "callback": _none_for_none} if get_origin(hint) is tuple else {}
     return click.option(
         names, setting.name, cls=SettingOption, section=section, type=kind, default=None, help=text, **more
     )
 
 
-def _none_for_none(ctx: click.Context, param: click.Parameter, value: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _none_for_none(ctx: click.Context, param: click.Parameter, value: tuple[object, ...]) -> tuple[object, ...] | None:
     """An option that may be given several times overrides a recipe only where it is given."""
     return value or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--figures/--no-figures", default=True, help="Compute metrics (needs the extra cgpipe[metrics]).")
 @click.option("--record", "keep", is_flag=True, help="Store the metrics and the working scales in the model files.")
 @loudness_options
-def command(recipe: Path | None, epoch: int | None, size: int, figures: bool, keep: bool, **settings: Any) -> None:
+def command(recipe: Path | None, epoch: int | None, size: int, figures: bool, keep: bool, **settings: object) -> None:
     """Test a run's models: grids of every test picture (real, generated, reconstructed), and metrics."""
     given = {name: value for name, value in settings.items() if value is not None}
     config = load_config(recipe, given, resume=True)  # the run's recipe names the domains and the dataset

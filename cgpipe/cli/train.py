@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,7 +34,7 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_
 )
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)
 @loudness_options
-def command(recipe: Path | None, resume: bool, training: bool | None, testing: bool | None, **settings: Any) -> None:
+def command(recipe: Path | None, resume: bool, training: bool | None, testing: bool | None, **settings: object) -> None:
     """Train models from two folders of unpaired pictures.
 
     By default, trains horses and zebras from datasets/horse2zebra. A dataset has the folders trainA and trainB, and

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from cgpipe import __version__
 from cgpipe.errors import CgpipeError, CgpipeWarning, reason_of
@@ -53,7 +53,7 @@ class Answer:
         fatal: what no item is to blame for.
     """
 
-    results: list[tuple[int, Any]] = field(default_factory=list)
+    results: list[tuple[int, object]] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Worker(Protocol):
     def introduce(self) -> Introduction:
         """Who it is."""
 
-    def work(self, chunk: Chunk[Any], again: bool) -> Answer:
+    def work(self, chunk: Chunk[object], again: bool) -> Answer:
         """Does a chunk; ``again``: a lost worker had it, and may have finished some of it."""
 
 

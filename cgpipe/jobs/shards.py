@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cgpipe.errors import UsageError
 from cgpipe.jobs.report import SHOWN_FAILURES, FolderReport
@@ -172,7 +172,7 @@ class JoinedReport:
         rows += [(words.capitalize(), self.counts[what]) for what, words in WORDS.items()]
         return html_table("Shards", [*rows, ("Missing", self.missing_words()), ("Failures", shown)])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The report as JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values["failures"] = [{"input": name, "reason": reason} for name, reason in self.failures]

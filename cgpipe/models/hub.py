@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cgpipe.errors import MediaError
 from cgpipe.models.card import UNKNOWN, ModelCard
@@ -93,7 +92,7 @@ def _paragraphs(*texts: str) -> list[str]:
     return [line for text in texts if text for line in (text, "")]
 
 
-def _table(title: str, values: Mapping[str, Any]) -> list[str]:
+def _table(title: str, values: Mapping[str, object]) -> list[str]:
     rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items() if value not in (None, {}, "")]
     return [f"## {title}", "", "| | |", "|---|---|", *rows, ""] if rows else []
 

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cgpipe.errors import MediaError
 from cgpipe.pages.page import Page, readable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FRAMES = 24
 """Frames in the strip, evenly over the clip."""
@@ -81,12 +85,12 @@ def _duration(path: Path) -> tuple[float, float]:
         return 0.0, 0.0
 
 
-def _save(page: Page, which: str, path: Path | None, times: Sequence[float]) -> list[Any]:
+def _save(page: Page, which: str, path: Path | None, times: Sequence[float]) -> list[NDArray[np.uint8]]:
     """Writes the frames at some times, as far as the clip can be read, and gives them."""
     from cgpipe.media.video.strip import frames_at
     from cgpipe.pages.thumbnails import save
 
-    frames: list[Any] = []
+    frames: list[NDArray[np.uint8]] = []
     if path is not None:
         with suppress(MediaError):
             for index, pixels in enumerate(frames_at(path, times, WIDTH, HEIGHT)):
@@ -95,7 +99,9 @@ def _save(page: Page, which: str, path: Path | None, times: Sequence[float]) -> 
     return frames
 
 
-def _strip(times: Sequence[float], before: Sequence[Any], after: Sequence[Any]) -> list[dict[str, Any]]:
+def _strip(
+    times: Sequence[float], before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8]]
+) -> list[dict[str, object]]:
     from cgpipe.pages.thumbnails import change
 
     strip = []

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import cgpipe
@@ -67,7 +67,7 @@ class Page:
         except OSError as error:
             raise MediaError(f"The page cannot be written to {self.path}: {error.strerror}.") from error
 
-    def write(self, template: str, **values: Any) -> None:
+    def write(self, template: str, **values: object) -> None:
         """Writes the page, whole.
 
         Raises:
@@ -84,7 +84,7 @@ class Page:
         """The address of a file for a link on the page, relative where that is possible."""
         return address(path, self.path.parent)
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """What an earlier page of this name was made from; empty where there is none, or it cannot be read."""
         with suppress(OSError, ValueError):
             text = self.path.read_text(encoding="utf-8")
@@ -101,7 +101,7 @@ def is_page(path: Path) -> bool:
     return False
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """The text of a page; whatever a value holds, it is shown as text, and ``data`` is JSON for the page's script."""
     from markupsafe import Markup
 
@@ -130,13 +130,13 @@ def readable(path: PathLike) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def rows_of(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def rows_of(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """Names and values for a table, those without a value left out."""
     told = ((name.replace("_", " "), value) for name, value in values.items())
     return [(name.capitalize(), _text(value)) for name, value in told if value not in (None, "", (), [], {})]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -218,7 +218,7 @@ def table_of(runs: Sequence[RunRecord], folder: Path) -> tuple[list[str], list[l
     return headings, rows
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """A setting in a table; of a path the name."""
     text = dict(rows_of({"x": value})).get("X", "")
     return Path(text).name if "/" in text or "\\" in text else text

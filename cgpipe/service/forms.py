@@ -69,7 +69,7 @@ class AskedVideo(Asked):
     deinterlace: bool = Field(True, description="Make whole pictures of interlaced frames.")
     audio: bool = Field(True, description="Keep sound.")
 
-    def encoding_and_cut(self) -> dict[str, Any]:
+    def encoding_and_cut(self) -> dict[str, object]:
         """Keywords of :func:`cgpipe.translate_video` beside the model and the look."""
         names = ("codec", "crf", "preset", "pix_fmt", "start", "end", "fps", "side_by_side", "deinterlace", "audio")
         return {name: getattr(self, name) for name in names}
@@ -94,7 +94,9 @@ class VideoAnswer(BaseModel):
     frames: int = Field(description="Frames written.")
     total: int | None = Field(description="Frames there will be, where the video says it.")
     reason: str = Field(description="Why it failed.")
-    report: dict[str, Any] = Field(description="At the end: what was done, and what the video held that was damaged.")
+    report: dict[str, object] = Field(
+        description="At the end: what was done, and what the video held that was damaged."
+    )
 
 
 class Problem(BaseModel):
@@ -103,7 +105,7 @@ class Problem(BaseModel):
     detail: str | list[Any]
 
 
-def may_fail(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def may_fail(*statuses: int) -> dict[int | str, dict[str, object]]:
     words = {
         400: "The form cannot be read.",
         401: "A token is needed.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import uvicorn
 
@@ -51,7 +50,7 @@ def address_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(app: Callable[..., Any], listening: socket.socket, *, loud: bool = False) -> None:
+def serve(app: Callable[..., object], listening: socket.socket, *, loud: bool = False) -> None:
     """Answers until SIGINT or SIGTERM, then lets go of the socket; what is being answered is finished first.
 
     Args:

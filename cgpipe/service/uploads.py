@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from fastapi import UploadFile
 
@@ -62,7 +62,7 @@ def keep_video(
             confined = folder / f"mask{_suffix(mask)}"
             _copy(mask.file, confined)
             check_picture(confined, pixel_limit=limits.pixels)
-        options: dict[str, Any] = {"to": asked.to, "source": asked.source, "model": asked.model}
+        options: dict[str, object] = {"to": asked.to, "source": asked.source, "model": asked.model}
         options |= {"size": asked.size, "strength": asked.strength, "mask": confined and os.fspath(confined)}
         options |= {name: getattr(hardware, name) for name in ("device", "precision", "engine", "batch_size")}
         options |= asked.encoding_and_cut()

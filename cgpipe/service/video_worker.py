@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
 
 from cgpipe.errors import CgpipeError, MediaError
 
@@ -32,7 +31,7 @@ def main() -> None:
         _tell(reason="It could not be translated.")
 
 
-def _translate(input: str, output: str, pixels: int, options: dict[str, Any]) -> dict[str, Any]:
+def _translate(input: str, output: str, pixels: int, options: dict[str, object]) -> dict[str, object]:
     from cgpipe.jobs.video import translate_video
     from cgpipe.media.video.opening import open_source
 
@@ -55,7 +54,7 @@ def _translate(input: str, output: str, pixels: int, options: dict[str, Any]) ->
     return report.to_json()
 
 
-def _tell(**words: Any) -> None:
+def _tell(**words: object) -> None:
     print(json.dumps(words), flush=True)
 
 

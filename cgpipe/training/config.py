@@ -360,7 +360,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         return self.checkpoint_dir / f"{plain_name(*self.names(direction))}.safetensors"
 
 
-STYLE: Mapping[str, Any] = {
+STYLE: Mapping[str, object] = {
     **{"source": GENERIC, "gen_net": "compact-xs", "feature_weight": 0.0},
     # Motion holds back what is still to be learned: it counts once the look is there.
     **{"stages": [{"from_epoch": 5, "motion_weight": 2.0}]},
@@ -371,7 +371,7 @@ STYLE: Mapping[str, Any] = {
 }
 """What a recipe of method style begins with, in place of the other defaults."""
 
-STARTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+STARTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect"}),
     "compact": ("photo2monet.safetensors", {"padding": "reflect"}),
 }

@@ -304,14 +304,14 @@ def _called_interpolate(node: fx.Node) -> Operation:
     return _enlarge(given["scale_factor"], str(given.get("mode", "nearest")), given.get("align_corners"))  # type: ignore[arg-type]
 
 
-_POINTWISE: tuple[Any, ...] = (
+_POINTWISE: tuple[object, ...] = (
     *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.iadd, operator.imul),
     *(torch.add, torch.sub, torch.mul, torch.div, torch.neg, torch.abs, torch.clamp, torch.relu, torch.tanh),
     *(torch.sigmoid, torch.lerp),
     *(F.relu, F.leaky_relu, F.elu, F.silu, F.tanh, F.sigmoid, F.hardtanh, F.relu6, F.dropout),
 )
 
-FUNCTIONS: Mapping[Any, Callable[[fx.Node], Operation]] = {
+FUNCTIONS: Mapping[object, Callable[[fx.Node], Operation]] = {
     **dict.fromkeys(_POINTWISE, _called_pointwise),
     torch.cat: _called_cat,
     F.pad: _called_pad,
