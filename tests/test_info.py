@@ -44,7 +44,7 @@ def completed(*words: str) -> list[str]:
         (["cgpipe", "tr"], ["translate", "train"]),
         (["cgpipe", "translate", "--to", "z"], ["zebra"]),
         (["cgpipe", "video", "--from", "h"], ["horse"]),
-        (["cgpipe", "translate", "--model", "photo"], ["photo2monet"]),
+        (["cgpipe", "translate", "--model", "photo2m"], ["photo2monet"]),
         (["cgpipe", "models", "show", "monet2"], ["monet2photo"]),
         (["cgpipe", "data", "fetch", "ae"], ["ae_photos"]),
         (["cgpipe", "translate", "--precision", "f"], ["fp32", "fp16"]),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from cgpipe.cli import cli
 from cgpipe.errors import CgpipeWarning, MediaError, UsageError
 from cgpipe.jobs.looks_sheet import looks_sheet
-from cgpipe.models import zoo
+from cgpipe.models import find_model, zoo
 
 
 @pytest.fixture
@@ -68,3 +68,14 @@ def test_the_command(only_mine: Path, photo: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["models", "gallery", str(photo), "-o", str(sheet), "--height", "64"])
     assert (done.exit_code, done.output.strip()) == (0, f"2 looks: {sheet}")
     assert sheet.is_file()
+
+
+@pytest.mark.parametrize("look", ["woodcut", "swirls", "blocks", "storm", "fog", "fire"])
+def test_a_shipped_look_is_small_and_names_its_painting(models_folder: Path, look: str) -> None:
+    found = find_model(look)
+    assert found.path.stat().st_size <= 700_000
+    assert found.card is not None
+    assert found.card.finished
+    assert "public domain" in found.card.made_by["note"]
+    assert len(found.card.made_by["paintings"][0]["sha256"]) == 64
+    assert "/" not in found.card.made_by["recipe"]["init_a_to_b"]
