@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -65,11 +66,26 @@ CI = [
     "schemathesis>=4.32",
 ]
 
+REPOSITORY = os.environ.get("CGPIPE_REPOSITORY", "")
+"""Address of the repository, which the workflow for releases sets."""
+
+
+def description() -> str:
+    """The README as the index shows it: links lead to the repository, or are plain text without its address."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    local = r"\((?!https?:|#)([^)]+)\)"
+    if not REPOSITORY:
+        return re.sub(rf"(?<!!)\[([^\]]+)\]{local}", r"\1", re.sub(rf"!\[[^\]]*\]{local}\n*", "", readme))
+    pictures = re.sub(rf"(!\[[^\]]*\]){local}", rf"\1({REPOSITORY}/raw/v{VERSION[1]}/\2)", readme)
+    return re.sub(rf"(\[[^\]]+\]){local}", rf"\1({REPOSITORY}/blob/v{VERSION[1]}/\2)", pictures)
+
+
 setup(
     name="cgpipe",
     version=VERSION[1],
     description="Translates folders of pictures and videos with CycleGAN generators",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=description(),
+    project_urls={"Source": REPOSITORY} if REPOSITORY else {},
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["cgpipe", "cgpipe.*"]),
