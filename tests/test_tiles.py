@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_translator import model_of
 
 from cgpipe.engine.tiles.graph import NotTileableError, trace
 from cgpipe.engine.tiles.operations import Region, Size, Span
@@ -19,7 +20,6 @@ from cgpipe.models import Model
 from cgpipe.models.choose import choose_model
 from cgpipe.networks import Generator, build_generator
 from cgpipe.options import ModelChoice
-from tests.test_stream import model_of
 
 CPU = torch.device("cpu")
 ON_DISK, IN_MEMORY, NOWHERE = (0, 1 << 40), (1 << 40, 1 << 40), (0, 0)

@@ -119,14 +119,14 @@ class TiledNetwork:
             The statistics.
         """
         room = int(FREE_SHARE * shutil.disk_usage(folder or tempfile.gettempdir()).free)
-        with Planes(folder, PLANE_BYTES) as planes:
+        with Planes(folder, self._plane_bytes) as planes:
             passes = Passes(
                 graph=self._graph(precision),
                 picture=picture,
                 size=picture.size,
                 tile=tile,
                 planes=planes,
-                room=max(room, PLANE_BYTES),
+                room=max(room, self._plane_bytes),
                 statistics=dict(statistics or {}),
             )
             found = passes.learn()
@@ -135,10 +135,17 @@ class TiledNetwork:
 
     def statistics(self, picture: Seen, *, tile: int, precision: Precision) -> Statistics:
         """Of the norms on a picture."""
-        with Planes(None, PLANE_BYTES) as planes:
+        room = self._plane_bytes
+        with Planes(None, room) as planes:
             graph = self._graph(precision)
-            room = PLANE_BYTES
             return Passes(graph=graph, picture=picture, size=picture.size, tile=tile, planes=planes, room=room).learn()
+
+    @property
+    def _plane_bytes(self) -> int:
+        """Memory of the device for planes; a GPU's is spared the way to the disk."""
+        if self._device.type != "cuda":
+            return PLANE_BYTES
+        return max(PLANE_BYTES, int(torch.cuda.mem_get_info(self._device)[0]) // 4)
 
     def _graph(self, precision: Precision) -> Graph:
         if precision not in self._graphs:
