@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cgpipe.errors import MediaError
@@ -93,8 +93,17 @@ def _paragraphs(*texts: str) -> list[str]:
 
 
 def _table(title: str, values: Mapping[str, object]) -> list[str]:
-    rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items() if value not in (None, {}, "")]
+    rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in _flat(values)]
     return [f"## {title}", "", "| | |", "|---|---|", *rows, ""] if rows else []
+
+
+def _flat(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    """Names and values, those inside of others too; what is empty is left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}, ")
+        elif value not in (None, "", []):
+            yield before + name, value
 
 
 def _cell(value: object) -> str:

@@ -82,7 +82,7 @@ def _likeness(standard: Subject, small: Subject, source: Path, settings: Setting
     _command(standard, few, out["ours"], settings, *png)
     _command(small, few, out["exact"], settings, *png, "--precision", "fp32")
     _command(small, few, out["small"], settings, *png)
-    return {STANDARD: _psnr(out["ours"], out["reference"]), SHIPPED: _psnr(out["small"], out["exact"])}
+    return {STANDARD: mean_psnr(out["ours"], out["reference"]), SHIPPED: mean_psnr(out["small"], out["exact"])}
 
 
 def _reference(subject: Subject, source: Path, target: Path, settings: Settings, suffix: str = ".jpg") -> Done:
@@ -108,7 +108,7 @@ def _recode(source: Path, target: Path) -> Done:
     return Done(count=len(paths))
 
 
-def _psnr(folder: Path, other: Path) -> float:
+def mean_psnr(folder: Path, other: Path) -> float:
     """Over all pictures of two folders; infinite where they are the same."""
     squares = [
         np.mean((cv2.imread(str(path)).astype(float) - cv2.imread(str(other / path.name))) ** 2)

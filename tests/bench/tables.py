@@ -13,6 +13,7 @@ from results import Table
 from scale import measure_scale
 from settings import Settings
 from start import measure_start
+from styles import measure_styles
 from tiles import measure_tiles
 from training import measure_train
 from video import measure_video
@@ -31,6 +32,7 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "video-480p": partial(measure_video, "480p"),
     "video-1080p": partial(measure_video, "1080p"),
     "start": measure_start,
+    "styles": measure_styles,
     "memory": measure_memory,
     "scale": measure_scale,
 }
