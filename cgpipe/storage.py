@@ -12,13 +12,17 @@ import os
 import platform
 import re
 import secrets
+import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, Protocol, TypeVar
 
 from cgpipe.errors import UsageError
 
@@ -53,7 +57,10 @@ _LONGEST_SUFFIX = 16
 
 
 class Stamp(NamedTuple):
-    """A file's size in bytes and its time of change in nanoseconds: what is compared to see that it changed."""
+    """A file's size in bytes and its time of change in nanoseconds: what is compared to see that it changed.
+
+    Of an object behind an address the second is made of what its server says of the content, an ETag or a time.
+    """
 
     size: int
     mtime_ns: int
@@ -65,8 +72,7 @@ class Stamp(NamedTuple):
         Raises:
             OSError: there is no such file.
         """
-        found = os.stat(path)
-        return cls(found.st_size, found.st_mtime_ns)
+        return store_of(path).stamp(os.fspath(path))
 
 
 def digest_of(path: PathLike) -> str:
@@ -81,7 +87,7 @@ def digest_of(path: PathLike) -> str:
             if not entry.name.startswith("."):
                 sum.update(os.fsencode(f"{entry.name}\0{tuple(Stamp.of(entry))}\n"))
         return sum.hexdigest()
-    with open(path, "rb") as file:
+    with fetched(path) as here, open(here, "rb") as file:
         while block := file.read(1 << 20):
             sum.update(block)
     return sum.hexdigest()
@@ -136,11 +142,331 @@ def require_local(path: PathLike) -> None:
         )
 
 
+# --- stores --------------------------------------------------------------------------------------------------------
+
+
+class Listing(NamedTuple):
+    """Sorted names of the files and of the folders in a folder."""
+
+    files: list[str]
+    folders: list[str]
+
+
+class Log(Protocol):
+    """Lines that a process adds to a journal; safe for threads."""
+
+    def write(self, line: bytes) -> None:
+        """Adds a whole line, or none.
+
+        Raises:
+            OSError: there is no room for it, or it cannot be written.
+        """
+
+    def flush(self) -> None:
+        """Waits until all lines that were added are kept."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+class Store(Protocol):
+    """Where files lie: on this machine, or behind an address (see :mod:`cgpipe.remote`).
+
+    Every method takes whole paths and raises OSError where something is not there or cannot be done.
+
+    Attributes:
+        parallel: files that are best under way at a time; 0 where waiting is no matter.
+    """
+
+    parallel: int
+
+    def listing(self, folder: str) -> Listing:
+        """What lies in a folder, looked up anew."""
+
+    def names(self, folder: str, prefix: str) -> list[str]:
+        """Sorted names in a folder that begin with ``prefix``; none where there is no such folder."""
+
+    def stamp(self, path: str) -> Stamp:
+        """A file's stamp."""
+
+    def future_stamp(self, temporary: PathLike) -> Stamp:
+        """The stamp that a temporary will most likely have in its place."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is anything."""
+
+    def is_file(self, path: str) -> bool:
+        """Whether there is a regular file."""
+
+    def is_folder(self, path: str) -> bool:
+        """Whether there is a folder."""
+
+    def real(self, path: str) -> str:
+        """A text that is the same for every name of a file or folder."""
+
+    def fetched(self, path: str) -> AbstractContextManager[Path]:
+        """The content as a file of this machine, for as long as the body runs."""
+
+    def temporary(self, path: str) -> AbstractContextManager[Path]:
+        """An empty file of this machine in which ``path`` is prepared; gone after the body."""
+
+    def put(self, temporary: PathLike, path: str, *, new: bool = False) -> None:
+        """Puts a finished temporary in its place, whole or not at all.
+
+        Args:
+            new: nothing may be there yet; FileExistsError says that there is. A store may not know how to look.
+        """
+
+    def remove(self, path: str) -> None:
+        """Removes a file, if it is there."""
+
+    def make_folder(self, path: str) -> None:
+        """Makes room for ``path``: the folders above it.
+
+        Raises:
+            FileExistsError: there is a device or a pipe in its place.
+        """
+
+    def forget(self, folder: str) -> None:
+        """Looks at a folder again when it is next asked for."""
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file, to be read."""
+
+    def open_log(self, folder: str, name: str, compacted: Callable[[], Iterable[bytes]] | None) -> Log:
+        """A journal of this process's own in a folder.
+
+        Args:
+            name: what its name begins with.
+            compacted: gives the lines to begin anew with, in place of the journals that nobody has any more.
+        """
+
+
+class _FileLog:
+    """A locked file to which whole lines are appended."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        before = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._file, before)
+            raise
+
+    def flush(self) -> None:
+        """A line is written when it is added."""
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class _LocalStore:
+    """The files of this machine."""
+
+    parallel = 0
+
+    def listing(self, folder: str) -> Listing:
+        files: list[str] = []
+        folders: list[str] = []
+        with os.scandir(folder or ".") as entries:
+            for entry in entries:
+                (folders if _is_folder(entry) else files).append(entry.name)
+        return Listing(sorted(files), sorted(folders))
+
+    def names(self, folder: str, prefix: str) -> list[str]:
+        with suppress(OSError):
+            return sorted(entry.name for entry in os.scandir(folder or ".") if entry.name.startswith(prefix))
+        return []
+
+    def stamp(self, path: str) -> Stamp:
+        found = os.stat(path)
+        return Stamp(found.st_size, found.st_mtime_ns)
+
+    def future_stamp(self, temporary: PathLike) -> Stamp:
+        return self.stamp(os.fspath(temporary))
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def is_file(self, path: str) -> bool:
+        return os.path.isfile(path)
+
+    def is_folder(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def real(self, path: str) -> str:
+        return os.path.realpath(path)
+
+    @contextmanager
+    def fetched(self, path: str) -> Iterator[Path]:
+        yield Path(path)
+
+    def temporary(self, path: str) -> AbstractContextManager[Path]:
+        return temporary_beside(path)
+
+    def put(self, temporary: PathLike, path: str, *, new: bool = False) -> None:
+        os.replace(temporary, path)
+
+    def remove(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    def make_folder(self, path: str) -> None:
+        target = Path(path)
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise FileExistsError(errno.EEXIST, "There is a device or a pipe in its place", path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+    def forget(self, folder: str) -> None:
+        """Nothing is remembered."""
+
+    def open(self, path: str) -> IO[bytes]:
+        return open(path, "rb")
+
+    def open_log(self, folder: str, name: str, compacted: Callable[[], Iterable[bytes]] | None) -> Log:
+        paths = [Path(folder, one) for one in self.names(folder, name)]
+        free = {path: file for path in paths if (file := take_over(path)) is not None}
+        if compacted is None and free:
+            file = free.pop(next(iter(free)))
+        else:
+            file = create_locked(Path(folder) / f"{name}{HOST}-{secrets.token_hex(4)}")
+        if compacted is not None:
+            os.write(file, b"".join(compacted()))
+            for path in free:
+                path.unlink(missing_ok=True)
+        for other in free.values():
+            os.close(other)
+        return _FileLog(file)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: let the reader say so
+        return False
+
+
+LOCAL: Store = _LocalStore()
+
+_mounts: dict[str, Store] = {}
+
+
+def mount(root: PathLike, store: Store) -> None:
+    """Lets a store answer for ``root`` and all paths below it."""
+    _mounts[os.fspath(root)] = store
+
+
+def mounts() -> dict[str, Store]:
+    """What is mounted, for another process."""
+    return dict(_mounts)
+
+
+def mounted(path: PathLike) -> Store | None:
+    """The store that answers for a path, if one was mounted: that of the longest root."""
+    text = os.fspath(path)
+    found = [root for root in _mounts if text == root or text.startswith(f"{root}/")]
+    return _mounts[max(found, key=len)] if found else None
+
+
+def store_of(path: PathLike) -> Store:
+    """Where a path lies."""
+    return (mounted(path) or LOCAL) if _mounts else LOCAL
+
+
+def shown(path: PathLike) -> str:
+    """A path for a person: ``s3:/bucket/a.jpg`` as ``s3://bucket/a.jpg``."""
+    text = os.fspath(path)
+    return text.replace(":/", "://", 1) if _mounts and _ADDRESS.match(text) and mounted(text) else text
+
+
+def fetched(path: PathLike) -> AbstractContextManager[Path]:
+    """A file's content on this machine, for as long as the body runs (see :class:`Store`)."""
+    return store_of(path).fetched(os.fspath(path))
+
+
+@contextmanager
+def spooled(path: PathLike) -> Iterator[Path]:
+    """Where a file is best prepared whose name and folder matter: in its own place, or on this machine for a while."""
+    store = store_of(path)
+    if store is LOCAL:
+        yield Path(path)
+        return
+    with store.temporary(os.fspath(path)) as here:
+        here.unlink()
+        yield here
+
+
+def scratch_folder(path: PathLike) -> Path:
+    """A folder of this machine for what is large and only needed while ``path`` is made: its own, where it is one."""
+    folder = Path(path).parent
+    if store_of(path) is not LOCAL:
+        return Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def put(temporary: PathLike, path: PathLike) -> None:
+    """Puts a finished temporary in its place (see :class:`Store`)."""
+    store_of(path).put(temporary, os.fspath(path))
+
+
+T = TypeVar("T")
+
+
+def fetched_ahead(
+    items: Iterable[T], path_of: Callable[[T], PathLike]
+) -> Iterator[tuple[T, Callable[[], AbstractContextManager[Path]]]]:
+    """Items, each with what gives its file on this machine; those of a distant store are fetched some ahead."""
+    under_way: deque[tuple[T, Future[tuple[ExitStack, Path]] | None]] = deque()
+    pool: ThreadPoolExecutor | None = None
+    try:
+        for item in items:
+            store = store_of(path_of(item))
+            if store.parallel and pool is None:
+                pool = ThreadPoolExecutor(store.parallel, thread_name_prefix="cgpipe-fetch")
+            fetching = pool.submit(_fetch, store, os.fspath(path_of(item))) if pool and store.parallel else None
+            under_way.append((item, fetching))
+            while len(under_way) > store.parallel:
+                yield _at_hand(*under_way.popleft(), path_of)
+        while under_way:
+            yield _at_hand(*under_way.popleft(), path_of)
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+        for _, left in under_way:
+            if left is not None and not left.cancelled() and left.exception() is None:
+                left.result()[0].close()
+
+
+def _fetch(store: Store, path: str) -> tuple[ExitStack, Path]:
+    with ExitStack() as stack:
+        here = stack.enter_context(store.fetched(path))
+        return stack.pop_all(), here
+
+
+def _at_hand(
+    item: T, fetching: Future[tuple[ExitStack, Path]] | None, path_of: Callable[[T], PathLike]
+) -> tuple[T, Callable[[], AbstractContextManager[Path]]]:
+    @contextmanager
+    def fetched() -> Iterator[Path]:
+        assert fetching is not None
+        stack, here = fetching.result()
+        with stack:
+            yield here
+
+    path = path_of(item)
+    return item, partial(store_of(path).fetched, os.fspath(path)) if fetching is None else fetched
+
+
 # --- whole files only ----------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = os.replace) -> Iterator[Path]:
+def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = put) -> Iterator[Path]:
     """Gives an empty temporary file beside ``path``, and renames it to ``path`` when the body ends without an error.
 
     The folders above are made. The temporary is hidden, ends in the same suffix, and stays locked until then, so that
@@ -151,11 +477,9 @@ def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = os
         durable: wait until the bytes are on the disk before renaming, for files that cannot be made again.
         publish: what to do in place of renaming.
     """
-    target = Path(path)
-    if target.exists() and not (target.is_file() or target.is_dir()):
-        raise FileExistsError(errno.EEXIST, "There is a device or a pipe in its place", os.fspath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(target) as temporary:
+    store, target = store_of(path), Path(path)
+    store.make_folder(os.fspath(path))
+    with store.temporary(os.fspath(path)) as temporary:
         yield temporary
         if durable:
             with open(temporary, "rb+") as file:
@@ -190,6 +514,8 @@ def remove_stale(folder: PathLike) -> int:
     locks, one that nobody wrote to for a day counts as left.
     """
     removed = 0
+    if store_of(folder) is not LOCAL:  # what is written there has no temporaries
+        return 0
     try:
         names = [entry.name for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
     except OSError:

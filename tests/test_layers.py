@@ -18,6 +18,7 @@ BELOW: dict[str, set[str]] = {
     "storage": {"errors"},
     "options": {"errors", "storage"},
     "notebook": set(),
+    "remote": {"errors", "storage"},
     "parallel": GROUND,
     "recipe": GROUND,
     "networks": GROUND,
@@ -27,7 +28,7 @@ BELOW: dict[str, set[str]] = {
     "engine": {*GROUND, "networks", "media", "models"},
     "data": {*GROUND, "parallel", "recipe", "media", "models"},
     "evaluation": {*GROUND, "networks", "media", "models", "engine", "data", "pages"},
-    "jobs": {*GROUND, "networks", "media", "models", "engine", "pages", "training"},
+    "jobs": {*GROUND, "remote", "networks", "media", "models", "engine", "pages", "training"},
     "service": {*GROUND, "media", "models", "engine", "jobs", "__init__"},
     "training": {*GROUND, "parallel", "recipe", "networks", "media", "models", "engine", "data", "evaluation", "pages"},
     "cli": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import Field, fields
@@ -13,7 +14,7 @@ import click
 from cgpipe.cli import complete
 from cgpipe.cli.terminal import Loudness, set_loudness
 from cgpipe.options import SMALLEST_TILE, Engine, Precision
-from cgpipe.storage import require_local
+from cgpipe.storage import is_address, require_local
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,6 +25,13 @@ class LocalPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         require_local(value)
         return super().convert(value, param, ctx)
+
+
+class Place(click.Path):
+    """A path on this machine, or an address such as ``s3://bucket/photos``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return os.fspath(value) if is_address(value) else super().convert(value, param, ctx)
 
 
 def device(value: str) -> str:

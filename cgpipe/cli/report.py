@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from cgpipe.cli.options import STANDARD_OUTPUT, LocalPath, loudness_options, report_option
+from cgpipe.cli.options import STANDARD_OUTPUT, Place, loudness_options, report_option
 from cgpipe.cli.terminal import escaped, say, warn
 
 
 @click.command()
-@click.argument("output", type=LocalPath(path_type=Path))
+@click.argument("output", type=Place())
 @report_option
 @loudness_options
-def command(output: Path, report_file: Path | None) -> None:
+def command(output: str, report_file: Path | None) -> None:
     """Join the reports of a job's shards: what became of its pictures or videos, and which shards are missing.
 
     OUTPUT is the folder that the shards of 'cgpipe translate --shard I/N' or 'cgpipe video --shard I/N' wrote to. The

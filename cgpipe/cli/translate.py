@@ -12,7 +12,7 @@ from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar, LearningBar
 from cgpipe.cli.options import (
     STANDARD_OUTPUT,
-    LocalPath,
+    Place,
     engine_of,
     gallery_option,
     like_options,
@@ -23,13 +23,12 @@ from cgpipe.cli.options import (
     work_options,
 )
 from cgpipe.cli.terminal import describe, say
+from cgpipe.storage import shown
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, type=LocalPath(), metavar="INPUT...")
-@click.option(
-    "-o", "--output", type=LocalPath(path_type=Path), help="Output folder or file.  [default: <INPUT>-<DOMAIN>]"
-)
+@click.argument("inputs", nargs=-1, required=True, type=Place(), metavar="INPUT...")
+@click.option("-o", "--output", type=Place(), help="Output folder or file.  [default: <INPUT>-<DOMAIN>]")
 @model_options
 @like_options
 @click.option(
@@ -64,11 +63,11 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
             written.add(result)
             bar.advance()
             if result.status == "failed":
-                bar.write(f"Failed: {result.input}: {result.reason}")
+                bar.write(f"Failed: {shown(result.input)}: {result.reason}")
             elif result.status == "unsupported":
-                bar.write(f"Unsupported: {result.input}: {result.reason}")
+                bar.write(f"Unsupported: {shown(result.input)}: {result.reason}")
             else:
-                bar.detail(f"{result.status.capitalize()}: {result.input} -> {result.output}")
+                bar.detail(f"{result.status.capitalize()}: {shown(result.input)} -> {shown(result.output)}")
 
         report = translate_folder(inputs, on_start=bar.start, on_result=tell, on_learn=learning.update, **options)
         report.first = {"imports": imports} | report.first

@@ -13,7 +13,7 @@ from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar, LearningBar
 from cgpipe.cli.options import (
     STANDARD_OUTPUT,
-    LocalPath,
+    Place,
     engine_of,
     gallery_option,
     like_options,
@@ -40,7 +40,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
-@click.option("-o", "--output", type=LocalPath(path_type=Path), help="Output folder, for several inputs.")
+@click.option("-o", "--output", type=Place(), help="Output folder, for several inputs.")
 @model_options
 @like_options
 @click.option(

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import stat
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +22,7 @@ from threading import RLock
 from typing import NamedTuple
 
 from cgpipe.errors import MediaError
-from cgpipe.storage import HOST, PREFIX, PathLike, Publish, Stamp, create_locked, digest_of, take_over
+from cgpipe.storage import LOCAL, PREFIX, Log, PathLike, Publish, Stamp, digest_of, shown, store_of
 
 NAME = f"{PREFIX}journal-"
 """What the names of journals begin with."""
@@ -92,19 +90,10 @@ class Entry(NamedTuple):
         return stamp.size == self.output.size and digest_of(path)[:_SUM_DIGITS] == self.digest
 
 
-def journals_in(folder: str) -> list[Path]:
-    """The journals of a folder, by name."""
-    with suppress(OSError):
-        names = sorted(entry.name for entry in os.scandir(folder or ".") if entry.name.startswith(NAME))
-        return [Path(folder, name) for name in names]
-    return []
-
-
 class FolderJournal:
     """All that the journals of one folder say.
 
     Attributes:
-        paths: of the journals.
         lines: how many were read.
     """
 
@@ -112,10 +101,10 @@ class FolderJournal:
         self.folder = folder
         self.lines = 0
         self._texts: dict[str, bytes] = {}
-        self.paths = journals_in(folder)
-        for path in self.paths:
+        self._store = store_of(folder)
+        for name in self._store.names(folder, NAME):
             with suppress(OSError):
-                self._read(path)
+                self._read(os.path.join(folder, name))
 
     @cached_property
     def had_made(self) -> bool:
@@ -167,7 +156,7 @@ class FolderJournal:
         return any(self._path_of(Entry.parse(text)) == source for text in filter(None, texts.split(b"\n")))
 
     def _path_of(self, entry: Entry) -> str:
-        return os.path.normpath(os.path.join(os.path.realpath(self.folder), entry.source))
+        return os.path.normpath(os.path.join(self._store.real(self.folder), entry.source))
 
     def compacted(self) -> Iterator[bytes]:
         """The lines that describe files that are there."""
@@ -177,9 +166,9 @@ class FolderJournal:
                 if entry is not None:
                     yield entry.line(name)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: str) -> None:
         """Takes the whole lines; what a crash or a network file system tore is passed over."""
-        with path.open("rb") as file:
+        with self._store.open(path) as file:
             for line in file:
                 text = line[8:-1]
                 with suppress(ValueError):
@@ -215,15 +204,15 @@ class Journal:
         self._lock = RLock()
         self._mark = f',"{fingerprint}",'.encode()
         self._folders: OrderedDict[str, FolderJournal] = OrderedDict()
-        self._files: OrderedDict[str, int] = OrderedDict()
+        self._logs: OrderedDict[str, Log] = OrderedDict()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
-            while self._files:
-                os.close(self._files.popitem()[1])
+            while self._logs:
+                self._logs.popitem()[1].close()
 
     def forget(self) -> None:
         """Reads again what others may have recorded meanwhile."""
@@ -235,17 +224,18 @@ class Journal:
         if self._overwrite:
             return Standing.OPEN
         output = os.fspath(output)
-        try:
-            found = os.stat(output)
-        except OSError:
-            return Standing.FOREIGN if os.path.lexists(output) else Standing.OPEN
-        there = Stamp(found.st_size, found.st_mtime_ns)
+        store = store_of(output)
         parent, name = os.path.split(output)
         with self._lock:
             folder = self._folder(parent)
+        try:
+            there = store.stamp(output)
+        except OSError:
+            return Standing.FOREIGN if store.exists(output) else Standing.OPEN
+        with self._lock:
             if not self._checksum and self._is_plainly_current(folder, name, there, inputs):
                 return Standing.CURRENT
-            entry = folder.entry(name, there) if stat.S_ISREG(found.st_mode) else None
+            entry = folder.entry(name, there) if store.is_file(output) else None
         if entry is None:
             return self._without_entry(folder, output, there, inputs)
         if entry.fingerprint == self.fingerprint and self._same(entry, output, inputs):
@@ -299,14 +289,29 @@ class Journal:
         output = os.fspath(target)
         unchanged = stamps_of(inputs) == stamps
         entry = self._entry(temporary, output, inputs, stamps, checksum=self._sum(inputs) if unchanged else "")
+        store = store_of(output)
+        new = not self._overwrite and not store.exists(output)
         with self._lock:
             self._require_ours(output)
-            self._append(output, entry)
-        os.replace(temporary, output)
+            log = self._append(output, entry)
+        log.flush()
+        try:
+            store.put(temporary, output, new=new)
+        except FileExistsError:  # put there meanwhile, by somebody else or by a try of ours that seemed to fail
+            store.forget(os.path.dirname(output))
+            self._require_ours(output)
+            if store.stamp(output) != entry.output:
+                store.put(temporary, output)
+        self._confirm(output, entry)
+
+    def _confirm(self, output: str, entry: Entry) -> None:
+        """Records the stamp that a server gave an output, where it is another than was foreseen."""
+        if store_of(output) is not LOCAL and (stamp := Stamp.of(output)) != entry.output:
+            self._append(output, entry._replace(output=stamp)).flush()
 
     def _require_ours(self, output: str) -> None:
         """Another process may have put a file there meanwhile: its own journal tells whether it is one of ours."""
-        if self._overwrite or not os.path.lexists(output):
+        if self._overwrite or not store_of(output).exists(output):
             return
         parent, name = os.path.split(output)
         for again in (False, True):
@@ -330,7 +335,8 @@ class Journal:
     ) -> Entry:
         source = _relative(os.fspath(inputs[0]), os.path.dirname(output)) if inputs else ""
         digest = digest_of(made)[:_SUM_DIGITS]
-        return Entry(source, self.fingerprint, stamps, Stamp.of(made), digest, checksum, ours)
+        stamp = Stamp.of(output) if made == output else store_of(output).future_stamp(made)
+        return Entry(source, self.fingerprint, stamps, stamp, digest, checksum, ours)
 
     def _sum(self, inputs: Sequence[PathLike]) -> str:
         return "".join(digest_of(path)[:_SUM_DIGITS] for path in inputs) if self._checksum else ""
@@ -344,49 +350,29 @@ class Journal:
                 self._folders.popitem(last=False)
         return found
 
-    def _append(self, output: str, entry: Entry) -> None:
+    def _append(self, output: str, entry: Entry) -> Log:
+        """Adds a line; the log that it gives knows when it is kept."""
         parent, name = os.path.split(output)
         line = entry.line(name)
         with self._lock:
-            file = self._file(parent)
-            before = os.lseek(file, 0, os.SEEK_END)
-            try:
-                if os.write(file, line) != len(line):
-                    raise OSError(28, "No space left on device")
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(file, before)
-                raise
+            log = self._log(parent)
+            log.write(line)
             if parent in self._folders:
                 self._folders[parent].add(name, line[8:-1])
+        return log
 
-    def _file(self, folder: str) -> int:
-        """This process's own journal in a folder, open and locked: one that nobody has any more, or a new one."""
-        if folder in self._files:
-            self._files.move_to_end(folder)
-            return self._files[folder]
-        file = self._files[folder] = self._taken_over(folder)
-        if len(self._files) > _OPEN_JOURNALS:
-            os.close(self._files.popitem(last=False)[1])
-        return file
-
-    def _taken_over(self, folder: str) -> int:
-        """A journal that nobody has any more, or a new one; where most lines are of the past, one of the others."""
+    def _log(self, folder: str) -> Log:
+        """This process's own journal in a folder; anew where most lines of the others are of the past."""
+        if folder in self._logs:
+            self._logs.move_to_end(folder)
+            return self._logs[folder]
         known = self._folders.get(folder)  # a large one is not read only to add to it
-        paths = journals_in(folder) if known is None else known.paths
-        free = {path: file for path in paths if (file := take_over(path)) is not None}
-        if known and known.lines > 2 * known.count + _FEW_LINES:
-            file = create_locked(_new_path(folder))
-            os.write(file, b"".join(known.compacted()))
-            for path in free:
-                path.unlink(missing_ok=True)
-        elif free:
-            file = free.pop(next(iter(free)))
-        else:
-            file = create_locked(_new_path(folder))
-        for other in free.values():
-            os.close(other)
-        return file
+        much = known is not None and known.lines > 2 * known.count + _FEW_LINES
+        log = store_of(folder).open_log(folder, NAME, known.compacted if known and much else None)
+        self._logs[folder] = log
+        if len(self._logs) > _OPEN_JOURNALS:
+            self._logs.popitem(last=False)[1].close()
+        return log
 
 
 def stamps_of(paths: Sequence[PathLike]) -> Stamps:
@@ -401,13 +387,9 @@ def stamps_of(paths: Sequence[PathLike]) -> Stamps:
 def foreign_reason(output: PathLike) -> str:
     """Why an output is not written."""
     return (
-        f"{output} already exists and was not made by cgpipe. Move it, use another output, or replace it with "
+        f"{shown(output)} already exists and was not made by cgpipe. Move it, use another output, or replace it with "
         "--overwrite."
     )
-
-
-def _new_path(folder: str) -> Path:
-    return Path(folder) / f"{NAME}{HOST}-{secrets.token_hex(4)}"
 
 
 def _stamp_text(stamps: Stamps) -> bytes:
@@ -416,7 +398,10 @@ def _stamp_text(stamps: Stamps) -> bytes:
 
 
 def _relative(source: str, folder: str) -> str:
-    place = os.path.join(os.path.realpath(os.path.dirname(source)), os.path.basename(source))
+    if store_of(source) is not store_of(folder):
+        return source if store_of(source) is not LOCAL else os.path.abspath(source)
+    real = store_of(source).real
+    place = os.path.join(real(os.path.dirname(source)), os.path.basename(source))
     with suppress(ValueError):  # another drive of Windows
-        return os.path.relpath(place, os.path.realpath(folder))
+        return os.path.relpath(place, real(folder))
     return place

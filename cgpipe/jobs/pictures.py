@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from cgpipe.jobs.animations import translate_animation
 from cgpipe.jobs.pipeline import Pipeline
@@ -15,9 +17,10 @@ from cgpipe.jobs.worklist import Worklist
 from cgpipe.media.pictures.formats import kind_of_file
 from cgpipe.media.pictures.huge import is_huge
 from cgpipe.media.pictures.read import is_animation
-from cgpipe.media.pictures.sink import PictureSink, Written
+from cgpipe.media.pictures.sink import WRITERS, PictureSink, Written
 from cgpipe.media.pictures.source import PictureOrigin, PictureSource
 from cgpipe.options import Options
+from cgpipe.storage import fetched
 
 
 def translate_pictures(
@@ -46,10 +49,10 @@ def translate_pictures(
         tell(_result(written))
 
     def written_or_put_off(written: Written) -> None:
-        if written.reason and is_animation(written.origin.inputs[0]):
+        if written.reason and _is(is_animation, written.origin):
             moving.append(written.origin)
             return
-        if written.reason and is_huge(written.origin.inputs[0]):
+        if written.reason and _is(is_huge, written.origin):
             large.append(written.origin)
             return
         if not written.reason:
@@ -57,7 +60,13 @@ def translate_pictures(
         finish(written)
 
     source = PictureSource(worklist.origins, worklist.masks)
-    with PictureSink(written_or_put_off, worklist.publisher, format=encoding.format, quality=encoding.quality) as sink:
+    with PictureSink(
+        written_or_put_off,
+        worklist.publisher,
+        format=encoding.format,
+        quality=encoding.quality,
+        writers=max(WRITERS, worklist.parallel),
+    ) as sink:
         pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers)
     for origin in large:  # one after the other, each in this process
         one = PictureSource(partial(list, [origin]), worklist.masks, by_lines=True)
@@ -92,8 +101,16 @@ def _result(written: Written) -> FileResult:
 def _status(written: Written) -> Status:
     if not written.reason:
         return "translated"
-    kind = kind_of_file(written.origin.inputs[0])
-    return "unsupported" if kind and kind.advice else "failed"
+    with suppress(OSError), fetched(written.origin.inputs[0]) as here:
+        kind = kind_of_file(here)
+        return "unsupported" if kind and kind.advice else "failed"
+    return "failed"
+
+
+def _is(kind: Callable[[Path], bool], origin: PictureOrigin) -> bool:
+    with suppress(OSError), fetched(origin.inputs[0]) as here:
+        return kind(here)
+    return False
 
 
 def _workers(asked: int | None, device: str) -> int:

@@ -24,7 +24,8 @@ from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
 from cgpipe.media.pictures.formats import BY_NAME, PICTURE_SUFFIXES, kind_of_file, named_format, picture_format
 from cgpipe.options import Shard
-from cgpipe.storage import PAGE_MARK, PathLike, is_own, require_local
+from cgpipe.remote import located
+from cgpipe.storage import PAGE_MARK, PathLike, is_own, mounted, store_of
 
 _SPOOL_BYTES = 1 << 20
 _END = b"\0\0"
@@ -151,7 +152,7 @@ class _Search:
     def entries(self) -> Iterator[Names | Left]:
         """Every file met, in order: a pair, or why it is none."""
         trees = [source for source in self.sources if isinstance(source, _Tree)]
-        outputs = frozenset(os.path.realpath(tree.target) for tree in trees if tree.target)
+        outputs = frozenset(_real(tree.target) for tree in trees if tree.target)
         journals = _Journals()
         for source in self.sources:
             if isinstance(source, _Tree):
@@ -162,7 +163,7 @@ class _Search:
                 yield str(source.input), str(source.output), str(source.place)
 
     def _tree_entries(self, tree: _Tree, outputs: frozenset[str], journals: _Journals) -> Iterator[Names | Left]:
-        within = os.path.join(os.path.realpath(tree.base), "")
+        within = os.path.join(_real(tree.base), "")
         base, place = str(tree.base), str(tree.place)
         target = None if tree.target is None else str(tree.target)
         join = os.path.join
@@ -203,7 +204,7 @@ class _Journals:
     def is_early_output(self, path: Path, domain: str, is_input: Callable[[Path], bool]) -> bool:
         """Whether ``path`` seems, by name and age, to be what an input became beside it before there was a journal."""
         stem, _ = _split_suffix(path.name)
-        if self._of(str(path.parent)).paths or not stem.endswith(f"-{domain}"):
+        if self._of(str(path.parent)).lines or not stem.endswith(f"-{domain}"):
             return False
         original = stem.removesuffix(f"-{domain}")
         names = (original + case for suffix in ("", *PICTURE_SUFFIXES) for case in {suffix, suffix.upper()})
@@ -218,7 +219,23 @@ def _is_older(path: Path, than: Path) -> bool:
 
 def _place_of(path: Path) -> str:
     """The path of a file without links in its folder, as journals have it."""
-    return os.path.join(os.path.realpath(path.parent), path.name)
+    return os.path.join(_real(path.parent), path.name)
+
+
+def _real(path: PathLike) -> str:
+    return store_of(path).real(os.fspath(path))
+
+
+def _full(path: Path) -> Path:
+    return path if mounted(path) else Path(os.path.abspath(path))
+
+
+def _there(path: Path) -> bool:
+    return store_of(path).exists(os.fspath(path))
+
+
+def _is_directory(path: Path) -> bool:
+    return store_of(path).is_folder(os.fspath(path))
 
 
 def plan_files(
@@ -259,10 +276,8 @@ def plan_files(
     """
     if not inputs:
         raise UsageError("No input: give a folder, files or a pattern such as 'photos/*.jpg'.")
-    for path in [*inputs, *([] if output is None else [output])]:
-        require_local(path)
     chosen = named_format(format) if format else None
-    paths, out = _in_and_out([Path(path) for path in inputs], None if output is None else Path(output))
+    paths, out = _in_and_out([located(path) for path in inputs], None if output is None else located(output))
     sources = tuple(_source(path, paths, domain, out, chosen, recursive) for path in paths)
     return _surveyed(_Search(sources, frozenset(map(_place_of, paths)), domain, chosen), paths, shard)
 
@@ -271,10 +286,10 @@ def _in_and_out(paths: Sequence[Path], out: Path | None) -> tuple[list[Path], Pa
     """What is read, each once, and where it goes; of ``in.jpg out.jpg`` the second is an output."""
     identity = _Identity()
     once = list({identity(path): path for path in paths}.values())
-    if out is None and len(once) == 2 and once[0].is_file() and picture_format(once[1]):
+    if out is None and len(once) == 2 and store_of(once[0]).is_file(os.fspath(once[0])) and picture_format(once[1]):
         source, target = once
         journal = FolderJournal(str(target.parent))
-        if not os.path.lexists(target) or journal.was_made_of(target.name, _place_of(source)):
+        if not _there(target) or journal.was_made_of(target.name, _place_of(source)):
             return [source], target
     return once, out
 
@@ -283,30 +298,30 @@ def _source(
     path: Path, paths: Sequence[Path], domain: str, out: Path | None, chosen: str | None, recursive: bool
 ) -> _Tree | FilePair:
     alone = len(paths) == 1
-    if path.is_dir():
-        place = Path() if alone else Path(Path(os.path.abspath(path)).name)
+    if _is_directory(path):
+        place = Path() if alone else Path(_full(path).name)
         return _Tree(path, ("**", "*") if recursive else ("*",), _mirror(path, alone, domain, out), place)
-    if os.path.lexists(path):
+    if _there(path):
         return _single_file(path, paths, domain, out, chosen)
     if not any(map(_is_magic, path.parts)):
         raise UsageError(_missing(path, path is not paths[0] and out is None))
     _require_folder(out)
     base, pattern = _split_pattern(path)
-    if not base.is_dir():
+    if not _is_directory(base):
         raise UsageError(f"No pictures match {path}: there is no folder {base}.")
     return _Tree(base, pattern, out, Path())
 
 
 def _mirror(folder: Path, alone: bool, domain: str, out: Path | None) -> Path:
     """The folder in which the tree below ``folder`` is rebuilt."""
-    full = Path(os.path.abspath(folder))
+    full = _full(folder)
     if out is None:
         if not full.name:
             raise UsageError(f"There is no place for an output folder beside {folder}: give one with --output.")
         return (full if folder.name in ("", "..") else folder).with_name(f"{full.name}-{domain}")
     _require_folder(out)
     target = out if alone else out / full.name
-    if os.path.realpath(target) == os.path.realpath(folder):
+    if _real(target) == _real(folder):
         raise UsageError(f"{target} is the input folder: give another one with --output.")
     return target
 
@@ -316,7 +331,7 @@ def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | Non
     _, format = format_of(path, chosen)
     if out is None:
         return FilePair(path, beside(path, domain, format), place)
-    if len(paths) == 1 and picture_format(out) and not out.is_dir():
+    if len(paths) == 1 and picture_format(out) and not _is_directory(out):
         if chosen not in (None, picture_format(out)):
             raise UsageError(f"The name {out} contradicts --format {chosen}: omit one of them.")
         return FilePair(path, out, place)
@@ -331,7 +346,7 @@ def _missing(path: Path, may_be_output: bool) -> str:
 
 
 def _require_folder(out: Path | None) -> None:
-    if out is not None and out.exists() and not out.is_dir():
+    if out is not None and _there(out) and not _is_directory(out):
         raise UsageError(f"{out} is a file, but these inputs need an output folder: give one with --output.")
 
 
@@ -420,7 +435,7 @@ def _walk(tree: _Tree, outputs: frozenset[str]) -> Iterator[tuple[str, bool]]:
     stack: list[tuple[str, frozenset[int], tuple[str, ...]]] = [("", _reached(tree.pattern, {0}), ())]
     while stack:
         relative, places, above = stack.pop()
-        real = os.path.realpath(tree.base / relative)
+        real = _real(tree.base / relative)
         if real in above or (above and real in outputs):
             continue
         try:
@@ -436,23 +451,11 @@ def _walk(tree: _Tree, outputs: frozenset[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _list(folder: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the files and of the folders in ``folder``, without our own; none in that of a page."""
-    files: list[str] = []
-    folders: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name == PAGE_MARK:
-                return [], []
-            if not is_own(entry.name):
-                (folders if _is_folder(entry) else files).append(entry.name)
-    return sorted(files), sorted(folders)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: let the reader say so
-        return False
+    """Sorted names of the files and of the folders in ``folder``, without our temporary files."""
+    files, folders = store_of(folder).listing(os.fspath(folder))
+    if PAGE_MARK in files:
+        return [], []
+    return [name for name in files if not is_own(name)], [name for name in folders if not is_own(name)]
 
 
 # --- checks before the work ----------------------------------------------------------------------------------------
@@ -467,11 +470,13 @@ class _Identity:
     def __call__(self, path: PathLike) -> str:
         parent, name = os.path.split(os.fspath(path))
         folder, ignores_case = self._folder(parent)
-        text = os.path.join(folder, name) if name not in ("", ".", "..") else os.path.realpath(path)
+        text = os.path.join(folder, name) if name not in ("", ".", "..") else _real(path)
         return unicodedata.normalize("NFC", text).casefold() if ignores_case else text
 
     @staticmethod
     def _look_up(folder: str) -> tuple[str, bool]:
+        if mounted(folder):
+            return folder, False
         real = Path(os.path.realpath(folder))
         existing = next((parent for parent in (real, *real.parents) if parent.exists()), real)
         swapped = existing.with_name(existing.name.swapcase()) if existing.name else existing

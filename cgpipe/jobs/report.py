@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 from cgpipe.errors import CgpipeError, CgpipeWarning, UsageError
 from cgpipe.jobs.stopwatch import rounded
 from cgpipe.notebook import html_table
-from cgpipe.storage import atomic_write, temporary_beside
+from cgpipe.storage import atomic_write, shown, temporary_beside
 
 if TYPE_CHECKING:
     from cgpipe.media.video import StreamReport
@@ -57,7 +57,9 @@ class FileResult:
     def to_json(self) -> dict[str, object]:
         """The result as JSON values; names that are no text in the file system's encoding are shown escaped."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        values |= {name: os.fsencode(values[name]).decode("utf-8", "backslashreplace") for name in ("input", "output")}
+        values |= {
+            name: os.fsencode(shown(values[name])).decode("utf-8", "backslashreplace") for name in ("input", "output")
+        }
         values |= {name: round(values[name], 4) for name in ("decode_seconds", "encode_seconds")}
         return values
 
@@ -124,7 +126,7 @@ class FolderReport:
         counts.append((len(self.unsupported), "unsupported"))
         counts += [(self.ignored, "ignored (not pictures)"), (self.earlier, "ignored (outputs of an earlier run)")]
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
-        seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(str, self.outputs))
+        seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(shown, self.outputs))
         without = "".join(f"; {count} without {what}" for what, count in self.left_out.items())
         return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s: {outputs}{without}"
 
@@ -151,7 +153,7 @@ class FolderReport:
         """Everything but the results of single files."""
         return {
             "model": self.model,
-            "outputs": [str(output) for output in self.outputs],
+            "outputs": [shown(output) for output in self.outputs],
             "settings": dict(self.settings),
             "translated": self.translated,
             "skipped": self.skipped,

@@ -13,7 +13,7 @@ from cgpipe.errors import CgpipeWarning, MediaError
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
 from cgpipe.jobs.plan import Names, Plan
 from cgpipe.jobs.report import FileResult
-from cgpipe.storage import Publish, Stamp, remove_stale
+from cgpipe.storage import Publish, Stamp, remove_stale, store_of
 
 if TYPE_CHECKING:
     from cgpipe.media.pictures.masks import PictureMasks
@@ -68,6 +68,12 @@ class Worklist:
                 CgpipeWarning,
                 stacklevel=5,
             )
+
+    @property
+    def parallel(self) -> int:
+        """Outputs that are best under way at a time; 0 where waiting is no matter."""
+        first = next(self._plan.names(), None)
+        return store_of(first[1]).parallel if first else 0
 
     def open_all(self) -> None:
         """Opens all pictures without a look: somebody else has sorted them out."""

@@ -47,6 +47,7 @@ class PictureSink:
         publish: gives what puts a finished file in its place.
         quality: of JPEG and WebP.
         format: of every file; None: each one's own.
+        writers: threads; more where each mostly waits for a distant store.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class PictureSink:
         *,
         format: str | None = None,
         quality: int | None = None,
+        writers: int = WRITERS,
     ) -> None:
         self._tell = on_written
         self._publish = publish
         self._format = format
         self._quality = quality
-        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="cgpipe-writer")
+        self._writers = writers
+        self._threads = ThreadPoolExecutor(writers, thread_name_prefix="cgpipe-writer")
         self._under_way: deque[Future[Written] | Written] = deque()
 
     def __enter__(self) -> Self:
@@ -86,7 +89,7 @@ class PictureSink:
 
     def _add(self, result: Future[Written] | Written) -> None:
         self._under_way.append(result)
-        self._drain(2 * WRITERS)
+        self._drain(2 * self._writers)
 
     def _drain(self, most: int) -> None:
         while len(self._under_way) > most:

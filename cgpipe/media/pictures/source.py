@@ -13,7 +13,7 @@ from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.huge import confined_by_lines, read_huge
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.media.pictures.read import read_picture
-from cgpipe.storage import Stamp
+from cgpipe.storage import Stamp, fetched_ahead, scratch_folder, store_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +61,16 @@ class PictureSource:
 
     def frames(self, first: int = 0) -> Iterator[Frame[PictureOrigin] | Failed[PictureOrigin]]:
         """Every picture, or why it cannot be read."""
-        for task in self.tasks():
-            if task.index < first:
-                continue
+        tasks = (task for task in self.tasks() if task.index >= first)
+        for task, at_hand in fetched_ahead(tasks, lambda task: task.inputs[0]):
             try:
-                yield self.read(task)
+                with at_hand() as path:
+                    yield self.read(task, path)
             except Exception as error:
                 yield Failed(origin=task, reason=reason_of(error))
 
     @property
-    def read(self) -> Callable[[PictureOrigin], Frame[PictureOrigin]]:
+    def read(self) -> _Read:
         """Reads one picture; what it raises is that picture's failure. It can be sent to another process."""
         return _Read(self._masks, self._by_lines)
 
@@ -80,18 +80,21 @@ class _Read:
     masks: PictureMasks | None
     by_lines: bool
 
-    def __call__(self, task: PictureOrigin) -> Frame[PictureOrigin]:
+    def __call__(self, task: PictureOrigin, path: Path | None = None) -> Frame[PictureOrigin]:
+        """Reads a picture, from ``path`` where its content is at hand already."""
+        if path is None:
+            with store_of(task.inputs[0]).fetched(str(task.inputs[0])) as here:
+                return self(task, here)
         began = time.perf_counter()
-        frame = self._by_lines(task) if self.by_lines else self._whole(task)
+        frame = self._by_lines(task, path) if self.by_lines else self._whole(task, path)
         seconds = time.perf_counter() - began
         return Frame(pixels=frame.pixels, origin=replace(task, extras=frame.origin, decode_seconds=seconds))
 
-    def _whole(self, task: PictureOrigin) -> Frame[PictureExtras]:
-        frame = read_picture(task.inputs[0])
+    def _whole(self, task: PictureOrigin, path: Path) -> Frame[PictureExtras]:
+        frame = read_picture(path)
         return self.masks.confine(frame, task.place) if self.masks else frame
 
-    def _by_lines(self, task: PictureOrigin) -> Frame[PictureExtras]:
-        folder = task.output.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        frame = read_huge(task.inputs[0], folder)
+    def _by_lines(self, task: PictureOrigin, path: Path) -> Frame[PictureExtras]:
+        folder = scratch_folder(task.output)
+        frame = read_huge(path, folder)
         return confined_by_lines(frame, self.masks.read(task.place), folder) if self.masks else frame

@@ -1,0 +1,546 @@
+"""Files behind addresses: object stores, listings of web servers, archives. All by fsspec, an extra.
+
+An address is parsed once, where it comes in. What is secret in it, a user's name and a password or the signature of a
+query, stays in the store that :func:`located` makes; from then on the place is a plain path that any message may show,
+such as ``s3:/bucket/a.jpg``. Files are fetched whole into a folder of temporaries, and put whole: an object is there
+when its last part is.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import io
+import os
+import random
+import re
+import secrets
+import tempfile
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from cgpipe.errors import MissingDependencyError, UsageError
+from cgpipe.storage import (
+    HOST,
+    LOCAL,
+    Listing,
+    Log,
+    PathLike,
+    Stamp,
+    is_address,
+    mount,
+    mounted,
+    remove_stale,
+    store_of,
+    temporary_beside,
+)
+
+T = TypeVar("T")
+
+TRIES = 6
+"""How often an operation is tried that a server or the network failed at."""
+
+FIRST_WAIT = 0.2
+"""Seconds before the second try; doubled before each further one, and spread at random."""
+
+TRANSFERS = 16
+"""Files that are under way at a time: each mostly waits."""
+
+ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".tar.gz": "tar"}
+"""Files that are read as folders, and fsspec's names of what reads them."""
+
+_MERGED = 32
+"""Pieces of a journal that become one."""
+_LEVELS = 2
+_OPEN_FOLDERS = 16
+_WHOLE = 1 << 26
+"""Bytes up to which a file is fetched in one piece."""
+_FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+_LONGEST_REASON = 200
+
+
+def located(path: PathLike) -> Path:
+    """The path by which a file or folder goes from here on: of an address, one without its secrets.
+
+    Raises:
+        UsageError: there is no such kind of address.
+        MissingDependencyError: what reads it is not installed.
+    """
+    text = os.fspath(path)
+    if is_address(text) and mounted(text) is None:
+        return _of_address(text)
+    place = Path(text)
+    if _archive_kind(text) and place.is_file() and mounted(text) is None:
+        mount(text, ArchiveStore(text))
+    return place
+
+
+def is_archive(path: PathLike) -> bool:
+    """Whether a name is that of an archive, which is read as a folder."""
+    return _archive_kind(os.fspath(path)) is not None
+
+
+def _archive_kind(text: str) -> str | None:
+    return next((kind for suffix, kind in ARCHIVES.items() if text.lower().endswith(suffix)), None)
+
+
+def _of_address(text: str) -> Path:
+    inner, _, outer = text.partition("::")
+    scheme, _, rest = inner.partition(":")
+    if scheme in ARCHIVES.values():  # zip://inside::s3://bucket/a.zip, or zip://a.zip
+        rest = rest.removeprefix("//")
+        archive = located(outer or rest)
+        if mounted(archive) is None or not isinstance(mounted(archive), ArchiveStore):
+            mount(archive, ArchiveStore(os.fspath(archive)))
+        return archive / rest if outer else archive
+    parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
+    root, options = _root(parts)
+    plain = f"{scheme}:/{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    store = mounted(root)
+    if not isinstance(store, RemoteStore):
+        store = RemoteStore(root, scheme, options)
+        mount(root, store)
+    if parts.query:
+        store.queries[plain] = parts.query
+    if parts.path.endswith("/"):
+        store.folders.add(plain)
+    if _archive_kind(plain):
+        mount(plain, ArchiveStore(plain))
+    return Path(plain)
+
+
+def _root(parts: SplitResult) -> tuple[str, dict[str, Any]]:
+    """The path of a whole store, and what its file system is told, secrets among it."""
+    root = f"{parts.scheme}:/{parts.netloc.rpartition('@')[2]}"
+    if parts.username is None:
+        return root, {}
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    if parts.scheme in ("http", "https"):
+        pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return root, {"client_kwargs": {"headers": {"Authorization": f"Basic {pair}"}}}
+    if parts.scheme == "s3":
+        return root, {"key": user, "secret": password}
+    return root, {"username": user, "password": password}
+
+
+def clean(text: str) -> str:
+    """A message of a library without what addresses in it may give away, and not too long."""
+
+    def shown(found: re.Match[str]) -> str:
+        parts = urlsplit(found[0])
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
+
+    return _URL.sub(shown, text.strip().splitlines()[0] if text.strip() else "")[:_LONGEST_REASON]
+
+
+@dataclass
+class _Folder:
+    """What a listing said of a folder, kept up to date with what is put there from here."""
+
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+
+
+class RemoteStore:
+    """A file system of fsspec as a store (see :class:`cgpipe.storage.Store`); safe for threads, and after a fork.
+
+    Args:
+        root: the path of the whole store, such as ``s3:/bucket``.
+        protocol: fsspec's name of it.
+        options: what its file system is told.
+
+    Attributes:
+        queries: of paths that were named with a signature.
+        folders: paths that were named as folders, with a slash at their end: a web server does not tell.
+    """
+
+    parallel = TRANSFERS
+
+    def __init__(self, root: str, protocol: str, options: Mapping[str, Any]) -> None:
+        self.root = root
+        self.queries: dict[str, str] = {}
+        self.folders: set[str] = set()
+        self._protocol = protocol
+        self._options = dict(options)
+        self._systems: dict[int, Any] = {}
+        self._folders: OrderedDict[str, _Folder] = OrderedDict()
+        self._lock = threading.RLock()
+        self._system()  # now, so that what is missing is said before any work
+        spool()
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("root", "queries", "folders", "_protocol", "_options")
+        return {name: value for name, value in vars(self).items() if name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _systems={}, _folders=OrderedDict(), _lock=threading.RLock())
+
+    # --- what a store does -----------------------------------------------------------------------------------------
+
+    def listing(self, folder: str) -> Listing:
+        there = self._listed(folder, afresh=True)
+        return Listing(sorted(there.stamps), sorted(there.folders))
+
+    def names(self, folder: str, prefix: str) -> list[str]:
+        return sorted(name for name in self._listed(folder, afresh=True).stamps if name.startswith(prefix))
+
+    def stamp(self, path: str) -> Stamp:
+        folder, name = os.path.split(path)
+        with self._lock:
+            known = self._folders.get(folder)
+        if known is None:
+            return _stamp(self._tried(self._system().info, self._key(path)))
+        if name not in known.stamps:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return known.stamps[name]
+
+    def future_stamp(self, temporary: PathLike) -> Stamp:
+        """As object stores have it whose ETag is the MD5 of what is put in one piece."""
+        with open(temporary, "rb") as file:
+            sum = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+        return Stamp(os.stat(temporary).st_size, _number(sum))
+
+    def exists(self, path: str) -> bool:
+        with suppress(OSError):
+            self.stamp(path)
+            return True
+        return False
+
+    def is_file(self, path: str) -> bool:
+        return self.exists(path)
+
+    def is_folder(self, path: str) -> bool:
+        if path == self.root or path in self.folders:
+            return True
+        with suppress(FileNotFoundError):
+            return bool(self._tried(self._system().info, self._key(path))["type"] == "directory")
+        return False
+
+    def real(self, path: str) -> str:
+        return path
+
+    @contextmanager
+    def fetched(self, path: str) -> Iterator[Path]:
+        with self.temporary(path) as copy:
+            self._tried(self._fetch, path, copy)
+            yield copy
+
+    def _fetch(self, path: str, copy: Path) -> None:
+        try:
+            there = self.stamp(path)
+        except KeyError:
+            there = Stamp(0, 0)
+        if there.size > _WHOLE:
+            self._system().get_file(self._key(path), str(copy))
+        else:  # in one piece: what broke off is never patched together
+            copy.write_bytes(self._system().cat_file(self._key(path)))
+        here = self.future_stamp(copy)
+        if there.size and (here.size != there.size or (_is_sum(there) and here != there)):
+            raise ConnectionError(errno.EIO, "what came is not what the server has")
+
+    @contextmanager
+    def temporary(self, path: str) -> Iterator[Path]:
+        with temporary_beside(spool() / PurePosixPath(path).name) as here:
+            yield here
+
+    def put(self, temporary: PathLike, path: str, *, new: bool = False) -> None:
+        self._tried(self._put, os.fspath(temporary), path, "create" if new else "overwrite")
+        stamp = _stamp(self._tried(self._system().info, self._key(path)))
+        if stamp.size != os.stat(temporary).st_size:
+            raise OSError(errno.EIO, "what the server has is not what it was given")
+        with self._lock:
+            folder, name = os.path.split(path)
+            if folder in self._folders:
+                self._folders[folder].stamps[name] = stamp
+
+    def remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._tried(self._system().rm_file, self._key(path))
+        with self._lock:
+            folder, name = os.path.split(path)
+            if folder in self._folders:
+                self._folders[folder].stamps.pop(name, None)
+
+    def make_folder(self, path: str) -> None:
+        with suppress(FileExistsError, NotImplementedError, PermissionError):
+            self._system().makedirs(self._key(path), exist_ok=True)
+
+    def forget(self, folder: str) -> None:
+        with self._lock:
+            self._folders.pop(folder, None)
+
+    def open(self, path: str) -> IO[bytes]:
+        return io.BytesIO(self._tried(self._system().cat_file, self._key(path)))
+
+    def open_log(self, folder: str, name: str, compacted: Callable[[], Iterable[bytes]] | None) -> Log:
+        return _ObjectLog(
+            self, f"{folder}/{name}{HOST}-{secrets.token_hex(4)}", b"".join(compacted() if compacted else ())
+        )
+
+    def write(self, path: str, content: bytes) -> None:
+        """Puts a small file in its place."""
+        self._tried(self._system().pipe_file, self._key(path), content)
+
+    # --- fsspec ----------------------------------------------------------------------------------------------------
+
+    def _put(self, temporary: str, path: str, mode: str) -> None:
+        try:
+            self._system().put_file(temporary, self._key(path), mode=mode)
+        except FileExistsError:
+            raise
+        except Exception as error:
+            if "PreconditionFailed" in str(error) or "412" in str(getattr(error, "code", "")):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+            raise
+
+    def _listed(self, folder: str, *, afresh: bool = False) -> _Folder:
+        with self._lock:
+            known = self._folders.get(folder)
+        if known is not None and not afresh:
+            return known
+        known = _Folder()
+        with suppress(FileNotFoundError):
+            for entry in self._tried(self._system().ls, self._folder_key(folder), detail=True, refresh=True):
+                self._note(known, folder, entry)
+        with self._lock:
+            self._folders[folder] = known
+            while len(self._folders) > _OPEN_FOLDERS:
+                self._folders.popitem(last=False)
+        return known
+
+    def _note(self, known: _Folder, folder: str, entry: Mapping[str, Any]) -> None:
+        """Takes an entry of a folder's listing; of a web server's it is an address, which may be signed."""
+        address = urlsplit(entry["name"]) if "://" in entry["name"] else None
+        place = address.path if address else entry["name"]
+        name = place.rstrip("/").rpartition("/")[2]
+        if not name or place.rstrip("/") == self._place(folder):
+            return
+        if entry["type"] == "directory" or place.endswith("/"):
+            known.folders.add(name)
+            self.folders.add(f"{folder}/{name}")
+        else:
+            known.stamps[name] = _stamp(entry)
+            if address and address.query:
+                self.queries[f"{folder}/{name}"] = address.query
+
+    def _place(self, folder: str) -> str:
+        key = self._key(folder)
+        return (urlsplit(key).path if "://" in key else key).rstrip("/")
+
+    def _folder_key(self, folder: str) -> str:
+        """The key of a folder to be listed; links on a web server's page are relative to its slash."""
+        return self._key(folder) + "/" * (self._protocol in ("http", "https"))
+
+    def _key(self, path: str) -> str:
+        """What fsspec calls a path."""
+        scheme, _, rest = path.partition(":/")
+        query = self.queries.get(path)
+        url = f"{scheme}://{rest}" + (f"?{query}" if query else "")
+        return str(self._system()._strip_protocol(url))
+
+    def _system(self) -> Any:
+        """The file system; one of its own for each process, since connections do not survive a fork."""
+        process = os.getpid()
+        if process not in self._systems:
+            self._systems[process] = _system(self._protocol, self._options)
+        return self._systems[process]
+
+    def _tried(self, do: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """What ``do`` gives, after as many tries as it takes, up to a limit.
+
+        Raises:
+            OSError: it failed, in words without secrets.
+        """
+        for number in range(TRIES):
+            try:
+                return do(*args, **options)
+            except _FINAL as error:
+                raise type(error)(error.errno or errno.EIO, clean(error.strerror or str(error))) from None
+            except Exception as error:
+                if number == TRIES - 1:
+                    raise OSError(errno.EIO, clean(f"{error}") or type(error).__name__) from None
+            time.sleep(FIRST_WAIT * 2**number * random.uniform(0.5, 1.5))
+        raise AssertionError
+
+
+class ArchiveStore(RemoteStore):
+    """A zip or tar, of this machine or behind an address, read as a folder.
+
+    One behind an address is fetched once, whole: its members would else be looked for across the network.
+    """
+
+    parallel = 0
+
+    def __init__(self, root: str) -> None:
+        self._archive = threading.RLock()  # its members are read through one file
+        self._copy: Any = None
+        super().__init__(root, _archive_kind(root) or "zip", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_copy": self._copy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._archive = threading.RLock()
+
+    def _key(self, path: str) -> str:
+        return path[len(self.root) :].strip("/")
+
+    def _tried(self, do: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        with self._archive:
+            return super()._tried(do, *args, **options)
+
+    def _system(self) -> Any:
+        with self._archive:
+            process = os.getpid()
+            if process not in self._systems:
+                self._systems[process] = _system(self._protocol, {"fo": str(self._here())})
+            return self._systems[process]
+
+    def _here(self) -> Path:
+        """The archive as a file of this machine."""
+        outer = store_of(os.path.dirname(self.root) or ".") if "/" in self.root else LOCAL
+        if outer is LOCAL:
+            return Path(self.root)
+        if self._copy is None:
+            self._kept = outer.fetched(self.root)
+            self._copy = self._kept.__enter__()
+            weakref.finalize(self, self._kept.__exit__, None, None, None)
+        return Path(self._copy)
+
+
+class _ObjectLog:
+    """A journal of objects: every flush makes a small one of all lines that wait, and many small ones become one.
+
+    Threads that flush at the same time share an object, so that a journal costs a request for many outputs.
+    """
+
+    def __init__(self, store: RemoteStore, name: str, begun: bytes) -> None:
+        self._store = store
+        self._name = name
+        self._waiting = [begun] if begun else []
+        self._added = self._kept = 0
+        self._pieces: list[list[tuple[str, bytes]]] = [[]]  # by how often they were merged
+        self._serial = 0
+        self._lock = threading.Lock()  # of the lines
+        self._flushing = threading.Lock()
+
+    def write(self, line: bytes) -> None:
+        with self._lock:
+            self._waiting.append(line)
+            self._added += 1
+
+    def flush(self) -> None:
+        with self._lock:
+            wanted = self._added
+        with self._flushing:
+            if self._kept >= wanted:
+                return  # another thread has taken these along
+            with self._lock:
+                lines, upto = self._waiting, self._added
+                self._waiting = []
+            try:
+                self._add(0, b"".join(lines))
+            except BaseException:
+                with self._lock:
+                    self._waiting[:0] = lines
+                raise
+            self._kept = upto
+
+    def close(self) -> None:
+        if self._waiting:
+            self.flush()
+        with suppress(OSError):  # nothing is lost with it
+            every = [piece for level in self._pieces for piece in level]
+            if len(every) > 1:
+                self._pieces = [[]]
+                self._merge(0, every)
+
+    def _add(self, level: int, content: bytes) -> None:
+        self._serial += 1
+        path = f"{self._name}-{self._serial:06d}"
+        self._store.write(path, content)
+        if level == len(self._pieces):
+            self._pieces.append([])
+        self._pieces[level].append((path, content))
+        if len(self._pieces[level]) == _MERGED and level < _LEVELS:
+            pieces, self._pieces[level] = self._pieces[level], []
+            with suppress(OSError):
+                self._merge(level + 1, pieces)
+
+    def _merge(self, level: int, pieces: list[tuple[str, bytes]]) -> None:
+        """Many pieces as one; they go when it is there."""
+        self._add(level, b"".join(content for _, content in pieces))
+        for path, _ in pieces:
+            self._store.remove(path)
+
+
+def spool() -> Path:
+    """The folder of this machine where files lie between a store and the work; what a killed process left goes."""
+    global _swept
+    folder = Path(tempfile.gettempdir()) / f"cgpipe-{os.getuid() if hasattr(os, 'getuid') else 'spool'}"
+    if not _swept:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            raise PermissionError(errno.EACCES, f"{folder} belongs to somebody else")
+        remove_stale(folder)
+        _swept = True
+    return folder
+
+
+_swept = False
+
+
+_VERSIONS = ("ETag", "etag", "md5Hash", "CRC", "mtime", "LastModified", "updated", "date_time")
+"""What file systems call that which tells a content from another, the surest first."""
+
+
+def _stamp(entry: Mapping[str, Any]) -> Stamp:
+    """The stamp of an entry of a listing."""
+    told = [
+        entry.get(name) for name in ("ETag", "etag", "md5Hash", "CRC", "date_time", "mtime", "LastModified", "updated")
+    ]
+    first = next((value for value in told if value not in (None, "")), "")
+    return Stamp(int(entry.get("size") or 0), _number(str(first).strip('"')))
+
+
+def _number(version: str) -> int:
+    """A number made of what tells versions apart: odd where it is the MD5 of the content."""
+    number = int.from_bytes(hashlib.blake2b(version.encode(), digest_size=7).digest())
+    return number << 1 | bool(_SUM.fullmatch(version))
+
+
+def _is_sum(stamp: Stamp) -> bool:
+    return bool(stamp.mtime_ns & 1)
+
+
+_SUM = re.compile("[0-9a-f]{32}")
+
+
+def _system(protocol: str, options: Mapping[str, Any]) -> Any:
+    """A file system of fsspec.
+
+    Raises:
+        MissingDependencyError: fsspec, or what the protocol needs, is not installed.
+        UsageError: there is no such protocol.
+    """
+    try:
+        fsspec = import_module("fsspec")
+        return fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **options)
+    except ImportError as error:
+        more = f" with what {protocol}:// needs ({error})" if protocol not in ("s3", "http", "https") else ""
+        raise MissingDependencyError(f"{protocol}:// needs an extra: pip install 'cgpipe[remote]'{more}") from error
+    except ValueError as error:
+        raise UsageError(f"There is no kind of address {protocol}://: use s3, gs, https, zip or tar.") from error

@@ -1,0 +1,273 @@
+"""Folders behind addresses: an S3 server on loopback with faults on the way, archives, listings, and secrets."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stores import Faults, s3_server
+
+import cgpipe
+from cgpipe import remote, storage
+from cgpipe.errors import MissingDependencyError, UsageError
+from cgpipe.storage import shown
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture(autouse=True)
+def nothing_mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(storage, "_mounts", {})
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(remote, "_swept", False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
+
+@pytest.fixture(autouse=True)
+def models(models_folder: Path, file_model: Any) -> Path:
+    file_model(models_folder, "horse", "zebra")
+    return models_folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(10):
+        path = tmp_path / "photos" / f"{'sub/' * (number % 2)}{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (24, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "photos"
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
+
+
+def translated(*args: Any, **options: Any) -> tuple[int, int, int]:
+    report = cgpipe.translate_folder(*args, **({"to": "zebra", "workers": 0} | options))
+    return report.translated, report.skipped, len(report.failures)
+
+
+def files_left(tmp_path: Path) -> list[str]:
+    return [path.name for path in (tmp_path / "temporary").rglob("*") if path.is_file()]
+
+
+# --- an object store -----------------------------------------------------------------------------------------------
+
+
+class Bucket:
+    """The objects of the server's bucket, looked at without faults."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.system = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+
+    def put(self, folder: Path, place: str) -> None:
+        for name, content in bytes_of(folder).items():
+            self.system.pipe_file(f"photos/{place}/{name}", content)
+
+    def get(self, place: str) -> dict[str, bytes]:
+        names = self.system.find(f"photos/{place}")
+        return {name.removeprefix(f"photos/{place}/"): self.system.cat_file(name) for name in names}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    faults = Faults()
+    with s3_server(faults) as address:
+        for name, value in {
+            "ACCESS_KEY_ID": "AKIATEST",
+            "SECRET_ACCESS_KEY": "s3cr3t",
+            "ENDPOINT_URL": address,
+        }.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield Bucket(faults)
+
+
+def pictures(objects: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in objects.items() if ".cgpipe-" not in name}
+
+
+def test_a_bucket_is_translated_into_another_folder_whatever_fails_on_the_way(
+    bucket: Bucket, photos: Path, tmp_path: Path
+) -> None:
+    """503 and broken connections at every fifth request: every object is whole and right, and was put once."""
+    (photos / "broken.png").write_bytes(b"not a picture")
+    bucket.put(photos, "in")
+    bucket.faults.busy = bucket.faults.broken = 0.1
+    bucket.faults.puts.clear()
+    report = cgpipe.translate_folder("s3://photos/in", "s3://photos/out", to="zebra", workers=0)
+    assert bucket.faults.counts["busy"] > 3 and bucket.faults.counts["broken"] > 3
+    bucket.faults.busy = bucket.faults.broken = 0
+    assert (report.translated, len(report.failures), report.exit_code) == (10, 1, 3)
+    assert report.failures[0].to_json()["input"] == "s3://photos/in/broken.png"
+    assert report.summary().endswith("s3://photos/out")
+
+    assert translated(photos, tmp_path / "plain") == (10, 0, 1)
+    assert pictures(bucket.get("out")) == bytes_of(tmp_path / "plain")
+    assert {name: count for name, count in bucket.faults.puts.items() if count > 1} == {}
+    assert files_left(tmp_path) == []
+    # A journal is there, too: another run finds it, asks for listings alone, and makes nothing again.
+    storage._mounts.clear()
+    bucket.faults.counts.clear()
+    assert translated("s3://photos/in", "s3://photos/out") == (0, 10, 1)
+    assert bucket.faults.counts["PUT"] == 0 and bucket.faults.counts["GET"] < 20
+    assert translated("s3://photos/in/sub", "s3://photos/out/sub", strength=0.5) == (5, 0, 0)
+
+
+def test_what_is_in_a_bucket_and_not_ours_is_never_replaced(bucket: Bucket, photos: Path) -> None:
+    bucket.put(photos, "in")
+    bucket.system.pipe_file("photos/out/2.png", b"mine")
+    report = cgpipe.translate_folder("s3://photos/in", "s3://photos/out", to="zebra", workers=0)
+    assert [failure.output.name for failure in report.failures] == ["2.png"]
+    assert "s3://photos/out/2.png already exists and was not made by cgpipe" in report.failures[0].reason
+    assert bucket.get("out")["2.png"] == b"mine"
+    storage._mounts.clear()
+    assert translated("s3://photos/in", "s3://photos/out", overwrite=True) == (10, 0, 0)
+    assert bucket.get("out")["2.png"] != b"mine"
+
+
+def test_local_pictures_go_to_a_bucket_and_back(bucket: Bucket, photos: Path, tmp_path: Path) -> None:
+    assert translated(photos, "s3://photos/out") == (10, 0, 0)
+    assert translated(photos, tmp_path / "plain") == (10, 0, 0)
+    assert pictures(bucket.get("out")) == bytes_of(tmp_path / "plain")
+    assert translated("s3://photos/out/sub", tmp_path / "back") == (5, 0, 0)
+    assert translated("s3://photos/out/0.png", tmp_path / "one.png") == (1, 0, 0)
+    for missing in ("s3://photos/nothing", "s3://nowhere/in"):
+        with pytest.raises(UsageError, match=r"does not exist|no pictures"):
+            translated(missing, tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_a_job_on_a_bucket_that_is_killed_goes_on(bucket: Bucket, photos: Path, tmp_path: Path) -> None:
+    bucket.put(photos, "in")
+    bucket.faults.puts.clear()
+    code = "import cgpipe; cgpipe.translate_folder('s3://photos/in', 's3://photos/out', to='zebra', workers=0)"
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    running = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    while not any(name.endswith(".png") for name in bucket.system.find("photos/out")) and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    made, skipped, failed = translated("s3://photos/in", "s3://photos/out")
+    assert made + skipped == 10 and failed == 0 and skipped >= 1
+    translated(photos, tmp_path / "plain")
+    assert pictures(bucket.get("out")) == bytes_of(tmp_path / "plain")
+    assert max(bucket.faults.puts.values()) == 1
+    assert files_left(tmp_path) == []
+
+
+# --- archives and listings -----------------------------------------------------------------------------------------
+
+
+def test_a_zip_and_a_tar_are_read_as_folders(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"not a picture")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped, tarfile.open(tmp_path / "a.tar", "w") as tarred:
+        for path in sorted(photos.rglob("*.png")):
+            zipped.write(path, path.relative_to(photos))
+            tarred.add(path, str(path.relative_to(photos)))
+    assert translated(photos, tmp_path / "plain") == (10, 0, 1)
+    for name in ("a.zip", "a.tar", f"zip://{tmp_path}/a.zip"):
+        out = tmp_path / f"out-{name[-5:]}{len(name)}"
+        place = name if "://" in name else tmp_path / name
+        assert translated(place, out) == (10, 0, 1)
+        assert bytes_of(out) == bytes_of(tmp_path / "plain")
+        storage._mounts.clear()
+        assert translated(place, out) == (0, 10, 1)
+
+
+class Listing(SimpleHTTPRequestHandler):
+    """A web server's listing for one who knows the password."""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") != "Basic " + base64.b64encode(b"me:hunter2").decode():
+            self.send_error(403)
+        else:
+            super().do_GET()
+
+    do_HEAD = do_GET  # noqa: N815  # what http.server calls
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+def test_a_listing_behind_a_password_is_read_and_the_password_shown_nowhere(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Listing, directory=photos.parent))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    try:
+        report = cgpipe.translate_folder(
+            f"http://me:hunter2@127.0.0.1:{port}/photos/", tmp_path / "out", to="zebra", workers=0
+        )
+        assert report.translated == 10
+        with pytest.raises(UsageError) as raised:
+            cgpipe.translate_folder(f"http://me:hunter2@127.0.0.1:{port}/nothing/", tmp_path / "out", to="zebra")
+        said = [repr(report), json.dumps(report.to_json()), str(raised.value)]
+        said += [path.read_text() for path in (tmp_path / "out").rglob(".cgpipe-journal-*")]
+        assert "hunter2" not in "".join(said)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# --- addresses -----------------------------------------------------------------------------------------------------
+
+
+def test_an_address_travels_without_its_secrets() -> None:
+    pytest.importorskip("aiohttp")
+    place = remote.located("https://me:hunter2@example.org:8443/a/b.png?X-Amz-Signature=abc")
+    assert (str(place), shown(place)) == ("https:/example.org:8443/a/b.png", "https://example.org:8443/a/b.png")
+    store = storage.mounted(place)
+    assert isinstance(store, remote.RemoteStore)
+    assert store._key(str(place)).endswith("/a/b.png?X-Amz-Signature=abc")
+    assert storage.store_of(place.parent / "c.png") is store and storage.mounted("https:/example.com/x") is None
+    assert pickle.loads(pickle.dumps(store))._key(str(place)) == store._key(str(place))
+
+
+def test_messages_of_libraries_give_nothing_away() -> None:
+    text = "Cannot connect to https://me:hunter2@example.org/a?X-Amz-Signature=abc&x=1: no\nmore"
+    assert "hunter2" not in remote.clean(text) and "abc" not in remote.clean(text)
+
+
+def test_a_limit_of_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.0)
+    store = remote.RemoteStore("memory:/", "memory", {})
+    calls = []
+
+    def fail(*args: Any) -> None:
+        calls.append(args)
+        raise RuntimeError("503 at https://u:hunter2@h/x?sig=1")
+
+    with pytest.raises(OSError, match="503 at https://h/x") as raised:
+        store._tried(fail)
+    assert len(calls) == remote.TRIES and "hunter2" not in str(raised.value) and raised.value.__cause__ is None
+
+
+def test_an_unknown_address_and_a_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="no kind of address nosuch://"):
+        cgpipe.translate_folder("nosuch://a/b", tmp_path / "out", to="zebra")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(MissingDependencyError, match=r"s3:// needs an extra: pip install 'cgpipe\[remote\]'"):
+        cgpipe.translate_folder("s3://a/b", tmp_path / "out", to="zebra")
