@@ -97,7 +97,7 @@ def test_a_worker_does_what_is_open_and_counts_what_a_lost_one_has_made(
 ) -> None:
     file_model(models_folder, "horse", "zebra")
     options = Options.gather({"to": "zebra", "workers": 0})
-    worker = PictureWorker(options, 1)
+    worker = PictureWorker(options, 1, {})
     try:
         out = tmp_path / "out"
         chunk = tuple(
@@ -109,7 +109,7 @@ def test_a_worker_does_what_is_open_and_counts_what_a_lost_one_has_made(
         assert sorted(index for index, _ in first.results) == [*range(10, 18)] and first.fatal is None
         assert {result.output.name for _, result in first.results if result.status == "failed"} == {"03.png"}
         before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
-        again = PictureWorker(options, 1).work(chunk[:12], again=True)
+        again = PictureWorker(options, 1, {}).work(chunk[:12], again=True)
         assert [result.status for _, result in sorted(again.results, key=lambda one: one[0])].count("translated") == 11
         assert all(path.stat().st_mtime_ns == then for path, then in before.items())
         assert again.settings["device"] == "cpu" and again.seconds["total"] > 0

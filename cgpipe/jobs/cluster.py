@@ -22,7 +22,7 @@ from cgpipe import __version__
 from cgpipe.errors import CgpipeError, CgpipeWarning, MissingDependencyError, UsageError
 from cgpipe.jobs.chunks import MOST_TRIES, Chunk, Chunks, Item
 from cgpipe.options import Options
-from cgpipe.storage import remove_written_by
+from cgpipe.storage import LOCAL, mounts, remove_written_by, store_of
 
 T = TypeVar("T")
 
@@ -176,7 +176,7 @@ class Crew(Generic[T]):
         """Starts workers up to what the machines have room for; those that come later count, too."""
         wanted = min(sum(map(self._share.fits, self._nodes())), waiting + sum(bool(m.chunks) for m in self._members))
         for _ in range(wanted - len(self._members)):
-            actor = self._actor.remote(self._options, self._share.cpus)
+            actor = self._actor.remote(self._options, self._share.cpus, mounts())
             self._members.append(_Member(actor, actor.introduce.remote()))
         self._say_if_nobody_works()
 
@@ -287,7 +287,8 @@ class Crew(Generic[T]):
 
     def _sweep(self, member: _Member[T], chunk: Chunk[T]) -> None:
         for folder in {folder for item in chunk for folder in self._folders_of(item.value)}:
-            remove_written_by(member.writer, folder)
+            if store_of(folder) is LOCAL:
+                remove_written_by(member.writer, folder)
 
     def _tell(self, notice: str) -> None:
         if notice not in self._told:

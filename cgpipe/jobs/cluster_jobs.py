@@ -18,6 +18,7 @@ from cgpipe.jobs.report import FileResult, VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.worklist import Worklist
 from cgpipe.options import Options
+from cgpipe.storage import mounted
 
 
 def translate_pictures_on_cluster(
@@ -29,7 +30,7 @@ def translate_pictures_on_cluster(
     def items() -> Iterator[Item[Names]]:
         for index, names in worklist.names():
             known[index] = names
-            yield Item(index, (os.path.abspath(names[0]), os.path.abspath(names[1]), names[2]))
+            yield Item(index, (_full(names[0]), _full(names[1]), names[2]))
 
     def done(index: int, result: FileResult | CgpipeError) -> None:
         input, output = map(Path, known.pop(index)[:2])
@@ -68,4 +69,4 @@ def _crew(worker: type[Any], options: Options, fingerprint: str) -> Iterator[Cre
 
 
 def _full(name: str) -> str:
-    return name if "://" in name or name == "-" else os.path.abspath(name)
+    return name if "://" in name or name == "-" or mounted(name) else os.path.abspath(name)

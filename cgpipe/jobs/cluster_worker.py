@@ -7,7 +7,7 @@ import platform
 import secrets
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import VideoJob
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Options
-from cgpipe.storage import name_writer
+from cgpipe.storage import Store, mount, name_writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,13 @@ class Worker(Protocol):
 
 
 class _Worker:
-    def __init__(self, options: Options, threads: int) -> None:
+    """A model, and the stores behind the addresses of the job, their secrets among it: Ray alone carries them."""
+
+    def __init__(self, options: Options, threads: int, stores: Mapping[str, Store]) -> None:
         import torch
+
+        for root, store in stores.items():
+            mount(root, store)
 
         torch.set_num_threads(threads)
         self._writer = secrets.token_hex(4)
@@ -87,8 +92,8 @@ class _Worker:
 class PictureWorker(_Worker):
     """Translates pictures."""
 
-    def __init__(self, options: Options, threads: int) -> None:
-        super().__init__(options, threads)
+    def __init__(self, options: Options, threads: int, stores: Mapping[str, Store]) -> None:
+        super().__init__(options, threads, stores)
         self._job = FolderJob(self._chosen, options)
         self._journal = self._job.open_journal()
 
@@ -119,8 +124,8 @@ class PictureWorker(_Worker):
 class VideoWorker(_Worker):
     """Translates whole videos."""
 
-    def __init__(self, options: Options, threads: int) -> None:
-        super().__init__(options, threads)
+    def __init__(self, options: Options, threads: int, stores: Mapping[str, Store]) -> None:
+        super().__init__(options, threads, stores)
         self._job = VideoJob(self._chosen, options, Stopwatch())
 
     def introduce(self) -> Introduction:
