@@ -258,9 +258,9 @@ def test_bf16_is_close_to_fp32() -> None:
         ({"strength": 3.0}, "between 0 and 2"),
         ({"device": "tpu"}, "Unknown device"),
         ({"device": "hpu"}, "not supported"),
-        ({"device": "mps"}, "not there"),
-        ({"device": "xpu:1"}, "not there"),
-        ({"device": "cuda:99"}, "not there"),
+        ({"device": "mps"}, "does not exist"),
+        ({"device": "xpu:1"}, "does not exist"),
+        ({"device": "cuda:99"}, "does not exist"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options: dict[str, object], message: str) -> None:
