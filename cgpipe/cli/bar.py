@@ -56,16 +56,17 @@ class CountingBar:
 
     def write(self, line: str) -> None:
         """Prints a line above the bar, even with ``--quiet``."""
-        self._clear()
+        self.clear()
         warn(escaped(line, one_line=True))
 
     def detail(self, line: str) -> None:
         """Prints a line above the bar, with ``--verbose`` only."""
         if loudness() == Loudness.VERBOSE:
-            self._clear()
+            self.clear()
             detail(line)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Takes the bar away until it counts on, so that something can be written above it."""
         if self._bar is not None:
             self._bar.clear()
 

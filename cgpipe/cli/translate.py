@@ -22,6 +22,7 @@ from cgpipe.cli.options import (
     speed_options,
     work_options,
 )
+from cgpipe.cli.pictures import Preview
 from cgpipe.cli.terminal import describe, say
 from cgpipe.storage import shown
 
@@ -44,9 +45,10 @@ from cgpipe.storage import shown
 @click.option("--recursive/--no-recursive", default=True, help="Include subfolders.")
 @speed_options
 @gallery_option
+@click.option("--preview", is_flag=True, help="Show pictures as the job runs, where standard output is a terminal.")
 @report_option
 @loudness_options
-def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -> None:
+def command(inputs: tuple[str, ...], report_file: Path | None, preview: bool, **options: Any) -> None:
     """Translate pictures: folders (with subfolders), files, or patterns such as 'photos/*.jpg'.
 
     The output mirrors the input: names, folders, formats, sizes, orientation, transparency and color profiles are
@@ -58,10 +60,13 @@ def command(inputs: tuple[str, ...], report_file: Path | None, **options: Any) -
     options["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
     imports = time.perf_counter() - BEGAN
     with ReportFile(report_file) as written, CountingBar("picture") as bar, LearningBar() as learning:
+        pictures = Preview(bar, wanted=preview)
 
         def tell(result: FileResult) -> None:
             written.add(result)
             bar.advance()
+            if result.status == "translated":
+                pictures.show(result.input, result.output)
             if result.status == "failed":
                 bar.write(f"Failed: {shown(result.input)}: {result.reason}")
             elif result.status == "unsupported":
