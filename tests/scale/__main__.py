@@ -1,0 +1,150 @@
+"""What large jobs cost on this design: measures the parts that grow with their number, and computes the rest.
+
+bin/scale measure --entries 1000000     # listing, plan, journal: on fake files in a temporary folder
+bin/scale simulate --workers 1000       # the real chunks and journal on a simulated clock
+bin/scale cost                          # the tables of docs/many-machines.md, from the figures in this file
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from scale.simulation import Simulation
+
+from cgpipe.jobs.journal import NAME, Entry, FolderJournal, Journal, Standing
+from cgpipe.jobs.plan import plan_files
+from cgpipe.options import Shard
+from cgpipe.storage import HOST, Stamp
+
+FOLDER_FILES = 1000
+"""Files of a folder."""
+
+CORE_RATE = 43.0
+"""Pictures of 256x256 a second and core (docs/speed.md: 86 on two)."""
+GPU_RATE = 277.0
+"""JPEGs of a megapixel a second on an H100 with 16 cores, files in and out (docs/speed.md)."""
+GPU_FRAMES = 24.8
+"""Frames of 1080p a second on the same machine (docs/speed.md)."""
+PLAN_SECONDS = 310e-6
+"""Seconds a picture to list, plan and look up in a journal, by `measure`; the seconds of a job's one driver."""
+JOURNAL_BYTES = 142
+"""Bytes a picture in a journal, by `measure`."""
+PICTURE_BYTES = 400_000
+"""Bytes of a JPEG of a megapixel."""
+S3_REQUESTS = 5000.0
+"""Requests a second that an object store takes under one prefix."""
+REQUESTS = 5
+"""Requests a picture there: HEAD and GET in, PUT and HEAD out, and its share of listings and journal."""
+
+
+def timed(what: str, count: int, do: Callable[[], object]) -> float:
+    """Runs and prints seconds, and microseconds for each of some entries."""
+    began = time.perf_counter()
+    do()
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{what:45} {seconds:8.2f} s  {1e6 * seconds / count:7.2f} us each  peak {peak:,.0f} MB")
+    return seconds
+
+
+def measure(entries: int, folder: Path) -> None:
+    """Lists, plans and looks up ``entries`` empty files, in folders of a thousand."""
+    pictures, out = folder / "in", folder / "out"
+
+    def make() -> None:
+        for number in range(entries):
+            if number % FOLDER_FILES == 0:
+                (pictures / f"{number // FOLDER_FILES:05d}").mkdir(parents=True)
+                (out / f"{number // FOLDER_FILES:05d}").mkdir(parents=True)
+            place = f"{number // FOLDER_FILES:05d}/{number:08d}.jpg"
+            (pictures / place).touch()
+            (out / place).touch()
+
+    def record() -> None:
+        for parent in sorted(out.iterdir()):
+            with (parent / f"{NAME}{HOST}-00000000").open("wb") as file:
+                for path in sorted(parent.glob("*.jpg")):
+                    source = f"../../in/{parent.name}/{path.name}"
+                    stamps = (Stamp.of(pictures / parent.name / path.name),)
+                    file.write(Entry(source, "0" * 16, stamps, Stamp.of(path), "0" * 16).line(path.name))
+
+    timed("fake files made", entries, make)
+    timed("listed and planned", entries, lambda: plan_files([pictures], out, domain="zebra"))
+    timed(
+        "the same for one of 1,000 shards",
+        entries,
+        lambda: plan_files([pictures], out, domain="zebra", shard=Shard(1, 1000)),
+    )
+    timed("journals written", entries, record)
+    size = sum(path.stat().st_size for path in out.rglob(f"{NAME}*"))
+    print(f"{'journals':45} {size / 1e6:8.1f} MB, {size / entries:.0f} bytes each")
+    plan = plan_files([pictures], out, domain="zebra")
+
+    def look_up() -> None:
+        with Journal("0" * 16, looks_made=lambda one, other: False) as journal:
+            current = sum(journal.standing(o, [i]) is Standing.CURRENT for i, o, _ in plan.names())
+        assert current == entries, current
+
+    timed("looked up: all current", entries, look_up)
+    one = folder / "one"
+    one.mkdir()
+    line = Entry("../in/a.jpg", "0" * 16, (Stamp(1, 1),), Stamp(1, 1), "0" * 16)
+    with (one / f"{NAME}{HOST}-00000000").open("wb") as file:
+        file.writelines(line.line(f"{number:08d}.jpg") for number in range(entries))
+    timed("the journal of one folder of all read", entries, lambda: FolderJournal(str(one)))
+
+
+def simulate(items: int, workers: int, loss: float, folder: Path) -> None:
+    """Prints what becomes of a job of which workers are lost."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * workers)), hard))
+    outcome = Simulation(folder, items=items, workers=workers, loss=loss).run()
+    again = sum(outcome.begun.values()) - len(outcome.begun)
+    print(f"{items:,} items, {workers:,} workers, {outcome.lost_workers} of them lost: {len(outcome.reported):,} done,")
+    print(f"{len(outcome.given_up)} given up, {again} begun again, none more than {max(outcome.begun.values())} times,")
+    print(f"files put {max(outcome.made.values())} time at most; largest chunk {outcome.largest};")
+    print(f"{outcome.seconds:.0f} s on the simulated clock, {outcome.ideal:.0f} without losses and waiting")
+
+
+def cost() -> None:
+    """Prints the tables of the page."""
+    print("| pictures | core hours | H100 hours | list and look up | journals | read and written | store at 5,000/s |")
+    print("|---|---|---|---|---|---|---|")
+    for count in (1e6, 1e8):
+        print(
+            f"| {count:,.0f} | {count / CORE_RATE / 3600:,.1f} | {count / GPU_RATE / 3600:,.1f} | "
+            f"{count * PLAN_SECONDS / 60:,.1f} min | {count * JOURNAL_BYTES / 1e9:,.2f} GB | "
+            f"{2 * count * PICTURE_BYTES / 1e12:,.1f} TB | {count * REQUESTS / S3_REQUESTS / 3600:,.1f} h |"
+        )
+    hours, rate = 1000.0, 25.0
+    print(f"\n{hours:,.0f} hours of 1080p at {rate:.0f} frames/s: {hours * rate / GPU_FRAMES:,.0f} H100 hours.")
+    fed = 1 / PLAN_SECONDS / GPU_RATE
+    print(
+        f"A prefix of an object store feeds {S3_REQUESTS / REQUESTS / GPU_RATE:.1f} such machines; a driver {fed:.0f}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("measure", "simulate", "cost"))
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--workers", type=int, default=1000)
+    parser.add_argument("--loss", type=float, default=0.005)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cgpipe-scale-") as folder:
+        if asked.part == "measure":
+            measure(asked.entries, Path(folder))
+        elif asked.part == "simulate":
+            simulate(asked.items, asked.workers, asked.loss, Path(folder))
+        else:
+            cost()
+
+
+if __name__ == "__main__":
+    main()
