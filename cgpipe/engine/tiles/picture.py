@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cgpipe.engine.tiles.operations import Piece, Region, Size, Window, needed_for
+from cgpipe.media.scratch import release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,9 @@ class Seen:
         rows, columns = slice(*region.rows), slice(*region.columns)
         if self.pixels.is_floating_point():
             return self.pixels[..., rows, columns].to(self.device)
-        return self.pixels[rows, columns, :3].to(self.device).permute(2, 0, 1)[None].float()
+        values = self.pixels[rows, columns, :3].to(self.device).permute(2, 0, 1)[None].float()
+        release(self.pixels)
+        return values
 
     def _scaled(self, region: Region) -> torch.Tensor:
         scaled = ((self.values(region) - self.low) / ((self.high - self.low) / 2) - 1).clamp_(-1, 1)
