@@ -125,7 +125,7 @@ class VideoJob:
         if standing is Standing.FOREIGN and not output.is_dir():  # of which the sink speaks
             raise MediaError(foreign_reason(output))
         if standing is Standing.EARLY:
-            report.tell([f"{output} is from before cgpipe kept journals: it is taken as current"])
+            report.tell([f"{output} is from before cgpipe kept journals. It is taken as up to date."])
         return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)
 
     def _resume_key(self, input: str, stamps: tuple[Stamp, ...]) -> str:

@@ -63,8 +63,8 @@ class Worklist:
                 yield FileResult(input=Path(names[0]), output=Path(names[1]), status="skipped")
         if early:
             warnings.warn(
-                f"{early} outputs were made before cgpipe kept journals. They are taken as up to date, whatever "
-                "made them. --overwrite redoes them.",
+                f"Outputs from before cgpipe kept journals are taken as up to date, whatever made them: {early}. "
+                "--overwrite redoes them.",
                 CgpipeWarning,
                 stacklevel=5,
             )
