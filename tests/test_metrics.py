@@ -226,7 +226,7 @@ def identity(x: Tensor) -> Tensor:
 def test_imagenet_classes_by_name() -> None:
     assert imagenet_class("zebra") == 340
     assert imagenet_class("Zebra") == 340
-    with pytest.raises(UsageError, match=r"no class 'zebar'; the nearest: zebra"):
+    with pytest.raises(UsageError, match=r"no class 'zebar'\. The closest: zebra"):
         imagenet_class("zebar")
 
 

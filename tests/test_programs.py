@@ -188,7 +188,7 @@ def test_a_second_input_is_asked_for_by_name(tmp_path: Path) -> None:
         ("style", "NAME=VALUE"),
         ("style=1,2", "takes 4, but 2 numbers"),
         ("style=7:1", "indices 0 to 3"),
-        ("style=gone.npy", "neither"),
+        ("style=gone.npy", "there is no file"),
     ):
         with pytest.raises(UsageError, match=says):
             load_any(path, inputs=[wrong])

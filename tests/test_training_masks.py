@@ -93,7 +93,7 @@ def test_every_method_learns_by_it(method: str) -> None:
 def test_a_picture_without_a_mask_is_named(dataset: Path) -> None:
     (dataset / "masks/below/3.png").unlink()
     config = config_of(dataset, masks_a=dataset / "masks")
-    with pytest.raises(DataError, match=r"masks-a: there is no mask .*below.3\.png.*Each picture of .*trainA"):
+    with pytest.raises(DataError, match=r"masks-a: There is no mask .*below.3\.png.*Each picture of .*trainA"):
         open_training_sets(config, seed=0)
 
 
