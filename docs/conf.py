@@ -19,7 +19,6 @@ copyright = "the cgpipe developers"
 release = cgpipe.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["notebooks"]
-suppress_warnings = ["toc.empty_glob"]
 myst_heading_anchors = 3
 highlight_language = "none"
 autodoc_typehints = "none"
@@ -49,10 +48,19 @@ def link(match: re.Match[str], folder: Path) -> str:
     return f"[{text}]({REPOSITORY}/blob/main/{file.relative_to(ROOT)})" if REPOSITORY else text
 
 
+def list_others(page: str, source: list[str]) -> None:
+    """Puts the how-to pages that the index does not name where it says OTHERS: a new page needs no line of its own."""
+    if page == "index":
+        named = {"index", *source[0].splitlines()}
+        others = sorted(file.stem for file in (ROOT / "docs").glob("*.md") if file.stem not in named)
+        source[0] = source[0].replace("OTHERS\n", "".join(f"{name}\n" for name in others))
+
+
 def settle(source: list[str], folder: Path) -> None:
     source[0] = OUTSIDE.sub(lambda match: link(match, folder), source[0])
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", lambda app, page, source: list_others(page, source))
     app.connect("source-read", lambda app, page, source: settle(source, (ROOT / "docs" / page).parent))
     app.connect("include-read", lambda app, file, page, source: settle(source, (ROOT / "docs" / file).parent))
