@@ -22,6 +22,7 @@ COMMANDS = {
     "translate": ("cgpipe.cli.translate", "Translate folders of pictures."),
     "video": ("cgpipe.cli.video", "Translate videos, keeping sound, timing and colour."),
     "serve": ("cgpipe.cli.serve", "Translate pictures and videos over HTTP."),
+    "ui": ("cgpipe.cli.ui", "Open an app in the browser."),
     "watch": ("cgpipe.cli.watch", "Translate what appears in a folder."),
     "compare": ("cgpipe.cli.compare", "Make a contact sheet of pictures and their translations."),
     "report": ("cgpipe.cli.report", "Join the reports of a job's shards."),

@@ -50,18 +50,21 @@ def address_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(app: Callable[..., object], listening: socket.socket, *, loud: bool = False) -> None:
+def serve(
+    app: Callable[..., object], listening: socket.socket, *, loud: bool = False, end_seconds: int = END_SECONDS
+) -> None:
     """Answers until SIGINT or SIGTERM, then lets go of the socket; what is being answered is finished first.
 
     Args:
         loud: log every request.
+        end_seconds: for requests that are being answered at the end.
     """
     config = uvicorn.Config(
         app,
         log_level="info" if loud else "warning",
         access_log=loud,
         server_header=False,
-        timeout_graceful_shutdown=END_SECONDS,
+        timeout_graceful_shutdown=end_seconds,
         lifespan="on",
     )
     with listening:

@@ -1,0 +1,331 @@
+"""The app in the browser: a picture, a video, a camera, a folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from PIL import Image
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from cgpipe.engine.translator import Translator
+from cgpipe.errors import CgpipeError, MediaError
+from cgpipe.jobs.folder import translate_folder
+from cgpipe.jobs.report import FileResult, FolderReport
+from cgpipe.jobs.video import translate_video
+from cgpipe.media.frames import Pixels
+from cgpipe.media.pictures.read import check_picture, read_picture
+from cgpipe.models import list_models
+from cgpipe.models.choose import choose_model
+from cgpipe.options import Hardware, Look, ModelChoice, Options, Work
+from cgpipe.service.containers import HEAD, is_container
+from cgpipe.service.limits import Limits
+from cgpipe.service.pictures import LoadedModels, PictureQueue
+from cgpipe.service.spool import Spool
+
+USER = "cgpipe"
+"""The name to log in with, beside the token."""
+
+SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
+
+CAMERA_SECONDS = 0.05
+"""Between two pictures of the camera, at least."""
+
+FONTS = ("system-ui", "sans-serif")
+"""That every system has: nothing is fetched from elsewhere."""
+
+
+class Studio:
+    """What the pages call: the Python API, with the files of one spool.
+
+    Args:
+        spool: where results lie.
+        limits: of uploads.
+        hardware: what computes.
+    """
+
+    def __init__(self, spool: Spool, limits: Limits, hardware: Hardware) -> None:
+        self._spool = spool
+        self._limits = limits
+        self._hardware = hardware
+        self.queue = PictureQueue(spool)
+        self._cameras = LoadedModels()
+
+    def picture(
+        self,
+        picture: str | None,
+        model: str,
+        strength: float,
+        painting: str | None,
+        steps: int,
+        progress: Any = gr.Progress(),  # noqa: B008 - so Gradio knows that it is to be given
+    ) -> tuple[tuple[str, str], str]:
+        """Before and after for the slider, and the file to download."""
+        if not picture:
+            raise gr.Error("Choose a picture first.")
+        with _Explained():
+            check_picture(picture, pixel_limit=self._limits.pixels)
+            if painting:
+                after = self._like(picture, painting, steps, strength, progress)
+            else:
+                options = Options(
+                    choice=ModelChoice(model=model),
+                    look=Look(strength=strength),
+                    hardware=self._hardware,
+                    work=Work(workers=0),
+                )
+                after = self.queue.submit(options, Path(picture)).result().path
+            named = self._spool.new_folder() / f"{Path(picture).stem}-translated{after.suffix}"
+            after.rename(named)
+            return (self._shown(Path(picture)), self._shown(named)), str(named)
+
+    def _like(self, picture: str, painting: str, steps: int, strength: float, progress: Any) -> Path:
+        """The picture in the look of a painting, which is learnt first."""
+        check_picture(painting, pixel_limit=self._limits.pixels)
+        report = translate_folder(
+            picture,
+            self._spool.new_folder(),
+            like=painting,
+            like_steps=int(steps),
+            strength=strength,
+            hardware=self._hardware,
+            workers=0,
+            progress=False,
+            on_learn=lambda now: progress((now.step, now.total_steps), desc="Learning the painting's look"),
+        )
+        if report.failures:
+            raise MediaError(report.failures[0].reason)
+        return next(path for path in report.outputs[0].iterdir() if not path.name.startswith("."))
+
+    def video(self, video: str | None, model: str, strength: float, progress: Any = gr.Progress()) -> tuple[str, str]:  # noqa: B008
+        """The translated video, to play and to download."""
+        if not video:
+            raise gr.Error("Choose a video first.")
+        with _Explained():
+            with open(video, "rb") as file:
+                if not is_container(file.read(HEAD)):
+                    raise MediaError("It is no video, or of a container that is not read here.")
+            result = self._spool.new_folder() / f"{Path(video).stem}-translated.mp4"
+            counted = _Counted("frame", progress)
+            translate_video(
+                video,
+                result,
+                model=model,
+                strength=strength,
+                hardware=self._hardware,
+                progress=False,
+                on_start=lambda _, total: counted.start(total),
+                on_frames=counted.advance,
+            )
+            return str(result), str(result)
+
+    def camera(self, pixels: Pixels | None, model: str, strength: float, before: float) -> tuple[Any, str, float]:
+        """A picture of the camera, translated; how many a second come, and when this one did."""
+        if pixels is None:
+            return None, "", before
+        now = time.monotonic()
+        with _Explained():
+            translated = self._camera_translator(model, strength)(pixels)
+        took = max(now - before, 1e-3) if before else 0.0
+        rate = f"{1 / took:.1f} pictures a second, {1000 * (time.monotonic() - now):.0f} ms each" if took else ""
+        return translated, rate, now
+
+    def _camera_translator(self, model: str, strength: float) -> Translator:
+        options = Options(choice=ModelChoice(model=model), look=Look(strength=strength), hardware=self._hardware)
+        return self._cameras.pipeline(choose_model(options.choice), options).translator
+
+    def folder(self, folder: str, output: str, model: str, strength: float, progress: Any = gr.Progress()) -> str:  # noqa: B008
+        """What became of a folder's pictures, as Markdown."""
+        if not folder.strip():
+            raise gr.Error("Name a folder first.")
+        with _Explained():
+            counted = _Counted("picture", progress)
+
+            def advance(_: FileResult) -> None:
+                counted.advance(1)
+
+            report = translate_folder(
+                Path(folder.strip()).expanduser(),
+                Path(output.strip()).expanduser() if output.strip() else None,
+                model=model,
+                strength=strength,
+                hardware=self._hardware,
+                workers=0,
+                progress=False,
+                on_start=lambda _, total: counted.start(total),
+                on_result=advance,
+            )
+            return _told(report)
+
+    def _shown(self, path: Path) -> str:
+        """A file that browsers show: itself, or a PNG of it."""
+        if path.suffix.lower() in SHOWN_BY_BROWSERS:
+            return str(path)
+        pixels = read_picture(path).pixels
+        shown = self._spool.new(".png")
+        Image.fromarray(pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")).save(shown)
+        return str(shown)
+
+
+class _Counted:
+    """A job's progress as Gradio shows it."""
+
+    def __init__(self, unit: str, progress: Any) -> None:
+        self._unit = unit
+        self._progress = progress
+        self._total: int | None = None
+        self._done = 0
+
+    def start(self, total: int | None) -> None:
+        self._total = total
+        self.advance(0)
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        self._progress((self._done, self._total), unit=f"{self._unit}s")
+
+
+class _Explained:
+    """Shows what goes wrong in a box on the page."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, CgpipeError):
+            raise gr.Error(str(error)) from error
+
+
+def _told(report: FolderReport) -> str:
+    failed = "".join(f"\n- `{failure.input}`: {failure.reason}" for failure in report.failures)
+    return report.summary() + failed
+
+
+def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
+    """The pages.
+
+    Args:
+        local: only this machine can open them; else there is no tab for its folders.
+    """
+    pages: gr.Blocks = gr.Blocks(title="cgpipe", analytics_enabled=False, delete_cache=(600, 3600))
+    with pages:
+        gr.Markdown("# cgpipe\nPictures and videos from one look to another, on this machine.")
+        with gr.Tab("Picture"):
+            _picture_tab(studio)
+        with gr.Tab("Video"):
+            _video_tab(studio)
+        with gr.Tab("Camera"):
+            _camera_tab(studio)
+        if local:
+            with gr.Tab("Folder"):
+                _folder_tab(studio)
+    return pages
+
+
+def _look() -> tuple[gr.Dropdown, gr.Slider]:
+    """Which model, and how much of it."""
+    models = [
+        (f"{entry.card.source} to {entry.card.target} ({entry.name})", entry.name)
+        for entry in list_models()
+        if entry.card and not entry.shadowed
+    ]
+    default = choose_model(ModelChoice()).found.entry.name
+    return (
+        gr.Dropdown(models, value=default, label="Look"),
+        gr.Slider(0, 2, value=1, step=0.05, label="Strength", info="0 is the original, 1 the full translation."),
+    )
+
+
+def _run(button: gr.Button, work: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+    button.click(work, inputs, outputs, api_visibility="private", concurrency_limit=1)
+
+
+def _picture_tab(studio: Studio) -> None:
+    with gr.Row():
+        with gr.Column(scale=1):
+            picture = gr.Image(
+                label="Picture", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=300
+            )
+            look, strength = _look()
+            with gr.Accordion("A painting's look instead", open=False):
+                painting = gr.Image(
+                    label="Painting", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=200
+                )
+                steps = gr.Slider(100, 2000, value=600, step=100, label="Steps of learning", info="Once per painting.")
+            button = gr.Button("Translate", variant="primary")
+        with gr.Column(scale=2):
+            slider = gr.ImageSlider(label="Before and after", interactive=False, max_height=640)
+            download = gr.DownloadButton("Download")
+    _run(button, studio.picture, [picture, look, strength, painting, steps], [slider, download])
+
+
+def _video_tab(studio: Studio) -> None:
+    with gr.Row():
+        with gr.Column():
+            video = gr.Video(label="Video", sources=["upload"], height=360)
+            look, strength = _look()
+            button = gr.Button("Translate", variant="primary")
+        with gr.Column():
+            result = gr.Video(label="Translated", interactive=False, height=360)
+            download = gr.DownloadButton("Download")
+    _run(button, studio.video, [video, look, strength], [result, download])
+
+
+def _camera_tab(studio: Studio) -> None:
+    look, strength = _look()
+    before = gr.State(0.0)
+    with gr.Row():
+        camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=360)
+        result = gr.Image(label="Translated", interactive=False, height=360)
+    rate = gr.Markdown()
+    camera.stream(
+        studio.camera,
+        [camera, look, strength, before],
+        [result, rate, before],
+        stream_every=CAMERA_SECONDS,
+        concurrency_limit=1,
+        show_progress="hidden",
+        trigger_mode="once",
+        api_visibility="private",
+    )
+
+
+def _folder_tab(studio: Studio) -> None:
+    folder = gr.Textbox(label="Folder", placeholder="~/Pictures/holiday")
+    output = gr.Textbox(label="Output folder", placeholder="beside it, by default")
+    look, strength = _look()
+    button = gr.Button("Translate", variant="primary")
+    result = gr.Markdown()
+    _run(button, studio.folder, [folder, output, look, strength], [result])
+
+
+def mount(pages: gr.Blocks, spool: Spool, limits: Limits, *, host: str, token: str | None) -> FastAPI:
+    """The pages as an application.
+
+    Args:
+        token: the password; None: no login, and only names of this machine are answered.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if token is None:
+        # A page of another site could give itself a name that points here.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", host])
+    gr.mount_gradio_app(
+        app,
+        pages,
+        path="",
+        auth=None if token is None else (USER, token),
+        auth_message=f"The name is {USER}, the password the token that the app was started with.",
+        allowed_paths=[str(spool.folder)],
+        max_file_size=limits.video_bytes,
+        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+        footer_links=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+    )
+    return app
