@@ -32,8 +32,7 @@ class Asked(BaseModel):
         Raises:
             ModelNotFoundError: there is none of this name.
         """
-        names = {entry.name for entry in list_models()}
-        if self.model is not None and self.model not in names:
+        if self.model is not None and self.model not in {entry.name for entry in list_models()}:
             raise ModelNotFoundError(f"There is no model called {self.model!r}: /models lists those that there are.")
         return ModelChoice(to=self.to, source=self.source, model=self.model)
 

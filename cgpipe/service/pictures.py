@@ -32,6 +32,9 @@ MOST_TOGETHER = 32
 MODELS = 4
 """Models that stay loaded; the least recently used goes."""
 
+FRESH_SECONDS = 2.0
+"""For which it is believed which model answers: one that is trained or imported meanwhile is found after that."""
+
 LOOKS = 16
 """Sizes and strengths that stay ready, of all models together."""
 
@@ -65,6 +68,21 @@ class _Task:
     picture: Path
     answer: Future[Translated] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
+
+
+class Choices:
+    """Which model answers to what is asked for, looked up again after a while: that reads the header of every model."""
+
+    def __init__(self) -> None:
+        self._known: dict[ModelChoice, tuple[float, Chosen]] = {}
+
+    def __call__(self, choice: ModelChoice) -> Chosen:
+        """As :func:`cgpipe.models.choose.choose_model`."""
+        now = time.monotonic()
+        self._known = {known: found for known, found in self._known.items() if now - found[0] < FRESH_SECONDS}
+        if choice not in self._known:
+            self._known[choice] = (now, choose_model(choice))
+        return self._known[choice][1]
 
 
 class LoadedModels:
@@ -108,6 +126,7 @@ class PictureQueue:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._models = LoadedModels()
+        self._choose = Choices()
         self._tasks: deque[_Task] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -128,14 +147,6 @@ class PictureQueue:
             self._tasks.append(task)
             self._changed.notify()
         return task.answer
-
-    def warm_up(self, choice: ModelChoice, options: Options) -> None:
-        """Loads a model before anybody asks for it.
-
-        Raises:
-            CgpipeError: it cannot be found or loaded.
-        """
-        self._models.pipeline(choose_model(choice), options)
 
     @property
     def waiting(self) -> int:
@@ -185,7 +196,7 @@ class PictureQueue:
 
     def _translate(self, batch: list[_Task], began: float) -> None:
         options = batch[0].options
-        chosen = choose_model(options.choice)
+        chosen = self._choose(options.choice)
         job = FolderJob(chosen, options, pipeline=self._models.pipeline(chosen, options))
         folder = self._spool.new_folder()
         open = {task.picture: task for task in batch}
