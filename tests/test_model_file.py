@@ -87,7 +87,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused_and_the_old_file_st
 ) -> None:
     before = path.read_bytes()
     next(model.generator.parameters()).data.view(-1)[0] = value
-    with pytest.raises(ModelError, match=r"model\.safetensors is not written: Tensor stem\.weight"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is not written: tensor stem\.weight"):
         save_model(path, model)
     assert path.read_bytes() == before
 

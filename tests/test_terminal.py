@@ -168,8 +168,6 @@ def test_a_name_of_nothing_is_wrong_usage_everywhere(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["translate", "s3://bucket/photos", "--to", "zebra"],
-        ["translate", "photo.jpg", "-o", "s3://bucket/out", "--to", "zebra"],
         ["translate", "photo.jpg", "--json", "https://host/report.json"],
         ["video", "photo.jpg", "rtmp://host/live", "--to", "zebra"],
         ["video", "photo.jpg", "-o", "gs://bucket/out", "--to", "zebra"],

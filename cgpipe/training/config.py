@@ -286,9 +286,9 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         if self.photos is None:
             raise UsageError("No photos to learn on: name a folder of them with --photos.")
         if self.direction != "AtoB":
-            raise UsageError("style goes from photos to the look of paintings: omit direction.")
+            raise UsageError("Style training goes from photos to the look of paintings: omit direction.")
         if self.watch_every:
-            raise UsageError("style has no real pictures to measure against: omit watch_every.")
+            raise UsageError("Style training has no real pictures to measure against: omit watch_every.")
         if not self.style_weight:
             raise UsageError("style_weight is 0: nothing would be learned from the paintings.")
 

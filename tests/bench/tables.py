@@ -10,13 +10,13 @@ from generator import measure_generator
 from int8 import measure_int8
 from memory import measure_memory
 from results import Table
-from scale import measure_scale
 from settings import Settings
 from start import measure_start
 from styles import measure_styles
 from tiles import measure_tiles
 from training import measure_train
 from video import measure_video
+from working_scale import measure_scale
 
 TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
     "generator-resnet": partial(measure_generator, "resnet"),
