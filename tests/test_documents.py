@@ -38,8 +38,13 @@ FRAME = ("README", "docs/index", "docs/start", "docs/video", "docs/checkpoints",
 NOT_OURS = ("pip ", "pipx ", "uvx ", "bin/", "python ", "#")
 """Lines that install or build (tests/test_package.py and CI do that), and comments."""
 
-NEEDS = {"train": "a run of minutes: tests/test_training_scripts.py", "distill": "as train", "data": "the network"}
-"""Commands that are not run from the README's indented blocks, and why."""
+ELSEWHERE = {
+    "train": "a run of minutes: tests/test_training_scripts.py",
+    "--like": "learns for minutes: tests/test_like.py",
+    "--shard": "folders of a cluster: tests/test_shards.py",
+    "s3:": "needs a bucket: tests/test_remote.py",
+}
+"""Words of the README's commands that are not run here: why, and what runs such ones."""
 
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<why>[^>]+?) -->\n)?```(?P<language>\w+)\n(?P<fenced>.*?)^```$"
@@ -105,8 +110,7 @@ def run(page: Path, folder: Path) -> int:
         if block.language == "python":
             exec(compile(block.text, where, "exec"), names)
         for words in commands(block.text) if block.language == "sh" else ():
-            # A look takes minutes to learn: test_like.py runs it.
-            if page.name != "README.md" or (words[1] not in NEEDS and "--like" not in words):
+            if page.name != "README.md" or not any(word.startswith(tuple(ELSEWHERE)) for word in words):
                 run_command(words, where)
         ran += 1
     return ran
