@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from cgpipe.errors import ModelError
+from cgpipe.models.archives import ROOM, packed, read_checked
 from cgpipe.models.header import open_file
 from cgpipe.models.pickles import LARGEST_PICKLE, check_pickle
 from cgpipe.models.program import Array, Port
@@ -28,14 +29,12 @@ from cgpipe.models.program import Array, Port
 Json = Mapping[str, object]
 Value = torch.Tensor | int | float | bool | str | None | Sequence["Value"] | torch.dtype | torch.memory_format
 
-LARGEST_FILE = 2_000_000_000
 LARGEST_GRAPH = 64_000_000
 """Bytes of JSON; a network's has some hundred thousand."""
 MOST_STEPS = 10_000
 MOST_NUMBERS = 1 << 28
 """In a tensor that a step makes of sizes alone."""
 
-_ROOM = 64 * 2**20  # bytes that any archive may unpack to
 _OLD_GRAPH = "serialized_exported_program.json"
 _GRAPH = "models/model.json"
 
@@ -119,15 +118,7 @@ def read_exported(path: Path) -> bytes:
         ModelNotFoundError: there is no such file.
         ModelError: it is damaged, too large, or asks for more than computing.
     """
-    with open_file(path) as file:
-        if file.seek(0, 2) > LARGEST_FILE:
-            raise ModelError(f"{path} is larger than {LARGEST_FILE / 1e9:.0f} GB.")
-        file.seek(0)
-        content = file.read()
-    try:
-        return checked_exported(content)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+    return read_checked(path, checked_exported)
 
 
 def checked_exported(content: bytes) -> bytes:
@@ -135,7 +126,7 @@ def checked_exported(content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-            if sum(entry.file_size for entry in entries.values()) > _ROOM + 4 * len(content):
+            if sum(entry.file_size for entry in entries.values()) > ROOM + 4 * len(content):
                 raise ModelError("It would unpack to many times its size.")
             if len(entries) < len(archive.infolist()):
                 raise ModelError("It holds two entries of the same name.")
@@ -145,9 +136,9 @@ def checked_exported(content: bytes) -> bytes:
             if entries[graph].file_size > LARGEST_GRAPH:
                 raise ModelError(f"Its graph is larger than {LARGEST_GRAPH / 1e6:.0f} MB.")
             kept = {name: archive.read(name) for name in entries if name == graph or _is_data(name)}
-        packed = _packed(kept)
-        Exported(packed)
-        return packed
+        repacked = packed(kept)
+        Exported(repacked)  # refuses a step that does more than compute
+        return repacked
     except ModelError:
         raise
     except Exception as error:  # in a damaged archive anything may be wrong
@@ -164,14 +155,6 @@ def _graph_of(archive: zipfile.ZipFile) -> str | None:
 def _is_data(name: str) -> bool:
     old = name in ("serialized_state_dict.pt", "serialized_state_dict.json", "serialized_constants.pt")
     return old or "/data/weights/" in name or "/data/constants/" in name
-
-
-def _packed(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # without a time: the same file gives the same bytes
-    return buffer.getvalue()
 
 
 class Exported:

@@ -20,16 +20,15 @@ from typing import Any
 import torch
 
 from cgpipe.errors import ModelError
+from cgpipe.models.archives import ROOM, packed, read_checked
 from cgpipe.models.header import open_file
 from cgpipe.models.pickles import LARGEST_PICKLE, check_pickle
 from cgpipe.models.program import Array, Port
 
-LARGEST_FILE = 2_000_000_000
 LARGEST_CODE = 4_000_000
 """Bytes of code in all; a network's has some ten thousand."""
 
 _ZIP = b"PK\x03\x04"
-_ROOM = 64 * 2**20  # bytes that any archive may unpack to
 _FORBIDDEN = re.compile(r"\b(save|from_file|load_tensor|import_ir_module|rpc_\w+|fork|classes)\b")
 _SETS = re.compile(r"\bops\s*\.\s*(\w+)")
 _OWN_SETS = ("prim", "aten", "quantized")
@@ -56,15 +55,7 @@ def read_torchscript(path: Path) -> bytes:
         ModelNotFoundError: there is no such file.
         ModelError: it is damaged, too large, or its code asks for more than computing.
     """
-    with open_file(path) as file:
-        if file.seek(0, 2) > LARGEST_FILE:
-            raise ModelError(f"{path} is larger than {LARGEST_FILE / 1e9:.0f} GB.")
-        file.seek(0)
-        content = file.read()
-    try:
-        return checked_torchscript(content)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+    return read_checked(path, checked_torchscript)
 
 
 def checked_torchscript(content: bytes) -> bytes:
@@ -75,7 +66,7 @@ def checked_torchscript(content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > _ROOM + 4 * len(content):
+            if sum(entry.file_size for entry in entries) > ROOM + 4 * len(content):
                 raise ModelError("It would unpack to many times its size.")
             if len({entry.filename for entry in entries}) < len(entries):
                 raise ModelError("It holds two entries of the same name.")
@@ -89,19 +80,11 @@ def checked_torchscript(content: bytes) -> bytes:
                     if entry.file_size > LARGEST_PICKLE:
                         raise ModelError("It holds far more than a network.")
                     check_pickle(io.BytesIO(archive.read(entry)))
-            return _packed({entry.filename: archive.read(entry) for entry in entries})
+            return packed({entry.filename: archive.read(entry) for entry in entries})
     except ModelError:
         raise
     except Exception as error:  # in a damaged archive anything may be wrong
         raise ModelError("It is damaged TorchScript: copy or download it again.") from error
-
-
-def _packed(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # without a time: the same file gives the same bytes
-    return buffer.getvalue()
 
 
 def _check_code(code: str) -> None:

@@ -1,0 +1,42 @@
+"""Archives that hold a program: read whole, checked, and repacked."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cgpipe.errors import ModelError
+from cgpipe.models.header import open_file
+
+LARGEST_FILE = 2_000_000_000
+ROOM = 64 * 2**20
+"""Bytes that any archive may unpack to."""
+
+
+def read_checked(path: Path, check: Callable[[bytes], bytes]) -> bytes:
+    """What ``check`` makes of a file's bytes; its errors name the file.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: it is too large, or ``check`` refuses it.
+    """
+    with open_file(path) as file:
+        if file.seek(0, 2) > LARGEST_FILE:
+            raise ModelError(f"{path} is larger than {LARGEST_FILE / 1e9:.0f} GB.")
+        file.seek(0)
+        content = file.read()
+    try:
+        return check(content)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """An archive of these files, by name; the same files give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # without a time: the same file gives the same bytes
+    return buffer.getvalue()
