@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from shell import wait_until
 
 from cgpipe.training.config import TrainConfig, load_config
@@ -99,3 +100,18 @@ def wait_for_a_save(process: subprocess.Popen[Any], run: Path) -> None:
     path = run / "state.pt"
     before = path.stat().st_mtime_ns if path.exists() else 0
     wait_until(lambda: path.exists() and path.stat().st_mtime_ns != before, process)
+
+
+def make_photos(folder: Path, count: int, side: int) -> Path:
+    """PNG pictures of noise, every second one in a folder of its own inside."""
+    for number in range(count):
+        path = folder / f"{'sub/' * (number % 2)}{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (side, side, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """The files of a folder that are not hidden, by their paths in it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}

@@ -19,9 +19,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from runs import bytes_of, make_photos
 from stores import Faults, s3_server
 
 import cgpipe
@@ -49,16 +48,7 @@ def models(models_folder: Path, file_model: Any) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for number in range(10):
-        path = tmp_path / "photos" / f"{'sub/' * (number % 2)}{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 255, (24, 24, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
-    return tmp_path / "photos"
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
+    return make_photos(tmp_path / "photos", 10, 24)
 
 
 def translated(*args: Any, **options: Any) -> tuple[int, int, int]:

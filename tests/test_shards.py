@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from clips import make_clip
 from PIL import Image
+from runs import bytes_of, make_photos
 
 import cgpipe
 from cgpipe.cli import cli
@@ -32,16 +32,7 @@ def models(models_folder: Path, file_model: Any) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    for number in range(12):
-        path = tmp_path / "photos" / f"{'sub/' * (number % 2)}{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
-    return tmp_path / "photos"
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
+    return make_photos(tmp_path / "photos", 12, 16)
 
 
 def test_a_name_belongs_to_one_shard_whatever_the_order() -> None:

@@ -7,21 +7,14 @@ from typing import Any
 
 import click
 
-from cgpipe.cli.options import LocalPath, loudness_options
+from cgpipe.cli.options import LocalPath, loudness_options, sheet_option
 from cgpipe.cli.terminal import detail, say
 
 
 @click.command()
 @click.argument("original", metavar="IN", type=LocalPath(path_type=Path))
 @click.argument("translated", metavar="OUT", type=LocalPath(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    "sheet",
-    type=LocalPath(dir_okay=False, path_type=Path),
-    default=Path("sheet.png"),
-    help="Picture to write.",
-)
+@sheet_option("sheet.png")
 @click.option("--count", type=click.IntRange(min=1), default=12, help="Number of pairs, sampled evenly.")
 @click.option("--columns", type=click.IntRange(min=1), default=3, help="Pairs per row.")
 @click.option("--height", type=click.IntRange(16, 4096), default=256, help="Height of each picture, in pixels.")

@@ -14,7 +14,16 @@ import click
 from cgpipe.cli import complete
 from cgpipe.cli.bar import CountingBar
 from cgpipe.cli.group import CommandGroup
-from cgpipe.cli.options import LocalPath, device, domain, foreign_options, json_flag, loudness_options, program_options
+from cgpipe.cli.options import (
+    LocalPath,
+    device,
+    domain,
+    foreign_options,
+    json_flag,
+    loudness_options,
+    program_options,
+    sheet_option,
+)
 from cgpipe.cli.terminal import say, show
 
 if TYPE_CHECKING:
@@ -211,14 +220,7 @@ def default(model: str | None, reset: bool) -> None:
 
 @command.command(short_help="Show every look on a photo of yours, on one sheet.")
 @click.argument("photo", type=LocalPath(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    "sheet",
-    type=LocalPath(dir_okay=False, path_type=Path),
-    default=Path("sheet.jpg"),
-    help="Picture to write.",
-)
+@sheet_option("sheet.jpg")
 @click.option("--height", type=click.IntRange(64, 2048), default=256, help="Height of each picture, in pixels.")
 @click.option("--columns", type=click.IntRange(min=1), help="Pictures beside one another.  [default: about a square]")
 @click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]|mps|xpu", help="Where to run.")

@@ -201,6 +201,18 @@ like_options = together(
 """``like`` and how it is learned."""
 
 
+def sheet_option(name: str) -> Callable[[Command], Command]:
+    """``sheet``: the picture that a command writes, called ``name`` unless told otherwise."""
+    return click.option(
+        "-o",
+        "--output",
+        "sheet",
+        type=LocalPath(dir_okay=False, path_type=Path),
+        default=Path(name),
+        help="Picture to write.",
+    )
+
+
 def engine_of(engine: str | None, compile: bool, torchscript: bool) -> str:
     """The engine, from ``--engine`` and its two short forms."""
     named = [name for name, given in (("compile", compile), ("torchscript", torchscript)) if given]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from cgpipe.cli import complete
-from cgpipe.cli.options import LocalPath, device, loudness_options, size
+from cgpipe.cli.options import LocalPath, device, loudness_options, sheet_option, size
 from cgpipe.cli.terminal import detail, say
 
 Value = TypeVar("Value")
@@ -29,14 +29,7 @@ def several(kind: Callable[[str], Value]) -> Callable[[click.Context, click.Para
 
 @click.command()
 @click.argument("photo", type=LocalPath(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    "sheet",
-    type=LocalPath(dir_okay=False, path_type=Path),
-    default=Path("sheet.png"),
-    help="Picture to write.",
-)
+@sheet_option("sheet.png")
 @click.option("--to", multiple=True, metavar="DOMAIN", shell_complete=complete.targets, help="A look; repeatable.")
 @click.option(
     "--model", "models", multiple=True, metavar="FILE|NAME", shell_complete=complete.models, help="Same, by its model."
