@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from typing import IO, Literal, ParamSpec, Protocol, TypedDict, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cgpipe.errors import MissingDependencyError, UsageError
@@ -46,7 +46,11 @@ from cgpipe.storage import (
     temporary_beside,
 )
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+Settings = Mapping[str, object]
+"""What a file system is told; each kind knows its own names."""
 
 TRIES = 6
 """How often an operation is tried that a server or the network failed at."""
@@ -121,7 +125,7 @@ def _of_address(text: str) -> Path:
     return Path(plain)
 
 
-def _root(parts: SplitResult) -> tuple[str, dict[str, Any]]:
+def _root(parts: SplitResult) -> tuple[str, Settings]:
     """The path of a whole store, and what its file system is told, secrets among it."""
     root = f"{parts.scheme}:/{parts.netloc.rpartition('@')[2]}"
     if parts.username is None:
@@ -143,6 +147,28 @@ def clean(text: str) -> str:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
 
     return _URL.sub(shown, text.strip().splitlines()[0] if text.strip() else "")[:_LONGEST_REASON]
+
+
+class _Entry(TypedDict):
+    """What a file system says of a file or folder, and each kind in its own words which version of a content it is."""
+
+    name: str
+    type: str
+    size: int | None
+
+
+class _System(Protocol):
+    """What is used of a file system of fsspec."""
+
+    def info(self, path: str, /) -> _Entry: ...
+    def ls(self, path: str, /, detail: Literal[True], *, refresh: bool) -> list[_Entry]: ...
+    def cat_file(self, path: str, /) -> bytes: ...
+    def pipe_file(self, path: str, value: bytes, /) -> object: ...
+    def get_file(self, path: str, local: str, /) -> object: ...
+    def put_file(self, local: str, path: str, /, *, mode: str) -> object: ...
+    def rm_file(self, path: str, /) -> object: ...
+    def makedirs(self, path: str, /, *, exist_ok: bool) -> object: ...
+    def _strip_protocol(self, path: str, /) -> str: ...
 
 
 @dataclass
@@ -168,23 +194,23 @@ class RemoteStore:
 
     parallel = TRANSFERS
 
-    def __init__(self, root: str, protocol: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, root: str, protocol: str, options: Settings) -> None:
         self.root = root
         self.queries: dict[str, str] = {}
         self.folders: set[str] = set()
         self._protocol = protocol
         self._options = dict(options)
-        self._systems: dict[int, Any] = {}
+        self._systems: dict[int, _System] = {}
         self._folders: OrderedDict[str, _Folder] = OrderedDict()
         self._lock = threading.RLock()
         self._system()  # now, so that what is missing is said before any work
         spool()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         kept = ("root", "queries", "folders", "_protocol", "_options")
         return {name: value for name, value in vars(self).items() if name in kept}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state, _systems={}, _folders=OrderedDict(), _lock=threading.RLock())
 
     # --- what a store does -----------------------------------------------------------------------------------------
@@ -320,7 +346,7 @@ class RemoteStore:
                 self._folders.popitem(last=False)
         return known
 
-    def _note(self, known: _Folder, folder: str, entry: Mapping[str, Any]) -> None:
+    def _note(self, known: _Folder, folder: str, entry: _Entry) -> None:
         """Takes an entry of a folder's listing; of a web server's it is an address, which may be signed."""
         address = urlsplit(entry["name"]) if "://" in entry["name"] else None
         place = address.path if address else entry["name"]
@@ -350,14 +376,14 @@ class RemoteStore:
         url = f"{scheme}://{rest}" + (f"?{query}" if query else "")
         return str(self._system()._strip_protocol(url))
 
-    def _system(self) -> Any:
+    def _system(self) -> _System:
         """The file system; one of its own for each process, since connections do not survive a fork."""
         process = os.getpid()
         if process not in self._systems:
             self._systems[process] = _system(self._protocol, self._options)
         return self._systems[process]
 
-    def _tried(self, do: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def _tried(self, do: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """What ``do`` gives, after as many tries as it takes, up to a limit.
 
         Raises:
@@ -385,24 +411,24 @@ class ArchiveStore(RemoteStore):
 
     def __init__(self, root: str) -> None:
         self._archive = threading.RLock()  # its members are read through one file
-        self._copy: Any = None
+        self._copy: Path | None = None
         super().__init__(root, _archive_kind(root) or "zip", {})
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return super().__getstate__() | {"_copy": self._copy}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)
         self._archive = threading.RLock()
 
     def _key(self, path: str) -> str:
         return path[len(self.root) :].strip("/")
 
-    def _tried(self, do: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def _tried(self, do: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         with self._archive:
             return super()._tried(do, *args, **options)
 
-    def _system(self) -> Any:
+    def _system(self) -> _System:
         with self._archive:
             process = os.getpid()
             if process not in self._systems:
@@ -418,7 +444,7 @@ class ArchiveStore(RemoteStore):
             self._kept = outer.fetched(self.root)
             self._copy = self._kept.__enter__()
             weakref.finalize(self, self._kept.__exit__, None, None, None)
-        return Path(self._copy)
+        return self._copy
 
 
 class _ObjectLog:
@@ -503,15 +529,13 @@ def spool() -> Path:
 _swept = False
 
 
-_VERSIONS = ("ETag", "etag", "md5Hash", "CRC", "mtime", "LastModified", "updated", "date_time")
+_VERSIONS = ("ETag", "etag", "md5Hash", "CRC", "date_time", "mtime", "LastModified", "updated")
 """What file systems call that which tells a content from another, the surest first."""
 
 
-def _stamp(entry: Mapping[str, Any]) -> Stamp:
+def _stamp(entry: _Entry) -> Stamp:
     """The stamp of an entry of a listing."""
-    told = [
-        entry.get(name) for name in ("ETag", "etag", "md5Hash", "CRC", "date_time", "mtime", "LastModified", "updated")
-    ]
+    told = [entry.get(name) for name in _VERSIONS]
     first = next((value for value in told if value not in (None, "")), "")
     return Stamp(int(entry.get("size") or 0), _number(str(first).strip('"')))
 
@@ -529,7 +553,7 @@ def _is_sum(stamp: Stamp) -> bool:
 _SUM = re.compile("[0-9a-f]{32}")
 
 
-def _system(protocol: str, options: Mapping[str, Any]) -> Any:
+def _system(protocol: str, options: Settings) -> _System:
     """A file system of fsspec.
 
     Raises:
@@ -538,7 +562,8 @@ def _system(protocol: str, options: Mapping[str, Any]) -> Any:
     """
     try:
         fsspec = import_module("fsspec")
-        return fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **options)
+        system: _System = fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **options)
+        return system
     except ImportError as error:
         more = f" with what {protocol}:// needs ({error})" if protocol not in ("s3", "http", "https") else ""
         raise MissingDependencyError(f"{protocol}:// needs an extra: pip install 'cgpipe[remote]'{more}") from error

@@ -7,24 +7,25 @@ again: every item is done at least once, and since files appear whole or not at 
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cgpipe import __version__
-from cgpipe.errors import CgpipeError, CgpipeWarning, MissingDependencyError, UsageError
+from cgpipe.errors import CgpipeError, CgpipeWarning, UsageError
 from cgpipe.jobs.chunks import MOST_TRIES, Chunk, Chunks, Item
+from cgpipe.jobs.cluster_worker import Answer, Introduction
+from cgpipe.jobs.ray_cluster import Actor, NewWorker, Node, Promise, Ray
 from cgpipe.options import Options
 from cgpipe.storage import LOCAL, mounts, remove_written_by, store_of
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CORES = 4
 """Processor cores of a worker without a GPU, where a machine has as many."""
@@ -47,46 +48,14 @@ def absolute(options: Options) -> Options:
     return replace(options, choice=choice, look=look, work=replace(options.work, ray=None, shard=None))
 
 
-@contextmanager
-def ray_cluster(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster; a local one ends with the body.
-
-    Args:
-        address: ``local``, or where a cluster's head is: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-        CgpipeError: there is no such cluster.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what is to come
-    try:
-        ray: Any = import_module("ray")
-    except ImportError as error:
-        raise MissingDependencyError("--ray needs Ray: pip install 'cgpipe[ray]'") from error
-    ours = not ray.is_initialized()
-    if ours:
-        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise CgpipeError(f"There is no Ray cluster at {address}: {reason}") from error
-    try:
-        yield ray
-    finally:
-        if ours:
-            ray.shutdown()
-
-
 @dataclass(eq=False)
-class _Member(Generic[T]):
+class _Member(Generic[T, R]):
     """A worker as its driver sees it."""
 
-    actor: Any
-    introduction: Any  # the promise of it
+    actor: Actor[T, R]
+    introduction: Promise[Introduction]
     writer: str = ""
-    chunks: dict[Any, Chunk[T]] = field(default_factory=dict)  # by the promises of their answers, in their order
+    chunks: dict[Promise[Answer[R]], Chunk[T]] = field(default_factory=dict)  # in the order of their answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +65,14 @@ class _Share:
     cpus: int
     gpus: int
 
-    def fits(self, node: dict[str, Any]) -> int:
+    def fits(self, node: Node) -> int:
         """How many workers a machine has room for."""
         there = node["Resources"]
         fits = int(there.get("CPU", 0)) // self.cpus
         return min(fits, int(there.get("GPU", 0))) if self.gpus else fits
 
 
-class Crew(Generic[T]):
+class Crew(Generic[T, R]):
     """The workers of one job on a cluster.
 
     Args:
@@ -116,8 +85,8 @@ class Crew(Generic[T]):
 
     def __init__(
         self,
-        ray: Any,
-        worker: type[Any],
+        ray: Ray,
+        worker: NewWorker[T, R],
         options: Options,
         fingerprint: str,
         folders_of: Callable[[T], Sequence[str]],
@@ -128,13 +97,13 @@ class Crew(Generic[T]):
         self._folders_of = folders_of
         self._share = _share(self._nodes(), options.hardware.device)
         self._actor = ray.remote(worker).options(num_cpus=self._share.cpus, num_gpus=self._share.gpus)
-        self._members: list[_Member[T]] = []
+        self._members: list[_Member[T, R]] = []
         self._idle_since: float | None = None
         self.settings: dict[str, object] = {}
         self.seconds: dict[str, float] = {}
         self._told: set[str] = set()
 
-    def __enter__(self) -> Crew[T]:
+    def __enter__(self) -> Crew[T, R]:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -148,7 +117,7 @@ class Crew(Generic[T]):
             for chunk in member.chunks.values():
                 self._sweep(member, chunk)
 
-    def run(self, chunks: Chunks[T]) -> Iterator[tuple[int, Any]]:
+    def run(self, chunks: Chunks[T]) -> Iterator[tuple[int, R | CgpipeError]]:
         """Has every chunk done, and gives each item's place and its result, in the order in which they come.
 
         The result of an item that too many workers were lost with is an error.
@@ -169,7 +138,7 @@ class Crew(Generic[T]):
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
-    def _nodes(self) -> list[dict[str, Any]]:
+    def _nodes(self) -> list[Node]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
     def _staff(self, waiting: int) -> None:
@@ -195,25 +164,28 @@ class Crew(Generic[T]):
                 if len(member.chunks) < AHEAD and (chunk := chunks.take(len(ready))):
                     member.chunks[member.actor.work.remote(chunk, chunks.is_again(chunk))] = chunk
 
-    def _heard(self) -> list[tuple[_Member[T], Any]]:
-        """The workers from which something came, and the promise that is kept or broken."""
-        owed = {
-            promise: member
-            for member in self._members
-            for promise in ([member.introduction] if not member.writer else member.chunks)
-        }
+    def _heard(self) -> list[tuple[_Member[T, R], Promise[Answer[R]] | None]]:
+        """The workers from which something came, and whose promise is kept or broken: a chunk's, or None, their own."""
+        owed: dict[Promise[object], tuple[_Member[T, R], Promise[Answer[R]] | None]] = {}
+        for member in self._members:
+            if member.writer:
+                owed |= {promise: (member, promise) for promise in member.chunks}
+            else:
+                owed[member.introduction] = (member, None)
         if not owed:
             time.sleep(0.2)
             return []
         kept, _ = self._ray.wait(list(owed), num_returns=1, timeout=1.0)
-        return [(owed[promise], promise) for promise in kept]
+        return [owed[promise] for promise in kept]
 
-    def _answered(self, member: _Member[T], promise: Any, chunks: Chunks[T]) -> list[tuple[int, Any]]:
+    def _answered(
+        self, member: _Member[T, R], promise: Promise[Answer[R]] | None, chunks: Chunks[T]
+    ) -> list[tuple[int, R]]:
         """What a worker says."""
-        answer = self._ray.get(promise)
-        if not member.writer:
-            member.writer = self._checked(answer).writer
+        if promise is None:
+            member.writer = self._checked(self._ray.get(member.introduction)).writer
             return []
+        answer = self._ray.get(promise)
         chunk = member.chunks.pop(promise)
         if answer.fatal is not None:
             raise answer.fatal
@@ -224,10 +196,9 @@ class Crew(Generic[T]):
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         for notice in answer.notices:
             self._tell(notice)
-        results: list[tuple[int, Any]] = answer.results
-        return results
+        return answer.results
 
-    def _checked(self, worker: Any) -> Any:
+    def _checked(self, worker: Introduction) -> Introduction:
         """An introduction that fits.
 
         Raises:
@@ -249,7 +220,7 @@ class Crew(Generic[T]):
         errors = self._ray.exceptions
         return (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError)
 
-    def _lose(self, member: _Member[T], chunks: Chunks[T]) -> list[Item[T]]:
+    def _lose(self, member: _Member[T, R], chunks: Chunks[T]) -> list[Item[T]]:
         """Takes back what a lost worker had, for others to do; gives the items that are tried no more."""
         self._members.remove(member)
         if not member.writer:
@@ -264,7 +235,7 @@ class Crew(Generic[T]):
             over += chunks.lost(chunk, begun=place == 0)
         return over
 
-    def _raise_unless_lost(self, member: _Member[T]) -> None:
+    def _raise_unless_lost(self, member: _Member[T, R]) -> None:
         """Raises what kept a worker from starting, where that was no loss of its machine."""
         try:
             self._ray.get(member.introduction)
@@ -281,11 +252,12 @@ class Crew(Generic[T]):
                 last = text.strip().splitlines()[-1]
                 raise CgpipeError(f"A worker cannot start: {last}") from error
 
-    def _wait_for_end(self, member: _Member[T]) -> None:
+    def _wait_for_end(self, member: _Member[T, R]) -> None:
         with suppress(Exception):
-            self._ray.wait([*member.chunks, member.introduction][:1], timeout=5.0)
+            first: Promise[object] = next(iter(member.chunks), member.introduction)
+            self._ray.wait([first], timeout=5.0)
 
-    def _sweep(self, member: _Member[T], chunk: Chunk[T]) -> None:
+    def _sweep(self, member: _Member[T, R], chunk: Chunk[T]) -> None:
         for folder in {folder for item in chunk for folder in self._folders_of(item.value)}:
             if store_of(folder) is LOCAL:
                 remove_written_by(member.writer, folder)
@@ -296,7 +268,7 @@ class Crew(Generic[T]):
             warnings.warn(notice, CgpipeWarning, stacklevel=6)
 
 
-def _share(nodes: list[dict[str, Any]], device: str) -> _Share:
+def _share(nodes: Sequence[Node], device: str) -> _Share:
     """What each worker takes.
 
     Raises:

@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from cgpipe.errors import CgpipeError
 from cgpipe.jobs.chunks import Chunks, Item
-from cgpipe.jobs.cluster import Crew, ray_cluster
+from cgpipe.jobs.cluster import Crew
 from cgpipe.jobs.cluster_worker import PictureWorker, VideoWorker
 from cgpipe.jobs.plan import Names
+from cgpipe.jobs.ray_cluster import NewWorker, ray_cluster
 from cgpipe.jobs.report import FileResult, VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.worklist import Worklist
 from cgpipe.options import Options
 from cgpipe.storage import mounted
+
+T = TypeVar("T", bound=Sequence[str])
+R = TypeVar("R")
 
 
 def translate_pictures_on_cluster(
@@ -59,11 +63,11 @@ def translate_videos_on_cluster(
 
 
 @contextmanager
-def _crew(worker: type[Any], options: Options, fingerprint: str) -> Iterator[Crew[Any]]:
+def _crew(worker: NewWorker[T, R], options: Options, fingerprint: str) -> Iterator[Crew[T, R]]:
     """Workers on the cluster that the options name, for items of which the second value is an output."""
     with (
         ray_cluster(options.work.ray or "local") as ray,
-        Crew[Any](ray, worker, options, fingerprint, lambda names: [os.path.dirname(names[1])]) as crew,
+        Crew(ray, worker, options, fingerprint, lambda names: [os.path.dirname(names[1])]) as crew,
     ):
         yield crew
 

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from cgpipe import __version__
 from cgpipe.errors import CgpipeError, CgpipeWarning, reason_of
@@ -22,6 +22,9 @@ from cgpipe.jobs.video_job import VideoJob
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Options
 from cgpipe.storage import Store, mount, name_writer
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class Introduction:
 
 
 @dataclass(kw_only=True)
-class Answer:
+class Answer(Generic[R]):
     """What became of a chunk.
 
     Args:
@@ -53,20 +56,20 @@ class Answer:
         fatal: what no item is to blame for.
     """
 
-    results: list[tuple[int, object]] = field(default_factory=list)
+    results: list[tuple[int, R]] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     fatal: CgpipeError | None = None
 
 
-class Worker(Protocol):
+class Worker(Protocol[T, R]):
     """What the driver of a cluster asks of a worker."""
 
     def introduce(self) -> Introduction:
         """Who it is."""
 
-    def work(self, chunk: Chunk[object], again: bool) -> Answer:
+    def work(self, chunk: Chunk[T], again: bool) -> Answer[R]:
         """Does a chunk; ``again``: a lost worker had it, and may have finished some of it."""
 
 
@@ -100,9 +103,9 @@ class PictureWorker(_Worker):
     def introduce(self) -> Introduction:
         return self._introduction(self._job.fingerprint)
 
-    def work(self, chunk: Chunk[Names], again: bool) -> Answer:
+    def work(self, chunk: Chunk[Names], again: bool) -> Answer[FileResult]:
         places = {item.value[1]: item.index for item in chunk}
-        answer, watch = Answer(), Stopwatch()
+        answer, watch = Answer[FileResult](), Stopwatch()
 
         def tell(result: FileResult) -> None:
             # What is current by now was made by the worker that is gone.
@@ -131,8 +134,8 @@ class VideoWorker(_Worker):
     def introduce(self) -> Introduction:
         return self._introduction(self._options.fingerprint(self._chosen.deciding))
 
-    def work(self, chunk: Chunk[tuple[str, str]], again: bool) -> Answer:
-        answer, began = Answer(), time.perf_counter()
+    def work(self, chunk: Chunk[tuple[str, str]], again: bool) -> Answer[VideoReport | CgpipeError]:
+        answer, began = Answer[VideoReport | CgpipeError](), time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CgpipeWarning)
             for item in chunk:
