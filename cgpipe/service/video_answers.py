@@ -1,0 +1,83 @@
+"""/video: a video that is uploaded, how far its translation is, and the file in the end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from starlette.exceptions import HTTPException
+
+from cgpipe.models.choose import choose_model
+from cgpipe.service.forms import AskedVideo, VideoAnswer, may_fail
+from cgpipe.service.service import Here, Service, media_type
+from cgpipe.service.uploads import keep_video
+from cgpipe.service.videos import VideoTask
+
+REPORTED = ("model", "frames", "filled", "bad_packets", "missing", "failed", "bad_sound", "streams", "seconds")
+"""Of a job's report, what clients are told."""
+
+router = APIRouter(prefix="/video", tags=["videos"])
+
+
+@router.post("", status_code=202, responses=may_fail(400, 404, 408, 413, 415, 422, 429, 501, 503))
+async def take_video(
+    service: Here,
+    asked: Annotated[AskedVideo, Query()],
+    video: UploadFile,
+    response: Response,
+    mask: UploadFile | None = None,
+) -> VideoAnswer:
+    """Takes a video; its translation is made while you ask how far it is."""
+    choose_model(asked.choice())
+    job = await run_in_threadpool(keep_video, service.spool, asked, video, mask, service.hardware, service.limits)
+    service.videos.submit(job)
+    response.headers["Location"] = f"/video/{job.id}"
+    return _told(service, job)
+
+
+@router.get("/{id}", responses=may_fail(404))
+def video(service: Here, id: str) -> VideoAnswer:
+    """How far a video is."""
+    return _told(service, _job(service, id))
+
+
+@router.get(
+    "/{id}/result",
+    response_class=FileResponse,
+    responses=may_fail(404, 409) | {200: {"content": {"video/*": {}}, "description": "The translated video."}},
+)
+def result(service: Here, id: str) -> Response:
+    """The translated video: the file that `cgpipe video` would write."""
+    job = _job(service, id)
+    if job.state != "done":
+        raise HTTPException(409, f"It is {job.state}.")
+    return FileResponse(job.output, media_type=media_type(job.output))
+
+
+@router.delete("/{id}", status_code=204, responses=may_fail(404))
+def delete(service: Here, id: str) -> None:
+    """Cancels a video, and removes it and its result."""
+    if not service.videos.remove(id):
+        raise HTTPException(404, "There is no such video.")
+
+
+def _job(service: Service, id: str) -> VideoTask:
+    job = service.videos.get(id)
+    if job is None:
+        raise HTTPException(404, "There is no such video.")
+    return job
+
+
+def _told(service: Service, job: VideoTask) -> VideoAnswer:
+    report = {name: job.report[name] for name in REPORTED if name in job.report}
+    report["notices"] = [service.without_paths(notice) for notice in job.report.get("notices", [])]
+    return VideoAnswer(
+        id=job.id,
+        state=job.state,
+        frames=job.frames,
+        total=job.total,
+        reason=service.without_paths(job.reason),
+        report=report if job.report else {},
+    )
