@@ -21,7 +21,7 @@ from cgpipe import translate_folder
 from cgpipe.errors import MediaError
 from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.read import read_picture
-from cgpipe.media.scratch import folder_of, is_scratch, release, room_for, scratch
+from cgpipe.scratch import folder_of, is_scratch, release, room_for, scratch
 
 pyvips = pytest.importorskip("pyvips")
 

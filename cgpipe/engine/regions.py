@@ -12,8 +12,8 @@ from cgpipe.engine.scale import add_change, resize, to_integer
 from cgpipe.engine.tiles.operations import Region
 from cgpipe.engine.tiles.passes import Statistics
 from cgpipe.engine.tiles.tiled import TiledNetwork
-from cgpipe.media.scratch import folder_of, release, room_for
 from cgpipe.options import Precision
+from cgpipe.scratch import folder_of, release, room_for
 from cgpipe.storage import PathLike
 
 FAST_PIXELS = 1 << 20

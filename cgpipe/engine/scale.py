@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.engine.worker_pool import worker_pool
-from cgpipe.media.scratch import is_scratch, release, room_for
+from cgpipe.scratch import is_scratch, release, room_for
 
 Size = int | Literal["auto", "full"]
 

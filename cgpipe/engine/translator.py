@@ -27,11 +27,11 @@ from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
 from cgpipe.media.frames import Batch, Failed, Origin, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
-from cgpipe.media.scratch import is_scratch
 from cgpipe.models import Model
 from cgpipe.models.choose import choose_model
 from cgpipe.notebook import html_table
 from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size, Tile, TileMode
+from cgpipe.scratch import is_scratch
 
 PROBE_SIDE = 1024
 """Pixels of a side of a large picture on which the dtype is chosen."""

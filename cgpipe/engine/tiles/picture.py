@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cgpipe.engine.tiles.operations import Piece, Region, Size, Window, needed_for
-from cgpipe.media.scratch import release
+from cgpipe.scratch import release
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from cgpipe.media.frames import Frame
 from cgpipe.media.pictures.extras import PictureExtras, TiffLayout
 from cgpipe.media.pictures.formats import BY_NAME, SLIDE_SUFFIXES
 from cgpipe.media.pictures.tags import Tags, read_orientation, read_tags
-from cgpipe.media.scratch import folder_of, is_scratch, release, scratch, scratch_from
+from cgpipe.scratch import folder_of, is_scratch, release, scratch, scratch_from
 from cgpipe.storage import PathLike, available_memory
 
 if TYPE_CHECKING:
