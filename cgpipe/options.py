@@ -23,8 +23,8 @@ from typing import Literal, NamedTuple, Self, TypedDict, TypeVar
 from cgpipe.errors import UsageError
 from cgpipe.storage import PathLike, digest_of
 
-Size = int | Literal["auto", "full"]
-"""Short side at which a network works: pixels, the picture's own, or one of the model's scales."""
+Size = int | Literal["auto", "full", "output"]
+"""Short side at which a network works: pixels, the picture's own, one of the model's scales, or as an upscaler does."""
 
 Tile = int | Literal["auto", "off"]
 """Side in pixels of the tiles by which a network runs over a picture, where memory asks for them, or never."""
@@ -176,7 +176,7 @@ class Look(Group):
 
     Args:
         size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one of
-            the model's scales.
+            the model's scales. ``output``, for a network that enlarges pictures, writes them at the size that it gives.
         strength: blend strength, 0 to 2: 0 is the original, 1 the full translation.
         mask: grayscale pictures that confine the change: white is translated, black is kept. For pictures a folder
             with one of the same name for each, or one for all; for a video another one, pictures, or one picture.
@@ -203,7 +203,7 @@ class Look(Group):
             if self.size < 1:
                 raise UsageError(f"The size must be at least 1 pixel, not {self.size}.")
         else:
-            _check_one_of("size", self.size, ("auto", "full"), "a number of pixels")
+            _check_one_of("size", self.size, ("auto", "full", "output"), "a number of pixels")
         _check_range("strength", self.strength, 0, 2)
         _check_range("steadiness (steady)", self.steady, 0, 1)
         _check_tile(self.tile)

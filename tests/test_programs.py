@@ -45,7 +45,6 @@ def network(
     batch: Any = "n",
     multiple: int = 1,
     weights: int = 0,
-    enlarge: int = 1,
     nodes: tuple[Any, ...] = (),
 ) -> Path:
     """Writes a network that mixes the colours; ``weights`` is the length of a second input that scales the picture."""
@@ -80,8 +79,6 @@ def network(
         step("Mul", "total")
     step("Conv", constant("mix", 1.3 * MIX[:, :, None, None]), constant("bias", [0.1, 0.1, 0.1]))
     step("Tanh")
-    if enlarge > 1:
-        step("Resize", "", constant("scales", [1, 1, enlarge, enlarge]))
     step("Add", constant("up", 1.0))
     step("Mul", constant("half", (out_high - out_low) / 2))
     step("Add", constant("out_low", out_low))
@@ -278,9 +275,7 @@ def test_the_python_interface_takes_it(tmp_path: Path, picture: np.ndarray[Any, 
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-def test_an_upscaler_and_what_makes_no_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"outputs 134x130 pixels for 67x65, but cgpipe keeps the size of pictures"):
-        load_any(network(tmp_path / "x.onnx", enlarge=2))
+def test_what_makes_no_pictures_is_refused(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("GlobalAveragePool", ["picture"], ["mean"])],
         "classifier",

@@ -134,9 +134,9 @@ class Endless(nn.Module):
         return x
 
 
-class Enlarges(nn.Module):
+class Widens(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([torch.cat([x, x], 2)] * 2, 3)
+        return torch.cat([x, x], 3)
 
 
 class Styled(nn.Module):
@@ -185,7 +185,7 @@ def test_torchscript_that_writes_a_file_is_refused_and_writes_none(tmp_path: Pat
     ("module", "says"),
     [
         (Endless(), "loop that may never"),
-        (Enlarges(), "cgpipe keeps the size of pictures"),
+        (Widens(), "neither the same size nor a whole number of times"),
         (Listed(), "gives a picture first"),
     ],
 )

@@ -101,6 +101,7 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ('gan_loss = "wgan-gp"\nnorm = "batch"', "batch norm mixes"),
         ("[[stages]]\nfrom_epoch = 3\ncrop_width = 999", "does not fit"),
         ("feature_taps = []", "feature_taps takes blocks"),
+        ('target = "Zebra"', "target must consist of lowercase letters"),
         ("moment_taps = [4, 17]", "0 to 16 in rising order"),
         ("moment_taps = [4, 2]", "0 to 16 in rising order"),
         ("moment_lite1_taps = [22]", "EfficientNet-Lite1, 0 to 21 in rising order"),

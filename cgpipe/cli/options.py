@@ -51,11 +51,11 @@ def domain(value: str) -> str:
 
 
 def size(value: str) -> int | str:
-    """``auto``, ``full``, or pixels."""
-    if value in ("auto", "full"):
+    """``auto``, ``full``, ``output``, or pixels."""
+    if value in ("auto", "full", "output"):
         return value
     if not value.isdecimal() or int(value) == 0:
-        raise click.BadParameter(f"{value!r} is not a valid size: use auto, full or a number of pixels.")
+        raise click.BadParameter(f"{value!r} is not a valid size: use auto, full, output or a number of pixels.")
     return int(value)
 
 
@@ -226,10 +226,11 @@ speed_options = together(
         "--size",
         type=size,
         default="auto",
-        metavar="auto|full|PIXELS",
+        metavar="auto|full|output|PIXELS",
         help="Short side at which the network runs. The output keeps the input's size: the change is upsampled to it. "
         "auto: the picture's own size if the model supports it, else the nearest supported one; 256 for larger "
-        "pictures. A model of unknown scales gets pictures unscaled, up to 2 megapixels.",
+        "pictures. A model of unknown scales gets pictures unscaled, up to 2 megapixels. output: for an upscaler, "
+        "whose results keep the size that it gives them.",
     ),
     click.option(
         "--strength",

@@ -110,13 +110,14 @@ class GpuPipeline(Generic[Stream, Event]):
         gpu: where the work is done.
         work: what is done with the pixels there.
         depth: batches that may be under way when another one is sent.
+        enlarges: how many times as high and wide what comes back is.
     """
 
-    def __init__(self, gpu: Gpu[Stream, Event], work: Work, depth: int) -> None:
+    def __init__(self, gpu: Gpu[Stream, Event], work: Work, depth: int, enlarges: int = 1) -> None:
         self._gpu = gpu
         self._work = work
         self._up, self._compute, self._down = gpu.stream(), gpu.stream(), gpu.stream()
-        self._slots = cycle([_Slot(gpu) for _ in range(depth + 1)])
+        self._slots = cycle([_Slot(gpu, enlarges) for _ in range(depth + 1)])
 
     def send(self, pixels: torch.Tensor, count: int = 0) -> Callable[[], Translated]:
         """Sets a batch on its way, and gives a function that waits for its translation.
@@ -173,7 +174,8 @@ class GpuPipeline(Generic[Stream, Event]):
 class _Slot:
     """The memory of one batch under way."""
 
-    def __init__(self, gpu: Gpu[Stream, Event]) -> None:
+    def __init__(self, gpu: Gpu[Stream, Event], enlarges: int) -> None:
+        self._enlarges = enlarges
         self.staged, self.back, self.sums = (_Memory(gpu.host_memory) for _ in range(3))
         self.there = _Memory(gpu.device_memory)
         self.translated: Translated | None = None
@@ -185,7 +187,8 @@ class _Slot:
         """The memory as tensors: what is staged, what is there, and what comes back of pixels and sums."""
         if self._key != (shape, dtype):
             staged, there = (memory.shaped(shape, dtype) for memory in (self.staged, self.there))
-            back, sums = self.back.shaped((*shape[:3], 3), dtype), self.sums.shaped(shape[:1], torch.float32)
+            result = (shape[0], *(side * self._enlarges for side in shape[1:3]), 3)
+            back, sums = self.back.shaped(result, dtype), self.sums.shaped(shape[:1], torch.float32)
             self._key, self._views = (shape, dtype), (staged, there, back, sums)
         return self._views
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from cgpipe.engine.worker_pool import worker_pool
 from cgpipe.scratch import is_scratch, release, room_for
 
-Size = int | Literal["auto", "full"]
+Size = int | Literal["auto", "full", "output"]
 
 AT_ONCE_PIXELS = 1 << 25
 """Pixels of a batch up to which a GPU adds the change to all of it at once; that takes some 60 bytes for each."""
@@ -55,14 +55,14 @@ def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | 
     """Height and width at which the generator sees a picture of ``height`` x ``width``.
 
     Args:
-        size: the short side in pixels; ``full`` for the picture's own; ``auto`` for its own where that is one of the
-            model's scales. A smaller one is enlarged to the smallest of them; a larger one is reduced to the one
-            nearest to :data:`MIDDLE_SCALE`: more pixels would cost time and show nothing more of the subject. In any
-            case no more than :data:`MOST_PIXELS`.
+        size: the short side in pixels; ``full`` and ``output`` for the picture's own; ``auto`` for its own where that
+            is one of the model's scales. A smaller one is enlarged to the smallest of them; a larger one is reduced to
+            the one nearest to :data:`MIDDLE_SCALE`: more pixels would cost time and show nothing more of the subject.
+            In any case no more than :data:`MOST_PIXELS`.
         scales: the smallest and the largest short side at which the model works well; ``None`` where nothing is known:
             there ``auto`` takes a picture's own size, within that bound.
     """
-    if size == "full":
+    if size == "full" or size == "output":
         return height, width
     short = min(height, width)
     target = min(_auto_side(height, width, scales) if size == "auto" else size, MOST_ENLARGED * short)
@@ -189,6 +189,31 @@ def add_at_once(
     if mask is not None:
         added.mul_(mask[:, None].float().div_(white))
     return to_integer(rows.add_(added), pixels.dtype).permute(0, 2, 3, 1).contiguous()
+
+
+def enlarged(
+    pixels: torch.Tensor, made: torch.Tensor, strength: float = 1.0, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What an upscaler made of pictures, as pixels; with a strength or a mask, between it and bicubic enlargement.
+
+    Args:
+        pixels: the original, (N, H, W, 3), uint8 or uint16.
+        made: (N, 3, k * H, k * W), float, in the units of the pixels.
+        strength: multiplies what it does beyond bicubic enlargement.
+        mask: (N, H, W), of the pixels' type: where it is let through.
+
+    Returns:
+        (N, k * H, k * W, 3), rounded and limited to the range of the pixels' type.
+    """
+    if strength != 1 or mask is not None:
+        size = made.shape[2:]
+        plain = F.interpolate(pixels.permute(0, 3, 1, 2).float(), size, mode="bicubic").clamp_(0, highest(pixels.dtype))
+        change = (made - plain).mul_(strength)
+        if mask is not None:
+            through = F.interpolate(mask[:, None].float().div_(highest(pixels.dtype)), size, mode="bilinear")
+            change.mul_(through)
+        made = plain.add_(change)
+    return to_integer(made, pixels.dtype).permute(0, 2, 3, 1).contiguous()
 
 
 @contextmanager

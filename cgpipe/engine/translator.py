@@ -21,7 +21,16 @@ from cgpipe.engine.cuda import CudaGpu, CudaGraphs, GpuPipeline, Graphs, Transla
 from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
 from cgpipe.engine.regions import ByRegions
-from cgpipe.engine.scale import add_change, fitting_size, highest, pad_to_multiple, resize, to_integer, working_size
+from cgpipe.engine.scale import (
+    add_change,
+    enlarged,
+    fitting_size,
+    highest,
+    pad_to_multiple,
+    resize,
+    to_integer,
+    working_size,
+)
 from cgpipe.engine.stream import IN_FLIGHT, stream
 from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
@@ -73,7 +82,8 @@ class Translator:
         precision: of the network: ``fp32``, ``fp16`` (not on a CPU), ``bf16``, or ``auto`` (see
             :func:`cgpipe.engine.autotune.choose_precision`).
         size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one
-            of the model's scales (see :func:`cgpipe.engine.scale.working_size`).
+            of the model's scales (see :func:`cgpipe.engine.scale.working_size`). ``output``, which an upscaler needs,
+            gives pictures of the size that the network makes of their own.
         strength: multiplies the change; 0 gives the original, 1 the translation.
         engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino`` or ``ncnn``;
             ``auto`` is ``eager``.
@@ -137,7 +147,7 @@ class Translator:
         if self.device.type == "cuda":
             if not self.model.generator.runtime:
                 self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)
-            self._pipeline = GpuPipeline(CudaGpu(self.device), self._within_memory, IN_FLIGHT)
+            self._pipeline = GpuPipeline(CudaGpu(self.device), self._within_memory, IN_FLIGHT, self.enlarges)
 
     def with_look(self, *, size: Size, strength: float) -> Translator:
         """A translator with another size and strength that shares this one's network: nothing is loaded again.
@@ -219,6 +229,11 @@ class Translator:
         return self.network.engine
 
     @property
+    def enlarges(self) -> int:
+        """How many times as high and wide results are."""
+        return self.model.generator.enlarges
+
+    @property
     def devices(self) -> str:
         """The devices, as text."""
         return ",".join(str(member.device) for member in (self, *self.replicas))
@@ -247,7 +262,7 @@ class Translator:
 
     def batch_size(self, height: int, width: int) -> int:
         """How many pictures of ``height`` x ``width`` to translate together (see :mod:`cgpipe.engine.autotune`)."""
-        rows, columns = self._working_size(height, width)
+        rows, columns = (self.enlarges * side for side in self._working_size(height, width))
         return batch_size(self.device, height * width, rows * columns)
 
     @overload
@@ -280,7 +295,7 @@ class Translator:
         return translated if pixels.ndim == 4 else translated[0]
 
     def translate(self, batch: Batch[Origin]) -> Batch[Origin]:
-        """Translates a batch; the result is of the same size and type, on the CPU.
+        """Translates a batch; the result is of the same size (or enlarged) and type, on the CPU.
 
         Raises:
             MediaError: there is no memory for a single picture, or the network's result is not finite.
@@ -305,6 +320,8 @@ class Translator:
     def launch(self, batch: Batch[Origin], count: int = 0) -> Callable[[], Batch[Origin]]:
         """Starts on a batch, on a GPU as one of ``count``, and gives a function that waits for its result."""
         started = time.perf_counter()
+        if self.enlarges > 1 and is_scratch(batch.pixels):
+            raise MediaError("The picture is too large to be enlarged in memory: cut it into smaller ones.")
         if (tile := self._tile_for(batch.pixels)) or is_scratch(batch.pixels):
             return self._launch_by_regions(batch, tile)
         try:
@@ -461,6 +478,8 @@ class Translator:
         sums = result.sum((1, 2, 3))
         low, high = self._value_range(card.target, pixels.dtype)
         result.add_(1).mul_((high - low) / 2).add_(low)
+        if self.enlarges > 1:
+            return Translated(enlarged(pixels, result, self.strength, mask), sums)
         if size == (height, width) and self.strength == 1 and mask is None:
             return Translated(to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous(), sums)
         return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
@@ -487,7 +506,7 @@ class Translator:
         height, width = x.shape[2:]
         generator = self.model.generator
         padded = pad_to_multiple(x, generator.multiple, generator.least_side)
-        return network(padded)[:, :, :height, :width]
+        return network(padded)[:, :, : self.enlarges * height, : self.enlarges * width]
 
 
 def _check(model: Model, size: Size, strength: float) -> None:
@@ -496,6 +515,14 @@ def _check(model: Model, size: Size, strength: float) -> None:
         raise UsageError(f"The size must be at least 1 pixel, not {size}.")
     if not 0 <= strength <= 2:
         raise UsageError(f"The strength must be between 0 and 2, not {strength}.")
+    enlarges = model.generator.enlarges
+    if enlarges > 1 and size != "output":
+        raise UsageError(
+            f"This network makes pictures {enlarges} times as high and wide: translate and video write them at that "
+            "size with --size output."
+        )
+    if enlarges == 1 and size == "output":
+        raise UsageError("This network keeps the size of pictures: --size output is for networks that enlarge them.")
     if {model.card.settings.get(name, 3) for name in ("in_channels", "out_channels")} != {3}:
         raise ModelError("This model cannot translate RGB pictures: it has other channels.")
 

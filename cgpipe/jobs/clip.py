@@ -53,6 +53,8 @@ def translate_clip(
         report.tell(source.info.notices)
         info = source.info
         batch_size = pipeline.batch_size_for(info.height, info.width)
+        enlarges = pipeline.translator.enlarges
+        info = replace(info, width=enlarges * info.width, height=enlarges * info.height)
         with _sink(report.output, info, options, clip) as sink:
             clip.on_start(info.frames)
             if sink.resumed:

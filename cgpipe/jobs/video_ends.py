@@ -10,7 +10,7 @@ import numpy as np
 from cgpipe.engine.steady import Steady
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.media.frames import Failed, Frame, Pixels
+from cgpipe.media.frames import Failed, Frame, Pixels, at_size
 from cgpipe.media.video.clip import VideoOrigin
 from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
@@ -83,10 +83,11 @@ class VideoResult:
         self._on_frames(1)
 
     def _finished(self, frame: Frame[ClipOrigin]) -> Frame[VideoOrigin]:
-        original = frame.origin.original
-        finished = Frame(pixels=frame.pixels, origin=frame.origin.origin)
-        if original is None:
+        height, width = frame.pixels.shape[:2]
+        finished = Frame(pixels=frame.pixels, origin=_enlarged(frame.origin.origin, height, width))
+        if frame.origin.original is None:
             return finished
+        original = at_size(frame.origin.original, height, width)
         if self._steady is not None:
             with self._watch.running("steady"):
                 finished = replace(finished, pixels=self._steady(original, finished.pixels))
@@ -104,6 +105,11 @@ class ClipOrigin:
 
     origin: VideoOrigin
     original: Pixels | None
+
+
+def _enlarged(origin: VideoOrigin, height: int, width: int) -> VideoOrigin:
+    """The origin with an opacity of this size."""
+    return origin if origin.alpha is None else replace(origin, alpha=at_size(origin.alpha, height, width))
 
 
 def beside(original: Pixels, frame: Frame[VideoOrigin]) -> Frame[VideoOrigin]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -95,6 +96,13 @@ class Sink(Protocol[Origin]):
 
     def fail(self, failed: Failed[Origin]) -> None:
         """Takes word of a frame that does not come."""
+
+
+def at_size(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Pixels, or an opacity (height, width), enlarged to another size, bicubic; of that size already, themselves."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return cast(Pixels, cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
 def batched(

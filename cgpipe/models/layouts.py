@@ -37,7 +37,7 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"(conv_first|RRDB_trunk|model\.1\.sub|layers\.0\.residual_group)\.",
-        "an upscaler, but cgpipe's pictures keep their size",
+        "the weights of an upscaler: give it as ONNX or TorchScript, for --size output",
     ),
     (r"(model\.0\.weight|net\.0\.weight|dis_model\.|discriminators?\.)", "a discriminator: name the generator's file"),
     (r"mlp_\d+\.", "the feature network that CUT trains with: name the generator's file, *_net_G.pth"),

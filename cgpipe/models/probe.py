@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from cgpipe.errors import ModelError, UsageError
 from cgpipe.models.program import DTYPES, RANGES, Array, Feed, Layout, Pixels, Port, Signature, from_array, to_array
 
+MOST_ENLARGED = 16
+"""How many times as high and wide a network may make pictures."""
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 FIXED = (256, 512, 224, 384, 128)
 """Sides that are tried of a network that takes none of other sizes, and does not say which it was made for."""
@@ -164,7 +166,7 @@ def _sized(feed: Feed, signature: Signature) -> Signature:
 
 
 def _with_multiple(feed: Feed, signature: Signature) -> Signature:
-    """With the smallest number of which the sides must be multiples, and the layout of what comes out."""
+    """With the smallest number of which the sides must be multiples, and the layout and size of what comes out."""
     sizes = [signature.size] if signature.size else [(64 + side, 64 + 3 * side) for side in MULTIPLES]
     first: ModelError | None = None
     for multiple, size in zip(MULTIPLES, sizes, strict=False):
@@ -172,8 +174,6 @@ def _with_multiple(feed: Feed, signature: Signature) -> Signature:
             return replace(_with_output_layout(feed, signature, drawn_card(*size)), multiple=multiple)
         except ModelError as error:
             first = first or error
-            if "keep their size" in str(error) and signature.size:
-                break
     assert first is not None
     raise first
 
@@ -184,13 +184,20 @@ def _with_output_layout(feed: Feed, signature: Signature, card: torch.Tensor) ->
     for layout in sorted(layouts, key=lambda layout: layout != signature.layout):
         tried = replace(signature, output_layout=layout)
         result = _run(feed, tried, card)
-        if result.shape == card.shape:
-            return tried
+        if enlarges := _times(card.shape, result.shape):
+            return replace(tried, enlarges=enlarges)
         shapes.append(result.shape)
     if shapes[0][1] != 3:
         raise ModelError(f"It outputs values of shape {tuple(shapes[0])} instead of an RGB picture.")
-    wanted, got = ("{3}x{2}".format(*shape) for shape in (card.shape, shapes[0]))
-    raise ModelError(f"It outputs {got} pixels for {wanted}, but cgpipe keeps the size of pictures.")
+    seen, got = ("{3}x{2}".format(*shape) for shape in (card.shape, shapes[0]))
+    raise ModelError(f"It outputs {got} pixels for {seen}: neither the same size nor a whole number of times as large.")
+
+
+def _times(taken: Sequence[int], given: Sequence[int]) -> int:
+    """How many times as high and wide as pictures of one shape those of another are; 0 where it is no whole number."""
+    times = given[2] // taken[2]
+    fits = 1 <= times <= MOST_ENLARGED and list(given) == [*taken[:2], taken[2] * times, taken[3] * times]
+    return times if fits else 0
 
 
 def _with_ranges(feed: Feed, signature: Signature, operator: str, told: Told) -> Signature:

@@ -13,7 +13,7 @@ import torch
 
 from cgpipe.errors import MissingDependencyError, ModelError
 from cgpipe.networks import Generator
-from cgpipe.networks.fixed import at_fixed_size
+from cgpipe.networks.fixed import at_fixed_size, by_parts, fill_up
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
@@ -23,6 +23,8 @@ Feed = Callable[[Mapping[str, Array], int, str], Sequence[Array]]
 
 RANGES: Mapping[Pixels, tuple[float, float]] = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64, "uint8": np.uint8}
+PART, MARGIN = 512, 32
+"""Pixels of a side of what an upscaler sees at a time, and by which neighbouring parts overlap."""
 PROGRAMS = ("onnx", "torchscript", "torch-export")
 """Architectures of model files that hold a program in place of weights."""
 
@@ -41,6 +43,7 @@ class Signature:
         size: height and width, where it takes no others.
         multiple: of which the sides must be multiples.
         batch: how many pictures it takes at a time; None for any number.
+        enlarges: how many times as high and wide what comes out is.
         inputs: the values of its other inputs by name, as nested lists.
     """
 
@@ -55,6 +58,7 @@ class Signature:
     size: tuple[int, int] | None = None
     multiple: int = 1
     batch: int | None = None
+    enlarges: int = 1
     inputs: Mapping[str, object] = field(default_factory=dict)
 
     def to_settings(self) -> dict[str, object]:
@@ -84,6 +88,8 @@ class Signature:
             and 1 <= signature.multiple <= 1024
             and all(1 <= side <= 8192 for side in signature.size or ())
             and (signature.batch is None or (isinstance(signature.batch, int) and 1 <= signature.batch <= 64))
+            and isinstance(signature.enlarges, int)
+            and 1 <= signature.enlarges <= 16
             and isinstance(signature.inputs, Mapping)
         )
         if not fits:
@@ -97,14 +103,17 @@ class Signature:
             size += f" in multiples of {self.multiple}"
         batch = f", {self.batch} at a time" if self.batch else ""
         given = f", with {', '.join(self.inputs)}" if self.inputs else ""
+        larger = f", enlarged {self.enlarges} times" if self.enlarges > 1 else ""
         return (
             f"{self.layout.upper()} {self.dtype} {self.order.upper()}, {self.pixels} in, {self.output_pixels} out, "
-            f"{size}{batch}{given}"
+            f"{size}{batch}{given}{larger}"
         )
 
 
 class Program(Generator):
     """A program as a generator: (N, 3, H, W) in [-1, 1] in and out, on any device, without gradients.
+
+    An upscaler sees large pictures in parts, whatever their size, so that its memory does not grow with them.
 
     Args:
         feed: runs it.
@@ -118,7 +127,9 @@ class Program(Generator):
         self.feed, self.signature, self.runtime, self.content = feed, signature, runtime, content
         self.multiple = signature.multiple
         self.least_side = min(64, 8 * signature.multiple)
-        self.fixed_size = signature.size
+        self.enlarges = signature.enlarges
+        # An upscaler of one size sees pictures of any other in parts: nothing is fitted into it.
+        self.fixed_size = signature.size if signature.enlarges == 1 else None
         self._inputs = {name: np.asarray(value, np.float32) for name, value in signature.inputs.items()}
 
     def __deepcopy__(self, memo: object) -> Program:
@@ -126,9 +137,20 @@ class Program(Generator):
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.enlarges > 1:
+            return self._enlarged(x)
         if self.fixed_size is not None:
             return at_fixed_size(self._run, x, self.fixed_size)
         return self._run(x)
+
+    def _enlarged(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[2:]
+        fixed = self.signature.size
+        size = fixed or (min(height, PART), min(width, PART))
+        margin = MARGIN if fixed is None else min(MARGIN, min(fixed) // 4)
+        whole = fill_up(x, (max(height, size[0]), max(width, size[1])))
+        made = by_parts(self._run, whole, size, margin, self.enlarges)
+        return made[:, :, : self.enlarges * height, : self.enlarges * width]
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         parts = x.split(self.signature.batch) if self.signature.batch else [x]
@@ -140,9 +162,10 @@ class Program(Generator):
         array = to_array(taken.detach().float().cpu(), self.signature)
         outputs = self.feed({self.signature.picture: array, **self._inputs}, torch.get_num_threads(), x.device.type)
         y = from_array(outputs[self.signature.output], self.signature)[: len(x)]
-        if y.shape != x.shape:
-            wanted, got = ("{3}x{2}".format(*shape) for shape in (x.shape, y.shape))
-            raise ModelError(f"The network outputs {got} pixels for {wanted}, but cgpipe keeps the size of pictures.")
+        expected = (*x.shape[:2], *(self.enlarges * side for side in x.shape[2:]))
+        if y.shape != expected:
+            seen, wanted, got = ("{3}x{2}".format(*shape) for shape in (x.shape, expected, y.shape))
+            raise ModelError(f"The network outputs {got} pixels for {seen}, where {wanted} were expected.")
         return y.to(x.device)
 
 

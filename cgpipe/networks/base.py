@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Generator(nn.Module):
-    """Translates pictures: (N, 3, H, W) in [-1, 1] in, the same shape and range out.
+    """Translates pictures: (N, 3, H, W) in [-1, 1] in, the same shape and range out, or enlarged by :attr:`enlarges`.
 
     ``H`` and ``W`` must be multiples of :attr:`multiple` and at least :attr:`least_side`; whoever calls a generator
     with other sizes pads and crops.
@@ -19,6 +19,9 @@ class Generator(nn.Module):
 
     fixed_size: tuple[int, int] | None = None
     """Height and width for which it was made, where it was made for one size alone: others are fitted into that."""
+
+    enlarges: int = 1
+    """How many times as high and wide the result is: more than once for an upscaler."""
 
     runtime: str | None = None
     """What runs it, where that is not torch: it then has one dtype and cannot be rewritten, exported or trained."""

@@ -1,8 +1,9 @@
-"""Networks that take pictures of one size alone."""
+"""Networks that take pictures of one size alone, or of no more than a size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise, product
 
 import torch
 from torch.nn import functional as F
@@ -36,3 +37,38 @@ def fill_up(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
             return F.pad(x, (0, right, 0, down), mode="replicate")
         x = F.pad(x, (0, min(right, x.shape[3] - 1), 0, min(down, x.shape[2] - 1)), mode="reflect")
     return x
+
+
+def by_parts(
+    run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, size: tuple[int, int], margin: int, enlarges: int
+) -> torch.Tensor:
+    """What an upscaler makes of pictures of any size, which it sees in parts that overlap.
+
+    Upscalers look at what is near: of each part, what lies within half of ``margin`` of its border is thrown away.
+
+    Args:
+        run: (N, 3, h, w) to (N, 3, enlarges * h, enlarges * w).
+        x: (N, 3, H, W).
+        size: height and width of a part.
+        margin: pixels by which neighbouring parts overlap, at least.
+        enlarges: how many times as high and wide the result is.
+    """
+    rows, columns = (_spans(*sides, margin) for sides in zip(x.shape[2:], size, strict=True))
+    result = x.new_empty((*x.shape[:2], *(side * enlarges for side in x.shape[2:])))
+    for (top, kept_rows), (left, kept_columns) in product(rows, columns):
+        made = run(x[:, :, top : top + size[0], left : left + size[1]])
+        places = [slice(kept.start * enlarges, kept.stop * enlarges) for kept in (kept_rows, kept_columns)]
+        down, right = (
+            slice(place.start - first * enlarges, place.stop - first * enlarges)
+            for place, first in zip(places, (top, left), strict=True)
+        )
+        result[:, :, places[0], places[1]] = made[:, :, down, right]
+    return result
+
+
+def _spans(length: int, side: int, margin: int) -> list[tuple[int, slice]]:
+    """Where each part begins along one axis, and the places of the picture for which it stands."""
+    count = 1 if length <= side else -(-(length - margin) // (side - margin))
+    starts = [round(index * (length - side) / max(1, count - 1)) for index in range(count)]
+    borders = [0, *((one + side + other) // 2 for one, other in pairwise(starts)), length]
+    return [(start, slice(*kept)) for start, kept in zip(starts, pairwise(borders), strict=True)]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from cgpipe.errors import ModelNotFoundError
 from cgpipe.models import list_models
-from cgpipe.options import Look, ModelChoice, Size
+from cgpipe.options import Look, ModelChoice
 from cgpipe.service.videos import State
 
 
@@ -23,7 +23,9 @@ class Asked(BaseModel):
         None, alias="from", description="What the input shows, where `to` alone is not clear.", max_length=100
     )
     model: str | None = Field(None, description="A model's name, as /models lists it.", max_length=100)
-    size: Literal["auto", "full"] | PositiveInt = Field("auto", description="Short side at which the network works.")
+    size: Literal["auto", "full", "output"] | PositiveInt = Field(
+        "auto", description="Short side at which the network works; output for one that enlarges pictures."
+    )
     strength: float = Field(1.0, ge=0, le=2, description="Multiplies the change; 0 leaves the picture.")
 
     def choice(self) -> ModelChoice:
@@ -38,8 +40,7 @@ class Asked(BaseModel):
 
     def look(self, mask: Path | None) -> Look:
         """How the result looks."""
-        size: Size = self.size if isinstance(self.size, int) else "full" if self.size == "full" else "auto"
-        return Look(size=size, strength=self.strength, mask=mask)
+        return Look(size=self.size, strength=self.strength, mask=mask)
 
 
 class AskedPicture(Asked):

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from cgpipe.data.direction import A_TO_B, B_TO_A, DIRECTIONS, Direction, Domain
 from cgpipe.data.settings import DataSettings
-from cgpipe.errors import UsageError
-from cgpipe.models.card import GENERIC, plain_name
+from cgpipe.errors import ModelError, UsageError
+from cgpipe.models.card import GENERIC, check_domain, plain_name
 from cgpipe.models.looks import look_name
 from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
@@ -256,6 +256,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         super().__post_init__()
         for config in (self, *(self._merged(stage) for stage in self.stages)):
             config.check_sizes()
+        self._check_names()
         self._check_method()
         self._check_losses()
         check_taps(self)
@@ -264,6 +265,13 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
     def uses_moments(self) -> bool:
         """Whether mean features count for anything, in the whole run or from some stage on."""
         return any((self.moment_weight, *(stage.moment_weight for stage in self.stages)))
+
+    def _check_names(self) -> None:
+        try:
+            for name in ("source", "target"):
+                check_domain(getattr(self, name), name)
+        except ModelError as error:  # now, and not when the first model is saved
+            raise UsageError(str(error)) from error
 
     def _check_method(self) -> None:
         if self.method == "style":

@@ -302,7 +302,7 @@ def load_teacher(config: DistillConfig) -> Model:
     """The model that is to be made smaller, frozen.
 
     Raises:
-        UsageError: no teacher is named, or it does not say what it translates and the recipe does not either.
+        UsageError: no teacher is named, it enlarges pictures, or neither it nor the recipe says what it translates.
         ModelError: there is no such model, or it cannot be read.
     """
     if not config.teacher and not config.like:
@@ -310,6 +310,8 @@ def load_teacher(config: DistillConfig) -> Model:
     model = choose_model(teacher_of(config)).load()
     if UNKNOWN in (model.card.source, model.card.target):
         raise UsageError(f"{config.teacher} does not name its domains: give both with --from and --to.")
+    if model.generator.enlarges > 1:
+        raise UsageError(f"{config.teacher} enlarges pictures, and a student keeps their size: choose another teacher.")
     model.generator.eval().requires_grad_(False)
     return model
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cgpipe.media.frames import Pixels
-from cgpipe.media.pictures.tags import Tags
+from cgpipe.media.frames import Pixels, at_size
+from cgpipe.media.pictures.tags import Tags, sized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +48,10 @@ class PictureExtras:
     tags: Tags = field(default_factory=Tags)
     notes: tuple[str, ...] = ()
     layout: TiffLayout | None = None
+
+    def at_size(self, height: int, width: int) -> PictureExtras:
+        """The same for pixels that were enlarged: opacity and what the tags say of the size go with them."""
+        if self.size == (height, width):
+            return self
+        alpha = None if self.alpha is None else at_size(self.alpha, height, width)
+        return replace(self, size=(height, width), alpha=alpha, tags=sized(self.tags, height, width))

@@ -104,7 +104,7 @@ class PictureSink:
             write_picture(
                 origin.output,
                 frame.pixels,
-                origin.extras,
+                origin.extras and origin.extras.at_size(height, width),
                 format=self._format,
                 quality=self._quality,
                 publish=self._publish(origin),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from collections.abc import MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from cgpipe.media.pictures import boxes, png
 from cgpipe.media.pictures.depth import is_jpeg
-from cgpipe.media.pictures.xmp import upright, without_promises
+from cgpipe.media.pictures.xmp import of_size, upright, without_promises
 
 _Base, _IFD = ExifTags.Base, ExifTags.IFD
 
@@ -127,12 +129,29 @@ def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
             return None
         if _Base.Orientation in exif:
             exif[_Base.Orientation] = 1
-        for tag, pixels in ((_Base.ExifImageHeight, size[0]), (_Base.ExifImageWidth, size[1])):
-            if tag in details:
-                details[tag] = pixels
+        _tell_size(details, size)
         return exif.tobytes()
     except Exception:  # as above
         return None
+
+
+def sized(tags: Tags, height: int, width: int) -> Tags:
+    """The tags of a picture that was enlarged: EXIF and XMP say its new size where they said the old one."""
+    exif = Image.Exif()
+    if tags.exif:
+        exif.load(tags.exif)
+        _tell_size(exif.get_ifd(_IFD.Exif), (height, width))
+    return replace(
+        tags,
+        exif=exif.tobytes() if tags.exif else None,
+        xmp=of_size(tags.xmp, height, width) if tags.xmp else None,
+    )
+
+
+def _tell_size(details: MutableMapping[int, Any], size: tuple[int, int]) -> None:
+    for tag, pixels in ((_Base.ExifImageHeight, size[0]), (_Base.ExifImageWidth, size[1])):
+        if tag in details:
+            details[tag] = pixels
 
 
 def only_descriptive(exif: Image.Exif) -> Image.Exif:

@@ -32,6 +32,14 @@ def upright(packet: bytes) -> bytes:
     return re.sub(rb'(tiff:Orientation(?:\s*=\s*["\']|>))[2-8]', rb"\g<1>1", packet)
 
 
+def of_size(packet: bytes, height: int, width: int) -> bytes:
+    """The packet with another size where it says one."""
+    for names, pixels in ((b"PixelXDimension|ImageWidth", width), (b"PixelYDimension|ImageLength", height)):
+        told = rb"((?:exif|tiff):(?:" + names + rb")(?:\s*=\s*[\"']|>))\d+"
+        packet = re.sub(told, rb"\g<1>" + str(pixels).encode(), packet)
+    return packet
+
+
 def without_promises(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
     """The packet without what announces further pictures in the file, which are not written; and their names."""
     announced = [(name, uri) for name, uris in _PROMISES.items() for uri in uris if uri in packet]
