@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import MediaError, ModelError, UsageError
 from cgpipe.media.frames import Batch
-from cgpipe.media.scratch import scratch
 from cgpipe.models import load_any
 from cgpipe.networks.fixed import by_parts
+from cgpipe.scratch import scratch
 from cgpipe.training.distill import distill
 from cgpipe.training.distill_config import DistillConfig
 
