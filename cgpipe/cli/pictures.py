@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cgpipe.cli.bar import CountingBar
+    from cgpipe.media.frames import Pixels
 
 Protocol = Literal["kitty", "iterm", "sixel", "blocks"]
 
@@ -58,30 +59,51 @@ class Preview:
         self._wanted = wanted and sys.stdout is not None and sys.stdout.isatty()
         self._next = 0.0
 
-    def show(self, *paths: Path) -> None:
-        """Shows pictures beside one another, unless some were shown just now; one that cannot be read is left out."""
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a terminal to show anything in."""
+        return self._wanted
+
+    def show(self, *pictures: Path | Pixels) -> None:
+        """Shows pictures beside one another, unless some were shown just now; none if one cannot be read."""
         if not self._wanted or time.monotonic() < self._next:
             return
         with suppress(Exception):  # what cannot be shown is no reason to stop
             self._bar.clear()
-            sys.stdout.write(drawn(_beside(paths), protocol_of(os.environ)))
+            sys.stdout.write(drawn(_beside(pictures), protocol_of(os.environ)))
             drain_standard_output()
         self._next = time.monotonic() + EVERY_SECONDS
 
 
-def _beside(paths: tuple[Path, ...]) -> Image.Image:
+def _beside(pictures: Sequence[Path | Pixels]) -> Image.Image:
     """Pictures in one row, as high as the terminal shows them."""
+    columns = os.get_terminal_size().columns if sys.stdout.isatty() else 80
+    room = (columns - 1) * CELL[0] // len(pictures), ROWS * CELL[1]
+    return in_a_row([_fitted(picture, room) for picture in pictures])
+
+
+def _fitted(picture: Path | Pixels, room: tuple[int, int]) -> Image.Image:
+    """A picture as large as there is room."""
     from PIL import Image, ImageOps
 
-    height = ROWS * CELL[1]
-    columns = os.get_terminal_size().columns if sys.stdout.isatty() else 80
-    shown = []
-    for path in paths:
-        with Image.open(path) as file:
-            file.draft("RGB", (2 * height, 2 * height))
-            upright = ImageOps.exif_transpose(file).convert("RGB")
-            room = (columns - 1) * CELL[0] // len(paths), height
-            shown.append(ImageOps.contain(upright, room))
+    if not isinstance(picture, Path):
+        return ImageOps.contain(as_image(picture), room)
+    with Image.open(picture) as file:
+        file.draft("RGB", (2 * room[1], 2 * room[1]))
+        return ImageOps.contain(ImageOps.exif_transpose(file).convert("RGB"), room)
+
+
+def as_image(pixels: Pixels) -> Image.Image:
+    """RGB pixels as Pillow has them, in 8 bits."""
+    from PIL import Image
+
+    return Image.fromarray((pixels if pixels.dtype == "uint8" else pixels >> 8).astype("uint8"))
+
+
+def in_a_row(shown: Sequence[Image.Image]) -> Image.Image:
+    """Pictures from left to right."""
+    from PIL import Image
+
     row = Image.new("RGB", (sum(picture.width for picture in shown), max(picture.height for picture in shown)))
     left = 0
     for picture in shown:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +24,14 @@ from cgpipe.cli.options import (
     speed_options,
     work_options,
 )
+from cgpipe.cli.pictures import Preview
 from cgpipe.cli.terminal import describe, say
+from cgpipe.cli.window import NoWindowError, Window
+
+if TYPE_CHECKING:
+    from cgpipe.jobs.video_job import OnPicture
+
+CAMERA = "camera:"
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -70,9 +78,17 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @work_options
 @speed_options
 @gallery_option
+@click.option(
+    "--preview",
+    is_flag=True,
+    help="Show frames as the job runs: in the terminal, or, of a camera, in a window, which ends the recording when it "
+    "is closed.",
+)
 @report_option
 @loudness_options
-def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | None, **options: Any) -> None:
+def command(
+    inputs: tuple[str, ...], output: Path | None, report_file: Path | None, preview: bool, **options: Any
+) -> None:
     """Translate a video: cgpipe video in.mp4 out.mp4 --to zebra
 
     Timestamps, audio, subtitles, chapters, color, size and orientation are kept. The output's suffix selects the
@@ -92,9 +108,10 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     imports = time.perf_counter() - BEGAN
 
     options["engine"] = engine_of(*(options.pop(name) for name in ("engine", "compile", "torchscript")))
-    with CountingBar("frame") as bar, LearningBar() as learning:
+    with ExitStack() as window, CountingBar("frame") as bar, LearningBar() as learning:
         told: dict[str, object] = {"on_start": bar.start, "on_frames": bar.advance, "on_failure": bar.write}
         told["on_learn"] = learning.update
+        told["on_picture"] = _viewer(inputs, bar, window) if preview else None
         reports = translate_videos(inputs, output, **told, **options)
     if reports.videos:
         reports.videos[0].first = {"imports": imports} | reports.videos[0].first
@@ -106,3 +123,15 @@ def command(inputs: tuple[str, ...], output: Path | None, report_file: Path | No
     if report_file:
         reports.write(report_file)
     click.get_current_context().exit(reports.exit_code)
+
+
+def _viewer(inputs: tuple[str, ...], bar: CountingBar, window: ExitStack) -> OnPicture | None:
+    """What shows frames: a window for a camera, the terminal for all else; None where there is neither."""
+    camera = next((name for name in inputs if name.startswith(CAMERA)), None)
+    pictures = Preview(bar, wanted=True)
+    if camera is not None:
+        try:
+            return window.enter_context(Window(f"cgpipe: {camera}")).show
+        except NoWindowError as error:
+            say(f"{error} " + ("Frames are shown here." if pictures.is_shown else "Frames are not shown."))
+    return pictures.show if pictures.is_shown else None

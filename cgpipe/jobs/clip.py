@@ -11,7 +11,8 @@ from cgpipe.engine.steady import Steady, first_needed
 from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video_ends import VideoFrames, VideoResult
+from cgpipe.jobs.video_ends import OnPicture, VideoFrames, VideoResult
+from cgpipe.media.frames import Pixels
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
@@ -33,12 +34,14 @@ class Clip:
         resume: names all that decides the pictures, for those of an interrupted run; None: nothing is kept for later.
         on_start: told the number of frames, or None where the input does not say.
         on_frames: told how many frames more there are.
+        on_picture: told of each frame and its translation; False ends a camera or a stream.
     """
 
     publish: Publish
     resume: str | None = None
     on_start: Callable[[int | None], None] = _nobody
     on_frames: Callable[[int], None] = _nobody
+    on_picture: OnPicture | None = None
 
 
 def translate_clip(
@@ -59,8 +62,9 @@ def translate_clip(
             clip.on_start(info.frames)
             if sink.resumed:
                 clip.on_frames(sink.resumed)
-            first, result = _result(sink, options.look, report, watch, clip)
-            frames = VideoFrames(source, mask, watch, originals=bool(options.look.side_by_side or options.look.steady))
+            kept = bool(options.look.side_by_side or options.look.steady or clip.on_picture)
+            frames = VideoFrames(source, mask, watch, originals=kept)
+            first, result = _result(sink, options.look, report, watch, clip, frames)
             pipeline.run(frames, result, watch, batch_size=batch_size, first=first)
             report.tell(frames.notices)
         report.tell(sink.notices)
@@ -72,13 +76,27 @@ def translate_clip(
     return info
 
 
-def _result(sink: Sink, look: Look, report: VideoReport, watch: Stopwatch, clip: Clip) -> tuple[int, VideoResult]:
+def _result(
+    sink: Sink, look: Look, report: VideoReport, watch: Stopwatch, clip: Clip, frames: VideoFrames
+) -> tuple[int, VideoResult]:
     """The frame to begin with, and what takes the translated ones."""
+
+    def show(before: Pixels, after: Pixels) -> None:
+        if clip.on_picture is not None and clip.on_picture(before, after) is False:
+            frames.end()
+
     first = first_needed(sink.resumed) if look.steady else sink.resumed
     steady = Steady(look.steady, first) if look.steady else None
     repeated = sink.resumed - first
     return first, VideoResult(
-        sink, report, watch, clip.on_frames, steady=steady, side_by_side=look.side_by_side, repeated=repeated
+        sink,
+        report,
+        watch,
+        clip.on_frames,
+        steady=steady,
+        side_by_side=look.side_by_side,
+        repeated=repeated,
+        on_picture=None if clip.on_picture is None else show,
     )
 
 

@@ -7,7 +7,7 @@ import os
 from cgpipe.jobs.learning import OnLearn, frames_of, with_look
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video_job import OnFrames, OnStart, VideoJob
+from cgpipe.jobs.video_job import OnFrames, OnPicture, OnStart, Told, VideoJob
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike
@@ -23,6 +23,7 @@ def translate_video(
     progress: bool | None = None,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
+    on_picture: OnPicture | None = None,
     on_learn: OnLearn | None = None,
 ) -> VideoReport:
     """Translates a video; only the look of its pictures changes.
@@ -39,6 +40,8 @@ def translate_video(
         progress: show a progress bar; by default in a notebook alone.
         on_start: called with the model's description and the number of frames, or None where the input does not say.
         on_frames: told how many frames were written.
+        on_picture: called with each frame and its translation as they are written: RGB, (height, width, 3), uint8 or
+            uint16. If it returns False, a camera or a stream ends.
         on_learn: called for every step by which a look (``like``) is learned.
 
     All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
@@ -53,5 +56,6 @@ def translate_video(
     chosen = choose_model(options.choice)
     if chosen.is_missing:
         chosen = with_look(chosen, options, frames_of([os.fspath(input)], options), on_learn, progress)
-    with VideoJob(chosen, options, watch, on_start, on_frames, progress, gallery) as job:
+    told = Told(on_start=on_start, on_frames=on_frames, on_picture=on_picture, progress=progress)
+    with VideoJob(chosen, options, watch, told, gallery) as job:
         return job.run(os.fspath(input), os.fspath(output))

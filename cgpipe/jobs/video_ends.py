@@ -16,6 +16,8 @@ from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
 
 OnFrames = Callable[[int], None]
+OnPicture = Callable[[Pixels, Pixels], bool | None]
+"""Told of a frame and its translation; False ends what has no end of its own."""
 
 
 class VideoFrames:
@@ -27,6 +29,7 @@ class VideoFrames:
 
     def __init__(self, source: Source, mask: VideoMask | None, watch: Stopwatch, *, originals: bool) -> None:
         self.notices: list[str] = []
+        self._ended = False
         self._source = source
         self._mask = mask
         self._watch = watch
@@ -37,11 +40,17 @@ class VideoFrames:
         if self._mask is not None:
             frames = self._mask.confine(frames, first=first)
         for frame in self._watch.timed("decode", frames):
+            if self._ended:
+                return
             if isinstance(frame, Failed):
                 self.notices.append(frame.reason)
             else:
                 original = frame.pixels if self._originals else None
                 yield Frame(pixels=frame.pixels, origin=ClipOrigin(frame.origin, original))
+
+    def end(self) -> None:
+        """Ends a camera or a stream with the frames that were read; a file goes on, since part of it is no result."""
+        self._ended = self._source.info.path is None
 
 
 class VideoResult:
@@ -51,6 +60,7 @@ class VideoResult:
         steady: holds the frames still; needs their originals.
         side_by_side: write each frame beside its original, which it needs.
         repeated: frames that come first and are in the sink already: those that ``steady`` must see again.
+        on_picture: told of each frame, which needs its original.
     """
 
     def __init__(
@@ -63,6 +73,7 @@ class VideoResult:
         steady: Steady | None = None,
         side_by_side: bool = False,
         repeated: int = 0,
+        on_picture: Callable[[Pixels, Pixels], None] | None = None,
     ) -> None:
         self._sink = sink
         self._report = report
@@ -71,6 +82,7 @@ class VideoResult:
         self._steady = steady
         self._side_by_side = side_by_side
         self._repeated = repeated
+        self._on_picture = on_picture
 
     def write(self, frame: Frame[ClipOrigin]) -> None:
         finished = self._finished(frame)
@@ -91,6 +103,8 @@ class VideoResult:
         if self._steady is not None:
             with self._watch.running("steady"):
                 finished = replace(finished, pixels=self._steady(original, finished.pixels))
+        if self._on_picture is not None:
+            self._on_picture(original[..., :3], finished.pixels)
         return beside(original[..., :3], finished) if self._side_by_side else finished
 
     def fail(self, failed: Failed[ClipOrigin]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,24 @@ from cgpipe.storage import PathLike, Stamp
 
 if TYPE_CHECKING:
     from cgpipe.jobs.pipeline import Pipeline
+    from cgpipe.media.frames import Pixels
 
 OnStart = Callable[[str, int | None], None]
 OnFrames = Callable[[int], None]
+OnPicture = Callable[["Pixels", "Pixels"], bool | None]
 
 STANDARD = "-"
 """Standard input or output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Who hears of a job, as :func:`cgpipe.translate_video` has it."""
+
+    on_start: OnStart | None = None
+    on_frames: OnFrames | None = None
+    on_picture: OnPicture | None = None
+    progress: bool | None = None
 
 
 class VideoJob:
@@ -39,18 +52,14 @@ class VideoJob:
         chosen: Chosen,
         options: Options,
         watch: Stopwatch,
-        on_start: OnStart | None = None,
-        on_frames: OnFrames | None = None,
-        progress: bool | None = None,
+        told: Told = Told(),
         gallery: bool | PathLike = False,
     ) -> None:
         self._gallery = gallery
-        self._progress = progress
+        self._told = told
         self._chosen = chosen
         self._options = options
         self._watch: Stopwatch | None = watch  # of the first video alone
-        self._on_start = on_start
-        self._on_frames = on_frames
         self._pipeline: Pipeline | None = None
         self._journal = Journal(
             options.fingerprint(chosen.deciding),
@@ -92,23 +101,24 @@ class VideoJob:
 
         inputs = _files(report.input)
         stamps = stamps_of(inputs)
-        with ProgressBar("frame", self._progress) as bar:
+        with ProgressBar("frame", self._told.progress) as bar:
 
             def start(frames: int | None) -> None:
-                if self._on_start:
-                    self._on_start(report.model, frames)
+                if self._told.on_start:
+                    self._told.on_start(report.model, frames)
                 bar.start(frames)
 
             def count(frames: int) -> None:
                 bar.advance(frames)
-                if self._on_frames:
-                    self._on_frames(frames)
+                if self._told.on_frames:
+                    self._told.on_frames(frames)
 
             clip = Clip(
                 publish=self._journal.publisher(inputs, stamps),
                 resume=self._resume_key(report.input, stamps),
                 on_start=start,
                 on_frames=count,
+                on_picture=self._told.on_picture,
             )
             translate_clip(pipeline, self._options, clip, report, watch)
 

@@ -13,7 +13,7 @@ from cgpipe.jobs.learning import OnLearn, frames_of, with_look
 from cgpipe.jobs.report import VideoReport, write_report
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video_job import OnFrames, OnStart, VideoJob
+from cgpipe.jobs.video_job import OnFrames, OnPicture, OnStart, Told, VideoJob
 from cgpipe.jobs.video_plan import plan_videos
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.notebook import html_table
@@ -75,6 +75,7 @@ def translate_videos(
     progress: bool | None = None,
     on_start: OnStart | None = None,
     on_frames: OnFrames | None = None,
+    on_picture: OnPicture | None = None,
     on_failure: Callable[[str], None] | None = None,
     on_learn: OnLearn | None = None,
 ) -> VideosReport:
@@ -87,6 +88,7 @@ def translate_videos(
         output: a folder, in which each result has the name of its input; or a file for one input.
         gallery: write a page beside each result, ``<output>.html``.
         progress, on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
+        on_picture: as there; not called for frames that a cluster translates.
         on_failure: told in a line of each video that failed.
         on_learn: called for every step by which a look (``like``) is learned.
 
@@ -105,7 +107,8 @@ def translate_videos(
         pairs = [pair for pair in pairs if shard.holds(os.path.relpath(pair[1], folder))]
     if chosen.is_missing:
         chosen = with_look(chosen, options, frames_of(clips, options), on_learn, progress)
-    for (one, target), result in _results(pairs, chosen, options, watch, on_start, on_frames, progress, gallery):
+    told = Told(on_start=on_start, on_frames=on_frames, on_picture=on_picture, progress=progress)
+    for (one, target), result in _results(pairs, chosen, options, watch, told, gallery):
         if isinstance(result, VideoReport):
             report.videos.append(replace(result, input=one, output=target))
             continue
@@ -128,25 +131,23 @@ def _results(
     chosen: Chosen,
     options: Options,
     watch: Stopwatch,
-    on_start: OnStart | None,
-    on_frames: OnFrames | None,
-    progress: bool | None,
+    told: Told,
     gallery: bool,
 ) -> Iterator[tuple[Pair, VideoReport | Exception]]:
     """What became of each pair: its report, or what was raised."""
     if options.work.ray is not None:
         from cgpipe.jobs.cluster_jobs import translate_videos_on_cluster
 
-        if on_start:
-            on_start(str(chosen), None)
+        if told.on_start:
+            told.on_start(str(chosen), None)
         for index, result in translate_videos_on_cluster(options, options.fingerprint(chosen.deciding), pairs):
-            if on_frames and isinstance(result, VideoReport):
-                on_frames(result.frames)
+            if told.on_frames and isinstance(result, VideoReport):
+                told.on_frames(result.frames)
             if isinstance(result, VideoReport):
                 result.page = clip_page(gallery, result, options)
             yield pairs[index], result
         return
-    with VideoJob(chosen, options, watch, on_start, on_frames, progress, gallery) as job:
+    with VideoJob(chosen, options, watch, told, gallery) as job:
         for pair in pairs:
             try:
                 yield pair, job.run(*pair)

@@ -13,7 +13,7 @@ from cgpipe.jobs.folder_job import FolderJob, OnResult
 from cgpipe.jobs.plan import format_of
 from cgpipe.jobs.report import FileResult, Status
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video_job import VideoJob
+from cgpipe.jobs.video_job import Told, VideoJob
 from cgpipe.jobs.video_plan import VIDEO_SUFFIXES, written_suffix
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.models.choose import choose_model
@@ -68,7 +68,7 @@ def watch_folder(
         on_start(str(chosen))
     watcher = _Watcher(root, target, recursive=options.work.recursive, on_notice=on_notice)
     pictures = FolderJob(chosen, options)
-    with VideoJob(chosen, options, Stopwatch(), progress=False) as videos:
+    with VideoJob(chosen, options, Stopwatch(), Told(progress=False)) as videos:
         while True:
             began = time.monotonic()
             ready = watcher.ready()
