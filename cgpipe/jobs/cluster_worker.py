@@ -7,15 +7,15 @@ import platform
 import secrets
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from cgpipe import __version__
 from cgpipe.errors import CgpipeError, CgpipeWarning, reason_of
 from cgpipe.jobs.chunks import Chunk
-from cgpipe.jobs.folder_job import FolderJob
-from cgpipe.jobs.plan import Names
+from cgpipe.jobs.picture_work import PictureWork
+from cgpipe.jobs.plan import Names, Plan
 from cgpipe.jobs.report import FileResult, VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import VideoJob
@@ -97,11 +97,11 @@ class PictureWorker(_Worker):
 
     def __init__(self, options: Options, threads: int, stores: Mapping[str, Store]) -> None:
         super().__init__(options, threads, stores)
-        self._job = FolderJob(self._chosen, options)
-        self._journal = self._job.open_journal()
+        self._work = PictureWork(self._chosen, options)
+        self._journal = self._work.open_journal()
 
     def introduce(self) -> Introduction:
-        return self._introduction(self._job.fingerprint)
+        return self._introduction(self._work.fingerprint)
 
     def work(self, chunk: Chunk[Names], again: bool) -> Answer[FileResult]:
         places = {item.value[1]: item.index for item in chunk}
@@ -115,13 +115,25 @@ class PictureWorker(_Worker):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CgpipeWarning)
             try:
-                names = [item.value for item in chunk]
-                answer.settings = self._job.run_listed(names, self._journal, tell, watch, again=again)
+                answer.settings = self._translate([item.value for item in chunk], tell, watch, again=again)
             except CgpipeError as error:
                 answer.fatal = error
         answer.notices = _told(caught)
         answer.seconds = watch.seconds | {"total": watch.total}
         return answer
+
+    def _translate(
+        self, names: Sequence[Names], tell: Callable[[FileResult], None], watch: Stopwatch, *, again: bool
+    ) -> dict[str, object]:
+        """Translates what the driver found open, and of a lost worker's chunk what that has not made."""
+        worklist = self._work.worklist(Plan.of(names), self._journal)
+        if again:
+            self._journal.forget()
+            for settled in worklist.sort_out():
+                tell(settled)
+        else:
+            worklist.open_all()
+        return self._work.translate(worklist, tell, watch) if worklist else {}
 
 
 class VideoWorker(_Worker):

@@ -66,7 +66,7 @@ class Worklist:
                 f"Outputs from before cgpipe kept journals are taken as up to date, whatever made them: {early}. "
                 "--overwrite redoes them.",
                 CgpipeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     @property
