@@ -1,6 +1,6 @@
-"""Pixels of pictures that are larger than memory, in files without a name; nothing is left of them after a kill.
+"""Pixels of pictures larger than memory, in unnamed files, which vanish when the process is killed.
 
-They are ordinary arrays: reading a part brings that part into memory, and :func:`release` lets go of it again.
+They are ordinary arrays: reading a part loads that part into memory, and :func:`release` drops it again.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _RELEASE = getattr(mmap, "MADV_DONTNEED", None)
 
 
 class _Mapped(mmap.mmap):
-    """A file of its own in memory."""
+    """A memory-mapped file, owned by its array."""
 
     folder: PathLike | None = None
 
 
 _mapped: WeakValueDictionary[int, _Mapped] = WeakValueDictionary()
-"""By address: of a tensor nothing else says where its values are."""
+"""Mappings by address, the only link from a tensor to its file."""
 
 
 def scratch(shape: tuple[int, ...], dtype: npt.DTypeLike, folder: PathLike | None = None) -> npt.NDArray[Any]:
-    """An array of zeros in a file without a name, which goes when the array does.
+    """An array of zeros in an unnamed file, which is freed with the array.
 
     Args:
-        folder: on the disk that takes it; None: where the system has temporary files.
+        folder: on the disk to use; None: the system's folder for temporary files.
 
     Raises:
-        OSError: there is no room on the disk, or no folder.
+        OSError: the disk is full, or the folder does not exist.
     """
     return scratch_from(lambda file: None, shape, dtype, folder)
 
@@ -48,10 +48,10 @@ def scratch(shape: tuple[int, ...], dtype: npt.DTypeLike, folder: PathLike | Non
 def scratch_from(
     fill: Callable[[int], None], shape: tuple[int, ...], dtype: npt.DTypeLike, folder: PathLike | None = None
 ) -> npt.NDArray[Any]:
-    """As :func:`scratch`, with what ``fill`` writes to the file's descriptor.
+    """Same as :func:`scratch`, but filled by ``fill``, which writes to the file descriptor.
 
     Raises:
-        OSError: there is no room on the disk, or no folder.
+        OSError: the disk is full, or the folder does not exist.
     """
     size = prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=folder, prefix=PREFIX) as file:
@@ -65,7 +65,7 @@ def scratch_from(
 
 
 def _reserve(file: int, size: int) -> None:
-    """A full disk is an error now, and not a crash when a page of the mapping is written."""
+    """Allocates the file now: a full disk is an error here, not a crash when a mapped page is written."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
     else:
@@ -73,18 +73,18 @@ def _reserve(file: int, size: int) -> None:
 
 
 def is_scratch(values: torch.Tensor) -> bool:
-    """Whether a tensor, or what it is the beginning of, lies in a file."""
+    """Whether a tensor, or the tensor that it starts, lies in a file."""
     return values.device.type == "cpu" and values.data_ptr() in _mapped
 
 
 def folder_of(values: torch.Tensor) -> PathLike | None:
-    """The folder of a scratch tensor's file; None of any other."""
+    """The folder of a scratch tensor's file; None for any other tensor."""
     mapped = _mapped.get(values.data_ptr()) if values.device.type == "cpu" else None
     return None if mapped is None else mapped.folder
 
 
 def room_for(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Room for values of the same type, where these are: in a file, or on their device."""
+    """An empty tensor of the dtype of ``like``, stored as that is: in a file, or on its device."""
     if not is_scratch(like):
         return torch.empty(shape, dtype=like.dtype, device=like.device)
     dtype = torch.empty(0, dtype=like.dtype).numpy().dtype
@@ -92,7 +92,7 @@ def room_for(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
 
 
 def release(*tensors: torch.Tensor) -> None:
-    """Takes scratch tensors out of this process's memory; what is in them stays, and others are left alone."""
+    """Drops scratch tensors from this process's memory; their values stay in the file. Other tensors are ignored."""
     for values in tensors:
         mapped = _mapped.get(values.data_ptr()) if values.device.type == "cpu" else None
         if mapped is not None and _RELEASE is not None:

@@ -124,7 +124,7 @@ def test_a_gpu_takes_fp32_only_where_half_precision_is_wrong(
 def test_a_processor_without_bf16_is_not_tried(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autotune, "compare", lambda *_: pytest.fail("tried"))
     monkeypatch.setattr(autotune, "cpu_multiplies_bf16", lambda: False)
-    assert choose_precision(generator, picture()) == ("fp32", "this processor has no bf16 arithmetic")
+    assert choose_precision(generator, picture()) == ("fp32", "this processor has no bf16 instructions")
 
 
 @pytest.mark.parametrize(

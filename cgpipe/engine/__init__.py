@@ -1,1 +1,1 @@
-"""Fast and faithful: what runs a generator over a stream of pictures."""
+"""Runs a generator over a stream of pictures."""

@@ -1,4 +1,4 @@
-"""The dtype of a network, chosen by measuring, with the figures cached; and how many pictures make a batch."""
+"""Chooses a network's dtype by measuring, with cached results, and the batch size."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, 
 CACHE_FILE = "trials.json"
 
 TOLERANCE = 2.0 / 255
-"""Mean error against fp32, in units of white, up to which a half-precision dtype is accepted."""
+"""Mean error against fp32, as a fraction of white, up to which a half-precision dtype is accepted."""
 MIN_SPEEDUP = 1.1
 """How many times as fast as fp32 a dtype must be on a CPU."""
 
 PROBE_PIXELS = 1 << 20
-"""Pixels of a large picture that a trial uses: speed and error are the same for the rest."""
+"""Pixels of a large picture that a trial uses: speed per pixel and error are the same for the rest."""
 SMALLEST_PROBE = 64
-"""Shortest side of a trial picture: a norm over the one pixel that a network makes of a tiny one is undefined."""
+"""Shortest side of a trial picture: instance norm is undefined where a network reduces a tiny one to a pixel."""
 MAX_BATCH = 16
-"""Larger ones are a tenth faster on a large GPU, and the first picture comes later."""
+"""Most pictures in a batch: larger ones are a tenth faster on a large GPU, but delay the first picture."""
 BATCH_PIXELS = 1 << 21
 """Pixels that the generator sees in a batch on a GPU."""
 BATCH_SOURCE_PIXELS = 1 << 24
-"""Pixels of the pictures themselves in a batch on a GPU, whose copies take page-locked memory."""
+"""Pixels of the original pictures in a batch on a GPU, whose copies take pinned memory."""
 
 TIMED_RUNS = 3
 TIMED_SECONDS = 0.5
@@ -47,7 +47,7 @@ TIMED_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A dtype beside fp32: its speed as a ratio (None where it was not timed), its mean error in units of white."""
+    """A dtype against fp32: its speed as a ratio (None if not timed), its mean error as a fraction of white."""
 
     speed: float | None
     error: float
@@ -62,7 +62,7 @@ class Trial:
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
-    """Raises UsageError where ``device`` cannot compute in this dtype."""
+    """Raises UsageError if ``device`` cannot compute in this dtype."""
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("A CPU cannot compute in fp16: use --precision bf16, fp32 or auto.")
 
@@ -70,17 +70,16 @@ def check_precision(precision: Precision, device: torch.device) -> None:
 def choose_precision(generator: Generator, picture: torch.Tensor) -> tuple[Precision, str]:
     """The dtype to run ``generator`` in, and why.
 
-    A GPU runs in fp16, or in bf16 where fp16 overflows, and in fp32 only where neither is accurate on the network and
-    the current picture. A CPU runs in bf16 where its processor multiplies that, it is measured to be faster, and it is
-    accurate. Results are cached.
+    A GPU uses fp16, or bf16 if fp16 overflows, or fp32 if neither is accurate for this network and picture. A CPU uses
+    bf16 if the processor has instructions for it and a trial finds it faster and accurate. Results are cached.
 
     Args:
-        generator: in fp32, on the device where it will run.
-        picture: (N, 3, H, W) in [-1, 1], of the size at which it will run, on that device.
+        generator: in fp32, on its final device.
+        picture: (N, 3, H, W) in [-1, 1], of the size at which the generator runs, on that device.
     """
     on_cpu = picture.device.type == "cpu"
     if on_cpu and not cpu_multiplies_bf16():
-        return "fp32", "this processor has no bf16 arithmetic"
+        return "fp32", "this processor has no bf16 instructions"
     candidates: list[Precision] = ["bf16"] if on_cpu else ["fp16", "bf16"]
     tried = []
     for precision in candidates:
@@ -94,7 +93,7 @@ def choose_precision(generator: Generator, picture: torch.Tensor) -> tuple[Preci
 def cpu_multiplies_bf16() -> bool:
     """Whether the processor has bf16 instructions; elsewhere torch emulates them, at a tenth of the speed.
 
-    True where torch cannot tell: a trial shows it then.
+    True if torch cannot tell: a trial then decides.
     """
     if platform.machine().lower() not in ("x86_64", "amd64") or not hasattr(torch.cpu, "get_capabilities"):
         return True
@@ -128,14 +127,14 @@ def compare(generator: Generator, dtype: torch.dtype, picture: torch.Tensor) -> 
 
 
 def cast(generator: Generator, dtype: torch.dtype) -> Generator:
-    """``generator`` in ``dtype`` and channels_last: itself where it is of that dtype, else a copy."""
+    """``generator`` in ``dtype`` and channels_last: itself if it has that dtype, else a copy."""
     if any(weights.dtype != dtype for weights in generator.parameters()):
         generator = copy.deepcopy(generator)
     return generator.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that ``run``, which has run before, takes: the shortest of a few times."""
+    """Seconds that ``run``, already warmed up, takes: the best of a few runs."""
     times: list[float] = []
     while len(times) < TIMED_RUNS and sum(times) < TIMED_SECONDS:
         started = time.perf_counter()
@@ -147,7 +146,7 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def _probe(picture: torch.Tensor, generator: Generator) -> torch.Tensor:
-    """The middle of a large picture, or a small one repeated, in sides that the network takes."""
+    """The middle of a large picture, or a small one repeated, with sides that the network accepts."""
     multiple = generator.multiple
     smallest = max(generator.least_side, -(-SMALLEST_PROBE // multiple) * multiple)
     down, right = (-(-smallest // side) for side in picture.shape[2:])
@@ -160,14 +159,14 @@ def _probe(picture: torch.Tensor, generator: Generator) -> torch.Tensor:
 
 
 def batch_size(device: torch.device, source_pixels: int, seen_pixels: int) -> int:
-    """How many pictures to translate together.
+    """How many pictures to put in a batch.
 
-    On a CPU one: there pictures run side by side, one thread each, and larger batches have been no faster for any
-    network. On a GPU as many as keep it busy.
+    On a CPU one: pictures run side by side, one thread each, and larger batches were no faster for any network. On a
+    GPU as many as keep it busy.
 
     Args:
-        source_pixels: of a picture.
-        seen_pixels: of it at the size at which the generator works.
+        source_pixels: pixels of a picture.
+        seen_pixels: its pixels at the generator's working size.
     """
     if device.type == "cpu":
         return 1
@@ -182,16 +181,16 @@ def recall(key: str) -> list[float] | None:
 
 
 def remember(key: str, figures: Sequence[float]) -> None:
-    """Caches ``figures`` for the next run; where the folder cannot be written, the next run measures again."""
+    """Caches ``figures`` for the next run; if the folder cannot be written, the next run measures again."""
     path = user_cache_path("cgpipe") / CACHE_FILE
     with suppress(OSError), atomic_write(path) as partial:
         partial.write_text(json.dumps(_read() | {key: list(figures)}, indent=1), encoding="utf-8")
 
 
 def trial_key(generator: Generator, device: torch.device, shape: Sequence[int]) -> str:
-    """What a measurement depends on: the machine, the model with its weights, and the size.
+    """Everything that a measurement depends on: the machine, the model with its weights, and the size.
 
-    Sizes whose areas lie within the same power of two share a key: a folder of many sizes is not tried over and over.
+    Sizes are rounded to powers of two in area, so that a folder of many sizes is not measured again and again.
     """
     size = round(log2(max(1, shape[-2] * shape[-1])))
     return f"{_machine(device)}, model {_fingerprint(generator)}, 2^{size} pixels"

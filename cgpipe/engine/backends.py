@@ -1,4 +1,4 @@
-"""Ways to run a generator, behind one small interface: a function from tensor to tensor."""
+"""Engines that run a generator, behind one interface: a function from tensor to tensor."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from cgpipe.networks import Generator
 from cgpipe.options import Engine
 
 Run = Callable[[torch.Tensor], torch.Tensor]
-"""Takes (N, 3, H, W) in the generator's own type and channels_last, and gives the same shape. Several threads may call
-it at once; one call uses as many threads as torch had in the thread that prepared it."""
+"""Takes (N, 3, H, W) in [-1, 1], in the generator's dtype and channels_last, and returns the same shape. Several
+threads may call it at once; one call uses as many threads as torch had in the thread that prepared it."""
 
 
 def _eager(generator: Generator) -> Run:
@@ -33,8 +33,8 @@ def _compile(generator: Generator) -> Run:
     if not can_compile(device):
         return generator
     keep_compiled()
-    # The compiled code has the number of threads written into it, so what is kept must be kept for that number.
-    # Graphs of its own it has none on CUDA: those are recorded around it (see cgpipe.engine.cuda).
+    # The number of threads is compiled in, so the cached code must be keyed by it.
+    # On CUDA it records no graphs itself: those are recorded around it (see cgpipe.engine.cuda).
     on_cpu: dict[str, str | int | bool | Callable[..., object]] = {
         "freezing": True,
         "cpp.threads": torch.get_num_threads(),
@@ -68,7 +68,7 @@ def _onnx(generator: Generator) -> Run:
 def _openvino(generator: Generator) -> Run:
     openvino = extra("openvino", "openvino")
     core = openvino.Core()
-    # A CPU that does not multiply bf16 computes in fp32, whatever it is told.
+    # A CPU without bf16 instructions computes in fp32, whatever the hint says.
     bf16 = _dtype_of(generator) == torch.bfloat16 and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     model = to_openvino(cast(generator, torch.float32))
     threads = torch.get_num_threads()
@@ -83,7 +83,7 @@ def _openvino(generator: Generator) -> Run:
     @lru_cache(maxsize=8)
     def compiled(shape: tuple[int, ...]) -> Any:
         fixed = model.clone()
-        # A fixed shape runs faster; but in fp32 OpenVINO 2026.4 then ends the process while it compiles.
+        # A fixed shape runs faster, but in fp32 it makes OpenVINO 2026.4 crash while compiling.
         if bf16:
             fixed.reshape(list(shape))
         return core.compile_model(fixed, "CPU", settings)
@@ -119,25 +119,25 @@ PACKAGES: Mapping[Engine, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "ncnn": ("ncnn",),
 }
-"""What a back end needs beside torch."""
+"""Packages that an engine needs beside torch."""
 
 
 def prepare(generator: Generator, engine: Engine) -> Run:
-    """``generator``, which is in its final type and on its device, ready to run by ``engine``.
+    """``generator``, which has its final dtype and device, as a function that ``engine`` runs.
 
     Raises:
-        MissingDependencyError: a package that the back end needs is not installed.
-        UsageError: the back end cannot run this type.
+        MissingDependencyError: a package that the engine needs is not installed.
+        UsageError: the engine does not support this dtype or network.
     """
     return ENGINES[engine](generator)
 
 
 def check_engine(engine: Engine, device: torch.device) -> None:
-    """Raises what would go wrong with ``engine`` on ``device``, before anything else is done.
+    """Checks that ``engine`` works on ``device``, before any other work.
 
     Raises:
-        MissingDependencyError: a package that the back end needs is not installed; says how to get it.
-        UsageError: the back end is unknown, or runs on a CPU alone.
+        MissingDependencyError: a package that the engine needs is not installed; the message says how to install it.
+        UsageError: the engine is unknown, or runs only on a CPU.
     """
     if engine != "auto" and engine not in ENGINES:
         raise UsageError(f"Unknown engine {engine!r}: choose one of auto, {', '.join(ENGINES)}.")

@@ -1,4 +1,4 @@
-"""``torch.compile``: where it can work, where what it makes is kept, and what is done when that fails."""
+"""``torch.compile``: whether it can work, where its cache is, and the fallback to eager."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether ``torch.compile`` can work: on a CPU it needs a C++ compiler. Warns where there is none."""
+    """Whether ``torch.compile`` can work: on a CPU it needs a C++ compiler. Warns if there is none."""
     found = device.type != "cpu" or has_compiler()
     if not found:
         warnings.warn(
@@ -36,19 +36,19 @@ def has_compiler() -> bool:
 
 
 def keep_compiled() -> None:
-    """Keeps what is compiled in the user's cache, unless the user has named another place.
+    """Keeps compiled code in the user's cache folder, unless the user has named another one.
 
-    Torch's own place is a temporary folder: all would be gone when the machine restarts.
+    Torch's default is a temporary folder, which is lost when the machine restarts.
     """
     os.environ.setdefault(CACHE_VARIABLE, str(user_cache_path("cgpipe") / "compiled"))
 
 
 def compiled_or_eager(run: Callable[[], T]) -> T:
-    """What ``run`` gives, which calls compiled networks.
+    """Calls ``run``, which uses compiled networks; falls back to eager if compiling fails.
 
-    A process that is killed while it compiles leaves half a library behind, and every later one that finds it fails. So
-    where compiling fails, what is kept is thrown away, and it is tried once more; then all goes on eagerly, with a
-    warning. Each try begins with the same random numbers; what ``run`` had changed before it failed stays changed.
+    A process killed while compiling leaves a truncated library behind, on which every later process fails. So after a
+    failure the cache is removed and compiling is tried once more; then everything runs eagerly, with a warning. Each
+    try starts from the same random state; what ``run`` had changed before it failed stays changed.
     """
     random = torch.get_rng_state()
     for help_it in (_forget_compiled, _go_on_eagerly):
@@ -63,7 +63,7 @@ def compiled_or_eager(run: Callable[[], T]) -> T:
 
 
 def _failed_to_compile(error: Exception) -> bool:
-    # Where nothing has been compiled the module is not there, and takes a second to import.
+    # If nothing was compiled the module is not loaded, and importing it takes a second.
     exceptions = sys.modules.get("torch._dynamo.exc")
     return exceptions is not None and isinstance(error, (exceptions.TorchDynamoException, ImportError))
 
@@ -71,7 +71,7 @@ def _failed_to_compile(error: Exception) -> bool:
 def _forget_compiled(error: Exception) -> None:
     torch.compiler.reset()
     if folder := os.environ.get(CACHE_VARIABLE):
-        # Moved first, so that another process never finds it half gone.
+        # Moved first, so that another process never finds it half deleted.
         aside = Path(f"{folder}-broken-{os.getpid()}")
         try:
             Path(folder).rename(aside)

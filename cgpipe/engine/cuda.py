@@ -1,4 +1,4 @@
-"""Batches through a GPU: copies beside the computing, through reused page-locked memory, and work as CUDA graphs."""
+"""Batches on a GPU: copies overlap computation, through reused pinned memory, and work is replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cgpipe.errors import CgpipeWarning
 
 
 class Translated(NamedTuple):
-    """What is made of a batch.
+    """The translation of a batch.
 
     Args:
         pixels: (N, H, W, 3) integers.
-        sums: (N,) float32, over the network's output for each picture: not finite where a value is not.
+        sums: (N,) float32, sum of the network's output for each picture: not finite if any value is not.
     """
 
     pixels: torch.Tensor
@@ -33,21 +33,21 @@ Stream = TypeVar("Stream")
 Event = TypeVar("Event")
 
 Work = Callable[[torch.Tensor], Translated]
-"""From (N, H, W, C) integers, on the device."""
+"""Translates (N, H, W, C) integers, on the device."""
 
 SMALL_BYTES = 1 << 20
-"""Of a batch, up to which it goes up, is translated and comes down in one stream."""
+"""Bytes of a batch up to which upload, translation and download share one stream."""
 MAX_GRAPHS = 8
-"""Graphs that are kept: each holds the memory of its batch."""
+"""Most graphs that are kept: each holds the memory of its batch."""
 MAX_GRAPH_PIXELS = 1 << 22
-"""Pixels of a batch up to which launching kernels one by one costs time; beyond, the GPU is busy anyway."""
+"""Pixels of a batch up to which kernel launches dominate; beyond, the GPU is busy anyway."""
 
 
 class Gpu(Protocol[Stream, Event]):
-    """What a :class:`GpuPipeline` asks of a GPU. Streams work side by side; what is run in one goes in its order."""
+    """What a :class:`GpuPipeline` needs of a GPU. Streams run side by side; work within one runs in order."""
 
     def host_memory(self, size: int) -> torch.Tensor:
-        """``size`` bytes of page-locked memory."""
+        """``size`` bytes of pinned memory."""
 
     def device_memory(self, size: int) -> torch.Tensor:
         """``size`` bytes on the device."""
@@ -56,16 +56,16 @@ class Gpu(Protocol[Stream, Event]):
         """A new stream."""
 
     def run(self, stream: Stream, work: Callable[[], object]) -> None:
-        """Puts work at the end of a stream; nobody waits for it."""
+        """Appends work to a stream, without waiting."""
 
     def mark(self, stream: Stream) -> Event:
-        """An event that happens when a stream has done what it was given up to now."""
+        """An event that occurs when a stream has finished its work so far."""
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """Lets a stream, and not the caller, wait for an event."""
+        """Makes a stream, but not the caller, wait for an event."""
 
     def finish(self, event: Event) -> None:
-        """Lets the caller wait for an event."""
+        """Makes the caller wait for an event."""
 
 
 class CudaGpu:
@@ -100,17 +100,17 @@ class CudaGpu:
 
 
 class GpuPipeline(Generic[Stream, Event]):
-    """Takes batches through one GPU, several at a time.
+    """Runs batches on one GPU, several at a time.
 
-    A batch is laid into page-locked memory, copied up, translated, and copied down, in three streams that events keep
-    in order: while one batch is computed, the next goes up and the one before comes down. What goes over the bus are
-    integers. The caller waits only for the result that it asks for, never for the device as a whole.
+    A batch is written to pinned memory, uploaded, translated and downloaded, in three streams that events keep in
+    order: while one batch is computed, the next is uploaded and the one before is downloaded. Only integers cross the
+    bus. The caller waits only for the result that it asks for, never for the whole device.
 
     Args:
-        gpu: where the work is done.
-        work: what is done with the pixels there.
-        depth: batches that may be under way when another one is sent.
-        enlarges: how many times as high and wide what comes back is.
+        gpu: the GPU.
+        work: translates pixels on the device.
+        depth: batches that may be in flight when another one is sent.
+        enlarges: factor by which height and width of the result exceed those of the input.
     """
 
     def __init__(self, gpu: Gpu[Stream, Event], work: Work, depth: int, enlarges: int = 1) -> None:
@@ -120,21 +120,21 @@ class GpuPipeline(Generic[Stream, Event]):
         self._slots = cycle([_Slot(gpu, enlarges) for _ in range(depth + 1)])
 
     def send(self, pixels: torch.Tensor, count: int = 0) -> Callable[[], Translated]:
-        """Sets a batch on its way, and gives a function that waits for its translation.
+        """Starts a batch, and returns a function that waits for its translation.
 
         Args:
             pixels: (N, H, W, C) integers on the CPU.
-            count: pictures to which the batch is filled up, with whatever lies there, so that all batches of a stream
-                have one shape; their translations are thrown away.
+            count: pictures to which the batch is padded, with arbitrary content, so that all batches of a stream have
+                one shape; the translations of the padding are discarded.
         """
         gpu, slot = self._gpu, next(self._slots)
-        slot.settle()  # Who sends more than ``depth`` batches before asking for the first finds it kept.
+        slot.settle()  # Keeps the slot's last result if the caller has not fetched it yet.
         shape = (max(count, len(pixels)), *pixels.shape[1:])
         staged, there, back, sums = slot.shaped(shape, pixels.dtype)
         (staged if len(staged) == len(pixels) else staged[: len(pixels)]).copy_(pixels)
 
         def translate() -> None:
-            # Kept until this slot is used again: the memory must not go to another batch while it is copied down.
+            # Kept until this slot is reused: the memory must not be freed while it is being downloaded.
             slot.translated = self._work(there)
 
         def copy_down() -> None:
@@ -151,7 +151,7 @@ class GpuPipeline(Generic[Stream, Event]):
             copy_down()
 
         if staged.nbytes <= SMALL_BYTES:
-            # Copies this short cost less than streams that wait for one another.
+            # Copies this short cost less than synchronising streams.
             gpu.run(self._compute, all_of_it)
             arrived = gpu.mark(self._compute)
         else:
@@ -172,7 +172,7 @@ class GpuPipeline(Generic[Stream, Event]):
 
 
 class _Slot:
-    """The memory of one batch under way."""
+    """The memory of one batch in flight."""
 
     def __init__(self, gpu: Gpu[Stream, Event], enlarges: int) -> None:
         self._enlarges = enlarges
@@ -184,7 +184,7 @@ class _Slot:
         self._views: tuple[torch.Tensor, ...] = ()
 
     def shaped(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-        """The memory as tensors: what is staged, what is there, and what comes back of pixels and sums."""
+        """The memory as tensors: staged pixels, pixels on the device, and the downloaded pixels and sums."""
         if self._key != (shape, dtype):
             staged, there = (memory.shaped(shape, dtype) for memory in (self.staged, self.there))
             result = (shape[0], *(side * self._enlarges for side in shape[1:3]), 3)
@@ -193,14 +193,14 @@ class _Slot:
         return self._views
 
     def settle(self) -> None:
-        """Waits for the batch that was here."""
+        """Waits for the batch that used this slot."""
         fetch, self.fetch = self.fetch, None
         if fetch:
             fetch()
 
 
 class _Memory:
-    """Memory that is kept, and reallocated only when a larger batch comes."""
+    """A buffer that is reallocated only for a larger batch."""
 
     def __init__(self, make: Callable[[int], torch.Tensor]) -> None:
         self._make = make
@@ -214,15 +214,15 @@ class _Memory:
 
 
 class Graphs:
-    """Work that is recorded once a shape and replayed: a replay is one launch in place of a hundred.
+    """Records work as one graph per shape and replays it: a replay is one launch instead of a hundred.
 
-    The first batch of a shape runs as it is, which loads its kernels; the second is recorded; so a folder of pictures
-    that all differ in size records nothing. Where a shape cannot be recorded, it runs as it is. The least recently used
-    graphs go.
+    The first batch of a shape runs without a graph, which loads its kernels; the second is recorded. So a folder of
+    pictures that all differ in size records nothing. A shape that cannot be recorded always runs without. The least
+    recently used graphs are dropped.
 
     Args:
-        work: what is done with a batch; reads nothing from the device.
-        record: runs work on an example, and gives a function that does the same with another one of that shape.
+        work: translates a batch; reads nothing back from the device.
+        record: records work on an example, and returns a function that replays it on another batch of that shape.
         pixels: how many pixels of a batch the generator will see.
     """
 
@@ -252,7 +252,7 @@ class Graphs:
     def _recording(self, pixels: torch.Tensor) -> Work:
         try:
             return self._record(self._work, pixels)
-        except RuntimeError as error:  # torch's word for all that cannot be recorded
+        except RuntimeError as error:  # torch raises it for everything that cannot be recorded
             if is_out_of_memory(error):
                 torch.cuda.empty_cache()
             else:
@@ -271,7 +271,7 @@ class CudaGraphs:
     def __call__(self, work: Work, example: torch.Tensor) -> Work:
         with torch.cuda.device(self._device), _fastest_convolutions():
             given = example.clone()
-            work(given)  # Measures convolutions, which cannot be done while a graph is recorded.
+            work(given)  # Benchmarks convolutions, which is impossible while recording.
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -281,7 +281,7 @@ class CudaGraphs:
         def replay(pixels: torch.Tensor) -> Translated:
             given.copy_(pixels)
             graph.replay()
-            # The graph's own memory is overwritten by the next replay.
+            # The next replay overwrites the graph's memory.
             return Translated(made.pixels.clone(), made.sums.clone())
 
         return replay
@@ -289,7 +289,7 @@ class CudaGraphs:
 
 @contextmanager
 def _fastest_convolutions() -> Iterator[None]:
-    """Lets cuDNN measure which algorithm is fastest for each shape."""
+    """Lets cuDNN benchmark its algorithms for each shape."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:

@@ -1,4 +1,4 @@
-"""Generators as files that other programs load."""
+"""Exports generators to files for other programs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Format = Literal["onnx", "torchscript", "torch-export", "openvino"]
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 INPUT, OUTPUT = "picture", "translated"
-"""What the input and the output of an exported network are called."""
+"""Names of an exported network's input and output."""
 
 TOLERANCE = 1e-3
-"""Largest error against eager, in units of white, of a network that was exported rightly."""
+"""Largest error against eager, as a fraction of white, of a correct export."""
 
 
 class Normalised(nn.Module):
-    """A generator with the way from pixels and back inside: (N, H, W, 3) RGB uint8 in and out."""
+    """A generator with conversion from and to pixels inside: (N, H, W, 3) RGB uint8 in and out."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Normalised(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What :func:`export_model` wrote: the file, and its largest error against eager, in units of white."""
+    """The result of :func:`export_model`: the file, and its largest error against eager, as a fraction of white."""
 
     path: Path
     format: Format
@@ -61,7 +61,7 @@ def to_torchscript(network: nn.Module, example: torch.Tensor | None = None) -> A
 
 
 def to_torch_export(network: nn.Module, example: torch.Tensor | None = None) -> Any:
-    """``network`` as a program of torch.export, for any number of pictures and all sides that it takes."""
+    """``network`` as a torch.export program, for any number of pictures and all sides that it accepts."""
     example = _example(network, count=2) if example is None else example
     first = 1 if example.shape[-1] == 3 else 2
     sides = {first + i: _multiple(network) * torch.export.Dim(name) for i, name in enumerate(("rows", "columns"))}
@@ -111,22 +111,22 @@ def extra(package: str, name: str) -> ModuleType:
 def export_model(
     model: Model, path: str | os.PathLike[str], format: Format, *, with_normalisation: bool = False
 ) -> Exported:
-    """Writes a model's generator as a file that other programs load: whole, and checked, or not at all.
+    """Exports a model's generator to a file for other programs: whole and checked, or not at all.
 
-    The network takes any number of pictures of any size whose sides are multiples of :attr:`Exported.multiple`: as
-    (N, 3, H, W) float32 in [-1, 1], or with the normalisation inside as (N, H, W, 3) uint8; RGB, and the same comes
-    out. In ONNX and OpenVINO the input is called ``picture`` and the output ``translated``. Before the file gets its
-    name it is loaded by what will run it, and compared with the network itself at three sizes.
+    The exported network takes any number of pictures whose sides are multiples of :attr:`Exported.multiple`: RGB, as
+    (N, 3, H, W) float32 in [-1, 1], or with the normalisation inside as (N, H, W, 3) uint8. The output has the same
+    form. In ONNX and OpenVINO the input is called ``picture`` and the output ``translated``. Before the file gets its
+    name, its runtime loads it, and its output is compared with the network's at three sizes.
 
     Args:
-        path: the file; OpenVINO writes the weights beside it, into ``<name>.bin``.
+        path: the file; OpenVINO stores the weights beside it, in ``<name>.bin``.
         format: ``onnx``, ``torchscript``, ``torch-export`` or ``openvino``.
-        with_normalisation: put the way from pixels and back inside.
+        with_normalisation: include the conversion from and to pixels.
 
     Raises:
         MissingDependencyError: the packages of the extra ``onnx`` or ``openvino`` are not installed.
-        CgpipeError: the exported network computes something else than the network itself.
-        UsageError: the file cannot be written, or an OpenVINO file has another suffix than ``.xml``.
+        CgpipeError: the exported network's output differs from that of the network.
+        UsageError: the file cannot be written, or an OpenVINO file's suffix is not ``.xml``.
     """
     if format == "openvino" and Path(path).suffix != ".xml":
         raise UsageError(f"OpenVINO files end in .xml, with the weights beside them in .bin: rename {path}.")
@@ -146,7 +146,7 @@ def export_model(
 
 @contextmanager
 def _beside(partial: Path, path: Path) -> Iterator[None]:
-    """Does for the weights that OpenVINO writes beside ``partial`` what is done for it."""
+    """Moves the weights that OpenVINO writes beside ``partial`` into place with it, or removes them."""
     weights = partial.with_suffix(".bin")
     try:
         yield
@@ -157,9 +157,9 @@ def _beside(partial: Path, path: Path) -> Iterator[None]:
 
 
 def _check(network: nn.Module, exported: Run) -> float:
-    """The largest error, in units of white, of ``exported`` against ``network`` at several sizes."""
+    """The largest error of ``exported`` against ``network`` at several sizes, as a fraction of white."""
     white = 255 if isinstance(network, Normalised) else 2
-    # Where a value lies half-way between two, the last bit decides to which it is rounded.
+    # A value half-way between two integers is rounded by its last bit.
     tolerance = 1.01 / 255 if isinstance(network, Normalised) else TOLERANCE
     largest = 0.0
     for count, rows, columns in ((1, 2, 3), (2, 3, 2), (1, 4, 4)):
@@ -176,7 +176,7 @@ def _check(network: nn.Module, exported: Run) -> float:
 
 
 def _example(network: nn.Module, count: int = 1, rows: int = 3, columns: int = 4) -> torch.Tensor:
-    """Noise that ``network`` takes, ``rows`` and ``columns`` times as many pixels as its sides must be multiples of."""
+    """Noise for ``network``, with sides ``rows`` and ``columns`` times its multiple."""
     step = _multiple(network)
     shape = (count, 3, rows * step, columns * step)
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1)
@@ -196,7 +196,7 @@ def _write_onnx(network: nn.Module, path: Path) -> None:
 
 
 def load_onnx(path: Path) -> Run:
-    """What the ONNX file at ``path`` does, by ONNX Runtime."""
+    """The ONNX file at ``path`` as a function, run by ONNX Runtime."""
     onnxruntime = extra("onnxruntime", "onnx")
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {INPUT: x.contiguous().numpy()})[0])
@@ -251,7 +251,7 @@ SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch-
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps torch from calling TorchScript deprecated, and its exporters from telling of each step."""
+    """Silences torch's deprecation warning for TorchScript, and its exporters' progress messages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""Optical flow between frames: where each pixel was, and where that can be trusted.
+"""Optical flow between frames: where each pixel was, and where the flow is reliable.
 
-Frames are (height, width, 3) RGB of one size, uint8 where flows are found between them. Flows are (height, width, 2),
+Frames are (height, width, 3) RGB of one size; flow is computed between uint8 frames. Flows are (height, width, 2),
 float32: x and y in pixels.
 """
 
@@ -28,7 +28,7 @@ def flow_between(here: Pixels, there: Pixels, preset: Literal["medium", "fast"] 
 
 
 def places(flow: Plane) -> tuple[Plane, Plane]:
-    """The coordinates, x and y, that ``flow`` leads to; both (height, width)."""
+    """The coordinates, x and y, that ``flow`` points to; both (height, width)."""
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32) + flow[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
@@ -36,18 +36,18 @@ def places(flow: Plane) -> tuple[Plane, Plane]:
 
 
 def sampled(pixels: npt.NDArray[np.uint8 | np.uint16 | np.float32], x: Plane, y: Plane) -> Plane:
-    """(height, width, channels) at other places, bilinear, with its border repeated; float32."""
+    """(height, width, channels) sampled at ``x`` and ``y``, bilinear, with borders repeated; float32."""
     moved = cv2.remap(pixels.astype(np.float32, copy=False), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cast(Plane, moved)
 
 
 def warped(pixels: npt.NDArray[np.uint8 | np.uint16 | np.float32], flow: Plane) -> Plane:
-    """Brings (height, width, channels) to where ``flow`` says each pixel is found; float32."""
+    """Warps (height, width, channels) along ``flow``: each pixel comes from where the flow points; float32."""
     return sampled(pixels, *places(flow))
 
 
 def agreement(forth: Plane, back: Plane) -> npt.NDArray[np.bool_]:
-    """Where flows there and back cancel (arXiv 1604.08610) and lead to a place inside the frame; (height, width)."""
+    """Where forward and backward flow cancel (arXiv 1604.08610) and stay inside the frame; (height, width)."""
     height, width = forth.shape[:2]
     x, y = places(forth)
     returned = sampled(back, x, y)

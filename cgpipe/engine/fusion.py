@@ -1,7 +1,7 @@
-"""A generator for a GPU, with all that stands between two convolutions in one operation.
+"""Fuses everything between two convolutions of a generator into one operation, for a GPU.
 
-Norm, activation, addition and reflection padding each read and write whole maps, and at 256x256 a GPU takes longer to
-start them than to do them. torch's group norm and reflection padding also convert channels_last maps back and forth.
+Norm, activation, addition and reflection padding each read and write whole feature maps, and at 256x256 launching them
+takes longer than running them. torch's group norm and reflection padding also convert from channels_last and back.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 class Between(nn.Module):
-    """Instance norm, shift, (leaky) ReLU, addition and reflection padding, each if it is there.
+    """Instance norm, bias, (leaky) ReLU, addition and reflection padding, each optional.
 
     Args:
         norm: an instance norm.
-        bias: (C,), added where there is no norm; in front of one it computes nothing.
+        bias: (C,), added if there is no norm; a norm would cancel it.
         slope: of the activation below 0; None for no activation.
     """
 
@@ -45,7 +45,7 @@ class Between(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """(N, C, H, W), and the same to be added, to (N, C, H + 2 * pad, W + 2 * pad)."""
+        """Maps (N, C, H, W), plus a residual of that shape, to (N, C, H + 2 * pad, W + 2 * pad)."""
         norm = self.norm
         weight, bias, eps = (None, self.bias, None) if norm is None else (norm.weight, norm.bias, norm.eps)
         run = _kernels() if x.is_cuda and x[0].numel() < 2**31 else plainly
@@ -69,7 +69,7 @@ def plainly(
     residual: torch.Tensor | None,
     pad: int,
 ) -> torch.Tensor:
-    """The same as :func:`cgpipe.engine.kernels.between_convolutions`, by torch's operations."""
+    """The same as :func:`cgpipe.engine.kernels.between_convolutions`, with torch's operations."""
     if eps is not None:
         x = F.group_norm(x, x.shape[1], weight, bias, eps)
     elif bias is not None:
@@ -82,7 +82,7 @@ def plainly(
 
 
 def pixel_shuffle(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """``F.pixel_shuffle`` of channels_last maps, in one copy: torch's own gives another layout."""
+    """``F.pixel_shuffle`` of channels_last maps, in one copy: torch's own changes the layout."""
     blocks = x.permute(0, 2, 3, 1).unflatten(3, (-1, factor, factor))  # (N, H, W, C, factor, factor)
     shuffled: torch.Tensor = blocks.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
     return shuffled
@@ -97,13 +97,13 @@ def pixel_unshuffle(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 @cache
 def can_fuse(device: torch.device) -> bool:
-    """Whether kernels can be built for ``device``; warns where that fails."""
+    """Whether kernels can be built for ``device``; warns if building fails."""
     if device.type != "cuda" or find_spec("triton") is None:
         return False
     nothing: dict[str, None] = {"weight": None, "bias": None, "residual": None}
     try:
         _kernels()(torch.zeros(1, 16, 4, 4, device=device), eps=1e-5, slope=0.0, pad=0, **nothing)
-    except Exception as error:  # Triton calls a compiler: whatever that may lack
+    except Exception as error:  # Triton calls a compiler, which may fail in any way
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(f"Triton cannot build kernels ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
         return False
@@ -111,7 +111,7 @@ def can_fuse(device: torch.device) -> bool:
 
 
 def fuse(generator: Generator) -> nn.Module:
-    """A copy of ``generator`` with all that stands between its convolutions in :class:`Between`; the same to rounding.
+    """A copy of ``generator`` with a :class:`Between` for everything between its convolutions; equal up to rounding.
 
     Args:
         generator: in eval mode.
@@ -120,7 +120,7 @@ def fuse(generator: Generator) -> nn.Module:
 
 
 def fused_where_possible(generator: Generator) -> nn.Module:
-    """:func:`fuse`, or ``generator`` itself where its way through the layers depends on what it sees."""
+    """:func:`fuse`, or ``generator`` itself if its control flow depends on its input."""
     try:
         return fuse(generator)
     except (fx.proxy.TraceError, TypeError):
@@ -135,7 +135,7 @@ class LayerTracer(fx.Tracer):
 
 
 class _Fusion:
-    """Works on the graph of a generator."""
+    """Rewrites the graph of a generator."""
 
     def __init__(self, generator: Generator) -> None:
         generator = copy.deepcopy(generator)
@@ -155,7 +155,7 @@ class _Fusion:
         return self.graph_module.get_submodule(str(node.target))
 
     def _call(self, module: nn.Module, after: fx.Node, *inputs: fx.Node) -> fx.Node:
-        """A call of a new module, behind a node."""
+        """Inserts a call of a new module after a node."""
         name = f"between_{sum(isinstance(m, Between) for m in self.graph_module.modules())}"
         if not isinstance(module, Between):
             name = f"convolution_{after.name}"
@@ -168,7 +168,7 @@ class _Fusion:
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
 
     def _fuse_norms(self, node: fx.Node) -> None:
-        """A norm with the activation and the addition behind it."""
+        """Fuses a norm with the activation and the addition after it."""
         norm = self._module(node)
         if not isinstance(norm, InstanceNorm):
             return
@@ -186,13 +186,13 @@ class _Fusion:
         last.replace_all_uses_with(self._call(Between(norm, slope=slope), last, *inputs))
 
     def _keep_layout(self, node: fx.Node) -> None:
-        """Shuffling between channels and places that leaves channels last."""
+        """Replaces pixel shuffles by ones that keep channels last."""
         faster = {F.pixel_shuffle: pixel_shuffle, F.pixel_unshuffle: pixel_unshuffle}
         if node.op == "call_function" and node.target in faster and not node.kwargs:
             node.target = faster[node.target]
 
     def _fuse_rest(self, node: fx.Node) -> None:
-        """An activation behind no norm, with the bias of the convolution before it."""
+        """Fuses an activation without a norm with the bias of the convolution before it."""
         slope = self._slope(node)
         if slope is None or not node.users:
             return
@@ -202,7 +202,7 @@ class _Fusion:
         node.replace_all_uses_with(self._call(Between(bias=bias, slope=slope), node, source))
 
     def _pad_ahead(self, node: fx.Node) -> None:
-        """The reflection padding of a convolution, done by what makes its input."""
+        """Moves the reflection padding of a convolution into the operation that makes its input."""
         convolution = self._module(node)
         if not isinstance(convolution, nn.Conv2d) or convolution.padding_mode != "reflect":
             return
@@ -221,7 +221,7 @@ class _Fusion:
         node.replace_all_uses_with(padded)
 
     def _pad(self, source: fx.Node, maker: Between, pad: int) -> None:
-        """Lets ``maker`` pad, and all who use its result cut the padding off."""
+        """Lets ``maker`` pad, and crops the padding off for all other users of its result."""
         maker.pad = pad
         inside = (slice(None), slice(None), slice(pad, -pad), slice(pad, -pad))
         users = list(source.users)
@@ -231,14 +231,14 @@ class _Fusion:
             user.replace_input_with(source, cut)
 
     def _slope(self, node: fx.Node | None) -> float | None:
-        """The slope below 0 of an activation that a node is."""
+        """The slope below 0, if the node is an activation."""
         module = self._module(node)
         if isinstance(module, nn.ReLU) or (node is not None and node.target in (F.relu, torch.relu)):
             return 0.0
         return module.negative_slope if isinstance(module, nn.LeakyReLU) else None
 
     def _without_bias(self, node: fx.Node) -> torch.Tensor | None:
-        """Takes a convolution's bias away, and gives it."""
+        """Removes a convolution's bias and returns it."""
         convolution = self._module(node)
         if not isinstance(convolution, Convolution) or convolution.bias is None:
             return None
@@ -251,7 +251,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 
 def _other_summand(node: fx.Node | None, one: fx.Node) -> fx.Node | None:
-    """What an addition adds to ``one``."""
+    """The other operand of an addition of ``one``."""
     if node is None or node.target not in (operator.add, torch.add) or len(node.args) != 2:
         return None
     others: list[object] = [summand for summand in node.args if summand is not one]
@@ -259,5 +259,5 @@ def _other_summand(node: fx.Node | None, one: fx.Node) -> fx.Node | None:
 
 
 def _uncut(node: fx.Node) -> fx.Node:
-    """What a node was cut out of, or the node."""
+    """The node that this node was cropped from, or the node itself."""
     return node.args[0] if node.target is operator.getitem else node  # type: ignore[return-value]

@@ -1,6 +1,6 @@
-"""GPU kernels in Triton: what stands between two convolutions, in one or two passes over memory.
+"""GPU kernels in Triton for everything between two convolutions, in one or two passes over memory.
 
-Maps are (N, C, H, W) in channels_last. Only imported where Triton is installed.
+Maps are (N, C, H, W) in channels_last. Imported only if Triton is installed.
 """
 
 import torch
@@ -12,16 +12,16 @@ TILE = 4096
 MAX_CHANNELS = 64
 """Channels of a tile, at most."""
 PROGRAMS = 264
-"""Programs that keep a large GPU busy: two for each of an H100's multiprocessors."""
+"""Programs that keep a large GPU busy: two per multiprocessor of an H100."""
 MAX_CHUNKS = 32
-"""Parts of a map whose sums are made side by side."""
+"""Parts of a map that are summed in parallel."""
 MAX_VALUES = 2**31
-"""Of a map: places are counted in 32 bits."""
+"""Most values of a map: offsets have 32 bits."""
 
 
 @triton.jit(do_not_specialize=["pixels", "chunk_pixels", "chunks"])
 def _sum_chunks(x, sums, pixels, channels, chunk_pixels, chunks, block: tl.constexpr, lanes: tl.constexpr):
-    """Sums and squares of each channel over a chunk of a map, less the channel's first value, for accuracy."""
+    """Sums and squares of each channel over a chunk of a map, minus the channel's first value, for accuracy."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     c = tl.program_id(2) * lanes + tl.arange(0, lanes)
     known = c < channels
@@ -116,7 +116,7 @@ def between_convolutions(
     residual: torch.Tensor | None,
     pad: int,
 ) -> torch.Tensor:
-    """Instance norm, scale, shift, (leaky) ReLU, addition and reflection padding of (N, C, H, W), each if asked for.
+    """Instance norm, scale, bias, (leaky) ReLU, addition and reflection padding of (N, C, H, W), each optional.
 
     Args:
         eps: of the norm; None for no norm.

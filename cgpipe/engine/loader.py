@@ -1,4 +1,4 @@
-"""Frames decoded in other processes, and batched where they are decoded."""
+"""Decodes frames in other processes, and batches them there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cgpipe.errors import CgpipeError, reason_of
 from cgpipe.media.frames import Batch, Failed, Frame, Origin, Pixels, batched
 
 SMALL_BYTES = 1 << 20
-"""Pixels up to which a batch goes through the pipe itself, which is quicker than a block of shared memory."""
+"""Bytes up to which a batch goes through the pipe, which is quicker than shared memory."""
 
 T = TypeVar("T")
 
 
 def attempt(read: Callable[[Origin], Frame[Origin]], task: Origin) -> Frame[Origin] | Failed[Origin]:
-    """Reads one frame; whatever is raised is that frame's failure."""
+    """Reads one frame; any exception becomes that frame's failure."""
     try:
         return read(task)
     except Exception as error:
@@ -34,13 +34,13 @@ def attempt(read: Callable[[Origin], Frame[Origin]], task: Origin) -> Frame[Orig
 def load(
     tasks: Iterable[Origin], read: Callable[[Origin], Frame[Origin]], *, batch_size: int, workers: int, ahead: int
 ) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
-    """Batches of the frames that ``workers`` processes read, in the order of their tasks; each task has one answer.
+    """Batches of frames read by ``workers`` processes, in the order of the tasks; each task has one result.
 
     Args:
         tasks: origins of the frames; the iterable stays in this process.
-        read: gives the frame of a task; called in a worker. What it raises is that frame's failure.
-        batch_size: frames of one size to a batch, at most.
-        ahead: batches that each worker works ahead.
+        read: returns the frame of a task; called in a worker. An exception becomes that frame's failure.
+        batch_size: most frames of one size in a batch.
+        ahead: batches that each worker prepares ahead.
 
     Raises:
         CgpipeError: a worker died, probably for lack of memory.
@@ -66,7 +66,7 @@ def load(
 
 
 class _Chunks(Generic[T]):
-    """Lists of ``size`` tasks: what a worker is given at a time."""
+    """Lists of ``size`` tasks, the unit of work of a worker."""
 
     def __init__(self, tasks: Iterable[T], size: int) -> None:
         self._tasks = tasks
@@ -79,9 +79,9 @@ class _Chunks(Generic[T]):
 
 
 class _Reader(Dataset[bytes], Generic[Origin]):
-    """Reads a list of tasks into one pickled answer.
+    """Reads a list of tasks into one pickled result.
 
-    It is pickled here and not in the thread of a queue, where what cannot be pickled, or has no room in shared memory,
+    Pickled here and not in a queue's thread, where an object that cannot be pickled, or does not fit in shared memory,
     would vanish.
     """
 
@@ -106,7 +106,7 @@ class _Copied(Generic[Origin]):
 
 
 def _packed(item: Batch[Origin] | Failed[Origin]) -> Batch[Origin] | Failed[Origin] | _Copied[Origin]:
-    """The item with its pixels in shared memory; without, if they are few, or there is no room for them.
+    """The item with its pixels in shared memory, unless they are few or do not fit.
 
     Containers have 64 MB of shared memory unless told otherwise.
     """
@@ -132,7 +132,7 @@ def _as_it_is(answer: object) -> object:
 
 
 def _start_worker(number: int) -> None:
-    # Ctrl-C is for the main process, which ends its workers; one thread each, or they would fight for the processor.
+    # The main process handles Ctrl-C and ends its workers. One thread each, or they would compete for processors.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    cv2.setNumThreads(0)  # 1 would wait for threads that a forked worker has not got
+    cv2.setNumThreads(0)  # 1 would wait for threads that a forked worker does not have

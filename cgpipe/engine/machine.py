@@ -1,4 +1,4 @@
-"""What this machine can do for cgpipe, as plain values to paste into a report or to read by a program."""
+"""Describes this machine for a bug report or a program, as plain values."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from cgpipe.models import list_models, user_models_folder
 from cgpipe.storage import cache_folder
 
 LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python-headless", "av", "pillow", "safetensors", "click")
-"""Distributions whose versions decide what comes out."""
+"""Packages whose versions affect the results."""
 
 NEEDED_BY_ENGINE = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
-"""The module without which an engine does not run."""
+"""The module that an engine needs."""
 
 
 def describe_machine() -> dict[str, object]:
-    """Versions, processors, devices with their dtypes, engines, codecs, kinds of pictures, extras and folders.
+    """Versions, processors, devices with their dtypes, engines, codecs, picture formats, extras and folders.
 
-    Nothing in it names a person or a file but the two folders.
+    It contains no name of a user or a file, only the two folders.
     """
     return {
         "versions": _versions(),
@@ -81,7 +81,7 @@ def _memory() -> str:
 
 
 def _devices() -> dict[str, str]:
-    """Each device of ``--device`` with its name and the dtypes that it computes in."""
+    """Each device of ``--device`` with its name and dtypes."""
     found = {"cpu": f"fp32{', bf16' if cpu_multiplies_bf16() else ''}"}
     for number in range(torch.cuda.device_count()):
         values = torch.cuda.get_device_properties(number)
@@ -107,7 +107,7 @@ def _video() -> dict[str, object]:
 
 
 def _extras() -> Mapping[str, str]:
-    """Each extra with what of it is missing."""
+    """Each extra, with its missing packages."""
     try:
         needed = importlib.metadata.requires("cgpipe") or []
     except importlib.metadata.PackageNotFoundError:
@@ -126,5 +126,5 @@ def _has(module: str) -> bool:
 
 
 def _at_home(folder: Path) -> str:
-    """A folder without the user's name, which stands in it."""
+    """A folder with the home folder as ``~``, which hides the user's name."""
     return str(Path("~") / folder.relative_to(Path.home())) if folder.is_relative_to(Path.home()) else str(folder)

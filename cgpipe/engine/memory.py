@@ -1,4 +1,4 @@
-"""Memory that is given back between two pictures only to be asked for again."""
+"""Memory: keeps freed blocks for the next picture, recognises out-of-memory errors, estimates a network's need."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cgpipe.storage import available_memory as available_memory
 
 FOR_PICTURES = 256 << 20
 FOR_TRAINING = 2**31 - 1
-"""The most that the C library can be told."""
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of malloc.h
+"""The largest value that the C library accepts."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 _kept = 0
 
 
 def keep_freed_memory(most: int = FOR_PICTURES) -> None:
-    """Lets this process keep up to ``most`` bytes of freed memory for the next picture, where the C library is glibc's.
+    """Lets this process keep up to ``most`` bytes of freed memory for the next picture, if the C library is glibc.
 
-    By its own settings glibc returns large blocks to the system at once, and every picture pays for clearing and
-    mapping them again: 4,500 page faults and 14 of 263 ms for a ResNet of 9 blocks at 256x256 on two cores of a Zen 4,
-    and 90,000 and half a second for each step of its training. What was allowed once stays so.
+    By default glibc returns large blocks to the system at once, and every picture pays for mapping and clearing them
+    again: 4,500 page faults and 14 of 263 ms for a ResNet of 9 blocks at 256x256 on two cores of a Zen 4, and 90,000
+    and half a second per training step. The limit is never lowered again.
     """
     global _kept
     if platform.libc_ver()[0] == "glibc" and most > _kept:
@@ -35,16 +35,16 @@ def keep_freed_memory(most: int = FOR_PICTURES) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's allocator for CPUs raises no type of its own."""
+    """Whether an error means out of memory: torch's CPU allocator has no exception type of its own."""
     words = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return out_of_memory or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
 def bytes_a_pixel(network: nn.Module, multiple: int) -> float:
-    """The least memory that a network takes for each pixel of its input: that of a layer's input and output in fp32.
+    """Lower bound of a network's memory in bytes per input pixel: a layer's input and output in fp32.
 
-    Found without computing anything, on torch's device for tensors that have but a shape.
+    Found without computing anything, on torch's meta device.
     """
     largest = 0
     side = 32 * multiple

@@ -1,4 +1,4 @@
-"""A generator made ready to run: rewritten, in the right dtype, behind the engine that was named."""
+"""A generator ready to run: rewritten, in the right dtype, with the chosen engine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from cgpipe.options import Engine, Precision
 
 
 class Network:
-    """A generator ready for pictures; its dtype is chosen when the first one is seen.
+    """A generator ready for pictures; its dtype is chosen on the first one.
 
-    Calls from several threads are allowed.
+    Thread-safe.
 
     Args:
-        generator: in fp32; is put into eval mode.
+        generator: in fp32; switched to eval mode.
         precision: ``auto`` chooses (see :func:`cgpipe.engine.autotune.choose_precision`).
         engine: ``auto`` is ``eager``.
 
     Raises:
-        UsageError: the device has no such dtype, or the engine does not run there.
+        UsageError: the device does not support the dtype or the engine.
         MissingDependencyError: the engine needs a package that is not installed.
     """
 
@@ -45,19 +45,19 @@ class Network:
         self.engine: Engine = "eager" if engine == "auto" else engine
         """What runs it."""
         self.reasons: dict[str, str] = {}
-        """Why, for what was left to choose."""
+        """Reasons for what was chosen automatically."""
         self._ready = False
         self._runs: dict[int, Run] = {}
         self._lock = Lock()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Runs (N, 3, H, W) in [-1, 1] on the device, sides as the network takes them; float32 in and out."""
+        """Runs (N, 3, H, W) in [-1, 1] on the device, with sides that the network accepts; float32 in and out."""
         with self._lock:
             run = self._run_for(x)
         return run(x.to(dtype=DTYPES[self.precision], memory_format=torch.channels_last)).float()
 
     def ready_for(self, x: torch.Tensor) -> Precision:
-        """The dtype, which is chosen on (N, 3, H, W) in [-1, 1] if it was not yet."""
+        """The dtype, chosen on (N, 3, H, W) in [-1, 1] if it has not been chosen yet."""
         with self._lock:
             if not self._ready:
                 self._make_ready(x)
@@ -79,14 +79,14 @@ class Network:
         self._ready = True
 
     def describe(self) -> dict[str, object]:
-        """What was chosen and why, for a report."""
+        """The choices and their reasons, for a report."""
         return {"precision": self.precision, "engine": self.engine} | (
             {"why": dict(self.reasons)} if self.reasons else {}
         )
 
 
 def _of_its_own(runtime: str, precision: Precision, engine: Engine) -> tuple[Precision, Engine]:
-    """The precision and engine of a network that is a program of another runtime: it has but one of each."""
+    """The only precision and engine of a network that another runtime runs."""
     if precision not in ("auto", "fp32"):
         raise UsageError(f"{runtime} runs this network as it is: use --precision auto, not {precision}.")
     if engine not in ("auto", "eager"):

@@ -1,4 +1,4 @@
-"""A stage of the pipeline in a thread of its own."""
+"""Runs a stage of the pipeline in its own thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class _End:
-    """After the last item."""
+    """Marks the end of the items."""
 
 
 class _Failure:
@@ -21,10 +21,10 @@ class _Failure:
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Gives ``items`` in order while a thread works at most ``depth`` of them ahead.
+    """Yields ``items`` in order while a thread prepares up to ``depth`` of them ahead.
 
-    What goes wrong in the thread is raised here. When this generator is closed, or its reader fails, the thread ends,
-    ``items`` is closed in it, and it is joined: nothing is left running or open.
+    Exceptions of the thread are raised here. When this generator is closed, or its consumer fails, the thread closes
+    ``items``, ends, and is joined: nothing is left running or open.
     """
     ready: queue.Queue[T | _Failure | _End] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -56,7 +56,7 @@ def _produce(items: Iterable[T], ready: queue.Queue[T | _Failure | _End], stop: 
 
 
 def _as_generator(items: Iterable[T]) -> Generator[T, None, None]:
-    """Gives every iterable a ``close`` that reaches a generator or an iterator that has one of its own."""
+    """Wraps an iterable in a generator whose ``close`` closes the iterator inside."""
     iterator = iter(items)
     try:
         yield from iterator

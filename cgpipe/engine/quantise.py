@@ -1,4 +1,4 @@
-"""Generators as ONNX files in int8, for programs that gain by it; what it costs in looks is measured and said."""
+"""Exports generators to int8 ONNX files, for programs that gain by it, and measures the loss of quality."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from cgpipe.models import Model
 from cgpipe.storage import atomic_write
 
 MOST_PICTURES = 48
-"""Pictures that are used at most: of every three, two for the ranges of values and one to measure the loss."""
+"""Most pictures used: of every three, two calibrate the value ranges and one measures the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised:
-    """What :func:`export_int8` wrote, and how far it is from fp32.
+    """The result of :func:`export_int8`, and its distance from fp32.
 
     Attributes:
-        psnr: dB, the mean over :attr:`measured` pictures, of which the ranges know nothing; from 40 on a difference
-            is hard to see.
-        lowest: that of the worst of them.
-        ranges: pictures that the ranges of values are from.
+        psnr: mean over :attr:`measured` pictures that were not used for calibration, in dB; above 40 the difference is
+            hard to see.
+        lowest: the lowest of them, in dB.
+        ranges: number of pictures used for calibration.
     """
 
     path: Path
@@ -42,15 +42,15 @@ class Quantised:
 
 
 def export_int8(model: Model, path: str | os.PathLike[str], pictures: Sequence[Path]) -> Quantised:
-    """Writes a model's generator as an ONNX file whose convolutions work on 8-bit integers: whole, or not at all.
+    """Exports a model's generator to an ONNX file with 8-bit integer convolutions: whole, or not at all.
 
-    They are quantised statically (arXiv 1712.05877), with a scale for each channel of the weights; the first and the
-    last stay in fp32, and so does everything between them. In and out as for
+    Quantisation is static (arXiv 1712.05877), with a scale per channel of the weights. The first and the last
+    convolution stay in fp32, as does everything between convolutions. Input and output are those of
     :func:`cgpipe.engine.export.export_model`.
 
     Args:
         path: the file.
-        pictures: of the kind that is to be translated, 3 or more; :data:`MOST_PICTURES` of them are used.
+        pictures: at least 3, of the kind that will be translated; at most :data:`MOST_PICTURES` of them are used.
 
     Raises:
         MissingDependencyError: the packages of the extra ``onnx`` are not installed.
@@ -81,7 +81,7 @@ def export_int8(model: Model, path: str | os.PathLike[str], pictures: Sequence[P
 
 
 def _seen(model: Model, pictures: Iterable[Path]) -> Iterator[torch.Tensor]:
-    """What the generator sees of each picture: (1, 3, H, W) in [-1, 1], in sides that it takes."""
+    """The generator's input for each picture: (1, 3, H, W) in [-1, 1], with sides that it accepts."""
     for picture in pictures:
         pixels = torch.from_numpy(np.ascontiguousarray(read_picture(picture).pixels[..., :3]))[None]
         scales = model.card.working_scales or (MIDDLE_SCALE, MIDDLE_SCALE)
@@ -109,7 +109,7 @@ def _write(model: Model, path: Path, pictures: Iterator[torch.Tensor]) -> None:
 
 
 class _Reader:
-    """Pictures as ONNX Runtime asks for them."""
+    """Calibration pictures, in ONNX Runtime's interface."""
 
     def __init__(self, pictures: Iterator[torch.Tensor]) -> None:
         self._pictures = pictures
@@ -121,7 +121,7 @@ class _Reader:
 
 @torch.inference_mode()
 def _ratios(model: Model, path: Path, pictures: Iterator[torch.Tensor]) -> Iterator[float]:
-    """PSNR of each picture's translation by the file to that by the network itself, in dB."""
+    """PSNR of each picture's translation by the file against the network's, in dB."""
     run = load_onnx(path)
     for picture in pictures:
         gap = (run(picture).clamp(-1, 1) - model.generator(picture).clamp(-1, 1)) / 2

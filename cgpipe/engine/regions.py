@@ -1,4 +1,4 @@
-"""Pictures translated part by part: those for whose network, or for whose own pixels, there is no room in memory."""
+"""Translates pictures part by part, if the network or the pixels themselves do not fit in memory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cgpipe.scratch import folder_of, release, room_for
 from cgpipe.storage import PathLike
 
 FAST_PIXELS = 1 << 20
-"""Pixels of the reduced picture from which fast tiles have their statistics."""
+"""Pixels of the reduced picture from which fast tiles take their statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByRegions:
-    """How pictures of one kind are translated part by part.
+    """Translates pictures part by part, with fixed settings.
 
     Args:
-        network: run by tiles.
+        network: runs in tiles.
         whole: runs the network on (1, 3, H, W) in [-1, 1], float32 in and out.
-        seen_range, made_range: black and white of what goes in and of what comes out.
-        strength: multiplies the change.
-        fast: take the statistics of norms from a reduced picture (as in arXiv 2208.10730), and go over the picture but
-            once; else over all tiles, once for each norm.
+        seen_range, made_range: black and white of the input and of the output.
+        strength: blend strength: 0 = original, 1 = full translation.
+        fast: take the norms' statistics from a reduced picture (as in arXiv 2208.10730), which needs one pass; else
+            from all tiles, with one pass per norm.
         precision: of the network.
     """
 
@@ -43,12 +43,12 @@ class ByRegions:
     precision: Precision
 
     def translate(self, picture: torch.Tensor, size: tuple[int, int], tile: int | None) -> Translated:
-        """Translates one picture on the CPU; the result is stored where the picture is, on disk if that is there.
+        """Translates one picture on the CPU; the result is stored as the picture is, in memory or on disk.
 
         Args:
-            picture: (H, W, 3 or 4), integers, RGB and a mask.
-            size: height and width at which the network works.
-            tile: side of a tile in pixels; None: the network sees all at once.
+            picture: (H, W, 3 or 4), uint8 or uint16, RGB and optionally a mask.
+            size: the network's working size: height and width.
+            tile: side of a tile in pixels; None: the network sees the whole picture at once.
         """
         if size == tuple(picture.shape[:2]) and tile is not None:
             return self._at_own_size(picture, tile)
@@ -99,7 +99,7 @@ class ByRegions:
         self.network.run(picture, write, tile=tile, precision=self.precision, statistics=statistics, folder=folder)
 
     def _of_a_reduced_one(self, pixels: torch.Tensor) -> Statistics:
-        """The statistics of the norms, from the picture reduced to :data:`FAST_PIXELS`."""
+        """The norms' statistics, from the picture reduced to :data:`FAST_PIXELS`."""
         floating = pixels.is_floating_point()
         height, width = pixels.shape[2:] if floating else pixels.shape[:2]
         share = min(1.0, (FAST_PIXELS / (height * width)) ** 0.5)
@@ -117,12 +117,12 @@ class ByRegions:
         return ((seen - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
 
     def _in_units(self, values: torch.Tensor) -> torch.Tensor:
-        """The network's output as pixels, float."""
+        """The network's output in units of the pixels, float."""
         low, high = self.made_range
         return values.float().add(1).mul_((high - low) / 2).add_(low)
 
     def _added(self, pixels: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-        """What is made of a region, as integers (h, w, 3)."""
+        """The translated region, as integers (h, w, 3)."""
         mask = pixels[None, ..., 3] if pixels.shape[2] > 3 else None
         if self.strength == 1 and mask is None:
             return to_integer(made, pixels.dtype)[0].permute(1, 2, 0)

@@ -1,8 +1,8 @@
-"""The scale at which a generator works, and the way of its result back to the picture's own.
+"""The working size of a generator, and how its result returns to the picture's own size.
 
-A generator knows its subject at the size of its training pictures. A picture beyond that is reduced for the
-generator; the *change* (translated less original, at the working size) is brought up to the picture's own size and
-added to the original, which so keeps its own detail, but for detail that the generator took away.
+A generator knows its subject at the size of its training pictures. A larger picture is reduced for the generator; the
+*change* (translated minus original, at the working size) is upsampled to the picture's size and added to the original,
+which so keeps its detail, except detail that the generator removed.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from cgpipe.scratch import is_scratch, release, room_for
 Size = int | Literal["auto", "full", "output"]
 
 AT_ONCE_PIXELS = 1 << 25
-"""Pixels of a batch up to which a GPU adds the change to all of it at once; that takes some 60 bytes for each."""
+"""Pixels of a batch up to which a GPU adds the change to all of it at once, at about 60 bytes per pixel."""
 BAND_PIXELS = 1 << 22
-"""Pixels of a large picture that are reduced at a time: bounds the memory that it takes."""
+"""Pixels of a large picture that are reduced at a time, to bound memory."""
 BAND_LINES = 24
-"""Lines of a large picture to which the change is added at a time: of 12 megapixels they fit into a cache."""
+"""Lines of a large picture to which the change is added at a time: for 12 megapixels they fit in a cache."""
 BAND_COLUMNS = 96
-"""Columns that are resampled at a time: fewer make products too small to be quick, more are mostly zeros."""
+"""Columns that are resampled at a time: with fewer the matrices are too small to be fast, with more mostly zeros."""
 
 DETAIL_REACH = 3
-"""Pixels to each side, at the working size, over which detail before and after is compared."""
+"""Radius in pixels, at the working size, within which detail before and after is compared."""
 FAINT = 6 / 255
-"""Detail, as a share of white, whose loss does not count: the noise and grain that every generator smooths."""
+"""Detail, as a fraction of white, whose loss is ignored: noise and grain, which every generator smooths."""
 SOFTENED = 0.2
-"""Share of stronger detail whose loss does not count: the softness that every generator has."""
+"""Fraction of stronger detail whose loss is ignored: the softness of every generator."""
 
 MOST_ENLARGED = 4
-"""How many times a small picture is enlarged for the generator: a strip one pixel high must not become a mountain."""
+"""Largest factor by which a small picture is enlarged for the generator, so that a thin strip does not become huge."""
 
 
 MOST_PIXELS = 1 << 21
-"""Pixels up to which ``auto`` works, a little more than Full HD: beyond, a network of another project may take more
-memory than there is, and a long thin picture would be enlarged into a huge one."""
+"""Most pixels of the working size for ``auto``, a little more than Full HD: beyond, a network of another project may
+exceed memory, and a long thin picture would be enlarged into a huge one."""
 
 MIDDLE_SCALE = 256
-"""Pixels of the short side at which models are trained and their figures made: where larger pictures are worked on."""
+"""Short side, in pixels, of training and of published metrics; the working size of larger pictures."""
 
 
 def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | None) -> tuple[int, int]:
     """Height and width at which the generator sees a picture of ``height`` x ``width``.
 
     Args:
-        size: the short side in pixels; ``full`` and ``output`` for the picture's own; ``auto`` for its own where that
-            is one of the model's scales. A smaller one is enlarged to the smallest of them; a larger one is reduced to
-            the one nearest to :data:`MIDDLE_SCALE`: more pixels would cost time and show nothing more of the subject.
-            In any case no more than :data:`MOST_PIXELS`.
-        scales: the smallest and the largest short side at which the model works well; ``None`` where nothing is known:
-            there ``auto`` takes a picture's own size, within that bound.
+        size: the short side in pixels; ``full`` (or ``output``) for the picture's own; ``auto`` for its own if that is
+            within ``scales``. A smaller picture is enlarged to the lower bound; a larger one is reduced to the scale
+            nearest to :data:`MIDDLE_SCALE`, since more pixels cost time and show no more of the subject. ``auto`` never
+            exceeds :data:`MOST_PIXELS`.
+        scales: the smallest and the largest short side, in pixels, at which the model works well; ``None`` if unknown:
+            ``auto`` then takes the picture's own size, within :data:`MOST_PIXELS`.
     """
     if size == "full" or size == "output":
         return height, width
@@ -70,7 +70,7 @@ def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | 
 
 
 def fitting_size(height: int, width: int, fixed: tuple[int, int]) -> tuple[int, int]:
-    """The size of a picture that is fitted into the one that a network takes."""
+    """The size of a picture scaled to fit a network's fixed input size."""
     scale = min(fixed[0] / height, fixed[1] / width)
     return min(fixed[0], max(1, round(height * scale))), min(fixed[1], max(1, round(width * scale)))
 
@@ -86,11 +86,11 @@ def _auto_side(height: int, width: int, scales: tuple[int, int] | None) -> float
 
 
 def pad_to_multiple(x: torch.Tensor, multiple: int, least: int = 1) -> torch.Tensor:
-    """Reflects (N, C, H, W) at its bottom and right edges, more than once where it is small.
+    """Pads (N, C, H, W) by reflection at the bottom and right edges, repeatedly if it is small.
 
     Args:
-        multiple: the sides become multiples of it.
-        least: they become at least this, itself such a multiple.
+        multiple: the sides become multiples of this.
+        least: the sides become at least this, itself a multiple.
     """
     height, width = (max(-(-side // multiple) * multiple, least) for side in x.shape[2:])
     while x.shape[2] < height or x.shape[3] < width:
@@ -103,7 +103,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int, least: int = 1) -> torch.Ten
 
 
 def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Antialiased resizing of integer pixels (N, H, W, 3) to float (N, 3, *size), values as before."""
+    """Antialiased resizing of integer pixels (N, H, W, 3) to float (N, 3, *size), in the same value range."""
     planes = pixels.permute(0, 3, 1, 2)
     if pixels.dtype == torch.uint8 and pixels.device.type == "cpu" and not is_scratch(pixels):
         return F.interpolate(planes, size, mode="bilinear", antialias=True).float()
@@ -114,7 +114,7 @@ def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _averaged(band: torch.Tensor, factor: int, pixels: torch.Tensor) -> torch.Tensor:
-    """Means of squares; the pixels that the band is of leave the memory again where they lie on disk."""
+    """Box averages; pixels that lie on disk are released from memory again."""
     means = F.avg_pool2d(band.float(), factor, ceil_mode=True)
     release(pixels)
     return means
@@ -133,20 +133,20 @@ def add_change(
     strength: float = 1.0,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Adds a change seen at the working size to the picture at its own, and takes away the detail that went with it.
+    """Adds the change at the working size to the full-size picture, and removes detail that the generator removed.
 
-    The result is ``pixels + change - lost * (pixels - seen)``, with all but the pixels brought up by bicubic
-    resampling. What the generator left as it was keeps its own detail whole.
+    The result is ``pixels + change - lost * (pixels - seen)``, with everything but ``pixels`` upsampled bicubically.
+    Areas that the generator left unchanged keep all their detail.
 
     Args:
         pixels: the original, (N, H, W, 3), uint8 or uint16.
-        seen: what the generator saw, (N, 3, h, w), float, in the units of the pixels.
-        translated: what it made of that, likewise.
-        strength: multiplies the change.
-        mask: (N, H, W), of the pixels' type: how much of the change is let through, up to white for all of it.
+        seen: the generator's input, (N, 3, h, w), float, in units of the pixels.
+        translated: its output, likewise.
+        strength: blend strength: 0 = original, 1 = full translation.
+        mask: (N, H, W), of the pixels' dtype: white lets the whole change through, black none of it.
 
     Returns:
-        The sum, rounded and limited to the range of the pixels' type, in their shape and type.
+        The sum, rounded and clamped to the pixels' range, in their shape and dtype.
     """
     height, width = pixels.shape[1:3]
     white = highest(pixels.dtype)
@@ -177,7 +177,7 @@ def add_change(
 def add_at_once(
     pixels: torch.Tensor, seen: torch.Tensor, translated: torch.Tensor, strength: float, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """:func:`add_change` in a few operations on whole batches, as a GPU likes it."""
+    """:func:`add_change` in a few operations on whole batches, which suits a GPU."""
     white = highest(pixels.dtype)
     lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1)
     change = (translated - seen).mul_(strength).addcmul_(lost, seen)
@@ -229,7 +229,7 @@ def _tasks(device: torch.device) -> Generator[Callable[..., Iterable[Any]], None
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The change of one picture and the share of its detail that is lost, brought up in width alone: (h, W * 3)."""
+    """The change of one picture and its lost fraction of detail, upsampled horizontally only: (h, W * 3)."""
 
     change: torch.Tensor
     lost: torch.Tensor | None
@@ -238,17 +238,17 @@ class _Change:
 
     @classmethod
     def seen_in(cls, seen: torch.Tensor, translated: torch.Tensor, strength: float, white: int, width: int) -> _Change:
-        """From what the generator saw and made of it, (1, 3, h, w)."""
+        """From the generator's input and output, (1, 3, h, w)."""
         change = (translated - seen) * strength
         lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1)
-        # A GPU would have to be waited for to know.
+        # On a GPU, finding out would force a synchronisation.
         lossy = lost[0, 0].any(1).tolist() if lost.device.type == "cpu" else [True] * lost.shape[2]
         if not any(lossy):
             return cls(widened(change, width), None, lossy)
         return cls(widened(change.addcmul_(lost, seen), width), widened(lost.expand_as(change), width), lossy)
 
     def of(self, rows: torch.Tensor, band: Band) -> torch.Tensor:
-        """What is to be added to the rows of a band, (lines, W * 3)."""
+        """What to add to the rows of a band, (lines, W * 3)."""
         added = band.weights @ self.change[band.inputs]
         if self.lost is not None and any(self.lossy[band.inputs]):
             added.addcmul_(rows, band.weights @ self.lost[band.inputs], value=-1)
@@ -256,7 +256,7 @@ class _Change:
 
 
 def widened(planes: torch.Tensor, width: int) -> torch.Tensor:
-    """Planes (1, 3, h, w) resampled in width alone, while there are few lines: interleaved, (h, width * 3)."""
+    """Planes (1, 3, h, w) resampled horizontally, while there are few lines, and interleaved: (h, width * 3)."""
     lines = planes[0].transpose(0, 1)
     wide = planes.new_empty((lines.shape[0], width, 3))
     for band in resampling(planes.shape[3], width, planes.device, BAND_COLUMNS):
@@ -266,12 +266,12 @@ def widened(planes: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def detail_lost(seen: torch.Tensor, translated: torch.Tensor) -> torch.Tensor:
-    """The share, 0 to 1, of the original's finest detail that is not in the translation any more; (N, 1, h, w).
+    """The fraction, 0 to 1, of the original's finest detail that the translation has lost; (N, 1, h, w).
 
-    Stripes that the generator took away are in the original's own detail too, which must not bring them back. How much
-    of the (grey) detail at the working size was kept is the slope of the translated detail on the seen one around each
-    pixel: the local linear model of the guided filter (arXiv 1505.00996), here for what lies above the working size.
-    It is taken generously, so that detail stays whole where the generator has but softened it.
+    Stripes that the generator removed are also in the original's detail, which must not bring them back. The kept
+    fraction of (gray) detail is the slope of translated against original detail around each pixel: the local linear
+    model of the guided filter (arXiv 1505.00996), measured at the working size and applied above it. The estimate is
+    generous, so that detail that was only softened stays.
 
     Args:
         seen, translated: (N, 3, h, w), float, 1 for white.
@@ -284,7 +284,7 @@ def detail_lost(seen: torch.Tensor, translated: torch.Tensor) -> torch.Tensor:
 
 
 def mean_around(planes: torch.Tensor, reach: int) -> torch.Tensor:
-    """The mean over ``reach`` pixels to each side, borders repeated."""
+    """The mean within a radius of ``reach`` pixels, with borders repeated."""
     side = 2 * reach + 1
     padded = F.pad(planes, (reach,) * 4, mode="replicate")
     return padded.unfold(2, side, 1).mean(-1).unfold(3, side, 1).mean(-1)
@@ -292,7 +292,7 @@ def mean_around(planes: torch.Tensor, reach: int) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Some neighbouring lines of a resampled picture, the lines that they come from, and the weights."""
+    """Adjacent lines of a resampled picture, the input lines that they come from, and the weights."""
 
     outputs: slice
     inputs: slice
@@ -301,10 +301,10 @@ class Band:
 
 @lru_cache(maxsize=16)
 def resampling(inputs: int, outputs: int, device: torch.device, together: int = BAND_LINES) -> tuple[Band, ...]:
-    """Bicubic resampling of ``inputs`` lines to ``outputs``, as products with small matrices for some at a time.
+    """Bicubic resampling of ``inputs`` lines to ``outputs``, as products with small matrices, a band at a time.
 
-    Resizing is separable and linear, and each line comes from a few near ones. So a band of lines can be made alone:
-    a large picture never has to be there as floating point numbers, and what is worked on stays in the cache.
+    Resizing is separable and linear, and each line depends on a few neighbours. So bands can be computed one at a time:
+    a large picture is never held in floating point as a whole, and the working set stays in the cache.
     """
     weights, starts = _taps(inputs, outputs)
     bands = []
@@ -320,10 +320,10 @@ def resampling(inputs: int, outputs: int, device: torch.device, together: int = 
 
 
 def _taps(inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weights of ``inputs`` lines in each of ``outputs``, (outputs, taps), and the first line that they are for.
+    """The weights of input lines for each output line, (outputs, taps), and the first input line of each.
 
-    torch is shown combs, lines of which every n-th is 1, and n is more than the lines that an output can come from: so
-    each answer is the weight of one line, and memory goes with the lines, not with their square.
+    They are measured by resizing combs, in which every n-th line is 1 and n exceeds the filter's support: each result
+    is then the weight of a single line, and memory is linear in the number of lines.
     """
     step = inputs / outputs
     taps = min(inputs, 2 * math.ceil(2 * max(1.0, step)) + 2)
@@ -335,11 +335,11 @@ def _taps(inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def to_integer(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Rounds and limits to the range of ``dtype`` (uint8 or uint16); works in place."""
+    """Rounds and clamps to the range of ``dtype`` (uint8 or uint16); works in place."""
     # Straight from float to 8 bits takes torch three times as long on a CPU.
     return values.round_().clamp_(0, highest(dtype)).to(torch.int32).to(dtype)
 
 
 def highest(dtype: torch.dtype) -> int:
-    """The value of white in pixels of this type."""
+    """The value of white in pixels of this dtype."""
     return {torch.uint8: 255, torch.uint16: 65535}[dtype]

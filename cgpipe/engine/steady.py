@@ -1,12 +1,12 @@
-"""Holds a translated video still: what the model changed is blended with what it changed in the frames before.
+"""Temporal smoothing of a translated video: the change of each frame is blended with those of earlier frames.
 
-A generator sees each frame alone, so what it paints wavers from frame to frame. The *change* (translated less original)
-of the frame before is brought along the optical flow of the originals and blended with that of this frame, wherever the
-flow can be trusted (blind temporal consistency, in the sense of arXiv 1808.00449, without a network). All of it happens
-at a small size; only the correction is brought up.
+A generator sees each frame alone, so its output flickers. The *change* (translated minus original) of the previous
+frame is warped along the optical flow of the originals and blended with that of the current frame, wherever the flow is
+reliable (blind temporal consistency in the sense of arXiv 1808.00449, without a network). This happens at a small size;
+only the correction is upsampled.
 
-Blending restarts every :data:`RUN` frames, and the new run takes over gradually. So a frame depends on fewer than
-two runs before it: a job that resumes in the middle gives the same frames as a whole one, once it has seen those again.
+Blending restarts every :data:`RUN` frames, and the new run takes over gradually. So a frame depends on fewer than two
+runs of frames before it, and a job that resumes in the middle gives the same result after repeating only those.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from cgpipe.engine.flow import Levels, Plane, agreement, flow_between, places, s
 from cgpipe.media.frames import Pixels
 
 SIDE = 256
-"""Pixels of the short side at which flows are found and changes blended."""
+"""Short side, in pixels, at which flow is computed and changes are blended."""
 RUN = 24
 """Frames from the start of one run of blending to the next, which takes over gradually."""
 MOST = 0.95
-"""Share of the past at full strength: with all of it nothing would ever change."""
+"""Weight of the past at full strength: with 1 nothing would ever change."""
 STEEPNESS = 200.0
-"""Of the trust in a place by the originals' difference there, which is in [0, 1]."""
+"""How fast confidence falls with the difference of the originals, which is in [0, 1]."""
 CUT = 0.4
-"""Share of a frame that must be found in the one before; with less, a new scene has begun."""
+"""Fraction of a frame that must be found in the previous one; less means a cut."""
 
 
 def first_needed(index: int) -> int:
-    """The frame from which on a video must be seen for the frame ``index`` to be what it is in the whole."""
+    """The first frame that must be processed for frame ``index`` to come out as in an uninterrupted job."""
     return max(0, (index // RUN - 1) * RUN)
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """The frame before: its original, and its change as each run of blending left it; the older run first."""
+    """The previous frame: its original, and its blended change of each run, the older run first."""
 
     original: Levels
     runs: tuple[Plane, ...]
 
 
 class Steady:
-    """Steadies the frames of one video, in order.
+    """Smooths the frames of one video, in order.
 
     Args:
-        strength: 0 to 1: how much of the change comes from the frames before.
-        index: of the first frame that will be given, a value of :func:`first_needed`.
+        strength: 0 to 1: how much of the change comes from earlier frames.
+        index: of the first frame, a value of :func:`first_needed`.
     """
 
     def __init__(self, strength: float, index: int = 0) -> None:
@@ -59,14 +59,15 @@ class Steady:
         self._before: _Before | None = None
 
     def __call__(self, original: Pixels, translated: Pixels) -> Pixels:
-        """The translation, held still.
+        """The smoothed translation.
 
         Args:
-            original: (height, width, 3), uint8 or uint16 RGB, or 4 with a mask, which confines the correction too.
-            translated: (height, width, 3), of the same type.
+            original: (height, width, 3), uint8 or uint16 RGB, or 4 channels with a mask, which also confines the
+                correction.
+            translated: (height, width, 3), of the same dtype.
 
         Returns:
-            The steadied translation, in its shape and type.
+            The smoothed translation, in its shape and dtype.
         """
         white = float(np.iinfo(translated.dtype).max)
         small = _reduced(original[..., :3], white)
@@ -77,10 +78,10 @@ class Steady:
         return _corrected(original, translated, correction * np.float32(white / 255))
 
     def _blended(self, original: Levels, change: Plane) -> Plane:
-        """The change of this frame, blended with those before; both at the small size, in levels of 255."""
+        """The change of this frame, blended with earlier ones; at the small size, in levels of 255."""
         runs = self._runs(original, change)
         at = self._index % RUN
-        if at == 0:  # The newer run has taken over whole; a new one begins.
+        if at == 0:  # The newer run has taken over; a new one starts.
             runs = (runs[-1], change)
         self._before = _Before(original, runs)
         weight = np.float32(at / RUN)
@@ -99,9 +100,9 @@ class Steady:
 
 
 def _found(here: Pixels, before: Pixels) -> tuple[Plane, Plane]:
-    """Where each pixel is found in the frame before, and how sure that is, 0 to 1: (height, width, 2), (height, width).
+    """Where each pixel was in the previous frame, (height, width, 2), and the confidence, 0 to 1, (height, width).
 
-    Both are found at half the size, which takes a quarter of the time.
+    Both are computed at half size, in a quarter of the time.
     """
     size = here.shape[1], here.shape[0]
     here, before = _halved(here), _halved(before)
@@ -122,7 +123,7 @@ def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _reduced(pixels: Pixels, white: float) -> Plane:
-    """At a short side of at most :data:`SIDE`, in levels of 255; float32."""
+    """Reduced to a short side of at most :data:`SIDE`, in levels of 255; float32."""
     height, width = pixels.shape[:2]
     small = pixels if pixels.flags.c_contiguous else pixels.copy()
     while min(small.shape[:2]) >= 2 * SIDE:  # Five times as fast as in one step.

@@ -1,4 +1,4 @@
-"""Batches through one translator or several, in order; one that fails is retried picture by picture."""
+"""Streams batches through one or several translators, in order; a failed batch is retried picture by picture."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ Results = list[Batch[Origin] | Failed[Origin]]
 
 
 class Start(Protocol):
-    """Starts on a batch, and gives a function that waits for its translation."""
+    """Starts a batch, and returns a function that waits for its translation."""
 
     def __call__(self, batch: Batch[Origin], /) -> Wait[Origin]: ...
 
 
 IN_FLIGHT = 2
-"""Batches given to a GPU before the first result is waited for."""
+"""Batches sent to a GPU before waiting for the first result."""
 
 SMALL_PIXELS = 1 << 20
-"""Pixels up to which a batch is small: it then shares a CPU with others, one thread each."""
+"""Pixels up to which a batch counts as small, and shares a CPU with others, one thread each."""
 
 FATAL = (UsageError, MissingDependencyError, ModelError)
-"""Errors that are not a picture's fault: every other would fail alike."""
+"""Errors that are not a picture's fault: all others would fail too."""
 
 
 class OneDevice(Protocol):
-    """What a stream asks of a translator."""
+    """The interface of a translator for a stream."""
 
     @property
     def overlaps(self) -> bool:
-        """Whether it can start on a batch before the one before is done."""
+        """Whether it can start a batch before the previous one is done."""
 
     @property
     def parallel(self) -> bool:
         """Whether several threads may use it at once."""
 
     def launch(self, batch: Batch[Origin], count: int = 0) -> Wait[Origin]:
-        """Starts on a batch, on a GPU filled up to ``count`` pictures."""
+        """Starts a batch, on a GPU padded to ``count`` pictures."""
 
     def pixels(self, batch: Batch[Origin]) -> int:
         """How many pixels of a batch the generator will see."""
@@ -59,21 +59,20 @@ def stream(
 ) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
     """Translates the batches among ``items`` and passes the failures through, in order.
 
-    When a batch fails, its pictures are translated one by one, and those that fail again are given
-    as failed, with the reason. On CUDA up to :data:`IN_FLIGHT` batches are under way on each GPU before a result is
-    waited for; several GPUs take batches in turn. On a CPU as many batches run side by side as torch has threads, one
-    thread each: for small networks that is faster than all threads on one, since they never wait for one another. Only
-    large batches run alone.
+    When a batch fails, its pictures are translated one by one, and those that fail again become :class:`Failed`, with
+    the reason. On CUDA up to :data:`IN_FLIGHT` batches are in flight on each GPU; several GPUs take batches in turn. On
+    a CPU as many batches run side by side as torch has threads, one thread each: for small networks that is faster than
+    all threads on one batch, since they never wait for one another. Large batches run alone.
 
     Args:
-        translators: one a device, of the same model.
-        threads: that torch may use.
+        translators: one per device, of the same model.
+        threads: number of threads that torch may use.
 
     Raises:
         UsageError, MissingDependencyError, ModelError: none of the pictures could be translated.
-        RuntimeError: the device does not work any more.
+        RuntimeError: the device has failed for good.
     """
-    # The thread of a pipeline's stage may have been told of fewer.
+    # The thread of a pipeline stage may have been limited to fewer.
     torch.set_num_threads(threads)
     try:
         with _workers(translators, threads) as (start, depth):
@@ -86,7 +85,7 @@ def stream(
             while under_way:
                 yield from under_way.popleft()()
     finally:
-        # At once, and not when nothing refers to it any more: the stage before has a thread and an open file.
+        # Closed now, not when it is garbage-collected: the previous stage has a thread and an open file.
         if isinstance(items, Generator):
             items.close()
 
@@ -97,13 +96,13 @@ def _itself(item: Failed[Origin]) -> Results[Origin]:
 
 @contextmanager
 def _workers(translators: Sequence[OneDevice], threads: int) -> Iterator[tuple[Start, int]]:
-    """Who works: a function that starts on a batch, and how many batches may be under way."""
+    """A function that starts a batch, and how many batches may be in flight."""
     first = translators[0]
     if len(translators) > 1 or first.overlaps:
         yield _Devices(translators).start, IN_FLIGHT * len(translators)
     elif first.parallel and threads > 1:
         with worker_pool(threads) as pool:
-            # While a result is with whoever asked for it, every thread has work.
+            # Besides the result that the caller is handling, so that every thread has work.
             yield _Threads(first, pool).start, threads
     else:
         yield first.launch, 0
@@ -118,14 +117,14 @@ class _Devices:
 
     def start(self, batch: Batch[Origin]) -> Wait[Origin]:
         shape = batch.pixels.shape
-        # The last batch of a clip is filled up to the shape of the others.
+        # The last batch of a clip is padded to the shape of the others.
         if shape[1:] != self._before[1:] or len(batch) > self._before[0]:
             self._before = shape
         return next(self._turns).launch(batch, self._before[0])
 
 
 class _Threads:
-    """Threads of a CPU: small batches side by side, a large one alone on all of them."""
+    """CPU threads: small batches side by side, a large one alone on all of them."""
 
     def __init__(self, translator: OneDevice, pool: ThreadPoolExecutor) -> None:
         self._translator = translator
@@ -143,11 +142,11 @@ class _Threads:
 
 
 def _attempt(start: Start, alone: OneDevice, batch: Batch[Origin]) -> Callable[[], Results[Origin]]:
-    """Starts on a batch; what it raises, then or later, is handled when the result is requested."""
+    """Starts a batch; exceptions, now or later, are handled when the result is requested."""
     try:
         waiting = start(batch)
     except Exception as error:
-        failed = error  # The name of an except clause ends with it.
+        failed = error  # Python deletes the name after the except clause.
         return lambda: _told_apart(alone, batch, failed)
 
     def finish() -> Results[Origin]:
@@ -160,7 +159,7 @@ def _attempt(start: Start, alone: OneDevice, batch: Batch[Origin]) -> Callable[[
 
 
 def _told_apart(alone: OneDevice, batch: Batch[Origin], error: Exception) -> Results[Origin]:
-    """The pictures of a batch that failed, one by one; raises errors that are not a picture's fault."""
+    """Retries the pictures of a failed batch one by one; raises errors that are not a picture's fault."""
     if isinstance(error, FATAL) or _device_is_lost(error):
         raise error
     if len(batch) == 1:
@@ -179,6 +178,6 @@ def _device_is_lost(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """An error in a line."""
+    """An error as one line."""
     line = str(error).strip().partition("\n")[0] or type(error).__name__
     return line if isinstance(error, CgpipeError) else f"the network failed on it: {line}"

@@ -1,1 +1,1 @@
-"""Pixels in and out: frames, pictures, videos and colour."""
+"""Reads and writes pixels: frames, pictures, videos and colour."""

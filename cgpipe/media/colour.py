@@ -1,4 +1,4 @@
-"""Colour: what a video's code values mean, and the way from them to RGB and back.
+"""Colour: what a video's code values mean, and conversion to RGB and back.
 
 The numbers are those of ITU-T H.273 (which libav and every container use): matrix coefficients, primaries and
 transfer characteristics. libswscale has an enumeration of its own for matrices, used only where it is called.
@@ -32,8 +32,8 @@ _SCALER_MATRIX = {
 }
 
 # Without these two flags libswscale shares one chroma sample between two pixels and rounds downwards: every channel
-# comes back about 1.2 of 255 too dark, more than half of what a whole round trip may cost. Above 8 bits the bilinear
-# path with full chroma is plainly wrong for 4:2:0 (errors of 90 of 255 in green); the bicubic one is right.
+# comes back about 1.2 of 255 too dark, more than half of the error allowed for a whole round trip. Above 8 bits the
+# bilinear path with full chroma is wrong for 4:2:0 (errors of 90 of 255 in green); the bicubic one is right.
 _TO_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _TO_DEEP_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _FROM_RGB = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
@@ -43,7 +43,7 @@ _SCALER_WHITE = np.uint16(65280)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colour:
-    """How the code values of a stream stand for colours.
+    """How the code values of a stream map to colours.
 
     Args:
         matrix: H.273 matrix coefficients: 1 is BT.709, 5 and 6 are BT.601, 9 is BT.2020; 0 stands for RGB itself.
@@ -63,7 +63,7 @@ class Colour:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Colour:
-        """The colour of a decoded frame; what is untagged is guessed as players do (BT.709 from 720 lines up)."""
+        """The colour of a decoded frame; missing tags are guessed as players do (BT.709 from 720 lines up)."""
         layout = frame.format
         colour = cls.guess(frame.height)
         colour = replace(colour, depth=max(component.bits for component in layout.components))
@@ -85,7 +85,7 @@ class Colour:
 
     @classmethod
     def guess(cls, height: int) -> Colour:
-        """What players take an untagged picture of ``height`` lines for: limited range, BT.709 or BT.601."""
+        """What players assume of an untagged picture of ``height`` lines: limited range, BT.709 or BT.601."""
         if height >= 720:
             return cls(matrix=BT709, primaries=BT709, transfer=BT709, full_range=False, guessed=True)
         primaries = BT470BG if height == 576 else SMPTE170M
@@ -93,7 +93,7 @@ class Colour:
 
     @property
     def is_hdr(self) -> bool:
-        """Whether the transfer is PQ or HLG: code values that an ordinary screen or network cannot take as they are."""
+        """Whether the transfer is PQ or HLG, which must be tone-mapped for an SDR screen or network."""
         return self.transfer in (PQ, HLG)
 
     @property
@@ -108,10 +108,10 @@ class Colour:
         return None
 
     def written_as(self, pix_fmt: str, height: int) -> Colour:
-        """The colour in which pictures read from this one are written in the pixel format ``pix_fmt``.
+        """The output colour for frames of this colour, encoded in the pixel format ``pix_fmt``.
 
-        The same, but for three cases: HDR has been tone-mapped to BT.709, an RGB source needs a matrix when it is
-        written as YUV (limited range, as players expect), and an RGB format has none.
+        The same, with three exceptions: HDR has been tone-mapped to BT.709, an RGB source needs a matrix when it is
+        encoded as YUV (limited range, as players expect), and an RGB format has no matrix.
         """
         layout = av.VideoFormat(pix_fmt)
         depth = max(component.bits for component in layout.components)
@@ -126,7 +126,7 @@ class Colour:
         return replace(colour, depth=depth)
 
     def tag(self, context: VideoCodecContext) -> None:
-        """Writes the four tags on an encoder's context, which hands them to the bit stream and the container."""
+        """Sets the four tags on an encoder's context, which writes them to the bit stream and the container."""
         context.colorspace = self.matrix
         context.color_range = ColorRange.JPEG if self.full_range else ColorRange.MPEG
         context.color_primaries = self.primaries
@@ -149,8 +149,8 @@ class _Scaling(TypedDict, total=False):
 
 
 class ToRgb:
-    """Turns decoded frames into RGB arrays of one size: planar YUV of 8 bits by :mod:`cgpipe.media.yuv`, and all
-    else by libswscale.
+    """Converts decoded frames to RGB arrays of one size: 8-bit planar YUV by :mod:`cgpipe.media.yuv`, everything else
+    by libswscale.
 
     One scaler is kept for the whole stream: libav allocates a context for every frame otherwise, and memory grows.
 
@@ -178,7 +178,7 @@ class ToRgb:
             self._settings |= {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
-        """RGB of shape (height, width, 3): uint8, or uint16 over its whole range when the stream has over 8 bits."""
+        """RGB of shape (height, width, 3): uint8, or full-range uint16 if the stream has more than 8 bits."""
         same_size = (frame.width, frame.height) == (self._settings["width"], self._settings["height"])
         if self._matrix is not None and same_size and frame.format.name in yuv.FORMATS:
             return yuv.rgb_of(frame, self._matrix)
@@ -190,12 +190,12 @@ class ToRgb:
 
 
 class FromRgb:
-    """Turns RGB arrays into frames that an encoder takes, in the same two ways.
+    """Converts RGB arrays to frames for an encoder, in the same two ways.
 
     Args:
         colour: what the frames are to be tagged with.
         pix_fmt: libav's name of the pixel format.
-        width: of the frames, if it is to be another than that of the arrays, which are scaled then.
+        width: of the frames, if it differs from that of the arrays, which are then scaled.
     """
 
     def __init__(self, colour: Colour, pix_fmt: str, *, width: int | None = None) -> None:
@@ -225,7 +225,7 @@ class FromRgb:
             source_range, source_matrix = full, matrix
 
     def __call__(self, pixels: Pixels) -> av.VideoFrame:
-        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16 over its whole range."""
+        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16."""
         whole: Any = np.ascontiguousarray(pixels)
         if self._matrix is not None and whole.dtype == np.uint8 and self._width in (None, whole.shape[1]):
             frame = yuv.frame_of(whole, self._pix_fmt, self._matrix)
@@ -241,17 +241,17 @@ class FromRgb:
 
 
 def _is_plain(colour: Colour) -> bool:
-    """Whether the colour is YUV of 8 bits that a matrix turns into RGB and back."""
+    """Whether the colour is 8-bit YUV that a matrix converts to RGB and back."""
     return colour.depth == 8 and colour.matrix in yuv.LUMA_WEIGHTS and not colour.is_hdr
 
 
 class ToPalette:
-    """Turns RGB arrays into frames of 256 colours, each with a palette of its own, for GIF."""
+    """Converts RGB arrays to frames of 256 colours, each with its own palette, for GIF."""
 
     def __call__(self, pixels: Pixels, alpha: Pixels | None = None) -> av.VideoFrame:
         """A frame of the same size; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16.
 
-        What is less than half opaque in ``alpha``, (height, width), takes the last of the palette's entries.
+        Pixels that are less than half opaque in ``alpha``, (height, width), get the palette's last entry.
         """
         shallow = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
         image = Image.fromarray(shallow).quantize(256 if alpha is None else 255, dither=Image.Dither.FLOYDSTEINBERG)

@@ -1,4 +1,4 @@
-"""What travels through the pipeline: frames, batches of them, and word of those that failed."""
+"""What travels through the pipeline: frames, batches of frames, and failures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 
 Origin = TypeVar("Origin")
-"""Who a frame is and what must be given back with it; opaque to everything but its source and its sink."""
+"""Identifies a frame and carries what its sink needs; opaque to everything but its source and its sink."""
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 PENDING_BYTES = 256 << 20
-"""Pixels that may wait for others of their size."""
+"""Bytes of pixels that may wait for others of their size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,9 @@ class Frame(Generic[Origin]):
     """One decoded picture.
 
     Args:
-        pixels: RGB, shape (height, width, 3), uint8, or uint16 where the source holds more than 8 bits; with a mask
-            (see :mod:`cgpipe.media.pictures.masks`) as fourth channel, where one confines the change.
-        origin: who the frame is (see :data:`Origin`).
+        pixels: RGB, shape (height, width, 3), uint8, or uint16 if the source has more than 8 bits per channel; with a
+            mask (see :mod:`cgpipe.media.pictures.masks`), the mask is the fourth channel.
+        origin: identifies the frame (see :data:`Origin`).
     """
 
     pixels: Pixels
@@ -45,7 +45,7 @@ class Batch(Generic[Origin]):
 
     Args:
         pixels: shape (count, height, width, 3), uint8 or uint16, RGB, or 4 with masks.
-        origins: one a frame, in the same order.
+        origins: one per frame, in the same order.
     """
 
     pixels: torch.Tensor
@@ -70,7 +70,7 @@ class Batch(Generic[Origin]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Generic[Origin]):
-    """Takes the place of a frame that could not be decoded, translated or encoded, so that none is silently left out.
+    """Stands for a frame that could not be decoded, translated or encoded, so that none is dropped silently.
 
     Args:
         origin: of the frame.
@@ -82,20 +82,20 @@ class Failed(Generic[Origin]):
 
 
 class Source(Protocol[Origin]):
-    """Gives frames in order, and word of those that failed."""
+    """Yields frames in order, and a :class:`Failed` in place of each frame that failed."""
 
     def frames(self, first: int = 0) -> Iterable[Frame[Origin] | Failed[Origin]]:
-        """The frames from the one of index ``first`` on."""
+        """The frames from index ``first`` on."""
 
 
 class Sink(Protocol[Origin]):
-    """Takes translated frames in order."""
+    """Receives translated frames in order."""
 
     def write(self, frame: Frame[Origin]) -> None:
-        """Takes a frame."""
+        """Receives a frame."""
 
     def fail(self, failed: Failed[Origin]) -> None:
-        """Takes word of a frame that does not come."""
+        """Receives the failure of a frame, in its place."""
 
 
 def at_size(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -110,9 +110,9 @@ def batched(
 ) -> Iterator[Batch[Origin] | Failed[Origin]]:
     """Stacks frames of equal size and type into batches of at most ``batch_size``; passes failures on at once.
 
-    Frames of other sizes wait in groups of their own. When more than ``4 * batch_size`` frames or ``pending_bytes`` of
-    pixels wait, the largest group goes on as it is, so neither memory nor delay grows with the length of the stream.
-    Within one size the order is kept.
+    Each size waits in a group of its own. When more than ``4 * batch_size`` frames or ``pending_bytes`` of pixels wait,
+    the largest group is passed on incomplete, so neither memory nor delay grows with the length of the stream. Order is
+    kept within one size.
     """
     groups: dict[tuple[tuple[int, ...], str], list[Frame[Origin]]] = {}
     for item in items:
@@ -139,7 +139,7 @@ def _bytes(groups: Mapping[tuple[tuple[int, ...], str], list[Frame[Origin]]]) ->
 
 
 def _stack(frames: list[Frame[Origin]]) -> Batch[Origin]:
-    # One alone is not copied, nor are pixels that nobody may write to, which torch would warn of.
+    # A single frame is not copied, unless its pixels are read-only, of which torch would warn.
     alone = len(frames) == 1 and frames[0].pixels.flags.writeable
     pixels = frames[0].pixels[None] if alone else np.stack([frame.pixels for frame in frames])
     return Batch(pixels=torch.from_numpy(pixels), origins=tuple(frame.origin for frame in frames))

@@ -1,7 +1,7 @@
-"""Planar YUV of 8 bits, which most clips are, to RGB and back: one product with the matrix of the standard.
+"""8-bit planar YUV, the format of most clips, to RGB and back: one product with the standard's matrix.
 
-libswscale's quick paths for these formats round every channel downwards, and its exact ones take three times as long
-as this: a tenth of a whole 1920x1080 job.
+libswscale's fast paths for these formats round every channel down, and its exact ones take three times as long as this:
+a tenth of a whole 1920x1080 job.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LUMA_WEIGHTS: Mapping[int, tuple[float, float]] = {
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
-"""Shares of red and blue in the luma, by H.273 matrix coefficients."""
+"""Weights of red and blue in luma, by H.273 matrix coefficients."""
 
 
 @lru_cache
 def to_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
-    """(3, 4): what 8-bit Y, Cb, Cr and 1 are multiplied with to give R, G and B of 0 to 255."""
+    """The matrix (3, 4) from 8-bit Y, Cb, Cr and 1 to R, G and B in 0 to 255."""
     red, blue = LUMA_WEIGHTS[matrix]
     green = 1 - red - blue
     luma, chroma, black = (1.0, 2.0, 0) if full_range else (255 / 219, 2 * 255 / 224, 16)
@@ -44,7 +44,7 @@ def to_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
 
 @lru_cache
 def from_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
-    """(3, 4): the way back."""
+    """The matrix (3, 4) from R, G, B and 1, in 0 to 255, to 8-bit Y, Cb and Cr."""
     forward = to_rgb_matrix(matrix, full_range)
     product = np.linalg.inv(forward[:, :3])
     return np.column_stack([product, -product @ forward[:, 3]])
@@ -68,13 +68,13 @@ def frame_of(pixels: Pixels, pix_fmt: str, matrix: NDArray[np.float64]) -> av.Vi
 
 
 def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
-    """The values of a plane, (height, width), in its own memory."""
+    """A view of a plane's values, (height, width)."""
     memory: Any = plane  # of the buffer protocol, which numpy's types know of some classes only
     return np.frombuffer(memory, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
 def _enlarged(chroma: NDArray[np.uint8], luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A plane of chroma at the size of the luma; each value stands in the middle of those that share it."""
+    """A chroma plane at the size of luma; each sample sits in the middle of the pixels that share it."""
     if chroma.shape == luma.shape:
         return chroma
     down, across = (-(-whole // part) for whole, part in zip(luma.shape, chroma.shape, strict=True))
@@ -83,7 +83,7 @@ def _enlarged(chroma: NDArray[np.uint8], luma: NDArray[np.uint8]) -> NDArray[np.
 
 
 def _reduced(values: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Values at the size of a plane; those that share one are averaged."""
+    """Values averaged down to the size of a plane."""
     if values.shape == rows.shape:
         return values
     down, across = (-(-whole // part) for whole, part in zip(values.shape, rows.shape, strict=True))

@@ -1,1 +1,1 @@
-"""Picture files: the formats, reading, writing, what is kept beside the pixels, and masks."""
+"""Picture files: formats, reading, writing, metadata and masks."""

@@ -1,4 +1,4 @@
-"""The boxes of a JPEG 2000 file, and what lies in those that Pillow does not read."""
+"""The boxes of a JPEG 2000 file, and the content of those that Pillow does not read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST = 1 << 24  # bytes of a box that is read
 
 
 def boxes(file: io.BufferedIOBase, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, beginning and end of the content of each box in a part of the file."""
+    """Kind, and start and end of the content, of each box in a part of the file."""
     while start + 8 <= end:
         file.seek(start)
         size, kind = struct.unpack(">I4s", file.read(8))
@@ -31,7 +31,7 @@ def _content(file: io.BufferedIOBase, start: int, end: int) -> bytes:
 
 
 def profile_and_xmp(file: io.BufferedReader) -> tuple[bytes | None, bytes | None]:
-    """The ICC profile and the XMP packet of a JP2 file; the place in the file is kept."""
+    """The ICC profile and the XMP packet of a JP2 file; the file position is kept."""
     place = file.tell()
     end = file.seek(0, io.SEEK_END)
     profile = xmp = None

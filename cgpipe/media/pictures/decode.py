@@ -24,11 +24,11 @@ from cgpipe.media.pictures.profiles import from_cmyk
 from cgpipe.media.pictures.quiet import c_warnings_hidden
 
 _Array = npt.NDArray[np.unsignedinteger]
-"""uint8 or uint16: numpy's types cannot say that a function keeps which of the two."""
+"""uint8 or uint16: NumPy's types cannot express that a function returns the type it was given."""
 
 
 def decoded(image: Image.Image, file: io.BufferedReader, bits: int, reduced_to: int | None) -> _Array:
-    """Array of shape (height, width, 3 or 4): RGB, and opacity where there is any."""
+    """Array of shape (height, width, 3 or 4): RGB, and alpha if there is one."""
     if image.mode == "CMYK":
         return np.array(from_cmyk(image))
     if bits > 8:
@@ -41,7 +41,7 @@ def decoded(image: Image.Image, file: io.BufferedReader, bits: int, reduced_to: 
 
 
 def _reduced(image: Image.Image, reduced_to: int | None) -> bool:
-    """Sets the image to be decoded at a fraction of its size, if that is wanted and possible."""
+    """Lets the image be decoded at a fraction of its size, if wanted and possible."""
     size = image.size
     if reduced_to:
         image.draft(None, (reduced_to, reduced_to))
@@ -60,7 +60,7 @@ def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsig
 
 
 def _decoded_deep(image: Image.Image, file: io.BufferedReader, bits: int) -> _Array:
-    """More than 8 bits a channel, as 16."""
+    """More than 8 bits per channel, as 16."""
     decoded = _decoded_by_opencv(file, cv2.IMREAD_UNCHANGED, np.uint16)
     channels = decoded.shape[2] if decoded.ndim == 3 else 1
     pixels = np.asarray(cv2.cvtColor(decoded, _TO_RGB[channels]), np.uint16)
@@ -82,14 +82,14 @@ def _true_values(pixels: _Array, tags: TiffImagePlugin.ImageFileDirectory_v2) ->
 
 
 def _with_transparent_gray(pixels: _Array, transparent: int | None) -> _Array:
-    """A PNG may call one value of gray transparent, which OpenCV does not heed in 16 bits."""
+    """A PNG may declare one gray value transparent, which OpenCV ignores in 16 bits."""
     if transparent is None:
         return pixels
     return np.dstack([pixels, np.where(pixels[..., 0] == transparent, 0, 65535).astype(np.uint16)])
 
 
 def whole_range(pixels: _Array, bits: int) -> _Array:
-    """Values of ``bits`` bits brought to the range of 16: white to white."""
+    """Values of ``bits`` bits scaled to the range of 16: white stays white."""
     return ((pixels.astype(np.uint32) * 65535 + (1 << bits) // 2) // ((1 << bits) - 1)).astype(np.uint16)
 
 
@@ -105,4 +105,4 @@ TURNS: Mapping[int, Callable[[Any], Any]] = {
     7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-"""What makes pixels of an EXIF orientation upright."""
+"""How pixels of each EXIF orientation are turned upright."""

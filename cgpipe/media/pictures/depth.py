@@ -1,4 +1,4 @@
-"""What a file says of its pixels that Pillow does not: bits a channel, and whether anything was lost."""
+"""What Pillow does not tell of a file's pixels: bits per channel, and whether the compression is lossless."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_jpeg(image: Image.Image) -> bool:
 
 
 def bytes_of(file: io.BufferedReader, start: int = 0, count: int | None = None) -> bytearray:
-    """Bytes of the file, by default all of them; Pillow's place in it is kept."""
+    """Bytes of the file, by default all of them; the file position is kept for Pillow."""
     place = file.tell()
     content = bytearray(file.seek(0, io.SEEK_END) if count is None else count)
     file.seek(start)
@@ -29,7 +29,7 @@ def bytes_of(file: io.BufferedReader, start: int = 0, count: int | None = None) 
 
 
 def depth(image: Image.Image, file: io.BufferedReader) -> tuple[int, bool]:
-    """Bits a channel, and whether there is but one channel beside the opacity."""
+    """Bits per channel, and whether there is only one channel beside alpha."""
     if image.format == "PNG":  # of 16 bits Pillow shows neither the depth nor that gray with opacity is gray
         bits, colour_type = bytes_of(file, 24, 2)
         return bits, colour_type in (0, 4)
@@ -46,14 +46,14 @@ def depth(image: Image.Image, file: io.BufferedReader) -> tuple[int, bool]:
 
 
 def _avif_bits(head: bytearray) -> int:
-    """By the box that configures the decoder: its third byte has a flag for more than 8 bits, and one for 12."""
+    """From the box that configures the decoder: its third byte has a flag for more than 8 bits, and one for 12."""
     place = head.find(b"av1C")
     flags = head[place + 6] if 0 <= place < len(head) - 6 else 0
     return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
 
 
 def _jpeg2000_bits(head: bytearray) -> int:
-    """By the first marker segment of the codestream, which has a byte for each component."""
+    """From the first marker segment of the codestream, which has a byte for each component."""
     place = head.find(b"\xff\x4f\xff\x51")
     if not 0 <= place < len(head) - 42:
         return 8

@@ -1,4 +1,4 @@
-"""Puts the tags of a picture into a file that is encoded."""
+"""Embeds the tags of a picture in an encoded file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _per_metre(dpi: tuple[float, float]) -> tuple[int, int]:
 
 
 def into_jpeg(encoded: bytes, tags: Tags) -> bytes:
-    """The JPEG file, which begins with a JFIF segment, with the tags; a block too large for its segment is left out."""
+    """The JPEG file, which begins with a JFIF segment, with the tags; a block too large for its segment is omitted."""
     header, rest = bytearray(encoded[:20]), encoded[20:]
     if tags.dpi:
         dots = (min(max(round(value), 1), 65535) for value in tags.dpi)
@@ -46,13 +46,13 @@ def _jpeg_segments(tags: Tags) -> list[bytes]:
 
 
 def _photoshop(iptc: bytes) -> bytes:
-    """IPTC as a resource of Photoshop, the form that it has in JPEG."""
+    """IPTC as a Photoshop resource, its form in JPEG."""
     padded = iptc + bytes(len(iptc) % 2)
     return b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(iptc)) + padded
 
 
 def into_png(encoded: bytes, tags: Tags) -> bytes:
-    """The PNG file with the tags, in chunks between its header and its pixels."""
+    """The PNG file with the tags, as chunks between its header and its pixels."""
     chunks = []
     if tags.icc:
         chunks.append(Chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(tags.icc)))
@@ -70,14 +70,14 @@ def into_png(encoded: bytes, tags: Tags) -> bytes:
 
 
 def into_bmp(encoded: bytes, tags: Tags) -> bytes:
-    """The BMP file with its resolution; the format as we write it has no room for more."""
+    """The BMP file with its resolution; the variant written here has no room for more."""
     if not tags.dpi:
         return encoded
     return encoded[:38] + struct.pack("<ii", *_per_metre(tags.dpi)) + encoded[46:]
 
 
 def add_to_tiff(directory: TiffImagePlugin.ImageFileDirectory_v2, tags: Tags) -> None:
-    """Adds the tags to the directory of a TIFF file that is being made."""
+    """Adds the tags to the directory of a TIFF file that is being written."""
     if tags.exif:
         exif = Image.Exif()
         exif.load(tags.exif)

@@ -1,8 +1,8 @@
-"""Picture formats out, with their tags, as bytes.
+"""Encodes pictures, with their tags, to bytes.
 
-Encoding goes through OpenCV or, where that is faster or keeps more, through Pillow; in TIFF neither keeps both 16 bits
-and the tags: there Pillow writes the directory, and the pixels follow as they are. (OpenCV before 4.13 writes BMP so
-that others do not see the opacity.)
+OpenCV encodes or, where that is faster or keeps more, Pillow. For TIFF neither keeps both 16 bits and the tags: there
+Pillow writes the directory, and the raw pixels follow. (OpenCV before 4.13 writes BMP whose alpha other programs do not
+see.)
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from cgpipe.media.pictures.formats import BY_NAME
 from cgpipe.media.pictures.tags import Tags
 
 QUALITY = 95
-"""Of lossy formats. JPEG and AVIF keep colour at full resolution (4:4:4): that is 6 dB for 30% more bytes in JPEG."""
+"""Of lossy formats. JPEG and AVIF keep chroma at full resolution (4:4:4): 6 dB for 30% more bytes in JPEG."""
 
 
 def encode(kind: str, pixels: Pixels, tags: Tags, quality: int = QUALITY) -> bytes:
-    """A whole file.
+    """Encodes a whole file.
 
     Args:
         kind: the name of one of :data:`~cgpipe.media.pictures.formats.FORMATS`.
-        pixels: shape (height, width, 3 or 4), RGB and opacity; uint8, or uint16 where the format holds more than 8
-            bits. JPEG takes 3.
-        tags: written as far as the format has a place for them.
-        quality: of lossy formats, 1 to 100; at 100 WebP and JPEG 2000 lose nothing.
+        pixels: shape (height, width, 3 or 4), RGB and alpha; uint8, or uint16 if the format holds more than 8 bits.
+            JPEG takes 3 channels.
+        tags: written as far as the format can hold them.
+        quality: of lossy formats, 1 to 100; at 100 WebP and JPEG 2000 are lossless.
 
     Raises:
         MediaError: the format cannot hold so large a picture.
@@ -55,7 +55,7 @@ def _encoded_jpeg(pixels: Pixels, tags: Tags, quality: int) -> bytes:
 
 
 def _encoded_png(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
-    # OpenCV's own settings, one filter and run lengths: any level given takes twice the time and saves 6%.
+    # OpenCV's defaults, one filter and run lengths: setting any level takes twice the time and saves 6%.
     return into_png(_encoded_by_opencv(".png", pixels), tags)
 
 
@@ -78,7 +78,7 @@ def _encoded_webp(pixels: Pixels, tags: Tags, quality: int) -> bytes:
         "WEBP",
         quality=quality,
         lossless=quality == 100,
-        # The highest that costs no time; where nothing may be lost, 2 would take four times as long.
+        # The highest effort that costs no time; for lossless files, 2 would take four times as long.
         method=0 if quality == 100 else 2,
         icc_profile=tags.icc or b"",
         exif=tags.exif or b"",
@@ -115,7 +115,7 @@ def _encoded_avif(pixels: Pixels, tags: Tags, quality: int) -> bytes:
 
 
 def _encoded_deep_avif(pixels: Pixels, described: Mapping[str, bytes], quality: int) -> bytes:
-    """Of 10 bits a channel, which Pillow does not write."""
+    """10 bits per channel, which Pillow does not write."""
     order = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
     values = ((cv2.cvtColor(pixels, order).astype(np.uint32) * 1023 + 32767) // 65535).astype(np.uint16)
     kinds = {"exif": cv2.IMAGE_METADATA_EXIF, "xmp": cv2.IMAGE_METADATA_XMP, "icc_profile": cv2.IMAGE_METADATA_ICCP}
@@ -129,7 +129,7 @@ def _encoded_deep_avif(pixels: Pixels, described: Mapping[str, bytes], quality: 
 
 
 def _encoded_gif(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
-    """256 colours, dithered; what is less than half opaque is transparent."""
+    """256 colours, dithered; pixels that are less than half opaque become transparent."""
     opaque = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
     clear = pixels[..., 3] < 128 if pixels.shape[2] == 4 else None
     colours = opaque.quantize(256 if clear is None else 255)

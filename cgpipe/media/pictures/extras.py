@@ -1,4 +1,4 @@
-"""What was in a picture file beside the RGB pixels."""
+"""What a picture file holds beside its RGB pixels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cgpipe.media.pictures.tags import Tags, sized
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiffLayout:
-    """How the pixels lie in a TIFF that is read and written by lines.
+    """How the pixels are laid out in a TIFF that is read and written line by line.
 
     Args:
-        tile: side in pixels of its tiles; 0: it is in strips.
-        pyramid: with reduced pictures behind.
-        compression: as libvips calls it.
+        tile: side of its tiles in pixels; 0: strips.
+        pyramid: whether reduced copies follow the picture.
+        compression: libvips' name.
     """
 
     tile: int = 0
@@ -25,18 +25,18 @@ class TiffLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureExtras:
-    """What was in a picture file beside the RGB pixels.
+    """What a picture file holds beside its RGB pixels.
 
     Args:
         format: the name of one of :data:`~cgpipe.media.pictures.formats.FORMATS`.
-        size: height and width in the file, upright; the pixels' own, unless they were read reduced.
-        bits: bits a channel in the file, 1 to 16.
-        gray: the file holds no colour.
-        alpha: opacity, shape (height, width), of the pixels' type; None if the file has none.
-        lossless: the file is WebP that lost nothing, and so shall be what is written in its place.
-        tags: profile, EXIF, XMP, resolution and so on, as they fit upright RGB pixels.
-        notes: what the file holds and a translation does not, as text.
-        layout: of a picture that was read by lines.
+        size: height and width in the file, upright; those of the pixels, unless they were read reduced.
+        bits: bits per channel in the file, 1 to 16.
+        gray: whether the file is grayscale.
+        alpha: alpha, shape (height, width), of the pixels' dtype; None if the file has none.
+        lossless: whether the file is lossless WebP, so that the output must be lossless too.
+        tags: profile, EXIF, XMP, resolution and so on, adapted to upright RGB pixels.
+        notes: what the file holds and its translation will not, as text.
+        layout: of a picture that was read line by line.
     """
 
     format: str

@@ -1,4 +1,4 @@
-"""The picture formats, as data: what is read and written, by which names, and what is only known by its first bytes."""
+"""Picture formats as data: those that are read and written, and those that are only recognised, with advice."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class PictureFormat:
 
     Args:
         name: as Pillow calls it.
-        title: as people call it.
-        suffixes: of its file names; the first is the one given to new files.
-        bits: the most bits a channel that are kept.
-        package: that reads and writes it, where it is an optional one.
+        title: name in messages.
+        suffixes: of its file names; new files get the first.
+        bits: the most bits per channel that are kept.
+        package: the optional package that reads and writes it.
         extra: the extra of cgpipe that installs this package.
     """
 
@@ -33,12 +33,12 @@ class PictureFormat:
 
     @property
     def installed(self) -> bool:
-        """Whether all that it needs is installed."""
+        """Whether the package that it needs is installed."""
         return not self.package or find_spec(self.package) is not None
 
     @property
     def advice(self) -> str:
-        """What to do where it is not."""
+        """What to do if it is not."""
         return f"Install the extra: pip install 'cgpipe[{self.extra}]'"
 
 
@@ -55,21 +55,21 @@ FORMATS: tuple[PictureFormat, ...] = (
         name="HEIF", title="HEIC", suffixes=(".heic", ".heif", ".hif"), bits=12, package="pillow_heif", extra="heif"
     ),
 )
-"""What is read and written."""
+"""The formats that are read and written."""
 
 PICTURE_SUFFIXES: Mapping[str, str] = {suffix: format.name for format in FORMATS for suffix in format.suffixes}
-"""The format that a file name's suffix stands for."""
+"""Format by file name suffix."""
 
 BY_NAME: Mapping[str, PictureFormat] = {format.name: format for format in FORMATS}
-"""The formats by the names that Pillow has for them."""
+"""Formats by Pillow's names."""
 
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide")
-"""Of the slides of microscopes, which OpenSlide reads; most of them are TIFF inside."""
+"""Of microscope slides, which OpenSlide reads; most of them are TIFF inside."""
 
 
 def picture_format(name: str | os.PathLike[str]) -> str | None:
-    """The format that the suffix of a file name stands for, or None; upper and lower case are alike."""
+    """The format of a file name by its suffix, in upper or lower case, or None."""
     return PICTURE_SUFFIXES.get(os.path.splitext(name)[1].lower())
 
 
@@ -93,17 +93,17 @@ def named_format(name: str) -> str:
 # --- by content ----------------------------------------------------------------------------------------------------
 
 HEAD = 256
-"""Bytes at the beginning of a file by which its kind is recognised."""
+"""Leading bytes of a file by which its kind is recognised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a file is by its first bytes.
+    """The kind of a file by its first bytes.
 
     Args:
-        title: as people call it.
-        format: its name among :data:`FORMATS`; None: it is not read.
-        advice: what to do where it cannot be read here; empty where it can.
+        title: name in messages.
+        format: its name in :data:`FORMATS`; None: it is not read.
+        advice: what to do if it cannot be read here; empty if it can.
     """
 
     title: str
@@ -152,14 +152,14 @@ _RAW_SUFFIXES = frozenset(
         *("pef", "ptx", "raw", "rwl", "sr2", "srf", "srw"),
     )
 )
-"""Of camera raw that is laid out as TIFF, whose first picture is a small preview."""
+"""Of camera raw files in a TIFF layout, whose first picture is a small preview."""
 
 
 def kind_of(head: bytes, name: str | os.PathLike[str] = "") -> Kind | None:
-    """What a file is by its first :data:`HEAD` bytes; None: no picture, or one of an unknown kind.
+    """The kind of a file by its first :data:`HEAD` bytes; None: not a picture, or of an unknown kind.
 
     Args:
-        name: of the file: by its suffix camera raw is told from other TIFF.
+        name: of the file: its suffix tells camera raw from other TIFF.
     """
     for pattern, title, advice in _FOREIGN:
         if re.match(pattern, head, re.DOTALL):
@@ -176,7 +176,7 @@ CAMERA_RAW = Kind("Camera raw", None, _DEVELOP)
 
 
 def kind_of_file(path: str | os.PathLike[str]) -> Kind | None:
-    """As :func:`kind_of`; None too for what cannot be opened or is no file."""
+    """Same as :func:`kind_of`; None also if the path cannot be opened or is not a file."""
     try:
         if not os.path.isfile(path):
             return None
@@ -192,7 +192,7 @@ def _known(format: str) -> Kind:
 
 
 def _kind_by_brand(head: bytes) -> Kind | None:
-    """Of files made of boxes, as MP4 is: by the brands that the first box lists, after its own and a version."""
+    """For files made of boxes, like MP4: by the brands in the first box, after its own brand and a version."""
     end = min(int.from_bytes(head[:4]), len(head))
     brands = (head[8:12], *(head[place : place + 4] for place in range(16, end, 4)))
     if brands[0] == b"crx ":

@@ -15,10 +15,10 @@ from cgpipe.media.pictures.tags import Tags
 
 
 def register() -> ModuleType:
-    """The package, known to Pillow from now on.
+    """Registers the package with Pillow and returns it.
 
     Raises:
-        UnsupportedFormatError: it is not installed.
+        UnsupportedFormatError: the package is not installed.
     """
     try:
         import pillow_heif
@@ -30,7 +30,7 @@ def register() -> ModuleType:
 
 
 def decoded(file: io.BufferedReader) -> npt.NDArray[np.uint16]:
-    """The pixels of a file of more than 8 bits a channel, upright: (height, width, 3 or 4), as 16 bits."""
+    """The pixels of a file with more than 8 bits per channel, upright: (height, width, 3 or 4), as 16 bits."""
     place = file.tell()
     file.seek(0)
     picture = register().open_heif(file, convert_hdr_to_8bit=False)
@@ -44,7 +44,7 @@ def decoded(file: io.BufferedReader) -> npt.NDArray[np.uint16]:
 
 
 def encoded(pixels: npt.NDArray[np.unsignedinteger], tags: Tags, quality: int) -> bytes:
-    """A whole file, of 10 bits a channel where the pixels have 16."""
+    """A whole file, with 10 bits per channel if the pixels have 16."""
     package, out = register(), io.BytesIO()
     described = {"exif": tags.exif or b"", "xmp": tags.xmp or b"", "icc_profile": tags.icc or b""}
     kept = {name: value for name, value in described.items() if value}

@@ -1,7 +1,7 @@
-"""Pictures larger than memory, and slides: read by lines into a file without a name, and written from one.
+"""Pictures larger than memory, and slides: read line by line into an unnamed file, and written from one.
 
-TIFF (tiles, strips, pyramids, BigTIFF), JPEG and PNG go through libvips (the extra ``huge``), the slides of microscopes
-through OpenSlide (the extra ``slides``).
+TIFF (tiles, strips, pyramids, BigTIFF), JPEG and PNG go through libvips (the extra ``huge``), microscope slides through
+OpenSlide (the extra ``slides``).
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 _Array = npt.NDArray[Any]
 
 BYTES_A_PIXEL = 24
-"""Memory that a picture of 8 bits takes between its file and its translation's, all copies counted; twice for 16."""
+"""Memory per pixel of an 8-bit picture from reading to writing, all copies counted; twice that for 16 bits."""
 
 READ_WHOLE = 300_000_000
-"""Pixels beyond which a picture is read by lines in any case, where that is possible."""
+"""Pixels beyond which a picture is always read line by line, if possible."""
 
 BY_LINES = ("TIFF", "JPEG", "PNG")
-"""Formats that are read and written by lines."""
+"""Formats that are read and written line by line."""
 
 TILE = 256
-"""Pixels of a side of the tiles of a pyramid that had none."""
+"""Side in pixels of the tiles of a pyramid that had none."""
 
 ROWS = 512
 """Lines of a slide that are read at a time."""
 
 MASK_SIDE = 4096
-"""Pixels of the long side at which a mask's edges are softened."""
+"""Long side in pixels at which a mask's edges are softened."""
 
 _COLOURS = ("srgb", "rgb", "rgb16", "b-w", "grey16")
 _COMPRESSIONS = {"tiff_lzw": "lzw", "tiff_adobe_deflate": "deflate", "tiff_deflate": "deflate", "jpeg": "jpeg"}
@@ -61,14 +61,14 @@ _MM_PER_INCH = 25.4
 
 
 def is_too_large(pixels: int) -> bool:
-    """Whether there is no memory for a picture of so many pixels; very large ones are read by lines if they can be."""
+    """Whether a picture of so many pixels exceeds the free memory, or is to be read line by line in any case."""
     memory = available_memory()
     whole = READ_WHOLE if memory is None else memory // BYTES_A_PIXEL
     return pixels > (min(READ_WHOLE, whole) if reads_by_lines() else whole)
 
 
 def too_large(width: int, height: int) -> MediaError:
-    """The error for a picture that is not read whole, and what to do."""
+    """The error for a picture that does not fit in memory, with what to do."""
     pixels, memory = width * height, (available_memory() or 0) / 1e9
     return MediaError(
         f"It has {pixels / 1e6:.0f} megapixels, which takes about {pixels * BYTES_A_PIXEL / 1e9:.1f} GB of memory; "
@@ -78,7 +78,7 @@ def too_large(width: int, height: int) -> MediaError:
 
 
 def is_huge(path: PathLike) -> bool:
-    """Whether a picture is to be read by lines: it is too large for memory, a pyramid, or a slide."""
+    """Whether a picture is to be read line by line: it is too large for memory, a pyramid, or a slide."""
     if is_slide(path):
         return True
     try:
@@ -89,15 +89,15 @@ def is_huge(path: PathLike) -> bool:
 
 
 def is_slide(path: PathLike) -> bool:
-    """Whether the name is that of a microscope's slide."""
+    """Whether the name is that of a microscope slide."""
     return os.path.splitext(path)[1].lower() in SLIDE_SUFFIXES
 
 
 def read_huge(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
-    """Reads a picture upright, as RGB, into a file in ``folder``; its origin is :class:`PictureExtras`.
+    """Reads a picture upright, as RGB, into a file in ``folder``; its origin is a :class:`PictureExtras`.
 
     Raises:
-        MediaError: it is damaged, of a kind that cannot be kept, or there is no room on the disk.
+        MediaError: it is damaged, of a kind that cannot be kept, or the disk is full.
         UnsupportedFormatError: the extra that reads it is not installed.
     """
     try:
@@ -132,7 +132,7 @@ def _read_by_vips(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
 
 
 def read_reduced(path: PathLike) -> Frame[PictureExtras]:
-    """A picture upright, as RGB of 8 bits, its long side reduced to :data:`MASK_SIDE`; for masks."""
+    """A picture upright, as 8-bit RGB, its long side reduced to :data:`MASK_SIDE`; for masks."""
     small = _as_rgb(_vips().Image.thumbnail(os.fspath(path), MASK_SIDE, height=MASK_SIDE, size="down"))
     return _frame(small.cast("uchar").numpy(), "TIFF", False, Tags(), (), TiffLayout())
 
@@ -152,7 +152,7 @@ def _as_rgb(image: pyvips.Image) -> pyvips.Image:
 
 
 def _read_slide(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
-    """The first level of a slide, what is not scanned being white."""
+    """The first level of a slide; areas that were not scanned are white."""
     slides = _openslide()
     with slides.OpenSlide(os.fspath(path)) as slide:
         width, height = slide.dimensions
@@ -203,7 +203,7 @@ def _frame(
 
 
 def _opacity_of(values: _Array, folder: PathLike | None) -> _Array:
-    """The fourth channel in a file of its own, (height, width)."""
+    """The fourth channel, (height, width), in a file of its own."""
     alpha = scratch(values.shape[:2], values.dtype, folder)
     for top in range(0, len(values), ROWS):
         alpha[top : top + ROWS] = values[top : top + ROWS, :, 3]
@@ -221,7 +221,7 @@ def _layout(image: Image.Image) -> TiffLayout:
 
 
 def _is_pyramid(image: Image.Image) -> bool:
-    """Whether the other pictures in a TIFF are this one, reduced."""
+    """Whether the other pictures in a TIFF are reduced copies of the first."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     if Base.SubIFDs in image.tag_v2:
@@ -258,10 +258,10 @@ def confined_by_lines(
 ) -> Frame[PictureExtras]:
     """The frame with a mask as its fourth channel, in a file of its own.
 
-    Edges are softened at :data:`MASK_SIDE` pixels and brought up: at the picture's own size that takes its memory.
+    Edges are softened at :data:`MASK_SIDE` pixels and upsampled, to save memory.
 
     Raises:
-        MediaError: the mask has not the picture's ratio of sides.
+        MediaError: the mask's aspect ratio differs from the picture's.
     """
     from cgpipe.media.pictures.masks import fit
 
@@ -294,20 +294,20 @@ def _brought_up(small: npt.NDArray[np.uint8], height: int, width: int, rows: sli
 
 
 def is_written_here(pixels: _Array) -> bool:
-    """Whether pixels lie in a file, so that what is made of them is written by lines."""
+    """Whether pixels lie in a file, and so are written line by line."""
     return is_scratch(torch.from_numpy(pixels))
 
 
 def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, quality: int) -> None:
-    """Writes a picture by lines.
+    """Writes a picture line by line.
 
     Args:
-        path: of the temporary file, with a suffix of the format.
-        pixels: RGB (height, width, 3), which :func:`is_written_here`.
+        path: the temporary file, with a suffix of the format.
+        pixels: RGB (height, width, 3), for which :func:`is_written_here` holds.
         kind: the format.
 
     Raises:
-        MediaError: the format is not written by lines, or cannot hold so large a picture.
+        MediaError: the format cannot be written line by line, or cannot hold so large a picture.
     """
     if kind not in BY_LINES:
         raise MediaError(f"So large a picture is not written as {BY_NAME[kind].title}: use --format tiff, png or jpg.")
@@ -337,7 +337,7 @@ def _held(vips: Any, values: _Array) -> pyvips.Image:
 
 
 def _released_on_the_way(image: pyvips.Image, *arrays: _Array | None) -> None:
-    """Pages that libvips has read leave this process's memory."""
+    """Releases the pages that libvips has read from this process's memory."""
     held = [torch.from_numpy(values) for values in arrays if values is not None]
     last = 0
 
@@ -352,7 +352,7 @@ def _released_on_the_way(image: pyvips.Image, *arrays: _Array | None) -> None:
 
 
 def _described(image: pyvips.Image, tags: Tags) -> pyvips.Image:
-    """A copy with what the picture's file said beside its pixels."""
+    """A copy with the tags of the picture's file."""
     import pyvips
 
     across, down = (value / _MM_PER_INCH for value in tags.dpi or (_MM_PER_INCH, _MM_PER_INCH))

@@ -1,4 +1,4 @@
-"""JPEG 2000 out, with the boxes that Pillow does not write."""
+"""Encodes JPEG 2000, with the boxes that Pillow does not write."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _EXIF = b"JpgTiffExif->JP2"
 
 
 def encoded(pixels: Pixels, tags: Tags, quality: int) -> bytes:
-    """A whole JP2 file; at a quality of 100, and always with 8 bits, nothing is lost.
+    """A whole JP2 file, lossless at quality 100, and always lossless for 16 bits.
 
-    The quality stands for a ratio of signal to noise: 95 for 49 dB.
+    For 8 bits the quality sets a signal-to-noise ratio: 95 stands for 49 dB.
     """
     if pixels.dtype == np.uint16:
         order = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA

@@ -1,4 +1,4 @@
-"""Masks: grey pictures that confine a change. White lets it through, black keeps the original to the bit."""
+"""Masks: grayscale pictures that confine the change. White is translated, black keeps the original bit for bit."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Mask = npt.NDArray[np.uint8]
 """Shape (height, width); 255 lets the whole change through, 0 nothing of it."""
 
 SOFT_EDGE = 0.01
-"""Width of the soft edge inside a white area, as a share of the picture's short side."""
+"""Width of the soft edge inside a white area, as a fraction of the picture's short side."""
 
 NEARLY = 4
-"""Levels from black and from white that count as these: lossy formats seldom hit them."""
+"""Tolerance around black and white, in levels: lossy formats seldom hit them exactly."""
 
 ASPECT_TOLERANCE = 0.02
-"""How much a mask's ratio of width to height may differ from its picture's, as a share."""
+"""Relative difference that a mask's aspect ratio may have from its picture's."""
 
 
 def fit(mask: Mask, height: int, width: int) -> Mask:
@@ -36,8 +36,9 @@ def fit(mask: Mask, height: int, width: int) -> Mask:
     stays white. Grey areas keep their level, and edges that are wide already move inwards by half that width.
 
     Raises:
-        TypeError, ValueError: the mask is of another type, or has other than two dimensions.
-        MediaError: the mask has not the picture's ratio of sides.
+        TypeError: the mask is not uint8.
+        ValueError: the mask does not have two dimensions.
+        MediaError: the mask's aspect ratio differs from the picture's.
     """
     if mask.dtype != np.uint8:
         raise TypeError(f"A mask must be uint8, not {mask.dtype}.")
@@ -54,7 +55,7 @@ def fit(mask: Mask, height: int, width: int) -> Mask:
     clear = cv2.LUT(resized, levels)
     reach = max(1, round(SOFT_EDGE / 2 * min(height, width)))
     window = (2 * reach + 1, 2 * reach + 1)
-    # The mean of the least values around is never above what was there.
+    # The mean of local minima never exceeds the original value.
     least = cv2.erode(clear, np.ones(window, np.uint8))
     return np.asarray(cv2.blur(least, window, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
@@ -63,20 +64,20 @@ def confined(frame: Frame[Origin], mask: Mask) -> Frame[Origin]:
     """The frame with a mask of any size as its fourth channel.
 
     Raises:
-        MediaError: the mask has not the frame's shape.
+        MediaError: the mask's aspect ratio differs from the frame's.
     """
     return replace(frame, pixels=with_mask(frame.pixels, fit(mask, *frame.pixels.shape[:2])))
 
 
 def with_mask(pixels: Pixels, mask: Mask) -> Pixels:
-    """RGB (height, width, 3) and a mask of its size as (height, width, 4), in the type of the pixels."""
+    """RGB (height, width, 3) and a mask of its size as (height, width, 4), in the pixels' dtype."""
     if pixels.dtype == np.uint8:
         return np.asarray(cv2.merge([pixels, mask]), np.uint8)
     return np.asarray(cv2.merge([pixels, mask.astype(np.uint16) * np.uint16(257)]), np.uint16)
 
 
 def read_mask(path: Path) -> Mask:
-    """The lightness of a picture, upright; what is transparent counts as black.
+    """The lightness of a picture, upright; transparent pixels count as black.
 
     Raises:
         MediaError: the picture cannot be read.
@@ -93,7 +94,7 @@ def read_mask(path: Path) -> Mask:
 
 
 def lightness_of(pixels: Pixels) -> Mask:
-    """RGB as a mask."""
+    """The lightness of RGB pixels, as a mask."""
     return np.asarray(cv2.cvtColor(_eight_bits(pixels), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
@@ -102,14 +103,14 @@ def _eight_bits(values: Pixels) -> Mask:
 
 
 class PictureMasks:
-    """The masks of pictures: a folder that has one of the same name for each, or one picture for all.
+    """The masks of pictures: a folder with a mask of the same name for each, or one mask for all.
 
     Args:
-        path: the folder or the picture.
+        path: the folder or the mask.
 
     Raises:
-        UsageError: there is nothing at this path.
-        MediaError: the one picture for all cannot be read.
+        UsageError: the path does not exist.
+        MediaError: the one mask for all cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -119,10 +120,10 @@ class PictureMasks:
         self._one = None if self.path.is_dir() else read_mask(self.path)
 
     def confine(self, frame: Frame[Origin], place: Path) -> Frame[Origin]:
-        """The picture with its mask as fourth channel; ``place`` is its path below the folder that it comes from.
+        """The picture with its mask as fourth channel; ``place`` is its path relative to the input folder.
 
         Raises:
-            MediaError: there is no mask for it, or one that cannot be read or has another shape.
+            MediaError: it has no mask, or one that cannot be read or has another aspect ratio.
         """
         return confined(frame, self.read(place))
 
@@ -135,7 +136,7 @@ class PictureMasks:
         return read_mask(self.path_of(place)) if self._one is None else self._one
 
     def own(self, place: Path) -> tuple[Path, ...]:
-        """The mask that the picture at ``place`` has of its own; none where one is for all.
+        """The mask that belongs to the picture at ``place`` alone; empty if one mask serves all.
 
         Raises:
             MediaError: there is none.
@@ -143,7 +144,7 @@ class PictureMasks:
         return (self.path_of(place),) if self._one is None else ()
 
     def path_of(self, place: Path) -> Path:
-        """The mask of the picture's own name, or else of its name with the suffix of another picture format.
+        """The mask with the picture's name, or with its stem and the suffix of another picture format.
 
         Raises:
             MediaError: there is none.

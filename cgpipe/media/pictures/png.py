@@ -1,4 +1,4 @@
-"""The chunks of a PNG file that Pillow does not give, or not as they are: those about colour, and text."""
+"""The chunks of a PNG file that Pillow hides or changes: colour and text."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _READ_OTHERWISE = (
     b"XML:com.adobe.xmp\0",
     *(b"Raw profile type " + kind + b"\0" for kind in (b"exif", b"APP1", b"xmp", b"icc", b"icm")),
 )
-"""Beginnings of text chunks that hold what is kept in another way."""
+"""Prefixes of text chunks whose content is kept in another way."""
 
 _MOST_TEXT = 1 << 24  # bytes of all text
 
 
 class Chunk(NamedTuple):
-    """A chunk by its name of four letters, with its content."""
+    """A chunk: its name of four letters, and its content."""
 
     name: bytes
     content: bytes
 
     def packed(self) -> bytes:
-        """As it stands in a file."""
+        """Its bytes in a file."""
         body = self.name + self.content
         return struct.pack(">I", len(self.content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def described(file: io.BufferedReader) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
-    """The chunks about colour and those of text; the place in the file is kept."""
+    """The colour chunks and the text chunks; the file position is kept."""
     place = file.tell()
     chunks = list(_chunks(file))
     file.seek(place)
@@ -44,7 +44,7 @@ def described(file: io.BufferedReader) -> tuple[tuple[Chunk, ...], tuple[Chunk, 
 
 
 def ends_in_a_chunk(content: bytes | bytearray) -> bool:
-    """Whether a file is a PNG that ends before one of its chunks does; a chunk's own length may say up to 4 GB."""
+    """Whether a PNG ends within one of its chunks, whose stated length may be up to 4 GB."""
     if not content.startswith(SIGNATURE):
         return False
     place, name = len(SIGNATURE), b""

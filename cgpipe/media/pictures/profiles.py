@@ -1,4 +1,4 @@
-"""Colour management: gray and CMYK to sRGB through the profile that comes with them."""
+"""Colour management: gray and CMYK to sRGB through their embedded profile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Array = npt.NDArray[np.unsignedinteger]  # uint8 or uint16
 
 
 def from_cmyk(image: Image.Image) -> Image.Image:
-    """RGB through the profile, as print programs do it; without a usable one by plain subtraction."""
+    """RGB through the profile, as print programs do; without a usable profile, by plain subtraction."""
     profile = image.info.get("icc_profile", b"")
     if profile_space(profile) == "CMYK":
         with suppress(ImageCms.PyCMSError):
@@ -24,7 +24,7 @@ def from_cmyk(image: Image.Image) -> Image.Image:
 
 
 def correct_gray(pixels: _Array, profile: bytes) -> None:
-    """Brings gray from the tone curve of its profile, if it has one, to that of sRGB."""
+    """Converts gray from the tone curve of its profile, if it has one, to that of sRGB, in place."""
     if profile_space(profile) != "GRAY":
         return
     ramp = np.arange(256, dtype=np.uint8)

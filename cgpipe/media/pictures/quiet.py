@@ -1,4 +1,4 @@
-"""Keeps C libraries from writing to the terminal: libjpeg's warnings would stand there without the name of a file."""
+"""Keeps C libraries from writing to the terminal: libjpeg's warnings do not name the file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ _hiding = 0
 
 @contextmanager
 def c_warnings_hidden() -> Iterator[None]:
-    """What C code prints to ``stderr`` is thrown away until the body ends; Python's own ``sys.stderr`` works on.
+    """Discards what C code prints to ``stderr`` until the body ends; Python's ``sys.stderr`` still works.
 
-    Several threads may be inside at a time. Only where the C library is glibc, as on most of Linux; elsewhere nothing
-    is done.
+    Several threads may be inside at once. It needs glibc, as most of Linux has; elsewhere it does nothing.
     """
     _count(1)
     try:
@@ -40,7 +39,7 @@ def _count(change: int) -> None:
 
 @lru_cache(maxsize=1)
 def _streams() -> tuple[ctypes.c_void_p, int, int] | None:
-    """The variable ``stderr`` of the C library, its stream, and one that leads nowhere."""
+    """The C library's variable ``stderr``, its stream, and a stream to the null device."""
     if os.name != "posix":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Picture files in, with all that must be given back."""
+"""Reads picture files, with everything that the output must keep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cgpipe.media.pictures.profiles import correct_gray
 from cgpipe.media.pictures.tags import read_orientation, read_tags
 
 TURNED = ("TIFF", "HEIF")
-"""Formats whose decoders turn a picture upright themselves."""
+"""Formats whose decoders apply the orientation themselves."""
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats of files that may hold an animation."""
@@ -38,22 +38,23 @@ _DNG_VERSION = 50706  # of camera raw by Adobe: the first picture in the file is
 def read_picture(
     path: str | os.PathLike[str], *, pixel_limit: int | None = None, reduced_to: int | None = None
 ) -> Frame[PictureExtras]:
-    """Reads a picture upright, as RGB, its origin being :class:`PictureExtras`.
+    """Reads a picture upright, as RGB; its origin is a :class:`PictureExtras`.
 
-    What a file is, its first bytes say and not its name. More than 8 bits a channel become 16 (CMYK is brought to 8).
-    CMYK becomes sRGB through its profile, and so does gray that has one; RGB stays as it is and keeps its profile. Of
-    several pictures in a JPEG file the first is read, which is the main one.
+    Formats are recognised by content, not by name. More than 8 bits per channel become 16 (CMYK becomes 8). CMYK, and
+    gray with a profile, are converted to sRGB; RGB stays as it is and keeps its profile. Of several pictures in a JPEG
+    file the first, which is the main one, is read.
 
     Args:
-        pixel_limit: refuse larger pictures, by their header, before anything is decoded; None: those for which there
-            is no memory. Pillow's own limit does not count, and stays as it is for the rest of the process.
-        reduced_to: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side is at least this.
+        pixel_limit: refuse larger pictures, by their header, before anything is decoded; None: those that do not fit in
+            memory. Pillow's own limit is ignored here, and stays in force for the rest of the process.
+        reduced_to: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its short side is at least this
+            many pixels.
 
     Raises:
-        MediaError: with the reason alone, for the caller knows the path. The file is missing, not to be read, empty,
-            no picture, damaged or cut short, too large, or of a kind that cannot be kept: several pages, an
-            animation, 32 bits or floating point a channel.
-        UnsupportedFormatError: it is a picture, but of a format that is not read here; the reason says what to do.
+        MediaError: the message is only the reason, since the caller knows the path. The file is missing, unreadable,
+            empty, not a picture, damaged or truncated, too large, or of a kind that cannot be kept: several pages, an
+            animation, 32-bit or floating-point channels.
+        UnsupportedFormatError: it is a picture in a format that is not read here; the message says what to do.
     """
     if huge.is_slide(path):
         raise UnsupportedFormatError("Slides are read by an extra: pip install 'cgpipe[slides,huge]'.")
@@ -83,10 +84,10 @@ def read_picture(
 
 
 def check_picture(path: str | os.PathLike[str], *, pixel_limit: int | None = None) -> None:
-    """Looks at a picture's header alone, so that a file that cannot be read is refused before there is work to do.
+    """Reads only a picture's header, to refuse an unreadable file before any work.
 
     Raises:
-        MediaError, UnsupportedFormatError: as :func:`read_picture`, but for damage behind the header.
+        MediaError, UnsupportedFormatError: same as :func:`read_picture`, except for damage behind the header.
     """
     if huge.is_slide(path):
         raise UnsupportedFormatError("Slides are not read here.")
@@ -95,7 +96,7 @@ def check_picture(path: str | os.PathLike[str], *, pixel_limit: int | None = Non
 
 
 def is_animation(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds several pictures, one after the other in time: a GIF, PNG, WebP or AVIF that moves."""
+    """Whether a file is an animated GIF, PNG, WebP or AVIF."""
     kind = kind_of_file(path)
     if kind is None or kind.format not in ANIMATED:
         return False
@@ -163,7 +164,7 @@ _pillows_limit = Lock()
 
 
 def _renew_lock() -> None:
-    """A forked process would inherit a lock that no thread of it can release."""
+    """A forked process would inherit a lock that none of its threads can release."""
     global _pillows_limit
     _pillows_limit = Lock()
 
@@ -174,7 +175,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def without_pillows_limit() -> Iterator[None]:
-    """Pillow's pixel limit, a global of the process, is lifted while a header is read."""
+    """Lifts Pillow's pixel limit, a global of the process, while a header is read."""
     with _pillows_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -184,7 +185,7 @@ def without_pillows_limit() -> Iterator[None]:
 
 
 def _readable_kind(file: io.BufferedReader, path: str | os.PathLike[str]) -> str:
-    """The format of a file that can be read here."""
+    """The format of a file, if it can be read here."""
     kind = kind_of(bytes(bytes_of(file, 0, HEAD)), path)
     if kind is None:
         raise MediaError(f"It is not a picture, is too damaged to recognise, or is in another format than {TITLES}.")

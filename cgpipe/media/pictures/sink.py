@@ -18,7 +18,7 @@ from cgpipe.media.pictures.write import write_picture
 from cgpipe.storage import Publish
 
 WRITERS = max(2, (os.cpu_count() or 1) // 2)
-"""Threads that encode: the codecs let go of Python's lock."""
+"""Threads that encode: the codecs release the interpreter lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class Written:
 
 
 class PictureSink:
-    """Encodes pictures in threads, a bounded number at a time, and says in their order what became of each.
+    """Encodes pictures in threads, a bounded number at a time, and reports the result of each in order.
 
     Args:
-        on_written: told of each picture, in the thread that writes to the sink.
-        publish: gives what puts a finished file in its place.
-        quality: of JPEG and WebP.
-        format: of every file; None: each one's own.
-        writers: threads; more where each mostly waits for a distant store.
+        on_written: called with each result, in the thread that writes to the sink.
+        publish: returns the function that moves a picture's finished file into place.
+        quality: of lossy formats, 1 to 100.
+        format: of every output; None: that of each input.
+        writers: number of threads; more if each mostly waits for remote storage.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class PictureSink:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
     def write(self, frame: Frame[PictureOrigin]) -> None:
-        """Begins to write a picture."""
+        """Starts writing a picture."""
         self._add(self._threads.submit(self._written, frame))
 
     def fail(self, failed: Failed[PictureOrigin]) -> None:
-        """Passes on why a picture does not come."""
+        """Reports a picture that failed earlier, in its place."""
         self._add(Written(origin=failed.origin, reason=failed.reason))
 
     def _add(self, result: Future[Written] | Written) -> None:

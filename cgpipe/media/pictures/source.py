@@ -18,16 +18,16 @@ from cgpipe.storage import Stamp, fetched_ahead, scratch_folder, store_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureOrigin:
-    """Who a picture is, where its translation goes, and what must be given back with it.
+    """Identifies a picture, says where its translation goes, and carries what that must keep.
 
     Args:
-        index: its place among all pictures of the job.
-        inputs: the file, and its own mask, if it has one.
+        index: its position among all pictures of the job.
+        inputs: the file, and its own mask if it has one.
         stamps: of these files, before they are read.
-        output: where the translation goes.
-        place: of the picture below the folder that was named, for the name of its mask.
-        extras: what the file holds beside the pixels; once it is read.
-        decode_seconds: time taken to read it.
+        output: path of the translation.
+        place: path relative to the input folder, which also names its mask.
+        extras: what the file holds beside the pixels; None until it is read.
+        decode_seconds: time spent reading it.
     """
 
     index: int
@@ -43,9 +43,9 @@ class PictureSource:
     """Reads picture files, each with its mask.
 
     Args:
-        tasks: gives the origins of the pictures, as often as it is called.
-        masks: what confines the change.
-        by_lines: read pictures that are larger than memory, each into a file beside its output.
+        tasks: returns the origins of the pictures; may be called more than once.
+        masks: the masks that confine the change.
+        by_lines: read pictures larger than memory, each into a file beside its output.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PictureSource:
         self._by_lines = by_lines
 
     def frames(self, first: int = 0) -> Iterator[Frame[PictureOrigin] | Failed[PictureOrigin]]:
-        """Every picture, or why it cannot be read."""
+        """Yields every picture, or the reason why it cannot be read."""
         tasks = (task for task in self.tasks() if task.index >= first)
         for task, at_hand in fetched_ahead(tasks, lambda task: task.inputs[0]):
             try:
@@ -71,7 +71,7 @@ class PictureSource:
 
     @property
     def read(self) -> _Read:
-        """Reads one picture; what it raises is that picture's failure. It can be sent to another process."""
+        """Reads one picture; an exception is that picture's failure. Can be pickled and sent to another process."""
         return _Read(self._masks, self._by_lines)
 
 
@@ -81,7 +81,7 @@ class _Read:
     by_lines: bool
 
     def __call__(self, task: PictureOrigin, path: Path | None = None) -> Frame[PictureOrigin]:
-        """Reads a picture, from ``path`` where its content is at hand already."""
+        """Reads a picture, from ``path`` if a local copy exists."""
         if path is None:
             with store_of(task.inputs[0]).fetched(str(task.inputs[0])) as here:
                 return self(task, here)

@@ -1,4 +1,4 @@
-"""What a picture file says beside its pixels: colour, EXIF, XMP, IPTC, comments and resolution."""
+"""The metadata of a picture file: colour, EXIF, XMP, IPTC, comments and resolution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DESCRIPTIVE = (
     *(_Base.Artist, _Base.HostComputer, _Base.Copyright, _Base.Rating, _Base.RatingPercent),
     *(_Base.XPTitle, _Base.XPComment, _Base.XPAuthor, _Base.XPKeywords, _Base.XPSubject),
 )
-"""The entries of a TIFF directory that speak of the picture; the others speak of how the file is laid out."""
+"""The TIFF entries that describe the picture; the others describe the file's layout."""
 
 GROUPS = (_IFD.Exif, _IFD.GPSInfo)
 
@@ -30,7 +30,7 @@ _IPTC_IN_TIFF, _IPTC_IN_PHOTOSHOP, _MPF_ENTRIES = 33723, 0x0404, 0xB002
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
-    """What a picture file says beside its pixels, in the form in which it can be put into another file.
+    """The metadata of a picture file, in a form that can be embedded in another file.
 
     Args:
         icc: ICC profile of the RGB pixels.
@@ -39,8 +39,8 @@ class Tags:
         dpi: pixels per inch, across and down.
         iptc: IPTC records.
         comments: of a JPEG or GIF file.
-        png_colour: the chunks of a PNG file that say which colours its values are: name and content.
-        png_text: the chunks of a PNG file that hold text.
+        png_colour: the colour chunks of a PNG file: name and content.
+        png_text: the text chunks of a PNG file.
     """
 
     icc: bytes | None = None
@@ -54,9 +54,9 @@ class Tags:
 
 
 def read_tags(image: Image.Image, file: io.BufferedReader, size: tuple[int, int]) -> tuple[Tags, tuple[str, ...]]:
-    """The tags of an opened picture, whose upright pixels have ``size`` (height, width), and what they leave out.
+    """The tags of an opened picture, whose upright pixels have ``size`` (height, width), and notes on what is left out.
 
-    Of tags that cannot be read none are kept: a picture is not refused for its description.
+    Unreadable tags are dropped: a picture is not refused for its metadata.
     """
     profile, packet = image.info.get("icc_profile"), image.info.get("xmp")
     if image.format == "JPEG2000":
@@ -94,7 +94,7 @@ def _comments(image: Image.Image) -> tuple[bytes, ...]:
 
 
 def _other_pictures(image: Image.Image) -> tuple[str, ...]:
-    """Of several pictures in a JPEG file those that are not read are named, but for previews of the first."""
+    """Notes the pictures of a JPEG file that are not read; previews of the first do not count."""
     if image.format != "MPO":
         return ()
     entries = (getattr(image, "mpinfo", None) or {}).get(_MPF_ENTRIES, ())
@@ -104,7 +104,7 @@ def _other_pictures(image: Image.Image) -> tuple[str, ...]:
 
 
 def read_orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, where there is none or it makes no sense."""
+    """The EXIF orientation, 1 to 8; 1 (upright) if it is missing or invalid."""
     try:
         value = image.getexif().get(_Base.Orientation, 1)
     except Exception:  # damaged EXIF makes Pillow raise nearly anything
@@ -169,6 +169,6 @@ def _resolution(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
         across, down = map(float, dpi or ())
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    # One dot an inch is what Pillow makes of a TIFF without any resolution.
+    # Pillow reports one dot per inch for a TIFF without a resolution.
     plausible = all(math.isfinite(value) and 1 < value < 1e6 for value in (across, down))
     return (across, down) if plausible else None

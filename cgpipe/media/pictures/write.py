@@ -1,4 +1,4 @@
-"""Picture files out: whole ones, or none."""
+"""Writes picture files: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
 from cgpipe.storage import Publish, atomic_write
 
 _Array = npt.NDArray[np.unsignedinteger]
-"""uint8 or uint16: numpy's types cannot say that a function keeps which of the two."""
+"""uint8 or uint16: NumPy's types cannot express that a function returns the type it was given."""
 
 
 def write_picture(
@@ -28,24 +28,24 @@ def write_picture(
     quality: int | None = None,
     publish: Publish = os.replace,
 ) -> None:
-    """Writes a whole picture file under ``path``, or none.
+    """Writes a picture file to ``path``: whole, or not at all.
 
-    PNG, TIFF and JPEG 2000 hold 16 bits, AVIF and HEIC get 10 of them, the others 8. JPEG has no opacity: there the
-    picture is laid on white. BMP holds the resolution only. TIFF is not compressed, which on photographs would save a
-    tenth and take ten times as long.
+    PNG, TIFF and JPEG 2000 hold 16 bits per channel, AVIF and HEIC get 10, the others 8. JPEG has no alpha: the picture
+    is composited on white. BMP keeps only the resolution. TIFF is not compressed: on photographs that would save a
+    tenth of the size and take ten times as long.
 
     Args:
         pixels: RGB, shape (height, width, 3), uint8 or uint16.
-        extras: what the picture was read with; None: nothing to give back.
-        format: as :func:`~cgpipe.media.pictures.formats.named_format` knows it; None: by the name's suffix, and where
-            that says nothing, the format that was read.
-        quality: of lossy formats, 1 to 100, at 100 WebP loses nothing; None: :data:`QUALITY`, and for what was read
-            from lossless WebP, that nothing is lost.
-        publish: puts the finished file in its place.
+        extras: what the picture was read with; None: there is nothing to keep.
+        format: a name for :func:`~cgpipe.media.pictures.formats.named_format`; None: by the suffix of ``path``, or else
+            the format that was read.
+        quality: of lossy formats, 1 to 100; 100 is lossless for WebP. None: :data:`QUALITY`, or lossless if the picture
+            was read from lossless WebP.
+        publish: moves the finished file into place.
 
     Raises:
-        MediaError: the picture cannot be encoded in this format (too long a side), or the file not written.
-        UsageError: an unknown format or quality.
+        MediaError: the format cannot hold the picture (a side is too long), or the file cannot be written.
+        UsageError: the format or the quality is invalid.
     """
     extras = extras or PictureExtras(format=picture_format(path) or "PNG", size=pixels.shape[:2])
     kind = named_format(format) if format else picture_format(path) or extras.format
@@ -65,7 +65,7 @@ def write_picture(
 
 
 def _composed(pixels: _Array, alpha: _Array | None, kind: str) -> _Array:
-    """What the encoder of this format takes: (height, width, 3 or 4), in the depth that the format holds."""
+    """The encoder's input: (height, width, 3 or 4), in the bit depth that the format holds."""
     pixels = _in_depth(pixels, pixels.dtype if BY_NAME[kind].bits > 8 else np.dtype(np.uint8))
     if alpha is None:
         return pixels

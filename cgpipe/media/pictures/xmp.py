@@ -1,4 +1,4 @@
-"""XMP packets: made to say what is true of the picture that is written."""
+"""XMP packets, corrected to describe the picture that is written."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PROMISES = {
         b"http://ns.adobe.com/xmp/note/",  # a further part of the packet, which holds such pictures
     ),
 }
-"""What a packet announces that lies elsewhere in the file, by the namespaces that speak of it."""
+"""Data elsewhere in the file that a packet refers to, by namespace."""
 
-_LARGE = 1 << 20  # bytes of a packet that is not looked through for long
+_LARGE = 1 << 20  # bytes; a larger packet that needs a correction is dropped
 
 
 def upright(packet: bytes) -> bytes:
@@ -41,7 +41,7 @@ def of_size(packet: bytes, height: int, width: int) -> bytes:
 
 
 def without_promises(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """The packet without what announces further pictures in the file, which are not written; and their names."""
+    """The packet without references to further pictures in the file, which are not written; and their names."""
     announced = [(name, uri) for name, uris in _PROMISES.items() for uri in uris if uri in packet]
     if not announced:
         return packet, ()

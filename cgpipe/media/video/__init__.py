@@ -1,4 +1,4 @@
-"""Videos in and out: sources give frames, sinks write them back together with all else of the file."""
+"""Reads and writes videos: sources yield frames, sinks write them with everything else of the file."""
 
 from __future__ import annotations
 

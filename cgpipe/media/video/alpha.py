@@ -1,4 +1,4 @@
-"""Opacity: from decoded frames, and into those for an encoder that keeps it."""
+"""Alpha: from decoded frames, and into frames for an encoder that keeps it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from cgpipe.media.frames import Pixels
 from cgpipe.media.video.clip import Alpha
 
 _Values = NDArray[np.unsignedinteger]
-# Formats in which an opaque alpha is only how their decoders give pictures out.
+# Formats whose decoders add an opaque alpha that the file does not have.
 _OFTEN_OPAQUE = ("bgra", "rgba", "argb", "abgr", "pal8")
 
 
 def has_alpha(pix_fmt: str) -> bool:
-    """Whether a pixel format holds an opacity."""
+    """Whether a pixel format has alpha."""
     layout = av.VideoFormat(pix_fmt)
     return layout.has_palette or any(component.is_alpha for component in layout.components)
 
 
 def has_alpha_mode(stream: av.stream.Stream) -> bool:
-    """Whether a WebM says that the opacity lies beside the packets of a stream."""
+    """Whether a WebM says that alpha is stored beside the packets of a stream."""
     return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
 
 
 def is_transparent(frame: av.VideoFrame) -> bool:
-    """Whether a clip that begins with this frame has an opacity worth keeping."""
+    """Whether a clip that begins with this frame has alpha worth keeping."""
     name = frame.format.name
     if not has_alpha(name):
         return False
@@ -40,7 +40,7 @@ def is_transparent(frame: av.VideoFrame) -> bool:
 
 
 def alpha_of(frame: av.VideoFrame) -> Alpha:
-    """The opacity of a frame in a format that has one: (height, width), uint8 or uint16 over its whole range."""
+    """The alpha of a frame whose format has it: (height, width), uint8 or full-range uint16."""
     bits = max(component.bits for component in frame.format.components)
     if frame.format.name.startswith("yuva"):
         values = _rows(frame.planes[3], bits)
@@ -52,18 +52,18 @@ def alpha_of(frame: av.VideoFrame) -> Alpha:
 
 
 def with_alpha(pixels: Pixels, alpha: Alpha) -> Pixels:
-    """RGB (height, width, 3) and its opacity as (height, width, 4), in the type of the pixels."""
+    """RGB (height, width, 3) and its alpha as (height, width, 4), in the pixels' dtype."""
     depth = 8 * pixels.itemsize
     return np.dstack([pixels, _scaled(alpha, 8 * alpha.itemsize, depth)])
 
 
 class ToFrame:
-    """Turns RGB arrays, with their opacity, into frames that an encoder takes.
+    """Converts RGB arrays, with their alpha, to frames for an encoder.
 
     Args:
         colour: what the frames are to be tagged with.
-        pix_fmt: libav's name of the pixel format; where it has no opacity, that of the pictures is left out.
-        width: of the frames, if it is to be another than that of the arrays.
+        pix_fmt: libav's name of the pixel format; if it has no alpha, that of the arrays is dropped.
+        width: of the frames, if it differs from that of the arrays.
     """
 
     def __init__(self, colour: Colour, pix_fmt: str, *, width: int) -> None:
@@ -73,7 +73,7 @@ class ToFrame:
         self._scaler = VideoReformatter()
 
     def __call__(self, pixels: Pixels, alpha: Alpha | None) -> av.VideoFrame:
-        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or uint16 over its whole range."""
+        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16."""
         if self._pix_fmt == "pal8":
             return self._palette(pixels, alpha)
         if not has_alpha(self._pix_fmt):
@@ -87,7 +87,7 @@ class ToFrame:
 
 
 def add_alpha(frame: av.VideoFrame, pix_fmt: str, alpha: Alpha) -> av.VideoFrame:
-    """A planar YUV frame in the format ``pix_fmt``, which is its own with an opacity."""
+    """A planar YUV frame in the format ``pix_fmt``, which is its own plus alpha."""
     result = av.VideoFrame(frame.width, frame.height, pix_fmt)
     bits = max(component.bits for component in result.format.components)
     for mine, theirs in zip(result.planes, frame.planes, strict=False):
@@ -98,7 +98,7 @@ def add_alpha(frame: av.VideoFrame, pix_fmt: str, alpha: Alpha) -> av.VideoFrame
 
 
 def fitted(alpha: Alpha, width: int, height: int) -> Alpha:
-    """An opacity at another size."""
+    """Alpha resized."""
     if alpha.shape == (height, width):
         return alpha
     resized: Any = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_AREA)
@@ -106,14 +106,14 @@ def fitted(alpha: Alpha, width: int, height: int) -> Alpha:
 
 
 def _rows(plane: VideoPlane, bits: int) -> _Values:
-    """The values of a plane, (height, width), in its own memory."""
+    """A view of a plane's values, (height, width)."""
     memory: Any = plane  # as in cgpipe.media.yuv
     values: _Values = np.frombuffer(memory, np.uint8 if bits <= 8 else np.dtype("<u2"))
     return values.reshape(-1, plane.line_size // values.itemsize)[: plane.height, : plane.width]
 
 
 def _scaled(values: _Values, bits: int, wanted: int) -> _Values:
-    """Values of so many bits in as many as are wanted; white stays white."""
+    """Values scaled from ``bits`` bits to ``wanted``; white stays white."""
     dtype = np.uint8 if wanted <= 8 else np.uint16
     if bits == wanted:
         return np.ascontiguousarray(values, dtype)

@@ -18,15 +18,15 @@ PREFIX = "camera:"
 
 
 class CameraSource(Source):
-    """What a local camera sees, from now on; read once, through OpenCV (PyAV's build has no camera input).
+    """A local camera, read once, through OpenCV (PyAV's build has no camera input).
 
     Args:
         spec: ``camera:0`` for the first camera, or ``camera:`` and the path of a device.
-        fps: frames a second to ask of the camera; by default what it likes best.
-        end: seconds after which it ends; by default it runs until it is closed.
+        fps: frames per second to request; by default the camera's own rate.
+        end: seconds to record; by default until it is closed.
 
     Raises:
-        MediaError: there is no such camera, or it gives no picture.
+        MediaError: there is no such camera, or it returns no picture.
     """
 
     def __init__(self, spec: str, *, fps: float | Fraction | None = None, end: float | Fraction | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a video before its frames are read, and what every frame of it carries."""
+"""What is known about a video before its frames are read, and what each frame carries."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Seconds = int | float | Fraction
 
 
 def seconds(value: Seconds) -> Fraction:
-    """An exact time: 0.4, which no float is, becomes two fifths."""
+    """An exact time: 0.4, which a float only approximates, becomes 2/5."""
     return Fraction(value).limit_denominator(1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOrigin:
-    """Who a frame of a video is.
+    """Identifies a frame of a video.
 
     Args:
-        index: its place among the frames given out, from 0.
+        index: its position among the frames of the source, from 0.
         pts: presentation time, in units of ``time_base``; strictly increasing within a clip.
-        time_base: seconds a unit.
-        duration: how long it shows, in the same units; None where the file does not say.
+        time_base: seconds per unit.
+        duration: how long it is shown, in the same units; None if the file does not say.
         key: whether it was a keyframe.
-        filled: whether it stands for a frame that was lost, and repeats its neighbour.
-        alpha: its opacity, shape (height, width), uint8 or uint16 over its whole range; None where all is opaque.
+        filled: whether it replaces a lost frame by repeating a neighbour.
+        alpha: shape (height, width), uint8 or full-range uint16; None if the frame is opaque.
     """
 
     index: int
@@ -57,10 +57,10 @@ class StreamInfo:
     """One stream of a container.
 
     Args:
-        index: its place in the container.
+        index: its index in the container.
         kind: "video", "cover" (a picture attached to the file), "audio", "subtitle", "data" or "attachment".
-        codec: the decoder's name, or "" where there is none.
-        language: as the container says it, for example "eng"; None where it does not.
+        codec: the decoder's name, or "" if there is none.
+        language: as in the container, such as "eng"; None if it does not say.
     """
 
     index: int
@@ -76,29 +76,29 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """A video as its source gives it out, and as its sink must write it.
+    """A video as its source yields it, and as its sink must write it.
 
     Args:
-        path: where the other streams (sound, subtitles, chapters) can be read again; None for a camera or a pipe.
-        width: of the frames given out, in pixels, after rotation.
+        path: file from which the other streams (audio, subtitles, chapters) can be read; None for a camera or a pipe.
+        width: of the frames, in pixels, after rotation.
         height: the same.
-        colour: how the code values of the file stand for colours.
-        time_base: seconds a unit of every frame's pts.
-        rate: average frames a second; None where unknown.
-        frames: how many frames there will be; None where the container does not say. A good estimate, not a promise.
+        colour: how the code values of the file map to colours.
+        time_base: seconds per unit of every frame's pts.
+        rate: average frames per second; None if unknown.
+        frames: estimated number of frames; None if the container does not say.
         sample_aspect_ratio: width to height of one pixel, after rotation.
-        rotation: degrees counter-clockwise by which the file asked its pictures to be turned; done already.
+        rotation: degrees counter-clockwise that the file asks for; already applied to the frames.
         start: the time, in seconds on the file's clock, that is zero in the output.
         end: where the cut ends, on the same clock; None at the end of the file.
-        trimmed: whether what comes before ``start`` is cut away.
+        trimmed: whether the part before ``start`` is cut off.
         codec: name of the decoder.
         pix_fmt: libav's name of the decoded format.
         stream: index of the video stream in the container.
         streams: all streams of the container.
-        alpha: whether the frames have an opacity.
+        alpha: whether the frames have alpha.
         interlaced: whether the file's frames hold two fields each.
-        deinterlaced: whether they are made into whole pictures while they are read.
-        stamp: size and time of the file when it was opened; None for what is no file.
+        deinterlaced: whether they are deinterlaced while they are read.
+        stamp: size and time of the file when it was opened; None if it is not a file.
     """
 
     path: str | None = None
@@ -142,7 +142,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedFrame:
-    """A decoded frame and its place in time, in units of the stream's time base."""
+    """A decoded frame and its time, in units of the stream's time base."""
 
     frame: av.VideoFrame
     pts: int
@@ -153,7 +153,7 @@ class TimedFrame:
 
 
 class Timeline:
-    """Where frames lie in the output: their own times, counted from the clip's start, never standing still.
+    """Times of frames in the output: their own, counted from the clip's start, strictly increasing.
 
     Args:
         info: the clip; times are in units of its time base.
@@ -170,7 +170,7 @@ class Timeline:
         return self._last
 
     def length(self, origin: VideoOrigin) -> int | None:
-        """How long the frame shows, or None where its source does not say."""
+        """How long the frame is shown, or None if its source does not say."""
         if origin.duration is None:
             return None
         return max(1, round(origin.duration * origin.time_base / self._info.time_base))
@@ -178,13 +178,13 @@ class Timeline:
 
 @dataclass(slots=True)
 class Damage:
-    """What was wrong with a clip, counted while it is read.
+    """Damage found in a clip, counted while it is read.
 
     Args:
         bad_packets: packets of the picture that could not be decoded.
-        filled: frames that stand for lost ones, as repeats of their neighbours.
-        missing: frames that the container promised after the place where the file ends.
-        bad_sound: packets of sound and other streams that were left out.
+        filled: lost frames that were replaced by repeats of their neighbours.
+        missing: frames that the container promised beyond the end of the file.
+        bad_sound: packets of audio and other streams that were dropped.
         changed: whether the file was replaced or changed while it was read.
     """
 
@@ -203,11 +203,11 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """Turns and mirrors pictures as a display matrix asks, in steps of 90 degrees.
+    """Rotates and mirrors pictures by a display matrix, in steps of 90 degrees.
 
-    Pixels are turned once, while reading, and the matrix is dropped: the network then sees people and horses upright,
-    originals and translations stand side by side, and the result looks right also in containers and players that
-    know no rotation (WebM, GIF, pictures).
+    Pixels are rotated once, while reading, and the matrix is dropped: the network sees people and horses upright,
+    originals and translations match side by side, and the result is right also in containers and players without
+    rotation (WebM, GIF, pictures).
     """
 
     transpose: bool = False
@@ -229,12 +229,12 @@ class Orientation:
 
     @classmethod
     def turned(cls, degrees: int) -> Orientation:
-        """The orientation of a picture to be turned counter-clockwise by a multiple of 90 degrees."""
+        """The orientation of a picture that must be rotated counter-clockwise by a multiple of 90 degrees."""
         quarters = round(degrees / 90) % 4
         return cls(quarters % 2 == 1, quarters in (2, 3), quarters in (1, 2))
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """The picture upright; shape (height, width, channels), or with the sides exchanged."""
+        """The picture upright: (height, width, channels), or with height and width swapped."""
         if self == Orientation():
             return pixels
         turned: Any = pixels.transpose(1, 0, 2) if self.transpose else pixels

@@ -1,4 +1,4 @@
-"""One clock for a file whose own goes back or leaps: recordings joined end to end (``cat a.ts b.ts``), DVD titles."""
+"""One clock for files whose timestamps jump: recordings joined end to end (``cat a.ts b.ts``), DVD titles."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import av
 
 from cgpipe.media.video.libav import Packet, packet_time
 
-# The clocks of broadcast and network streams start anywhere, and restart where recordings were joined.
+# The timestamps of broadcast and network streams start anywhere, and restart where recordings were joined.
 FREE_CLOCK = frozenset({"mpegts", "mpeg", "rtsp", "rtp", "hls"})
 BACK = Fraction(1, 20)
-"""Seconds by which a stream's decoding times may go back: more is another recording."""
+"""Seconds by which a stream's decoding timestamps may go back; more means another recording."""
 AHEAD = Fraction(10)
-"""Seconds by which they may leap ahead."""
+"""Seconds by which they may jump ahead."""
 REMEMBERED = 8
-"""Offsets of the past that a late packet may still belong to."""
+"""Earlier offsets to which a late packet may still belong."""
 
 
 class OneClock:
-    """Moves the times of packets so that joined recordings follow one another, all streams of each in step.
+    """Shifts packet timestamps so that joined recordings follow one another, with all streams in sync.
 
-    The same packets in the same order always get the same times, so two readers of a file agree.
+    The same packets in the same order always get the same timestamps, so two readers of a file agree.
 
     Attributes:
         joints: how often the clock was reset.
@@ -36,7 +36,7 @@ class OneClock:
         self._end = Fraction(0)
 
     def __call__(self, packet: Packet) -> Packet:
-        """The packet itself, on the one clock."""
+        """The packet itself, with its timestamps on the common clock."""
         if packet.dts is None and packet.pts is None:
             return packet
         offset = self._offset(packet, packet_time(packet))
@@ -48,7 +48,7 @@ class OneClock:
         return packet
 
     def _offset(self, packet: Packet, raw: Fraction) -> Fraction:
-        """That of the recording which the packet goes on with, or else a new one, which puts it at the end."""
+        """The offset of the recording that the packet continues, or a new one that appends it."""
         if self._now is None:
             return self._offsets[-1]
         now, last = self._now, self._last.get(packet.stream.index)
@@ -70,7 +70,7 @@ class OneClock:
         if packet.stream.type not in ("video", "audio"):
             return
         time, index = packet_time(packet), packet.stream.index
-        # Where a packet does not say how long it lasts, it is taken for as long as the one before.
+        # A packet without a duration is taken to last as long as the one before.
         length = (packet.duration or 0) * packet.time_base or time - self._last.get(index, time)
         self._last[index] = self._now = time
         shown = time if packet.pts is None else packet.pts * packet.time_base
@@ -78,7 +78,7 @@ class OneClock:
 
 
 def on_one_clock(packets: Iterable[Packet], formats: set[str]) -> Iterator[Packet]:
-    """The packets of a file of these formats, on one clock where the format's own may restart."""
+    """The packets of a file, on one clock if timestamps of these formats may restart."""
     return map(OneClock(), packets) if formats & FREE_CLOCK else iter(packets)
 
 

@@ -1,4 +1,4 @@
-"""Three ways of bringing one stream over into another file: copied, re-encoded, or put into other words."""
+"""Three ways to bring a stream over into another file: copy, transcode, or convert subtitles."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.libav import Packet
 
-# Seconds by which a packet's time may go back and still be taken for the next.
+# Seconds by which a packet's time may go back and still count as in order.
 _JITTER = Fraction(1, 20)
-# By number; the layout of sound that does not state one.
+# By number of channels: the layout of audio that does not state one.
 _LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "6.1", "7.1")
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The part of the input that is kept: ``start`` becomes zero. Sound is cut to match where ``trimmed``."""
+    """The part of the input that is kept: ``start`` becomes zero. If ``trimmed``, audio is cut to match."""
 
     start: Fraction
     end: Fraction | None
@@ -40,16 +40,16 @@ class Span:
         return cls(info.start, info.end, info.trimmed)
 
     def shift(self, time_base: Fraction) -> int:
-        """What is to be taken off times in units of ``time_base``."""
+        """What to subtract from times, in units of ``time_base``."""
         return round(self.start / time_base)
 
 
 class Copier(Protocol):
-    """Brings the packets of one stream over into the output; a packet without bytes marks the end.
+    """Converts the packets of one stream for the output; a packet without bytes marks the end.
 
     Attributes:
-        number: how many packets it was given.
-        bad_packets: how many of them could not be brought over.
+        number: packets received.
+        bad_packets: packets that could not be kept.
     """
 
     number: int
@@ -59,14 +59,14 @@ class Copier(Protocol):
 
 
 class StreamCopier:
-    """Copies packets with their bytes as they are, and moves them in time.
+    """Copies packets byte for byte, with shifted timestamps.
 
     Args:
         stream: the output's.
         span: the part of the input that is kept.
-        overlap: keep a packet that begins before the span and reaches into it.
-        hide: leave out what the input's edit list hides, because the output cannot hide it.
-        refused: numbers of the packets that the output does not take; they are left out.
+        overlap: keep a packet that starts before the span and reaches into it.
+        hide: drop what the input's edit list hides, because the output cannot hide it.
+        refused: numbers of the packets that the output refuses; they are dropped.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class StreamCopier:
         self._overlap = overlap
         self._still = stream.type in ("video", "attachment")
         self._text = stream.type == "subtitle"
-        # Between subtitles, mp4 holds packets of an empty text; the muxer puts them in by itself.
+        # Between subtitles, mp4 has packets of empty text; the muxer inserts them itself.
         self._empty = 2 if stream.codec_context is not None and stream.codec_context.name == "mov_text" else 0
 
     def __call__(self, packet: Packet) -> Iterator[Packet]:
@@ -103,7 +103,7 @@ class StreamCopier:
             yield packet
 
     def _in_order(self, packet: Packet) -> bool:
-        """Whether a packet comes after those before it, moved on by a tick where its time only stands still."""
+        """Whether a packet follows those before it; one with an equal time is moved on by a tick."""
         if packet.dts is None:
             return True
         tick = max(1, math.ceil((self._stream.time_base or packet.time_base) / packet.time_base))
@@ -130,7 +130,7 @@ class StreamCopier:
 
 
 class Transcoder:
-    """Decodes audio and re-encodes it, cut to the sample, with silence where packets were lost."""
+    """Decodes and re-encodes audio, cut to the sample, with silence in place of lost packets."""
 
     def __init__(self, stream: AudioStream, output: av.container.OutputContainer, codec: str, span: Span) -> None:
         self.number = self.bad_packets = 0
@@ -163,7 +163,7 @@ class Transcoder:
             yield from self._stream.encode(None)
 
     def _in_step(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        """The frame cut to the span, after silence for what is missing before it; times count from the span's start."""
+        """The frame cut to the span, preceded by silence for missing samples; times count from the span's start."""
         rate = frame.sample_rate
         time = self._next if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
         begin = Fraction(0) if time is None else time
@@ -212,7 +212,7 @@ class Transcoder:
 
 
 def layout_of(context: AudioCodecContext) -> str:
-    """The name of a channel layout; where none is stated, the usual one for so many channels."""
+    """The name of a channel layout; if none is stated, the usual one for that number of channels."""
     layout = context.layout
     stated = not layout.name.endswith(" channels") and layout.nb_channels > 0
     if stated or not 0 < layout.nb_channels <= len(_LAYOUTS):
@@ -221,7 +221,7 @@ def layout_of(context: AudioCodecContext) -> str:
 
 
 class SubtitleConverter:
-    """Turns text subtitles of one kind into another."""
+    """Converts text subtitles from one codec to another."""
 
     def __init__(self, stream: av.stream.Stream, output: av.container.OutputContainer, codec: str, span: Span) -> None:
         self.number = self.bad_packets = 0

@@ -1,7 +1,7 @@
-"""One pass over a video file: packets to frames, with times put right and lost frames filled in.
+"""One pass over a video file: packets to frames, with timestamps repaired and lost frames filled in.
 
-The stages are generators of a few lines each, and a :class:`Reader` chains them. What travels between them is a
-:class:`~cgpipe.media.video.clip.TimedFrame`: a frame as libav decoded it, with the time at which it shows.
+The stages are generators of a few lines each, chained by a :class:`Reader`. They pass on
+:class:`~cgpipe.media.video.clip.TimedFrame`: a frame as libav decoded it, with its presentation time.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from cgpipe.media.video.libav import LENIENT_TAGS, Packet, Readable, address, de
 from cgpipe.media.video.truncation import is_cut_short
 from cgpipe.storage import PathLike
 
-# Seeking is exact only where the container has an index of keyframes; elsewhere reading starts at the front.
+# Seeking is exact only in containers with an index of keyframes; others are read from the start.
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
-# Packets of these formats have one time alone, that of decoding: what libav gives as the other is a guess.
+# Packets of these formats carry only a decoding time: libav's presentation time is a guess.
 _ONE_TIME = frozenset({"avi"})
-# So small a packet holds no picture: the place of one that came with the packet before.
+# A packet this small holds no picture: it marks one that came with the packet before.
 _PLACEHOLDER_BYTES = 8
-# FFmpeg's own decoders of VP8 and VP9 leave the opacity out.
+# FFmpeg's own decoders of VP8 and VP9 drop alpha.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _FALLBACK_RATE = Fraction(25)
-# Two frames of a clip that show nearer to one another than this share of a frame's time are taken for one.
+# Two frames closer to one another than this fraction of a frame's duration count as one.
 _HOLE = 0.6
 _MICROSECOND = Fraction(1, av.time_base)
 
@@ -48,17 +48,17 @@ class Reader:
     """One open container, and the frames of its video stream.
 
     Args:
-        file: path, address, or readable binary file object.
-        name: what messages call it.
-        start: seconds into the clip, up to which frames need not be given out.
-        hwaccel: libav's name of a decoding device, or None.
+        file: path, URL, or readable binary file object.
+        name: name in messages.
+        start: seconds into the clip; earlier frames need not be returned.
+        hwaccel: libav's name of a hardware decoder, or None.
         threads: decoding threads.
-        deinterlace: make whole pictures of interlaced frames.
+        deinterlace: deinterlace interlaced frames.
 
     Attributes:
-        frames: the frames of this pass; can be run through once.
-        damage: counts what goes wrong as the pass goes on.
-        zero: where the clip starts, in seconds on its own clock; positions that users give count from here.
+        frames: the frames of this pass; can be iterated once.
+        damage: damage found so far in this pass.
+        zero: start of the clip, in seconds on its own clock; positions that users give count from here.
 
     Raises:
         MediaError: the file cannot be read, or has no video stream.
@@ -93,12 +93,12 @@ class Reader:
             raise
 
     def close(self) -> None:
-        """Ends the pass and gives back its file and threads; may be called again."""
+        """Ends the pass and releases its file and threads; may be called again."""
         self._closed = True
         self._expected.clear()
-        # A decoder gives its threads back when nothing refers to it; the generators refer to this object.
+        # A decoder releases its threads when nothing refers to it; the generators refer to this object.
         self.frames = iter(())
-        # In this order: a demuxer that is advanced, or only cleaned up, after its container crashes.
+        # In this order: advancing or finalizing a demuxer after its container is closed crashes.
         self._demuxed.close()
         self.container.close()
 
@@ -130,11 +130,11 @@ class Reader:
 
     @property
     def clock_start(self) -> Fraction:
-        """What to take off every time in the output: nothing, unless the clock of the container starts anywhere."""
+        """What to subtract from all output times: 0, unless the container's clock starts anywhere."""
         return self.zero if self._formats & FREE_CLOCK else Fraction(0)
 
     def _seek(self, start: Fraction) -> bool:
-        """Goes to a keyframe well before ``start``: keyframes are indexed by decoding time, which runs ahead."""
+        """Seeks to a keyframe well before ``start``: keyframes are indexed by decoding time, which runs ahead."""
         margin = max(Fraction(1, 2), 4 * self.step * self.time_base)
         if start <= margin or not self._formats & _INDEXED:
             return False
@@ -143,7 +143,7 @@ class Reader:
         return True
 
     def describe(self, timed: TimedFrame) -> VideoInfo:
-        """What the container and its first frame say of the whole clip."""
+        """What the container and its first frame say about the whole clip."""
         frame = timed.frame
         orientation = Orientation.of(frame)
         aspect = self.stream.sample_aspect_ratio or Fraction(1)
@@ -184,7 +184,7 @@ class Reader:
         return max(1, round(length * self.rate)) if self.rate else None
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        """The one place where packets are decoded, and where those that cannot be are skipped and counted."""
+        """The only place where packets are decoded; those that cannot be are skipped and counted."""
         for packet in self._video_packets():
             try:
                 frames = self._decoder.decode(packet if packet.size else None)
@@ -212,13 +212,13 @@ class Reader:
                 yield packet
 
     def _mark(self, packet: Packet) -> None:
-        """Notes when a frame is due; the packet's time goes through the decoder with it, as its mark."""
+        """Notes when a frame is due; the packet's time passes through the decoder with it."""
         packet.pts = packet.dts
         if packet.size > _PLACEHOLDER_BYTES and packet.dts is not None:
             heapq.heappush(self._due, packet.dts)
 
     def _note_missing(self) -> None:
-        """A truncated file gives no error: what came is compared with what the container promised."""
+        """A truncated file raises no error: compares what was read with what the container promised."""
         step = self.step * self.time_base
         cut = isinstance(self._file, (str, os.PathLike)) and is_cut_short(self._file, self._formats)
         if self._one_time:
@@ -233,7 +233,7 @@ class Reader:
         self.damage.missing = max(self.damage.missing, int(cut))
 
     def _with_times(self, frames: Iterator[av.VideoFrame]) -> Iterator[TimedFrame]:
-        """Times that strictly increase: a missing one follows from the rate, one that does not advance is moved on."""
+        """Strictly increasing times: missing ones follow from the rate, ones that do not advance are moved on."""
         last: int | None = None
         for frame in frames:
             pts = self._due_time(frame) if self._one_time else frame.pts if frame.pts is not None else frame.dts
@@ -241,7 +241,7 @@ class Reader:
                 pts = 0 if last is None else last + self.step
             if last is not None and pts <= last:
                 if self.damage.bad_packets:
-                    continue  # a damaged decoder gives frames late; this one's place has been filled
+                    continue  # after damage a decoder may return frames late; this one's place has been filled
                 pts = last + 1
             duration = None if self._one_time else frame.duration or None
             interlaced = frame.interlaced_frame
@@ -251,8 +251,8 @@ class Reader:
     def _due_time(self, frame: av.VideoFrame) -> int | None:
         """The first time at which a frame is due.
 
-        Frames show in the order of these, whatever the order of their packets. A frame whose mark is later than what
-        is due, and before which nothing can follow, shows that a packet gave no frame.
+        Frames are shown in the order of these times, whatever the order of their packets. A frame that comes later than
+        the first due time, with no packet that could still fill it, reveals a packet that gave no frame.
         """
         ordered = frame.key_frame or not self._decoder.has_b_frames
         while self._due and ordered and frame.pts is not None and self._due[0] < frame.pts:
@@ -261,7 +261,7 @@ class Reader:
         return heapq.heappop(self._due) if self._due else frame.pts
 
     def _with_lost_filled(self, frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
-        """Puts a repeat of the last good frame (or of the first, before it) where a packet gave no frame."""
+        """Repeats the last good frame (before the first: the first) for each packet that gave no frame."""
         last: TimedFrame | None = None
         for timed in frames:
             for pts in self._lost_before(timed, last):
@@ -275,10 +275,10 @@ class Reader:
                 yield last
 
     def _lost_before(self, timed: TimedFrame, last: TimedFrame | None) -> list[int]:
-        """Times of packets due before ``timed`` that gave no frame and so leave a hole.
+        """Times of packets due before ``timed`` that gave no frame and leave a gap.
 
-        Some packets rightly give none: invisible reference frames, the second field of a frame; they leave no hole.
-        Nor do those before the first frame of a clip that was cut out of another, where what they refer to is missing.
+        Some packets rightly give none and leave no gap: invisible reference frames, the second field of a frame, and
+        those before the first frame of a clip cut from another, whose reference frames are missing.
         """
         lost: list[int] = []
         if last is None and not self.damage.bad_packets:
@@ -294,7 +294,7 @@ class Reader:
         return lost if not lost or self.stream.frames or last is None else self._every_step(last.pts, lost, timed.pts)
 
     def _every_step(self, first: int, lost: list[int], end: int) -> list[int]:
-        """``lost`` with what is between: where the container has no index, whole runs of packets vanish at once."""
+        """``lost`` with the times between: without an index, whole runs of packets vanish at once."""
         times: list[int] = []
         for before, after in zip([first, *lost], [*lost, end], strict=True):
             if before != first:
@@ -327,7 +327,7 @@ def _open(file: PathLike | Readable, name: str, hwaccel: str | None) -> av.conta
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
-    """The stream's own decoder, or for VP8 and VP9 with an opacity the one that knows of it."""
+    """The stream's own decoder, or for VP8 and VP9 with alpha the one that decodes it."""
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
     if name is None or not has_alpha_mode(stream) or name not in av.codecs_available:
         return stream.codec_context
@@ -338,7 +338,7 @@ def _decoder(stream: VideoStream) -> VideoCodecContext:
 
 
 def _pictures_in_index(stream: VideoStream) -> int:
-    """How many pictures an AVI has: it counts in ticks, of which many may be empty. 0 where its index is not whole."""
+    """How many pictures an AVI has: it counts ticks, of which many may be empty. 0 if its index is incomplete."""
     count = len(stream.index_entries)
     if count < 2:
         return 0
@@ -347,7 +347,7 @@ def _pictures_in_index(stream: VideoStream) -> int:
 
 
 def _video_stream(container: av.container.InputContainer, name: str) -> VideoStream:
-    """The first moving picture: a cover is a video stream too, and the first stream may be neither."""
+    """The first video stream that is not a cover; the first stream may be neither."""
     for stream in container.streams.video:
         if not is_cover(stream) and stream.codec_context is not None:
             return stream

@@ -1,4 +1,4 @@
-"""How a video is encoded: which encoder in which container, its settings, and one encoder at work."""
+"""Containers, encoders and their settings, and the encoder of a stream."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from cgpipe.options import Encoding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """What a kind of file takes.
+    """What a container can hold.
 
     Args:
         format: libav's name of the muxer.
-        codecs: encoders whose streams play in it, the default first.
-        audio: encoder for sound that it does not take as it is.
-        subtitle: codec to which text subtitles are turned that it does not take as they are; None if it takes none.
-        edit_lists: whether it can say that playing begins within a packet.
-        options: for the muxer.
-        tick: the only time base that it has; None if it takes any, or one as good.
-        shortest: ticks that a frame must show at least.
+        codecs: encoders for it, the default first.
+        audio: encoder for audio that it cannot hold as it is.
+        subtitle: codec for text subtitles that it cannot hold as they are; None if it holds none.
+        edit_lists: whether playback may start within a packet.
+        options: of the muxer.
+        tick: its only time base; None if it takes any, or one as fine.
+        shortest: minimum duration of a frame in ticks.
     """
 
     format: str
@@ -50,9 +50,9 @@ class Container:
 
 _H26X = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
 _FREE = ("libsvtav1", "av1_nvenc")
-# Their streams do not carry the shape of a pixel, and PyAV cannot have Matroska write it.
+# Their streams do not carry the sample aspect ratio, and PyAV cannot make Matroska write it.
 _WITHOUT_ASPECT = (*_FREE, "libvpx-vp9", "ffv1")
-# The index goes to the front, so that playing can begin before a download ends.
+# The index goes to the front, so that playback can start before a download ends.
 _MP4 = {"movflags": "+faststart"}
 CONTAINERS: Mapping[str, Container] = {
     ".mp4": Container(
@@ -80,16 +80,16 @@ ANIMATIONS: Mapping[str, Container] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Encoder:
-    """What is particular to one encoder.
+    """The properties of an encoder.
 
     Args:
-        crf: default constant quality, and the name of the option that takes it; None where there is no such thing.
+        crf: default constant quality, and the name of its option; None if there is none.
         preset: the same for speed against size.
         pix_fmt: default for 8 bits and even sides.
-        odd: default where a side is odd; the same as ``pix_fmt`` where the format itself allows it.
-        deep: default for sources of more than 8 bits.
-        alpha: default for sources with an opacity; None where the encoder keeps none.
-        deep_alpha: the same for more than 8 bits, where it is another.
+        odd: default for odd sides; the same as ``pix_fmt`` if the format allows them.
+        deep: default for sources with more than 8 bits.
+        alpha: default for sources with alpha; None if the encoder drops it.
+        deep_alpha: the same for more than 8 bits, if it differs.
         options: always set.
     """
 
@@ -103,16 +103,16 @@ class _Encoder:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-# The quality of each is chosen to look the same: hardly to be told from what the network made.
+# The quality of each is chosen to look alike: hardly distinguishable from the network's output.
 # Odd sides: H.264 and HEVC crop in whole chroma samples, so 4:2:0 cannot hold them; 4:4:4 keeps every pixel and plays
 # in VLC, mpv, Chrome and whatever decodes in software. VP9 and AV1 take odd sides as they are.
 _NVENC = _Encoder(crf=("cq", "20"), preset=("preset", "p5"), options={"rc": "vbr"})
 _ENCODERS: Mapping[str, _Encoder] = {
     "libx264": _Encoder(
         crf=("crf", "18"),
-        # Files of the same size as with "medium", for less than half the time of the processors.
+        # The same file size as "medium", in less than half the processor time.
         preset=("preset", "veryfast"),
-        # Otherwise one clip gives other bytes in every run; what is resumed must equal what never stopped.
+        # Otherwise the bytes differ from run to run; a resumed job must equal an uninterrupted one.
         options={"x264-params": "cpu-independent=1"},
     ),
     "libx265": _Encoder(crf=("crf", "20"), preset=("preset", "medium"), options={"x265-params": "log-level=none"}),
@@ -162,9 +162,9 @@ class EncoderSettings:
 
     Args:
         codec: libav's name of the encoder.
-        pix_fmt: libav's name of the pixel format that it is given.
+        pix_fmt: libav's name of its input pixel format.
         options: all its options, as text.
-        square: whether pixels must be made square, because neither stream nor container can say that they are not.
+        square: whether pixels must be made square, because neither stream nor container can store another shape.
     """
 
     codec: str
@@ -180,14 +180,14 @@ class EncoderSettings:
         asked: Encoding = Encoding(),
         options: Mapping[str, str] | None = None,
     ) -> EncoderSettings:
-        """Fills in what is not asked for, and refuses what cannot be.
+        """Fills in defaults, and refuses impossible settings.
 
         Args:
-            options: further ones for the encoder, in its own words.
+            options: further options of the encoder, by its own names.
 
         Raises:
-            UsageError: the codec is unknown, does not go into the container, does not work on this machine, or does
-                not take one of the settings.
+            UsageError: the codec is unknown, cannot go into the container, does not work on this machine, or lacks one
+                of the settings.
         """
         crf = asked.crf
         if crf is not None and not 0 <= crf <= 63:
@@ -224,9 +224,9 @@ class EncoderSettings:
 
     @property
     def segment_format(self) -> str:
-        """Where a piece of the stream is kept so that it can be joined exactly: one with any time base.
+        """The container of a segment, which must take any time base so that segments join exactly.
 
-        VP9 keeps its opacity beside its packets, in Matroska alone, which is then the format of the whole as well.
+        VP9 keeps alpha beside its packets, only in Matroska, which is then the format of the output too.
         """
         if self.codec == "prores_ks":
             return "mov"
@@ -273,7 +273,7 @@ def _pix_fmt(codec: str, rules: _Encoder, info: VideoInfo, asked: str | None) ->
 
 
 def works_here(codec: str) -> bool:
-    """Whether an encoder that is listed also encodes: hardware encoders are listed on machines without the hardware."""
+    """Whether a listed encoder works: hardware encoders are listed on machines without the hardware."""
     try:
         context = av.CodecContext.create(codec, "w")
         assert isinstance(context, VideoCodecContext)
@@ -287,7 +287,7 @@ def works_here(codec: str) -> bool:
 
 
 def encoders_here() -> list[str]:
-    """The encoders for which this cgpipe has settings and that work on this machine."""
+    """The encoders that cgpipe has settings for and that work on this machine."""
     there = [name for name in _ENCODERS if name in av.codecs_available]
     return [name for name in there if _ENCODERS[name] is not _NVENC or works_here(name)]
 
@@ -296,10 +296,10 @@ class VideoEncoder:
     """The encoder of one stream in an open container.
 
     Args:
-        container: what the packets go into.
+        container: where the packets go.
         info: size, colour, rate and time base of the stream.
         encoding: encoder and settings.
-        name: what messages call the file.
+        name: name of the file in messages.
     """
 
     def __init__(
@@ -327,22 +327,22 @@ class VideoEncoder:
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = info.width, info.height, encoding.pix_fmt
-        # Whole frames side by side where the encoder can: PyAV's own choice, slices of one frame, is slower.
+        # Frame threads if the encoder has them: PyAV's default, slice threads, is slower.
         context.thread_type = ThreadType.AUTO
         context.time_base = info.time_base
         stream.time_base = info.time_base
         context.sample_aspect_ratio = info.sample_aspect_ratio
         colour.tag(context)
         if encoding.codec in ("libx265", "hevc_nvenc"):
-            # Apple's players know HEVC by this name only.
+            # Apple's players accept HEVC only under this tag.
             context.codec_tag = "hvc1"
         return stream
 
     def open(self) -> None:
-        """Opens the encoder and writes the container's header, so that what is wrong fails before the work.
+        """Opens the encoder and writes the container's header, so that errors show before the work.
 
         Raises:
-            UsageError: the encoder does not take its settings, or does not know one of them.
+            UsageError: the encoder rejects a setting, or does not know it.
             MediaError: the file cannot be written.
         """
         codec, options = self._encoding.codec, self._encoding.options
@@ -354,7 +354,7 @@ class VideoEncoder:
                 raise
             told = " ".join(f"{option}={value}" for option, value in options.items())
             raise UsageError(f"{codec} rejects its settings ({told}). Change --crf, --preset or --pix-fmt.") from error
-        # libav takes misspelt options silently, and keeps what nobody used.
+        # libav ignores unknown options silently, but returns those that were not used.
         unused = ", ".join(sorted(set(self.stream.codec_context.options) & set(options)))
         if unused:
             raise UsageError(f"{codec} does not know the option {unused}: check the spelling.")
@@ -362,7 +362,7 @@ class VideoEncoder:
     def encode(
         self, pixels: Pixels, pts: int, duration: int | None, alpha: Alpha | None = None
     ) -> Iterator[av.Packet[VideoStream]]:
-        """Packets that are ready once this picture is in; ``pts`` and ``duration`` in units of the info's time base."""
+        """The packets ready after this picture; ``pts`` and ``duration`` are in units of the info's time base."""
         if pixels.shape != self._shape:
             raise ValueError(f"{self._name} takes frames of shape {self._shape}, not {pixels.shape}.")
         self._count += 1
@@ -375,7 +375,7 @@ class VideoEncoder:
         return self._finished(packets)
 
     def flush(self) -> Iterator[av.Packet[VideoStream]]:
-        """What the encoder still holds; it takes nothing after that."""
+        """The packets that the encoder still holds; it accepts no more frames."""
         with writing(self._name):
             packets = self.stream.encode(None)
         return self._finished(packets)
@@ -384,7 +384,7 @@ class VideoEncoder:
         for packet in packets:
             duration = self._durations.pop(packet.pts or 0, None)
             if self._count <= 2:
-                # x265 does not fill this in when it has fewer frames than it looks ahead for B-frames.
+                # x265 leaves this empty if there are fewer frames than its lookahead.
                 packet.dts = packet.pts
             if duration is not None and packet.time_base == self._info.time_base:
                 packet.duration = duration
@@ -392,15 +392,15 @@ class VideoEncoder:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix by which a kind of file is known here."""
+    """A path's suffix in lower case, as in the tables."""
     return ".mp4" if path.suffix.lower() == ".m4v" else path.suffix.lower()
 
 
 def container_of(path: Path) -> Container:
-    """The kind of video file that a name asks for.
+    """The container that a file name stands for.
 
     Raises:
-        UsageError: no video file is called so.
+        UsageError: the name has no suffix of a video.
     """
     try:
         return CONTAINERS[suffix_of(path)]

@@ -1,4 +1,4 @@
-"""What every source of frames and every sink for them can do, whatever is at the other end."""
+"""The interfaces of every source of frames and every sink for them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Pass = Generator[Frame[VideoOrigin] | Failed[VideoOrigin], None, None]
 
 
 class Source(ABC):
-    """Gives frames in order, each with a :class:`~cgpipe.media.video.VideoOrigin`; a context manager.
+    """Yields frames in order, each with a :class:`~cgpipe.media.video.VideoOrigin`; a context manager.
 
     Attributes:
-        info: what is known beforehand.
-        damage: what was wrong, as far as the latest pass has come.
+        info: what is known before any frame is read.
+        damage: damage found so far by the latest pass.
     """
 
     info: VideoInfo
@@ -42,13 +42,13 @@ class Source(ABC):
         self.close()
 
     def frames(self, first: int = 0) -> Pass:
-        """One pass from the frame of index ``first`` on; those before it are not given out."""
+        """One pass, from the frame of index ``first`` on."""
         one_pass = self._read(first)
         self._passes.add(one_pass)
         return one_pass
 
     def close(self) -> None:
-        """Ends the passes that are not finished, and closes what they have open."""
+        """Ends unfinished passes, and closes what they have open."""
         for unfinished in list(self._passes):
             unfinished.close()
 
@@ -58,11 +58,11 @@ class Source(ABC):
 
 
 class Sink(ABC):
-    """Takes frames in order; a context manager, which finishes, or aborts when there was an exception.
+    """Receives frames in order; a context manager that finishes, or aborts after an exception.
 
     Attributes:
-        frames: how many have been written, those of an interrupted run included.
-        resumed: how many of them an interrupted run had written: go on with the frame of this index.
+        frames: how many have been written, including those of an interrupted run.
+        resumed: how many an interrupted run had written: continue with the frame of this index.
     """
 
     frames: int = 0
@@ -81,41 +81,41 @@ class Sink(ABC):
 
     @property
     def streams(self) -> tuple[StreamReport, ...]:
-        """What becomes of every stream of the input; complete when it is finished."""
+        """What becomes of every stream of the input; complete after ``finish``."""
         return ()
 
     @property
     def damage(self) -> Damage:
-        """What could not be brought over of the streams beside the picture; complete when it is finished."""
+        """What could not be kept of the other streams; complete after ``finish``."""
         return Damage()
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user must be told about how the clip is written; complete when it is finished."""
+        """Notices for the user about the output; complete after ``finish``."""
         return ()
 
     @property
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """What was chosen, for a report."""
+        """The chosen settings, for a report."""
 
     @abstractmethod
     def write(self, frame: Frame[VideoOrigin]) -> None:
-        """Adds a frame, whose origin carries its time.
+        """Writes a frame, whose origin carries its time.
 
         Raises:
-            MediaError: the target cannot be written.
-            ValueError: the frame has another size than the info said.
+            MediaError: the output cannot be written.
+            ValueError: the frame's size differs from that in the info.
         """
 
     @abstractmethod
     def finish(self) -> None:
-        """Makes the output whole, under its name.
+        """Completes the output and moves it into place.
 
         Raises:
-            MediaError: the target cannot be written, or there was no frame.
+            MediaError: the output cannot be written, or there was no frame.
         """
 
     @abstractmethod
     def abort(self) -> None:
-        """Stops, leaving nothing that looks finished."""
+        """Stops, and leaves nothing that looks finished."""

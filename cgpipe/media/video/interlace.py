@@ -1,4 +1,4 @@
-"""Deinterlacing: two fields, taken one after the other and woven into one frame, become one whole picture."""
+"""Deinterlacing: turns two interleaved fields into one progressive picture."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from av.filter import Graph
 from cgpipe.media.video.clip import TimedFrame
 
 FILTER, SETTINGS = "bwdif", "mode=send_frame:deint=interlaced"
-"""One frame out for each that goes in; those that are not flagged as interlaced pass as they are."""
+"""One frame out for each frame in; frames not flagged as interlaced pass unchanged."""
 SMALLEST = 4
-"""Sides below which the filter refuses a picture."""
+"""Shortest side that the filter accepts, in pixels."""
 
 
 def deinterlaced(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
-    """The frames with whole pictures: as they are up to the first interlaced one, from there on through the filter."""
+    """The frames, progressive: unchanged up to the first interlaced one, through the filter from there on."""
     field_filter: _Filter | None = None
     for timed in frames:
         if field_filter is not None and not field_filter.takes(timed.frame):
@@ -36,7 +36,7 @@ def deinterlaced(frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
 
 
 class _Filter:
-    """A filter graph for frames of one size and format. Frames come out one later than they go in, in order."""
+    """A filter graph for frames of one size and format, with a delay of one frame."""
 
     def __init__(self, like: av.VideoFrame) -> None:
         self._layout = _layout(like)
@@ -56,7 +56,7 @@ class _Filter:
         return _layout(frame) == self._layout
 
     def __call__(self, timed: TimedFrame) -> Iterator[TimedFrame]:
-        # Each frame keeps its own time; the filter is shown an even clock, on which nothing goes back.
+        # Each frame keeps its own time; the filter gets a regular, increasing clock.
         timed.frame.pts = self._count
         self._count += 1
         self._waiting.append(timed)

@@ -1,4 +1,4 @@
-"""The few things that every use of PyAV here shares: quiet libraries, and its errors in the user's words."""
+"""Shared by all uses of PyAV: quiet libraries, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, MediaNotFoundError
 
-# libav's log callback takes the interpreter lock from the codecs' own threads, which can deadlock at exit.
+# libav's log callback acquires the interpreter lock in the codecs' threads, which can deadlock at exit.
 av.logging.set_level(None)
-# SVT-AV1 has a logger of its own, which prints its settings on stderr for every encoder opened.
+# SVT-AV1's own logger prints settings to stderr for every encoder opened.
 os.environ.setdefault("SVT_LOG", "1")
 
 
@@ -41,13 +41,13 @@ class _TagOptions(TypedDict, total=False):
     metadata_errors: str
 
 
-# Tags that are not UTF-8 are an error to PyAV 18 unless it is told otherwise; 19 keeps their bytes and takes no advice.
+# PyAV 18 raises on tags that are not UTF-8 unless told otherwise; 19 keeps their bytes and has no such option.
 LENIENT_TAGS: _TagOptions = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""For ``av.open`` of what others made."""
+"""Arguments of ``av.open`` for reading."""
 
 
 def address(path: str | os.PathLike[str]) -> str:
-    """What libav calls a file or a stream: ``12:30.mp4`` is a file, not the address of a protocol called 12."""
+    """libav's name of a file or a stream: ``12:30.mp4`` is a file, not a URL of a protocol named 12."""
     name = os.fspath(path)
     return name if "://" in name else f"file:{name}"
 
@@ -73,7 +73,7 @@ _WRITE_REASONS = {
 
 
 def hidden_beside(target: Path, ending: str) -> Path:
-    """A hidden name beside a file, made of its own; of a checksum where that would be too long for a file system."""
+    """A hidden name beside a file, from its own name, or from a checksum if that would be too long."""
     name = f".{target.name}{ending}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f".{blake2b(os.fsencode(target.name), digest_size=16).hexdigest()}{ending}"
@@ -82,7 +82,7 @@ def hidden_beside(target: Path, ending: str) -> Path:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns what libav raises while ``name`` is read into a :class:`~cgpipe.errors.MediaError`."""
+    """Converts libav's errors while reading ``name`` to :class:`~cgpipe.errors.MediaError`."""
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
@@ -95,7 +95,7 @@ def reading(name: str) -> Iterator[None]:
 
 @contextmanager
 def writing(name: str) -> Iterator[None]:
-    """Turns what libav raises while ``name`` is written into a :class:`~cgpipe.errors.MediaError`."""
+    """Converts libav's errors while writing ``name`` to :class:`~cgpipe.errors.MediaError`."""
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
@@ -106,23 +106,23 @@ def writing(name: str) -> Iterator[None]:
 
 
 def is_about_the_place(error: BaseException | None) -> bool:
-    """Whether an error is about the disk, the folder or the pipe, and not about what is written."""
+    """Whether an error is about the disk, the folder or the pipe, not about the data."""
     return isinstance(error, OSError) and (error.errno or 0) in _WRITE_REASONS
 
 
 def explain(error: BaseException) -> str:
-    """The shortest true sentence that an error carries."""
+    """The shortest description that an error has."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def demuxed(container: av.container.InputContainer) -> Generator[Packet, None, None]:
-    """All packets; once it is closed, the container may be."""
+    """All packets; close this generator before the container."""
     packets = container.demux()
     assert isinstance(packets, Generator)
     return packets
 
 
 def packet_time(packet: Packet | av.Packet[VideoStream]) -> Fraction:
-    """When a packet is due, in seconds: by this, streams are interleaved."""
+    """When a packet is due, in seconds; streams are interleaved by it."""
     time = packet.dts if packet.dts is not None else packet.pts
     return Fraction(0) if time is None else time * packet.time_base

@@ -1,4 +1,4 @@
-"""Masks of videos: one picture for all frames, or another video, frame by frame."""
+"""Masks of videos: one picture for all frames, or a video with a mask for each frame."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from cgpipe.media.video.sequences import is_sequence
 from cgpipe.options import Cut
 
 SPARE_FRAMES = 2
-"""By how many frames the length that a container states may be wrong."""
+"""Tolerance, in frames, of the length that a container states."""
 
 
 class VideoMask:
-    """The masks of a video's frames: one picture for all, or a video or sequence of pictures, frame by frame.
+    """The masks of a video's frames: one picture for all, or a video or sequence with a mask for each frame.
 
     A context manager, which closes the video.
 
     Args:
         path: the picture, the video, or the folder or numbered pattern of pictures.
-        info: of the video that is to be translated.
-        cut: as that video was opened with.
+        info: of the video to translate.
+        cut: the cut of that video.
 
     Raises:
-        UsageError: there is nothing at this path.
-        MediaError: it cannot be read, has another shape than the video, or plainly fewer frames.
+        UsageError: the path does not exist.
+        MediaError: it cannot be read, or has another aspect ratio than the video, or clearly fewer frames.
     """
 
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo, cut: Cut = Cut()) -> None:
@@ -56,7 +56,7 @@ class VideoMask:
         if sequence:
             cut = replace(cut, fps=cut.fps or (float(info.rate) if info.rate else None))
         self._source = open_source(self.name, cut=cut)
-        # A GIF or a clip of one frame is one picture.
+        # A GIF or clip with a single frame counts as one picture.
         self._still = self._source.info.frames == 1 and not sequence
         try:
             self._check(info, self._source.info)
@@ -76,7 +76,7 @@ class VideoMask:
     def confine(
         self, frames: Iterable[Frame[Origin] | Failed[Origin]], first: int = 0
     ) -> Iterator[Frame[Origin] | Failed[Origin]]:
-        """The frames, of which the first has the index ``first``, each with its mask as fourth channel.
+        """The frames, starting at index ``first``, each with its mask as fourth channel.
 
         Raises:
             MediaError: the mask ends before the frames do.

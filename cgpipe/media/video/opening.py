@@ -1,4 +1,4 @@
-"""The right source for an input, and the right sink for an output, by their names."""
+"""Opens the source for an input and the sink for an output, by their names."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def open_source(
     deinterlace: bool = True,
     **given: Unpack[CutFields],
 ) -> Source:
-    """Opens what gives frames.
+    """Opens a source of frames.
 
     Args:
-        spec: a video file, ``-`` for standard input, the address of a stream (``rtsp://``, ``http://``), ``camera:0``,
-            a numbered pattern of pictures (``frames/%05d.png``), or a folder of pictures.
-        cut: the part to read, and the rate, which pictures need; each also as a keyword (``start=3.5``).
-        hwaccel: a device that decodes.
-        threads: decoding threads.
-        deinterlace: make whole pictures of interlaced frames.
+        spec: a video file, ``-`` for standard input, the URL of a stream (``rtsp://``, ``http://``), ``camera:0``, a
+            numbered pattern of pictures (``frames/%05d.png``), or a folder of pictures.
+        cut: the part to read, and the frame rate, which pictures need; each field also as a keyword (``start=3.5``).
+        hwaccel: libav's name of a hardware decoder, such as ``cuda``.
+        threads: decoding threads; by default one per processor, at most 4.
+        deinterlace: deinterlace interlaced frames.
 
     Raises:
         MediaError: the input cannot be read.
-        UsageError: an option cannot be used.
+        UsageError: an option is invalid for this input.
     """
     name = os.fspath(spec)
     cut = replace(cut, **given)
@@ -72,7 +72,7 @@ def open_source(
 
 
 def _end(cut: Cut) -> Seconds | None:
-    """Where the cut ends, in seconds into the clip."""
+    """The end of the cut, in seconds into the clip."""
     if cut.duration is None:
         return cut.end
     stop = seconds(cut.start or 0) + seconds(cut.duration)
@@ -80,7 +80,7 @@ def _end(cut: Cut) -> Seconds | None:
 
 
 def _opened(name: str) -> IO[bytes] | None:
-    """Standard input or a named pipe, open; None for what libav opens by its name."""
+    """Standard input or a named pipe, opened; None for everything that libav opens by name."""
     if name == STANDARD:
         return standard_input()
     return open(name, "rb") if is_pipe(name) else None
@@ -96,20 +96,20 @@ def open_sink(
     publish: Publish = os.replace,
     **given: Unpack[EncodingFields],
 ) -> Sink:
-    """Opens what takes frames.
+    """Opens a sink for frames.
 
     Args:
         spec: a video file (mp4, m4v, mov, mkv, webm), an animation (gif, webp, apng), ``-`` for standard output, a
-            named pipe, a numbered pattern of pictures (``frames/%05d.png``), or a folder for such.
+            named pipe, a numbered pattern of pictures (``frames/%05d.png``), or a folder of pictures.
         like: the source's info.
-        encoding: as for :class:`~cgpipe.media.video.VideoSink`; each field also as a keyword (``crf=18``).
-        resume: as there.
-        overwrite: whether a sequence of pictures that already exists may be replaced.
-        publish: puts a finished file in its place.
+        encoding: encoder, quality, pixel format, audio; each field also as a keyword (``crf=18``).
+        resume: identifies the input and everything done to the frames; None: resume nothing and keep nothing to resume.
+        overwrite: whether an existing sequence of pictures may be replaced.
+        publish: moves the finished file into place.
 
     Raises:
         MediaError: the output cannot be written.
-        UsageError: the name or an option cannot be used.
+        UsageError: the name or an option is invalid.
     """
     name = os.fspath(spec)
     encoding = replace(encoding, **given)

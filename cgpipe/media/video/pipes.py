@@ -1,4 +1,4 @@
-"""Standard input and output, named pipes and devices: what goes by once and cannot be sought."""
+"""Standard input and output, named pipes and devices, which are read once and cannot be seeked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgpipe.errors import MediaError
 from cgpipe.media.video.libav import Readable
 
 MOST_BUFFERED = 8 << 30
-"""Bytes of a pipe that are kept in a temporary file because their index comes last."""
+"""Bytes of a pipe that are buffered in a temporary file because the index comes last."""
 
 _BLOCK = 1 << 20
 _FIRST_BOXES = frozenset((b"ftyp", b"wide", b"free", b"skip", b"pnot", b"mdat"))
@@ -22,7 +22,7 @@ _SMALL_BOXES = frozenset((b"ftyp", b"wide", b"free", b"skip", b"pnot", b"uuid"))
 
 
 def is_pipe(name: str) -> bool:
-    """Whether a name is that of a named pipe, a socket or a device."""
+    """Whether a path is a named pipe, a socket or a device."""
     try:
         mode = os.stat(name).st_mode
     except (OSError, ValueError):
@@ -53,10 +53,10 @@ def standard_output() -> IO[bytes]:
 
 
 def readable(pipe: IO[bytes]) -> Readable:
-    """A pipe as libav can read it: an mp4 whose index comes last is put into a temporary file first.
+    """A pipe that libav can read: an mp4 with its index at the end is buffered in a temporary file first.
 
     Raises:
-        MediaError: it is too large for that.
+        MediaError: such an mp4 is too large to buffer.
     """
     if pipe.seekable():
         return pipe
@@ -67,7 +67,7 @@ def readable(pipe: IO[bytes]) -> Readable:
 
 
 def _box(pipe: IO[bytes], head: bytearray) -> bytes:
-    """The kind of the next box of an mp4, which is read whole if it is small; empty where it is none."""
+    """The kind of the next box of an mp4, read whole if it is small; empty if there is none."""
     header = pipe.read(8)
     head += header
     kind, size = bytes(header[4:8]), int.from_bytes(header[:4], "big")
@@ -99,7 +99,7 @@ def _buffered(head: bytes, pipe: IO[bytes]) -> IO[bytes]:
 
 
 class Rejoined(io.RawIOBase):
-    """A pipe with the bytes that were read from it put back."""
+    """A pipe, preceded by the bytes already read from it."""
 
     def __init__(self, head: bytes, pipe: IO[bytes]) -> None:
         self._head = head

@@ -1,7 +1,7 @@
-"""A long video written in pieces that decode on their own, so that an interrupt loses little, and joined at the end.
+"""A long video is written in segments that decode on their own, so that an interrupt loses little, then joined.
 
-The pieces lie in a hidden folder beside the target, ``.clip.mp4.cgpipe``. Each appears under its name only when it is
-whole. Their times go on from one to the next, in the time base of the input, so that joining is copying packets.
+Segments lie in a hidden folder beside the output, ``.clip.mp4.cgpipe``. Each gets its name only when it is complete.
+Timestamps continue from one to the next, in the time base of the input, so that joining only copies packets.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_th
 from cgpipe.media.video.streams import OtherStreams
 
 _KEY_FILE = "job"
-# Of each stream, for a trial.
+# Packets of each stream, for a trial.
 _FIRST_PACKETS = 16
 _LARGEST_TIMESCALE = 2**31 - 1
 
 
 class SegmentWriter:
-    """Encodes one piece into a file that gets its name when it is whole.
+    """Encodes one segment into a file that gets its name when it is complete.
 
     Args:
-        path: of the finished piece.
-        name: what messages call the file.
+        path: of the finished segment.
+        name: name of the output in messages.
         info: size, colour, rate and time base.
         encoding: encoder and settings.
 
@@ -47,7 +47,7 @@ class SegmentWriter:
         frames: how many have been written.
 
     Raises:
-        UsageError: the encoder does not take its settings.
+        UsageError: the encoder rejects its settings.
         MediaError: the file cannot be written, now or later.
     """
 
@@ -56,7 +56,7 @@ class SegmentWriter:
         self._name = name
         self._path = path
         self._part = path.with_suffix(".part")
-        # Edit lists, which hold the first frame's time, are counted in this scale; its default is milliseconds.
+        # Edit lists, which store the first frame's time, use this scale; its default is milliseconds.
         options = {"movie_timescale": str(info.time_base.denominator)}
         if encoding.segment_format == "matroska":
             options = {}
@@ -69,12 +69,12 @@ class SegmentWriter:
             raise
 
     def write(self, pixels: Pixels, pts: int, duration: int | None, alpha: Alpha | None = None) -> None:
-        """Adds a frame; ``pts`` and ``duration`` are in units of the info's time base."""
+        """Writes a frame; ``pts`` and ``duration`` are in units of the info's time base."""
         self._mux(self._encoder.encode(pixels, pts, duration, alpha))
         self.frames += 1
 
     def finish(self) -> Path:
-        """Writes what the encoder still holds, and gives the piece its name."""
+        """Flushes the encoder, and gives the segment its name."""
         try:
             self._mux(self._encoder.flush())
             with writing(self._name):
@@ -86,7 +86,7 @@ class SegmentWriter:
         return self._path
 
     def abort(self) -> None:
-        """Leaves nothing behind."""
+        """Stops and removes the unfinished file."""
         with contextlib.suppress(Exception):
             self._container.close()
         self._part.unlink(missing_ok=True)
@@ -98,18 +98,18 @@ class SegmentWriter:
 
 
 class SegmentFolder:
-    """The folder of the pieces of one target, and which of them are there from an earlier, interrupted run.
+    """The folder of one output's segments, including those of an interrupted run.
 
     Args:
-        target: the file to be made.
-        key: identifies input and settings; pieces made under another key are thrown away.
+        target: the output file.
+        key: identifies input and settings; segments of another key are removed.
 
     Attributes:
-        segments: the whole pieces, in order.
-        frames: how many frames they hold together.
+        segments: the complete segments, in order.
+        frames: how many frames they hold in total.
 
     Raises:
-        MediaError: the folder cannot be made, or another process is at work in it.
+        MediaError: the folder cannot be created, or another process uses it.
     """
 
     def __init__(self, target: Path, key: str) -> None:
@@ -126,16 +126,16 @@ class SegmentFolder:
             (self.path / _KEY_FILE).write_text(key)
 
     def next(self) -> Path:
-        """Where the next piece goes."""
+        """Path of the next segment."""
         return self.path / f"{len(self.segments):06d}.mp4"
 
     def remove(self) -> None:
-        """Removes the folder and all that is in it."""
+        """Removes the folder and its content."""
         self.release()
         shutil.rmtree(self.path, ignore_errors=True)
 
     def release(self) -> None:
-        """Lets another process resume with what is there."""
+        """Unlocks the folder, so that another process can resume."""
         self._lock.close()
 
     def _key(self) -> str | None:
@@ -164,18 +164,18 @@ def join_segments(
     *,
     first: int | None = None,
 ) -> None:
-    """Copies the pieces of the picture and the other streams of the input into one file, without encoding.
+    """Muxes the segments and the other streams of the input into one file, without re-encoding.
 
-    A stream that cannot be brought over costs nothing but itself: it goes another way, or is left out.
+    A stream that cannot be kept as it is does not stop the others: it is converted, or dropped.
 
     Args:
-        segments: the pieces, in order; at least one.
-        joined: the file to write; the caller renames it when this returns, and removes it when this raises.
-        name: what messages call it.
+        segments: in order; at least one.
+        joined: the file to write; the caller renames it afterwards, or removes it after an exception.
+        name: name of the output in messages.
         info: the clip.
         container: the kind of file.
-        others: what to bring over beside the picture.
-        first: packets of each other stream to try; None: all.
+        others: the other streams.
+        first: packets of each other stream to write, for a trial; None: all.
 
     Raises:
         MediaError: the file cannot be written.
@@ -216,10 +216,10 @@ def _join(
 def try_to_join(
     folder: Path, name: str, info: VideoInfo, encoding: EncoderSettings, container: Container, others: OtherStreams
 ) -> None:
-    """Writes a clip of one black frame with all its other streams' first packets, to know beforehand that it works.
+    """Writes a trial clip of one black frame with the other streams' first packets, so that errors show beforehand.
 
     Raises:
-        UsageError: the encoder does not take its settings.
+        UsageError: the encoder rejects its settings.
         MediaError: the file cannot be written.
     """
     piece, joined = folder / "trial.piece", folder / "trial.joined"
@@ -244,7 +244,7 @@ def _add_copy(output: av.container.OutputContainer, template: VideoStream) -> Vi
 
 
 def _set_timescale(output: av.container.OutputContainer, info: VideoInfo) -> None:
-    """Start offsets in mp4 are counted in this scale; with a common multiple, every stream's is exact."""
+    """Sets the scale of start offsets in mp4 to a common multiple, so that every stream's offset is exact."""
     if output.format.name not in ("mp4", "mov"):
         return
     bases = [stream.time_base for stream in output.streams if stream.time_base]
@@ -262,7 +262,7 @@ def _segment_packets(segments: Sequence[Path], stream: VideoStream) -> Iterator[
             for packet in container.demux(video=0):
                 if not packet.size:
                     continue
-                # An encoder counts decoding times back from its first frame, which may reach into the piece before.
+                # An encoder counts decoding times back from its first frame, possibly into the segment before.
                 if last is not None and packet.dts is not None:
                     packet.dts = max(packet.dts, last + 1)
                 last = packet.dts
@@ -273,7 +273,7 @@ def _segment_packets(segments: Sequence[Path], stream: VideoStream) -> Iterator[
 
 
 def _last_shown(path: Path) -> tuple[int | None, int]:
-    """Time and duration of a piece's last frame: its packet is given that of the frame before, its track the truth."""
+    """Time and duration of a segment's last frame; the duration is the track's, since its packet has the wrong one."""
     with av.open(address(path)) as container:
         stream = container.streams.video[0]
         shown = [(p.pts, p.duration or 0) for p in container.demux(stream) if p.size and p.pts is not None]
@@ -284,7 +284,7 @@ def _last_shown(path: Path) -> tuple[int | None, int]:
 
 
 def _whole_frames(path: Path) -> int:
-    """How many frames a piece holds; 0 if it is not whole."""
+    """How many frames a segment holds; 0 if it is incomplete."""
     try:
         with av.open(address(path)) as container:
             stated = container.streams.video[0].frames
@@ -294,7 +294,7 @@ def _whole_frames(path: Path) -> int:
 
 
 def _locked(path: Path, target: Path) -> IO[bytes]:
-    """An open file whose lock the system drops when this process ends, however it ends."""
+    """A locked file; the system releases the lock when this process ends, however it ends."""
     file = path.open("ab")
     try:
         import fcntl

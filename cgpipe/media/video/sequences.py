@@ -32,32 +32,32 @@ _KEY_FILE = ".cgpipe-job"
 
 
 def is_sequence(name: str) -> bool:
-    """Whether a name means pictures that are there: a numbered pattern, or a folder."""
+    """Whether an input is a sequence of pictures: a numbered pattern, or a folder."""
     return os.path.isdir(name) or (bool(_NUMBER.search(Path(name).name)) and not os.path.isfile(name))
 
 
 def names_sequence(name: str) -> bool:
-    """Whether a name means pictures that are to be written: a numbered pattern, or what can only be a folder."""
+    """Whether an output is a sequence of pictures: a numbered pattern, or a name that can only be a folder."""
     if os.path.isdir(name):
         return True
     return suffix_of(Path(name)) not in CONTAINERS and (bool(_NUMBER.search(Path(name).name)) or not Path(name).suffix)
 
 
 class SequenceSource(Source):
-    """The pictures of a sequence as frames of a constant rate.
+    """The pictures of a sequence as frames at a constant rate.
 
     All frames have the size and depth of the first picture; others are scaled to it. A picture that cannot be read, or
     whose number is missing, is replaced by a repeat of its neighbour, marked ``filled`` and counted.
 
     Args:
-        spec: a pattern with a number (``frames/%05d.png``), or a folder, whose pictures are taken in natural order.
-        fps: frames a second, which pictures do not say.
+        spec: a numbered pattern (``frames/%05d.png``), or a folder, whose pictures are read in natural order.
+        fps: frames per second; required.
         start: seconds into the sequence.
         end: seconds into the sequence.
 
     Raises:
         MediaError: there are no pictures, or none can be read.
-        UsageError: ``fps`` is missing or cannot be used.
+        UsageError: ``fps`` is missing or invalid.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class SequenceSource(Source):
             return None
 
     def _nearest(self, number: int) -> Pixels | None:
-        """The last picture that can be read up to this number, or the first after it."""
+        """The last readable picture up to this number, or the first one after it."""
         around = [*range(min(number, len(self._paths) - 1), -1, -1), *range(number + 1, len(self._paths))]
         return next((found for near in around if (found := self._picture(near)) is not None), None)
 
@@ -137,17 +137,17 @@ class SequenceSource(Source):
 class SequenceSink(Sink):
     """Writes every frame as a picture of its own, numbered from 1.
 
-    Each picture is whole or not there. Pictures of an interrupted run with the same ``resume`` are taken over.
+    Each picture appears whole. Pictures of an interrupted run with the same ``resume`` are kept.
 
     Args:
-        spec: a pattern with a number (``frames/%05d.png``), or a folder, for ``%06d.png`` in it; folders are made.
+        spec: a numbered pattern (``frames/%05d.png``), or a folder, for ``%06d.png`` in it; folders are created.
         like: the source's info.
-        resume: identifies the input and all that was done to the frames.
-        overwrite: remove a sequence that already exists.
+        resume: identifies the input and everything done to the frames.
+        overwrite: replace an existing sequence.
 
     Raises:
-        UsageError: the pattern does not name a kind of picture.
-        MediaError: there is such a sequence already, or the folder cannot be written.
+        UsageError: the pattern's suffix is not a picture format.
+        MediaError: the sequence already exists, or the folder cannot be written.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class SequenceSink(Sink):
         self._job.unlink(missing_ok=True)
 
     def abort(self) -> None:
-        """Stops. The pictures so far are left: each is whole, and the next run resumes after them, or starts over."""
+        """Stops. The pictures so far stay: each is whole, and the next run resumes after them, or starts over."""
         self._pool.shutdown(cancel_futures=True)
         self._jobs.clear()
 
@@ -216,7 +216,7 @@ def _split(spec: str) -> tuple[Path, str]:
 
 
 def _numbered(folder: Path, pattern: str) -> dict[str, int]:
-    """The files that a pattern means, with their numbers."""
+    """The files that match a pattern, with their numbers."""
     match = _NUMBER.search(pattern)
     assert match is not None
     before, after = re.escape(pattern[: match.start()]), re.escape(pattern[match.end() :])
@@ -226,7 +226,7 @@ def _numbered(folder: Path, pattern: str) -> dict[str, int]:
 
 
 def _listing(spec: str) -> list[Path | None]:
-    """The pictures of a sequence in order, None where a number is missing."""
+    """The pictures of a sequence in order, with None for missing numbers."""
     folder, pattern = _split(spec)
     if not folder.is_dir():
         raise MediaError(f"{spec} does not exist: there is no folder {folder}.")

@@ -1,4 +1,4 @@
-"""Writing a video frame by frame: pictures encoded, everything else of the input brought over."""
+"""Writes a video frame by frame, with everything else of the input."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.options import Encoding, EncodingFields
 from cgpipe.storage import Publish
 
-# At most so much work is lost when a run is killed. A keyframe every 120 frames is also what players like to seek by.
+# At most this much work is lost when a run is killed. A keyframe every 120 frames also keeps seeking quick.
 SEGMENT_FRAMES = 120
 
 
 class VideoSink(Sink):
-    """Writes frames, with their own times, into a video file, and all else of the input with them.
+    """Writes frames, with their own times, into a video file, with everything else of the input.
 
     ::
 
@@ -35,24 +35,24 @@ class VideoSink(Sink):
             for frame in source:
                 sink.write(frame)
 
-    The file appears under its name when the ``with`` block ends, and only if it ends without an exception. The work
-    is done in pieces (see :mod:`cgpipe.media.video.segments`); with ``resume``, pieces that an interrupted run has left
-    are taken over: begin at ``source.frames(first=sink.resumed)``.
+    The file appears when the ``with`` block ends without an exception. It is written in segments (see
+    :mod:`cgpipe.media.video.segments`); with ``resume``, segments of an interrupted run are kept: start at
+    ``source.frames(first=sink.resumed)``.
 
     Args:
-        path: the file to write; its name says which container: mp4, m4v, mov, mkv or webm.
-        like: the source's info; change it with :func:`dataclasses.replace` where frames are written in another size.
-        encoding: encoder, quality, pixel format, and whether to keep sound; each also as a keyword (``crf=18``).
+        path: the file to write; its suffix selects the container: mp4, m4v, mov, mkv or webm.
+        like: the source's info; change it with :func:`dataclasses.replace` to write frames of another size.
+        encoding: encoder, quality, pixel format, audio; each field also as a keyword (``crf=18``).
         options: further options for the encoder.
-        resume: identifies the input and all that was done to the frames; None if nothing is to be taken over or left.
-        segment_frames: frames a piece.
-        publish: puts the finished file in its place.
+        resume: identifies the input and everything done to the frames; None: resume nothing and keep nothing to resume.
+        segment_frames: frames per segment.
+        publish: moves the finished file into place.
 
     Attributes:
-        encoding: encoder and settings as chosen.
+        encoding: the chosen encoder and settings.
 
     Raises:
-        UsageError: the name, the codec or a setting cannot be used; said before any work.
+        UsageError: the name, the codec or a setting is invalid; raised before any work.
         MediaError: the file cannot be written.
     """
 
@@ -135,7 +135,7 @@ class VideoSink(Sink):
         self._others.close()
 
     def abort(self) -> None:
-        """Stops without a result; whole pieces are left for a later run if the sink was asked to resume."""
+        """Stops without a result; with ``resume``, complete segments stay for a later run."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
@@ -159,9 +159,9 @@ class VideoSink(Sink):
 
 
 def _key(resume: str | None, info: VideoInfo, encoding: EncoderSettings, segment_frames: int) -> str:
-    """Names a run by all that its pieces depend on; the random one of a run that is not resumed is never met again."""
+    """Identifies a run by everything that its segments depend on; random without ``resume``."""
     told = resume if resume is not None else os.urandom(16).hex()
-    # Of the clip what concerns its pictures: neither its other streams, nor where it lies.
+    # Only what concerns the clip's pictures: neither its other streams nor its path.
     pictures = replace(info, frames=None, path=None, streams=(), stamp=None)
     settings = (told, pictures, encoding, segment_frames)
     return hashlib.sha256(repr(settings).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Reading a video frame by frame: ``for frame in cgpipe.VideoSource(path): ...``."""
+"""Reads a video frame by frame: ``for frame in cgpipe.VideoSource(path): ...``."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from cgpipe.storage import PathLike, Stamp
 
 
 class VideoSource(Source):
-    """The frames of a video in the order in which they show.
+    """The frames of a video in presentation order.
 
-    Every frame is RGB, upright (a rotation that the file asks for is applied to the pixels), uint8 or, where the
-    file has more than 8 bits, uint16 over its whole range, and carries a :class:`~cgpipe.media.video.clip.VideoOrigin`
-    with its own time. A file can be iterated over as often as wanted: each pass reopens it, and closes it at its
-    end, when the generator is closed, or when the source is.
+    Every frame is RGB, upright (the file's rotation is applied to the pixels), uint8 or, if the file has more than 8
+    bits, full-range uint16, and carries a :class:`~cgpipe.media.video.clip.VideoOrigin` with its own time. A file can
+    be iterated over any number of times: each pass reopens it, and closes it when the pass ends or the generator or
+    the source is closed.
 
-    Damage does not end a pass. A frame that is lost is replaced by a repeat of its neighbour with the right time,
-    marked ``filled``; where the file ends before what its container promises, or cannot be read on, one
-    :class:`~cgpipe.media.frames.Failed` says so. :attr:`damage` counts both.
+    Damage does not end a pass. A lost frame is replaced by a repeat of its neighbour at the right time, marked
+    ``filled``; if the file ends early or becomes unreadable, one :class:`~cgpipe.media.frames.Failed` says so.
+    :attr:`damage` counts both.
 
     Args:
-        path: a file, the address of a stream (``rtsp://``, ``http://``), or a readable binary file object.
-        start: seconds into the clip; the first frame is the first that begins there or later.
-        end: seconds into the clip; the last frame is the last that begins before.
-        fps: gives frames out at this constant rate, by repeating and dropping; by default every frame keeps its time.
-        hwaccel: name of a device that decodes ("cuda", "vaapi", "videotoolbox", ...), where PyAV offers it.
-        threads: decoding threads; by default as many as there are processors, at most 4.
-        deinterlace: make whole pictures of interlaced frames, which hold two fields each.
+        path: a file, the URL of a stream (``rtsp://``, ``http://``), or a readable binary file object.
+        start: seconds into the clip; the first frame is the first that starts there or later.
+        end: seconds into the clip; the last frame is the last that starts before.
+        fps: constant frame rate, by repeating and dropping frames; by default every frame keeps its time.
+        hwaccel: libav's name of a hardware decoder ("cuda", "vaapi", "videotoolbox", ...), if PyAV's build has it.
+        threads: decoding threads; by default one per processor, at most 4.
+        deinterlace: deinterlace interlaced frames.
         owned: close the file object with the source.
 
     Attributes:
-        info: what is known of the clip, a :class:`~cgpipe.media.video.clip.VideoInfo`.
-        damage: what was wrong with the clip, as far as the latest pass has come.
+        info: what is known about the clip, a :class:`~cgpipe.media.video.clip.VideoInfo`.
+        damage: damage found so far by the latest pass.
 
     Raises:
-        MediaError: the file cannot be read, has no video stream, or no frame in the part asked for.
-        UsageError: ``start``, ``end``, ``fps`` or ``hwaccel`` cannot be used.
+        MediaError: the file cannot be read, has no video stream, or no frame between ``start`` and ``end``.
+        UsageError: ``start``, ``end``, ``fps`` or ``hwaccel`` is invalid.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class VideoSource(Source):
             first.close()
             raise
         self.damage = first.damage
-        # A stream that comes by once is read on from here; a file is opened again by every pass.
+        # A stream continues from here; a file is reopened by every pass.
         self._waiting = first if self._once else None
         if not self._once:
             first.close()
@@ -110,7 +110,7 @@ class VideoSource(Source):
                         alpha = to_pixels.alpha(timed) if self.info.alpha else None
                         yield Frame(pixels=to_pixels(timed), origin=self._origin(index, timed, alpha))
             except (OSError, av.error.FFmpegError) as error:
-                yield self._unreadable(index + 1, f"it cannot be read on: {explain(error)}")
+                yield self._unreadable(index + 1, f"reading stopped: {explain(error)}")
                 return
         if reader.damage.missing:
             yield self._unreadable(
@@ -186,7 +186,7 @@ class VideoSource(Source):
 
 
 class _Pixels:
-    """From a decoded frame to the RGB that the network is to see: colour, one size for all, and the right way up."""
+    """Converts a decoded frame to the RGB that the network sees: colour, one size for all, upright."""
 
     def __init__(self, info: VideoInfo) -> None:
         self._info = info
@@ -202,7 +202,7 @@ class _Pixels:
         return self._orientation(self._to_rgb(timed.frame))
 
     def alpha(self, timed: TimedFrame) -> Alpha | None:
-        """The opacity, upright and of the same size; None where this frame has none."""
+        """The alpha, upright and of the same size; None if this frame has none."""
         if not has_alpha(timed.frame.format.name):
             return None
         orientation = Orientation.of(timed.frame)
@@ -211,7 +211,7 @@ class _Pixels:
 
 
 def _resampled(frames: Iterator[TimedFrame], time_base: Fraction, fps: Fraction) -> Iterator[TimedFrame]:
-    """At every tick of ``fps`` the frame that shows then, so frames are repeated, or dropped."""
+    """The frame shown at every tick of ``fps``, so that frames are repeated or dropped."""
     for timed, following in itertools.pairwise(itertools.chain(frames, [None])):
         if timed is None:
             return

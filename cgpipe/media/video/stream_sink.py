@@ -1,4 +1,4 @@
-"""Writing frames straight into one container: standard output, an animated GIF or WebP."""
+"""Writes frames directly into one container: standard output, an animated GIF, WebP or APNG."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from cgpipe.storage import PathLike, Publish
 
 
 class StreamSink(Sink):
-    """Writes frames as they come, without the pieces that let :class:`~cgpipe.media.video.VideoSink` go on later.
+    """Writes frames as they come, without the segments by which :class:`~cgpipe.media.video.VideoSink` resumes.
 
-    Into a file object (standard output, a socket) goes Matroska, with sound and subtitles, which can be played while
-    it is being written. A path must end in ``.gif``, ``.webp`` or ``.apng``; the file appears when it is whole.
+    A file object (standard output, a socket) gets Matroska, with audio and subtitles, which can be played while it is
+    being written. A path must end in ``.gif``, ``.webp`` or ``.apng``; the file appears when it is complete.
 
     Args:
         target: a binary file object, or a path.
         like: the source's info.
-        encoding: encoder, quality, pixel format, and whether to keep sound.
+        encoding: encoder, quality, pixel format, audio.
         options: further options for the encoder.
-        publish: puts the finished file in its place.
+        publish: moves the finished file into place.
         owned: close the file object at the end.
 
     Attributes:
-        encoding: encoder and settings as chosen.
+        encoding: the chosen encoder and settings.
 
     Raises:
-        UsageError: the name, the codec or a setting cannot be used.
+        UsageError: the name, the codec or a setting is invalid.
         MediaError: the target cannot be written.
     """
 
@@ -137,7 +137,7 @@ class StreamSink(Sink):
         self._close_pipe()
 
     def abort(self) -> None:
-        """Stops; a file that is not whole is removed."""
+        """Stops; an unfinished file is removed."""
         with contextlib.suppress(Exception):
             self._output.close()
         self._others.close()
@@ -157,14 +157,14 @@ class StreamSink(Sink):
                 self._output.mux(packet)
 
     def _mux_others(self, until: Fraction | None) -> None:
-        """Sound and subtitles up to a time, or all that is left."""
+        """Audio and subtitles up to a time, or to the end."""
         with writing(self._name):
             while self._next is not None and (until is None or packet_time(self._next) <= until):
                 self._mux_other(self._next)
                 self._next = next(self._waiting, None)
 
     def _mux_other(self, packet: Packet) -> None:
-        """One packet that the container refuses costs itself alone."""
+        """Muxes one packet; one that the container refuses is dropped alone."""
         try:
             self._output.mux(packet)
         except av.error.FFmpegError as error:

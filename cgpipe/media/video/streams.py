@@ -1,7 +1,7 @@
-"""Everything of a file but its moving picture: sound, subtitles, covers, attachments, chapters and metadata.
+"""Everything of a file except its video: audio, subtitles, covers, attachments, chapters and metadata.
 
-Packets are copied byte for byte where the container takes them. Otherwise audio is re-encoded, text subtitles are
-turned into the container's own kind, and what is left is left out, with the reason.
+Packets are copied byte for byte if the container can hold them. Otherwise audio is re-encoded, text subtitles are
+converted to the container's codec, and everything else is dropped, with the reason.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from cgpipe.media.video.libav import LENIENT_TAGS, Packet, address, demuxed, pac
 from cgpipe.media.video.timecode import advanced
 from cgpipe.storage import Stamp
 
-# Written by the muxer itself, or true of the old file only.
+# Written by the muxer itself, or true only of the input file.
 _STALE_TAGS = re.compile(
     r"major_brand|minor_version|compatible_brands|encoder|vendor_id|rotate|alpha_mode|duration(-.*)?|bps(-.*)?"
     r"|number_of_.*|_statistics_.*",
     re.IGNORECASE,
 )
-# What mp4 and mov both have a place of their own for; all else goes into a table of keys.
+# Tags with a field of their own in mp4 and mov; all others go into a table of keys.
 _NATIVE_TAGS = frozenset(
     ("title", "artist", "album", "comment", "genre", "copyright", "date", "creation_time", "location", "location-eng")
 )
-# Packets of a file that a trial reads at most.
+# Maximum packets of a file that a trial reads.
 _MOST_TRIED = 4000
 COPIED_IN_PART = "copied,"
-# QuickTime files know these languages by their older codes only.
+# QuickTime files accept only the older codes of these languages.
 _QUICKTIME_LANGUAGES = {
     "sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "zho": "chi", "ces": "cze", "nld": "dut", "fra": "fre",
     "kat": "geo", "deu": "ger", "ell": "gre", "isl": "ice", "mkd": "mac", "msa": "may", "fas": "per", "ron": "rum",
@@ -57,7 +57,7 @@ class StreamReport:
     """What becomes of one stream.
 
     Args:
-        stream: which.
+        stream: the stream.
         kept: whether it is in the output.
         how: "translated", "copied", "encoded as ..." or "converted to ..."; the reason if it is dropped.
     """
@@ -71,18 +71,19 @@ class StreamReport:
 
 
 class OtherStreams:
-    """The streams beside the picture, planned when constructed, and brought over by :meth:`packets`.
+    """The streams other than the video: planned by the constructor, and returned by :meth:`packets`.
 
-    Each has ways to go, the best first: as it is, as it is without what the container refuses, re-encoded, left out.
-    Where :meth:`mend` finds that the present one fails it takes the next, so that no stream costs the pictures.
+    Each stream has several ways, the best first: copied, copied without the packets that the container refuses,
+    re-encoded, dropped. When :meth:`mend` finds that the present way fails, it takes the next, so that no stream stops
+    the video.
 
     Args:
-        info: the clip; without a path, there is nothing to bring over.
-        container: the kind of the output.
-        audio: whether to keep sound.
+        info: the clip; without a path, there are no other streams.
+        container: of the output.
+        audio: whether to keep audio.
 
     Attributes:
-        bad_packets: packets that could not be brought over, in the latest pass.
+        bad_packets: packets that could not be kept, in the latest pass.
         changed: whether the input was replaced or changed since it was opened.
     """
 
@@ -98,7 +99,7 @@ class OtherStreams:
         self._tags = True
         self.bad_packets = 0
         self.changed = False
-        # If the file is replaced, this one, which the frames come from, stays open here.
+        # If the file is replaced, the one that the frames come from stays open here.
         self._file: BinaryIO | None = None
         if info.path is not None and os.path.isfile(info.path):
             self._file = open(info.path, "rb")  # noqa: SIM115 - closed by close()
@@ -110,12 +111,12 @@ class OtherStreams:
 
     @property
     def report(self) -> tuple[StreamReport, ...]:
-        """What becomes of each stream of the input, in its order."""
+        """What becomes of each stream, in the order of the input."""
         return tuple(report for _, report in sorted(self._reports.items()))
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What is lost."""
+        """Notices of what is lost."""
         lost = [
             str(report)
             for index, report in sorted(self._reports.items())
@@ -130,7 +131,7 @@ class OtherStreams:
         return tuple(lost)
 
     def close(self) -> None:
-        """Gives the input back."""
+        """Closes the input."""
         self.__exit__(None, None, None)
         if self._file is not None:
             self._file.close()
@@ -150,7 +151,7 @@ class OtherStreams:
             self._source = None
 
     def _current_file(self) -> str | BinaryIO:
-        """The input by its name, or where another file has that name now, the one that was opened."""
+        """The input's path, or the opened file if another one has that path now."""
         assert self._info.path is not None
         self.changed = self.changed or self._info.stamp not in (None, _stamp(self._info.path))
         if self._file is None or not self.changed:
@@ -168,7 +169,7 @@ class OtherStreams:
     def _unread(self, stream: StreamInfo) -> StreamReport:
         if stream.index == self._info.stream:
             return StreamReport(stream=stream, kept=True, how="translated")
-        return StreamReport(stream=stream, kept=False, how="the input is not a file and goes by only once")
+        return StreamReport(stream=stream, kept=False, how="the input is not a file and can be read only once")
 
     def _plan_stream(self, stream: av.stream.Stream, audio: bool) -> None:
         about = describe(stream)
@@ -199,7 +200,7 @@ class OtherStreams:
         return None
 
     def _possible(self, stream: av.stream.Stream, about: StreamInfo) -> Iterator[str]:
-        """The ways of a stream as text, best first."""
+        """The ways of a stream, as text, best first."""
         container = self._container
         if _takes(container, stream) or (about.kind == "cover" and container.format == "matroska"):
             yield "copied"
@@ -210,9 +211,9 @@ class OtherStreams:
             yield f"converted to {container.subtitle}"
 
     def add_to(self, output: av.container.OutputContainer, add_video: Callable[[], None]) -> None:
-        """Adds the streams to an output whose header is not yet written; ``add_video`` is called at the picture's turn.
+        """Adds the streams to an output before its header is written; ``add_video`` is called at the video's turn.
 
-        Chapters and metadata of the container come over as well.
+        Chapters and metadata of the container are copied too.
         """
         self.bad_packets = 0
         if self._source is None:
@@ -243,7 +244,7 @@ class OtherStreams:
             target.metadata.pop("timecode", None)
             return
         if self._info.rate and isinstance(target, VideoStream):
-            # The timecode is counted by this rate; without it, the muxer takes ticks for frames.
+            # The timecode counts at this rate; without it, the muxer takes ticks for frames.
             target.codec_context.framerate = self._info.rate
             if self._span.trimmed:
                 target.metadata["timecode"] = advanced(code, self._span.start, self._info.rate)
@@ -273,11 +274,11 @@ class OtherStreams:
         """The packets of all kept streams, in the order of the input, ready for the output's ``mux``.
 
         Args:
-            first: stop after so many of each, or a few seconds; None: to the end.
+            first: stop after this many packets of each stream, or a few seconds; None: at the end.
         """
         if self._source is None or not self._copiers:
             return
-        # Interleaving is not strict: a packet that is due may follow one that is not, though not by seconds.
+        # Interleaving is not strict: packets may be out of order, though not by seconds.
         end = None if self._span.end is None else self._span.end + 5
         seen = dict.fromkeys(self._copiers, 0)
         with closing(_demuxed(self._source)) as packets:
@@ -294,13 +295,13 @@ class OtherStreams:
             self.bad_packets += copier.bad_packets
 
     def mend(self, first: int | None = None) -> bool:
-        """After a join that failed: takes the next way for every stream that fails by itself.
+        """After a failed join: takes the next way for every stream that fails on its own.
 
         Args:
             first: packets of each stream to try, as for :meth:`packets`.
 
         Returns:
-            Whether something is different now, so that joining is worth another try.
+            Whether anything has changed, so that joining is worth another try.
         """
         failing = [index for index in sorted(self._kept()) if self._change_way(index, first)]
         for index in failing:
@@ -311,7 +312,7 @@ class OtherStreams:
         return True
 
     def _change_way(self, index: int, first: int | None) -> bool:
-        """Takes another way for a stream that cannot be written by itself; False where it can."""
+        """Takes the next way for a stream that cannot be written on its own; False if it can."""
         ways = self._ways[index]
         try:
             refused, written = self._alone(index, first)
@@ -328,7 +329,7 @@ class OtherStreams:
         return True
 
     def _alone(self, index: int, first: int | None) -> tuple[set[int], int]:
-        """Writes one stream by itself to nowhere; the numbers of packets that are refused, and how many there are."""
+        """Muxes one stream alone, as a trial; returns the numbers of refused packets, and the number of packets."""
         refused = set()
         with self, av.open(_Nowhere(), "w", format=self._container.format) as output:
             assert self._source is not None
@@ -345,7 +346,7 @@ class OtherStreams:
 
 @dataclass(slots=True)
 class _Ways:
-    """How one stream may go into the output: the present way, and those that are left."""
+    """How one stream can go into the output: the present way, and those that are left."""
 
     stream: StreamInfo
     left: Iterator[str]
@@ -365,7 +366,7 @@ class _Ways:
 
 
 class _Nowhere(io.RawIOBase):
-    """A file that forgets what is written, for trying."""
+    """A file that discards what is written, for trials."""
 
     def __init__(self) -> None:
         self._place = self._size = 0
@@ -385,14 +386,14 @@ class _Nowhere(io.RawIOBase):
 
 
 def _demuxed(source: av.container.InputContainer) -> Generator[Packet, None, None]:
-    """All packets that can be read: where the file is cut short the picture ends too, and its source says so."""
+    """All readable packets; a truncated file is reported by the source of the frames."""
     packets = demuxed(source)
     with closing(packets), suppress(OSError, av.error.FFmpegError):
         yield from (packet for packet in on_one_clock(packets, formats_of(source)) if packet.size)
 
 
 def _takes(container: Container, stream: av.stream.Stream) -> bool:
-    """Whether a container takes a stream as it is: some refuse at once, some only when the header is written."""
+    """Whether a container accepts a stream as it is: some refuse at once, some only when the header is written."""
     try:
         with av.open(io.BytesIO(), "w", format=container.format) as trial:
             copy = trial.add_stream_from_template(stream, opaque=True)
@@ -404,7 +405,7 @@ def _takes(container: Container, stream: av.stream.Stream) -> bool:
 
 
 def _attach_cover(output: av.container.OutputContainer, cover: av.stream.Stream, file: str | BinaryIO) -> None:
-    """Matroska keeps pictures as attachments, which are written with the header."""
+    """Attaches a cover: Matroska stores pictures as attachments, which are written with the header."""
     with av.open(file, "r") as source:
         packet = next(packet for packet in source.demux(source.streams[cover.index]) if packet.size)
         kind = "jpeg" if cover.codec_context.name == "mjpeg" else cover.codec_context.name
@@ -425,7 +426,7 @@ def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _chapters(source: av.container.InputContainer, span: Span) -> Iterator[av.container.core.Chapter]:
-    """The chapters that lie in the span, moved and cut to it."""
+    """The chapters within the span, shifted and cut to it."""
     for chapter in source.chapters():
         time_base = chapter["time_base"] or Fraction(1, 1000)
         shift = span.shift(time_base)

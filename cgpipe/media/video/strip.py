@@ -1,4 +1,4 @@
-"""A few frames of a clip, reduced, for a page: found by seeking, without decoding all that lies between."""
+"""A few thumbnails of a clip, for a page: found by seeking, without decoding everything between."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cgpipe.media.video.clip import Orientation
 from cgpipe.media.video.libav import LENIENT_TAGS, address, reading
 
 _LONGEST_SEARCH = 600
-"""Frames that are decoded after a seek at most; where there is no key frame for longer, the last of them stands."""
+"""Maximum frames decoded after a seek; with longer gaps between keyframes, the last of them is used."""
 
 Small = npt.NDArray[np.uint8]
 
 
 def duration_of(path: Path) -> tuple[float, float]:
-    """Seconds that a clip lasts, and its frames a second; 0 where it does not say.
+    """Duration of a clip in seconds, and its frames per second; 0 if it does not say.
 
     Raises:
         MediaError: it cannot be read.
@@ -32,10 +32,10 @@ def duration_of(path: Path) -> tuple[float, float]:
 
 
 def frames_at(path: Path, times: Sequence[float], width: int, height: int) -> Iterator[Small]:
-    """The frame at each time, upright, RGB (height, width, 3), reduced to fit; fewer where the clip ends before.
+    """The frame at each time, upright, RGB (height, width, 3), reduced to fit; fewer if the clip ends earlier.
 
     Args:
-        times: in seconds from the clip's beginning, rising.
+        times: seconds from the clip's start, ascending.
 
     Raises:
         MediaError: the clip cannot be read.

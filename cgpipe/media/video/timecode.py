@@ -1,4 +1,4 @@
-"""SMPTE timecodes: hours, minutes, seconds and frames, counted at a whole rate."""
+"""SMPTE timecodes: hours, minutes, seconds and frames, counted at an integer rate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from fractions import Fraction
 
 _CODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d+)")
 _DROPPED_A_MINUTE = 2
-"""Numbers that drop-frame counting leaves out at 30 a second, in every minute but each tenth."""
+"""Frame numbers that drop-frame counting skips at 30 fps, in every minute except each tenth."""
 
 
 def advanced(code: str, time: Fraction, rate: Fraction) -> str:
-    """The timecode ``time`` seconds after ``code``; the same where it cannot be read."""
+    """The timecode ``time`` seconds after ``code``; unchanged if it cannot be parsed."""
     match = _CODE.fullmatch(code.strip())
     whole = round(rate)
     if match is None or whole < 1:

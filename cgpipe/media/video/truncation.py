@@ -1,4 +1,4 @@
-"""Whether a file is cut short, by what it says of its own length: libav reads such files without a word."""
+"""Detects truncated files by their own stated length: libav reads them without an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 
 
 def is_cut_short(path: str | os.PathLike[str], formats: set[str]) -> bool:
-    """Whether a Matroska or GIF file ends before its own structure does; False where that cannot be told."""
+    """Whether a Matroska or GIF file ends before its own structure does; False if that cannot be determined."""
     check = _ends_within_gif if "gif" in formats else _ends_within_segment if "matroska" in formats else None
     try:
         if check is None or not os.path.isfile(path):
@@ -23,7 +23,7 @@ def is_cut_short(path: str | os.PathLike[str], formats: set[str]) -> bool:
 
 
 def _ends_within_segment(file: BinaryIO) -> bool:
-    """Matroska: whether the one segment, whose size is written when recording ends, reaches beyond the file."""
+    """Matroska: whether the segment, whose size is written when recording ends, extends beyond the file."""
     if _number(file, keep_marker=True) != _EBML:
         return False
     header = _number(file)
@@ -35,7 +35,7 @@ def _ends_within_segment(file: BinaryIO) -> bool:
 
 
 def _number(file: BinaryIO, *, keep_marker: bool = False) -> int | None:
-    """An EBML number of one to eight bytes; None where all its bits are set, which means unknown."""
+    """An EBML number of one to eight bytes; None if all its bits are set, which means unknown."""
     first = _read(file, 1)[0]
     length = 9 - first.bit_length()
     if length > 8:
@@ -58,7 +58,7 @@ def _ends_within_gif(file: BinaryIO) -> bool:
                 _skip_colours(file, _read(file, 9)[8])
                 _read(file, 1)
             else:
-                return False  # not a block of GIF: damaged, not cut
+                return False  # not a GIF block: damaged, not truncated
             while size := _read(file, 1)[0]:
                 _read(file, size)
     except EOFError:

@@ -1,4 +1,4 @@
-"""Animated WebP as a source: libav writes it, but does not read it, so Pillow does."""
+"""Animated WebP as a source: libav writes it but cannot read it, so Pillow does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Source
 
 _ANIMATED = 0x02
-"""The flag of a WebP's extended header that says so."""
+"""The animation flag in a WebP's extended header."""
 
 
 def is_webp(name: str) -> bool:
@@ -46,7 +46,7 @@ class WebpSource(Source):
         path: the file.
         start: seconds into the animation.
         end: seconds into the animation.
-        fps: not to be given: an animation keeps its times.
+        fps: must be None: an animation keeps its times.
 
     Raises:
         MediaError: the file cannot be read.
