@@ -18,10 +18,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypedDict, TypeVar
 
 from cgpipe.errors import UsageError
 from cgpipe.storage import PathLike, digest_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Size = int | Literal["auto", "full", "output"]
 """Short side at which a network works: pixels, the picture's own, one of the model's scales, or as an upscaler does."""
@@ -440,29 +443,37 @@ class Options(Groups):
 
 
 def takes_options(
-    kind: Kind | None = None, all_groups: type[Groups] = Options
+    kind: Kind | None = None, all_groups: type[Groups] = Options, *, told: type[DataclassInstance] | None = None
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Gives a function that takes ``options`` (:class:`Options`, or other groups) their groups and fields as keywords.
 
     So ``translate_folder("photos", to="zebra", look=Look(strength=0.5))`` works, and help, notebooks and editors show
     every keyword.
+
+    Args:
+        kind: of the job, which may not have all options.
+        all_groups: what ``options`` is.
+        told: what the function's ``told`` is, if it has one: who hears of the job, each field as a keyword too.
     """
-    groups = all_groups.defaults()
+    groups, hearers = all_groups.defaults(), fields(told) if told else ()
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         own = inspect.signature(function)
-        names = [name for name in own.parameters if name != "options"]
+        names = [name for name in own.parameters if name not in ("options", "told")]
 
         @functools.wraps(function)
         def with_keywords(*args: object, **given: object) -> Result:
             direct = {name: given.pop(name) for name in names if name in given}
+            if told is not None:
+                direct["told"] = told(**{f.name: given.pop(f.name) for f in hearers if f.name in given})
             try:
                 options = all_groups.gather(given, kind)
             except TypeError as error:
                 raise TypeError(f"{function.__name__}(): {error}") from None
             return function(*args, options=options, **direct)
 
-        keywords = [(f.name, f.default, f.type) for group in groups.values() for f in group.options(kind)]
+        keywords = [(f.name, f.default, f.type) for f in hearers]
+        keywords += [(f.name, f.default, f.type) for group in groups.values() for f in group.options(kind)]
         keywords += [(home, None, f"{type(group).__name__} | None") for home, group in groups.items()]
         shown = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,23 @@ def test_a_function_shows_the_options_that_it_takes() -> None:
         translate("x", crf=3)
     with pytest.raises(TypeError, match="'strenght'; did you mean 'strength'"):
         translate("x", strenght=3)
+
+
+def test_who_hears_of_a_job_is_a_group_too() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Told:
+        on_result: Callable[[str], None] | None = None
+        progress: bool | None = None
+
+    @takes_options("pictures", told=Told)
+    def translate(inputs: str, *, options: Options, told: Told, gallery: bool = False) -> tuple[Told, float, bool]:
+        return told, options.look.strength, gallery
+
+    assert translate("x", progress=True, strength=0.5, gallery=True) == (Told(progress=True), 0.5, True)
+    shown = list(inspect.signature(translate).parameters)
+    assert shown[:4] == ["inputs", "gallery", "on_result", "progress"] and "told" not in shown
+    with pytest.raises(TypeError, match="'on_resul'"):
+        translate("x", on_resul=print)
 
 
 def test_a_model_of_ours_decides_by_its_content_alone(models_folder: Path, file_model: Any) -> None:

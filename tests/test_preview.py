@@ -13,6 +13,7 @@ from PIL import Image
 from cgpipe.cli import cli
 from cgpipe.errors import ModelError, UsageError
 from cgpipe.jobs.preview import preview
+from cgpipe.options import ModelChoice
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def photo(tmp_path: Path) -> Path:
 def test_the_sheet_has_a_row_for_each_look_and_size(
     tmp_path: Path, photo: Path, file_model: Callable[..., Path]
 ) -> None:
-    models = [file_model(tmp_path / "m", "horse", "zebra"), file_model(tmp_path / "m", "horse", "cow")]
-    titles = preview(photo, tmp_path / "sheet.png", models=models, strengths=[0, 1], sizes=["full", 32], height=48)
+    choices = [ModelChoice(model=file_model(tmp_path / "m", "horse", target)) for target in ("zebra", "cow")]
+    titles = preview(photo, tmp_path / "sheet.png", choices=choices, strengths=[0, 1], sizes=["full", 32], height=48)
     assert titles[:4] == [f"zebra, size {size}, strength {strength}" for size in ("full", 32) for strength in (0, 1)]
     assert len(titles) == 8
     sheet = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
@@ -58,6 +59,6 @@ def test_what_cannot_be_is_said(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(UsageError, match="between 0 and 2"):
         preview(photo, tmp_path / "sheet.png", strengths=[3])
     with pytest.raises(ModelError):
-        preview(photo, tmp_path / "sheet.png", to=["nothing"])
+        preview(photo, tmp_path / "sheet.png", choices=[ModelChoice(to="nothing")])
     result = CliRunner().invoke(cli, ["preview", str(photo), "--strengths", "much"])
     assert result.exit_code == 2 and "no list of numbers" in result.output

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.options import LocalPath, device, loudness_options, sheet_option, size
 from cgpipe.cli.terminal import detail, say
+from cgpipe.options import ModelChoice, Size
 
 Value = TypeVar("Value")
 
@@ -43,12 +44,31 @@ def several(kind: Callable[[str], Value]) -> Callable[[click.Context, click.Para
 @click.option("--height", type=click.IntRange(16, 4096), default=256, help="Height of each picture, in pixels.")
 @click.option("--device", type=device, default="auto", help="Where to run.")
 @loudness_options
-def command(photo: Path, sheet: Path, **options: Any) -> None:
+def command(
+    photo: Path,
+    sheet: Path,
+    to: tuple[str, ...],
+    models: tuple[str, ...],
+    strengths: tuple[float, ...],
+    sizes: tuple[Size, ...],
+    height: int,
+    device: str,
+) -> None:
     """Show one PHOTO at several strengths, sizes and looks on one sheet.
 
     cgpipe preview photo.jpg -o sheet.png --to monet --to zebra --strengths 0.5,1
     """
     from cgpipe.jobs.preview import preview
 
-    shown = preview(photo, sheet, on_cell=lambda title, count: detail(title), **options)
+    choices = [ModelChoice(to=domain) for domain in to] + [ModelChoice(model=model) for model in models]
+    shown = preview(
+        photo,
+        sheet,
+        choices=choices,
+        strengths=strengths,
+        sizes=sizes,
+        height=height,
+        device=device,
+        on_cell=lambda title, count: detail(title),
+    )
     say(f"{len(shown)} pictures: {sheet}", err=False)

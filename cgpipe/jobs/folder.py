@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgpipe.jobs.folder_job import FolderJob, OnResult, OnStart
-from cgpipe.jobs.learning import OnLearn, pictures_of, with_look
+from cgpipe.jobs.folder_job import FolderJob, FolderTold
+from cgpipe.jobs.learning import pictures_of, with_look
 from cgpipe.jobs.report import FolderReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import choose_model
@@ -13,17 +13,14 @@ from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike
 
 
-@takes_options("pictures")
+@takes_options("pictures", told=FolderTold)
 def translate_folder(
     inputs: PathLike | Sequence[PathLike],
     output: PathLike | None = None,
     *,
     options: Options,
+    told: FolderTold,
     gallery: bool | PathLike = False,
-    progress: bool | None = None,
-    on_start: OnStart | None = None,
-    on_result: OnResult | None = None,
-    on_learn: OnLearn | None = None,
 ) -> FolderReport:
     """Translates every picture of some folders, files or patterns; one that fails never stops the others.
 
@@ -55,6 +52,6 @@ def translate_folder(
     watch = Stopwatch()
     chosen = choose_model(options.choice)
     if chosen.is_missing:
-        chosen = with_look(chosen, options, pictures_of(inputs, output, options, chosen.domain), on_learn, progress)
-    job = FolderJob(chosen, options, watch)
-    return job.run(inputs, output, gallery=gallery, progress=progress, on_start=on_start, on_result=on_result)
+        pictures = pictures_of(inputs, output, options, chosen.domain)
+        chosen = with_look(chosen, options, pictures, told.on_learn, told.progress)
+    return FolderJob(chosen, options, watch).run(inputs, output, gallery=gallery, told=told)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cgpipe.jobs.gallery import folder_page
+from cgpipe.jobs.learning import OnLearn
 from cgpipe.jobs.picture_work import PictureWork
 from cgpipe.jobs.plan import Left, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
 
 OnStart = Callable[[str, int], None]
 OnResult = Callable[[FileResult], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderTold:
+    """Who hears of a job, as :func:`cgpipe.translate_folder` has it."""
+
+    on_start: OnStart | None = None
+    on_result: OnResult | None = None
+    on_learn: OnLearn | None = None
+    progress: bool | None = None
 
 
 class FolderJob:
@@ -47,9 +59,7 @@ class FolderJob:
         *,
         only: Collection[str] | None = None,
         gallery: bool | PathLike = False,
-        progress: bool | None = None,
-        on_start: OnStart | None = None,
-        on_result: OnResult | None = None,
+        told: FolderTold = FolderTold(),
     ) -> FolderReport:
         """Translates one lot; see :func:`cgpipe.translate_folder`.
 
@@ -61,7 +71,7 @@ class FolderJob:
         report = FolderReport(model=str(self._chosen), outputs=plan.roots, settings=self._work.asked())
         report.ignored, report.earlier = plan.left[Left.NO_PICTURE], plan.left[Left.EARLIER]
         with (
-            ProgressBar("picture", progress) as bar,
+            ProgressBar("picture", told.progress) as bar,
             folder_page(gallery, report, plan.count, self._options.work.part) as show,
         ):
 
@@ -69,13 +79,13 @@ class FolderJob:
                 report.add(result)
                 bar.advance()
                 show(result)
-                if on_result:
-                    on_result(result)
+                if told.on_result:
+                    told.on_result(result)
 
             watch.reached("find")
             bar.start(plan.count)
-            if on_start:
-                on_start(report.model, plan.count)
+            if told.on_start:
+                told.on_start(report.model, plan.count)
             self._translate(plan, only, report, tell, watch)
             report.first = watch.first
             report.seconds |= watch.seconds | {"total": watch.total}

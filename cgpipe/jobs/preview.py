@@ -32,8 +32,7 @@ def preview(
     photo: PathLike,
     sheet: PathLike,
     *,
-    to: Sequence[str] = (),
-    models: Sequence[PathLike] = (),
+    choices: Sequence[ModelChoice] = (),
     strengths: Sequence[float] = STRENGTHS,
     sizes: Sequence[Size] = SIZES,
     height: int = 256,
@@ -45,8 +44,7 @@ def preview(
     Args:
         photo: the picture; one longer than 2048 pixels is reduced first.
         sheet: the picture to write; its name says in which format.
-        to: the domains to translate to; without these and ``models``, the default model's.
-        models: model files or names.
+        choices: the models; without any, the default.
         strengths: how much of the change to add, 0 to 2.
         sizes: short sides at which the generator works, as ``size`` of :class:`cgpipe.Look`.
         height: of each picture on the sheet, in pixels.
@@ -67,7 +65,6 @@ def preview(
     if not strengths or not sizes:
         raise UsageError("Name at least one strength and one size.")
     looks = [Look(size=size, strength=strength) for size, strength in product(sizes, strengths)]
-    choices = [ModelChoice(to=domain) for domain in to] + [ModelChoice(model=model) for model in models]
     chosen = [choose_model(choice) for choice in choices or [ModelChoice()]]
     pixels = _read(Path(photo))
     cells = [(Path(photo).name, _fitted(pixels, height))]

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import os
 
-from cgpipe.jobs.learning import OnLearn, frames_of, with_look
+from cgpipe.jobs.learning import frames_of, with_look
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video_job import OnFrames, OnPicture, OnStart, Told, VideoJob
+from cgpipe.jobs.video_job import Told, VideoJob
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike
 
 
-@takes_options("video")
+@takes_options("video", told=Told)
 def translate_video(
     input: PathLike,
     output: PathLike,
     *,
     options: Options,
+    told: Told,
     gallery: bool | PathLike = False,
-    progress: bool | None = None,
-    on_start: OnStart | None = None,
-    on_frames: OnFrames | None = None,
-    on_picture: OnPicture | None = None,
-    on_learn: OnLearn | None = None,
 ) -> VideoReport:
     """Translates a video; only the look of its pictures changes.
 
@@ -55,7 +51,6 @@ def translate_video(
     watch = Stopwatch()
     chosen = choose_model(options.choice)
     if chosen.is_missing:
-        chosen = with_look(chosen, options, frames_of([os.fspath(input)], options), on_learn, progress)
-    told = Told(on_start=on_start, on_frames=on_frames, on_picture=on_picture, progress=progress)
+        chosen = with_look(chosen, options, frames_of([os.fspath(input)], options), told.on_learn, told.progress)
     with VideoJob(chosen, options, watch, told, gallery) as job:
         return job.run(os.fspath(input), os.fspath(output))

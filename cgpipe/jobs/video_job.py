@@ -15,6 +15,7 @@ from cgpipe.errors import MediaError
 from cgpipe.jobs.early import video_looks_made
 from cgpipe.jobs.gallery import claim_page, clip_page
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
+from cgpipe.jobs.learning import OnLearn
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import Chosen
@@ -41,6 +42,7 @@ class Told:
     on_start: OnStart | None = None
     on_frames: OnFrames | None = None
     on_picture: OnPicture | None = None
+    on_learn: OnLearn | None = None
     progress: bool | None = None
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
 from cgpipe.jobs.gallery import clip_page
-from cgpipe.jobs.learning import OnLearn, frames_of, with_look
+from cgpipe.jobs.learning import frames_of, with_look
 from cgpipe.jobs.report import VideoReport, write_report
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.jobs.video_job import OnFrames, OnPicture, OnStart, Told, VideoJob
+from cgpipe.jobs.video_job import Told, VideoJob
 from cgpipe.jobs.video_plan import plan_videos
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.notebook import html_table
@@ -65,19 +65,21 @@ class VideosReport:
         )
 
 
-@takes_options("video")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideosTold(Told):
+    """Who hears of a job of several videos, as :func:`translate_videos` has it."""
+
+    on_failure: Callable[[str], None] | None = None
+
+
+@takes_options("video", told=VideosTold)
 def translate_videos(
     inputs: Sequence[PathLike],
     output: PathLike | None = None,
     *,
     options: Options,
+    told: VideosTold,
     gallery: bool = False,
-    progress: bool | None = None,
-    on_start: OnStart | None = None,
-    on_frames: OnFrames | None = None,
-    on_picture: OnPicture | None = None,
-    on_failure: Callable[[str], None] | None = None,
-    on_learn: OnLearn | None = None,
 ) -> VideosReport:
     """Translates one or several videos with one model; one that fails never stops the others.
 
@@ -106,8 +108,7 @@ def translate_videos(
     if shard:
         pairs = [pair for pair in pairs if shard.holds(os.path.relpath(pair[1], folder))]
     if chosen.is_missing:
-        chosen = with_look(chosen, options, frames_of(clips, options), on_learn, progress)
-    told = Told(on_start=on_start, on_frames=on_frames, on_picture=on_picture, progress=progress)
+        chosen = with_look(chosen, options, frames_of(clips, options), told.on_learn, told.progress)
     for (one, target), result in _results(pairs, chosen, options, watch, told, gallery):
         if isinstance(result, VideoReport):
             report.videos.append(replace(result, input=one, output=target))
@@ -115,8 +116,8 @@ def translate_videos(
         if alone or isinstance(result, FATAL):
             raise result
         report.failures.append(VideoFailure(input=one, reason=reason_of(result)))
-        if on_failure:
-            on_failure(f"Failed: {reason_of(result)}")
+        if told.on_failure:
+            told.on_failure(f"Failed: {reason_of(result)}")
     if shard:
         job_name = options.fingerprint(chosen.deciding)
         ShardReport.of_videos(report, shard, job_name, str(chosen), watch.total).leave([folder])

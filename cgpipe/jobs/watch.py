@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgpipe.errors import CgpipeError, UsageError, reason_of
-from cgpipe.jobs.folder_job import FolderJob, OnResult
+from cgpipe.jobs.folder_job import FolderJob, FolderTold, OnResult
 from cgpipe.jobs.plan import format_of
 from cgpipe.jobs.report import FileResult, Status
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -181,7 +181,7 @@ def _translate_pictures(
             on_result(result)
 
     try:
-        job.run([root], output, only=pictures, progress=False, on_result=tell)
+        job.run([root], output, only=pictures, told=FolderTold(progress=False, on_result=tell))
     except UsageError as error:  # two would become one file: all of them are told, and wait for a change
         for path in sorted(pictures):
             tell(FileResult(input=Path(path), output=output, status="failed", reason=str(error)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cgpipe.errors import CgpipeError, MediaError, UnsupportedFormatError
-from cgpipe.jobs.folder_job import FolderJob
+from cgpipe.jobs.folder_job import FolderJob, FolderTold
 from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import FileResult
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -205,7 +205,7 @@ class PictureQueue:
             self._answer(open.pop(result.input), result, began, len(batch))
 
         try:
-            job.run(list(open), folder, progress=False, on_result=answer)
+            job.run(list(open), folder, told=FolderTold(progress=False, on_result=answer))
         except Exception as error:
             _fail(list(open.values()), error)
         finally:
