@@ -147,18 +147,18 @@ def _attempt(start: Start, alone: OneDevice, batch: Batch[Origin]) -> Callable[[
         waiting = start(batch)
     except Exception as error:
         failed = error  # Python deletes the name after the except clause.
-        return lambda: _told_apart(alone, batch, failed)
+        return lambda: _retry_each(alone, batch, failed)
 
     def finish() -> Results[Origin]:
         try:
             return [waiting()]
         except Exception as error:
-            return _told_apart(alone, batch, error)
+            return _retry_each(alone, batch, error)
 
     return finish
 
 
-def _told_apart(alone: OneDevice, batch: Batch[Origin], error: Exception) -> Results[Origin]:
+def _retry_each(alone: OneDevice, batch: Batch[Origin], error: Exception) -> Results[Origin]:
     """Retries the pictures of a failed batch one by one; raises errors that are not a picture's fault."""
     if isinstance(error, FATAL) or _device_is_lost(error):
         raise error

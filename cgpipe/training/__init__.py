@@ -1,1 +1,1 @@
-"""How a model is made."""
+"""Trains models."""

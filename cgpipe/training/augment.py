@@ -1,7 +1,7 @@
-"""DiffAugment (arXiv 2006.10738): what a discriminator sees is changed at random, real and translated alike.
+"""DiffAugment (arXiv 2006.10738): random augmentation of all discriminator inputs, real and translated.
 
-It then cannot learn a small set of real pictures by heart. Every change lets gradients through to the generator.
-Random numbers come from the CPU's generator, whose state a run keeps.
+It keeps a discriminator from memorising a small set. Every augmentation is differentiable, so gradients reach the
+generator. Random numbers come from the CPU's generator, whose state a run saves.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from cgpipe.parallel import global_count, share
 
 
 def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
-    """(N, 3, H, W) in [-1, 1], each picture changed in its own way by every one of ``kinds``, of :data:`KINDS`."""
+    """(N, 3, H, W) in [-1, 1], each picture with its own random augmentation of every kind, of :data:`KINDS`."""
     for kind in kinds:
         pictures = KINDS[kind](pictures)
     return pictures
 
 
 def _colour(pictures: torch.Tensor) -> torch.Tensor:
-    """Brightness by up to a half, saturation by 0 to 2, contrast by a half to one and a half."""
+    """Brightness changes by up to 0.5, saturation by a factor of 0 to 2, contrast by a factor of 0.5 to 1.5."""
     numbers = torch.rand(3, global_count(len(pictures)), 1, 1, 1).to(pictures.device)
     brightness, saturation, contrast = (share(kind) for kind in numbers)
     pictures = pictures + (brightness - 0.5)
@@ -34,7 +34,7 @@ def _colour(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _translation(pictures: torch.Tensor) -> torch.Tensor:
-    """Moved by up to an eighth of the sides; what comes in is 0."""
+    """Shifts by up to an eighth of the sides, padded with 0."""
     height, width = pictures.shape[-2:]
     most = (round(height / 8), round(width / 8))
     padded = F.pad(pictures, (most[1], most[1], most[0], most[0]))
@@ -44,7 +44,7 @@ def _translation(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _cutout(pictures: torch.Tensor) -> torch.Tensor:
-    """A rectangle of half the sides, somewhere, is 0."""
+    """Sets a random rectangle of half the sides to 0."""
     height, width = pictures.shape[-2:]
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
     count = (global_count(len(pictures)), 1, 1)

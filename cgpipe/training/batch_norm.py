@@ -9,9 +9,9 @@ from cgpipe.parallel import all_reduce_sum, process_count
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation (arXiv 1502.03167), (N, C, H, W) in and out, by the statistics of all processes' pictures.
+    """Batch normalisation (arXiv 1502.03167) of (N, C, H, W) with the statistics of all processes' pictures.
 
-    Each process has equally many. torch's own SyncBatchNorm does this on GPUs only.
+    Every process must have the same number of pictures. torch's own SyncBatchNorm works only on GPUs.
     """
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -36,7 +36,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes; each one's share in it gets the gradients of all."""
+    """The sum over all processes; its backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: object, mine: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def _mean_of_all(mine: torch.Tensor) -> torch.Tensor:
 
 
 def synchronise(network: nn.Module) -> None:
-    """Makes every batch norm in ``network`` a :class:`SynchronisedBatchNorm` with the same weights and names."""
+    """Replaces every batch norm in ``network`` by a :class:`SynchronisedBatchNorm` with the same weights and names."""
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:
             synchronised = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)

@@ -1,4 +1,4 @@
-"""A run's figures and pictures for TensorBoard."""
+"""A run's metrics and pictures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Board:
     """Writes event files that ``tensorboard --logdir`` shows.
 
     Args:
-        folder: where to.
-        step: the step resumed at; TensorBoard forgets what an earlier part of the run wrote of later ones.
-        recipe: the settings of the run, shown as its hyper-parameters.
+        folder: folder of the event files.
+        step: the step resumed at; TensorBoard drops what was written for later steps.
+        recipe: the settings of the run, shown as its hyperparameters.
 
     Raises:
         MissingDependencyError: tensorboard is not installed.
-        OSError: from any method, a file cannot be written, as on a full disk.
+        OSError: from any method, if a file cannot be written, as on a full disk.
     """
 
     def __init__(self, folder: Path, step: int, recipe: Mapping[str, object]) -> None:
@@ -37,19 +37,19 @@ class Board:
             self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def add_figures(self, figures: Mapping[str, float], step: int) -> None:
-        """A point of each curve."""
+        """Adds a point to each curve."""
         for name, figure in figures.items():
             self._writer.add_scalar(name, figure, step)
 
     def add_grid(self, name: str, grid: torch.Tensor, step: int) -> None:
-        """A picture (3, H, W) in [-1, 1]."""
+        """Adds a picture (3, H, W) in [-1, 1]."""
         self._writer.add_image(name, grid.add(1).div(2).clamp(0, 1), step)
 
     def add_histograms(self, weights: Iterable[tuple[str, torch.Tensor]], step: int) -> None:
-        """How the values of each tensor are spread."""
+        """Adds a histogram of each tensor's values."""
         for name, weight in weights:
             self._writer.add_histogram(name, weight.detach(), step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes and closes the files."""
         self._writer.close()

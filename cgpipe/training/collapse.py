@@ -1,4 +1,4 @@
-"""Notices generators that have collapsed: to the identity, or to one output whatever comes in."""
+"""Detects collapsed generators: to the identity, or to one output for every input."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections.abc import Iterator
 import torch
 
 TINY_CHANGE = 0.02
-"""Mean difference from the original, in [-1, 1]: a run that was stuck at the identity was seen to change 0.015."""
+"""Mean difference from the original, in [-1, 1]; a run that was stuck at the identity had 0.015."""
 
 TINY_SPREAD = 0.1
-"""How far translations differ from one another, as a share of how far the originals do."""
+"""Spread of translations as a fraction of the spread of their originals."""
 
 CHECKS = 2
-"""In a row that must show it."""
+"""Consecutive checks that must agree."""
 
 YOUNG = 500
-"""Steps in which nothing is said: a fresh generator makes a grey of everything."""
+"""Steps without a warning: a fresh generator turns everything gray."""
 
 
 class CollapseWatch:
-    """Looks at translations of the same pictures from time to time, and says each thing once.
+    """Checks translations of the same pictures from time to time, and warns of each thing once.
 
     Attributes:
-        seen: how often in a row each thing was seen; once it was said the count stays. Part of a run's state.
+        seen: consecutive checks that saw each thing; fixed after the warning. Part of a run's state.
     """
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
 
     def check(self, step: int, direction: str, real: torch.Tensor, translated: torch.Tensor) -> Iterator[str]:
-        """What has happened to a generator, as text.
+        """Yields warnings about a generator.
 
         Args:
-            step: how far the run is.
+            step: step of the run.
             direction: the direction, as text.
             real: pictures, (N, 3, H, W) in [-1, 1].
-            translated: what it made of them.
+            translated: their translations.
         """
         if step < YOUNG:
             return

@@ -29,7 +29,7 @@ AUGMENTATIONS = ("color", "translation", "cutout")
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Settings that take over at an epoch; ``None`` leaves a setting as it was."""
+    """Settings that change at an epoch; ``None`` leaves a setting as it was."""
 
     from_epoch: int
     lamda: float | None = None
@@ -48,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings(DiscriminatorSettings):
-    """The networks, and what they start with."""
+    """The networks and their initial weights."""
 
     gen_net: str = setting(
         "compact",
@@ -80,13 +80,13 @@ class NetworkSettings(DiscriminatorSettings):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Names of the networks that do not learn."""
+        """Names of the frozen networks."""
         return tuple(name.replace("judge_", "discriminator_") for name in parse_list(self.freeze))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """What the networks are to make small."""
+    """The training method and its losses."""
 
     method: MethodName = setting(
         "cyclegan",
@@ -145,7 +145,7 @@ class LossSettings:
 
     @property
     def has_discriminators(self) -> bool:
-        """Whether anything tells translations from real pictures."""
+        """Whether the method has discriminators."""
         return self.method != "style"
 
     @property
@@ -157,7 +157,7 @@ class LossSettings:
 
     @property
     def target_domains(self) -> tuple[Domain, ...]:
-        """The domains that translations show."""
+        """The domains that are translated into."""
         return tuple(sorted(direction.target for direction in self.directions))
 
     def cycle_weight(self, direction: Direction) -> float:
@@ -171,7 +171,7 @@ class LossSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSettings:
-    """A look that is learned from paintings, with method style."""
+    """Settings of method style, which learns a look from paintings."""
 
     like: tuple[Path, ...] = setting(
         (),
@@ -194,7 +194,7 @@ class StyleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings(OptimiserSettings):
-    """How long a run learns, and how fast."""
+    """The length of a run and its learning rate."""
 
     epochs: int = setting(16, "Passes over the larger of the two sets.", above=0)
     steps: int = setting(
@@ -236,15 +236,15 @@ IDLE: Mapping[str, tuple[str, ...]] = {
         *("nce_weight", "moment_weight", "dis_net", "dis_layers", "ndf"),
     ),
 }
-"""Settings that a method has no use for; those of one-sided methods but style are all but its own."""
+"""Settings without effect, by method; for methods that are not listed, the cycle weights and those of style."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, NetworkSettings, DataSettings):
-    """Everything that decides how a run goes.
+    """All settings of a training run.
 
     Raises:
-        UsageError: a value is out of its range, or two values contradict one another.
+        UsageError: a value is out of its range, or two values contradict each other.
     """
 
     stages: tuple[Stage, ...] = setting(
@@ -263,7 +263,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
 
     @property
     def uses_moments(self) -> bool:
-        """Whether mean features count for anything, in the whole run or from some stage on."""
+        """Whether the feature-matching loss has a weight, in the whole run or from some stage on."""
         return any((self.moment_weight, *(stage.moment_weight for stage in self.stages)))
 
     def _check_names(self) -> None:
@@ -326,7 +326,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         return replace(self, stages=(), **changes)
 
     def at_epoch(self, epoch: int) -> TrainConfig:
-        """The effective settings during ``epoch`` (counted from 0): those of every stage begun so far."""
+        """The effective settings during ``epoch`` (counted from 0), with all stages begun so far."""
         config = replace(self, stages=())
         for stage in sorted(self.stages, key=lambda s: s.from_epoch):
             if stage.from_epoch <= epoch:
@@ -334,7 +334,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         return config
 
     def without_effect(self) -> dict[str, str]:
-        """Settings that differ from their defaults and yet do nothing, by name, with the reason."""
+        """Settings that differ from their defaults but have no effect, by name, with the reason."""
         idle = {
             f"does nothing for {self.dis_net}": () if self.dis_net == "n_layers" else ("dis_layers",),
             f"does nothing for {self.gen_net}": ("ngf", "dropout") if self.gen_net.startswith("compact") else (),
@@ -364,37 +364,37 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         return f"{first} to {second} by {self.method}"
 
     def model_path(self, direction: Direction) -> Path:
-        """Where the run keeps the model of one direction."""
+        """Path of the run's model of one direction."""
         return self.checkpoint_dir / f"{plain_name(*self.names(direction))}.safetensors"
 
 
 STYLE: Mapping[str, object] = {
     **{"source": GENERIC, "gen_net": "compact-xs", "feature_weight": 0.0},
-    # Motion holds back what is still to be learned: it counts once the look is there.
+    # The temporal loss slows learning down, so it starts once the look is there.
     **{"stages": [{"from_epoch": 5, "motion_weight": 2.0}]},
     **{"steps": 600, "epochs": 10, "decay_epoch": 6, "lr": 1e-3, "beta1": 0.9, "ema": 0.99, "batch_size": 1},
     **{"preprocess": "scale_shortest_and_crop", "load_height": 300, "load_width": 300, "load_min": 200},
     **{"crop_height": 192, "crop_width": 192, "compile": False, "log_every": 20},
     **{"sample_every": 200, "save_every": 100},
 }
-"""What a recipe of method style begins with, in place of the other defaults."""
+"""Defaults of method style, in place of the others."""
 
 STARTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect"}),
     "compact": ("photo2monet.safetensors", {"padding": "reflect"}),
 }
-"""The shipped model that a generator begins with, which paints pictures back already, and settings that go with it."""
+"""The shipped model that a generator starts from, since it already reproduces pictures, and its settings."""
 
 
 def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bool = False) -> TrainConfig:
-    """The defaults, then what the TOML file ``recipe`` says, then ``overrides``.
+    """Merges the defaults, the TOML file ``recipe``, and ``overrides``, in this order.
 
-    What ``overrides`` names holds for the whole run, whatever a stage says. A recipe without stages has none.
+    A setting in ``overrides`` holds for the whole run, also in stages. A recipe that names no stages has none.
 
     Args:
         recipe: a TOML file.
-        overrides: what was typed.
-        resume: resume with the recipe of the run in ``checkpoint_dir`` instead of the defaults.
+        overrides: settings from the command line.
+        resume: start from the recipe of the run in ``checkpoint_dir`` instead of the defaults.
 
     Raises:
         UsageError: the recipe cannot be read, or a name in it is unknown.
@@ -419,7 +419,7 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
 
 
 def _style_defaults(named: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of method style: its own, and what follows from the paintings and the generator."""
+    """The defaults of method style, including those that depend on the paintings and the generator."""
     target = look_name(named.get("like", ())) if named.get("like") else TrainConfig.target
     run = plain_name(named.get("source", GENERIC), named.get("target", target))
     places = {"checkpoint_dir": Path("checkpoints", run), "results_dir": Path("results", run)}
@@ -431,7 +431,7 @@ def _style_defaults(named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fitting(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Makes the defaults of what is not named fit what is: crops into small pictures, load_min above the crops."""
+    """Adapts defaults to the given settings: crops fit into small pictures, load_min is at least the crop."""
     height = chosen.get("load_height", TrainConfig.load_height)
     width = chosen.get("load_width", TrainConfig.load_width)
     fitted = {

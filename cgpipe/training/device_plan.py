@@ -1,4 +1,4 @@
-"""Where and in what arithmetic a run computes."""
+"""The device and dtype of a training run."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from cgpipe.parallel import place_on_machine
 
 @dataclass(frozen=True, kw_only=True)
 class DevicePlan:
-    """A device and the type that convolutions run in; weights, losses and optimisers stay in fp32."""
+    """A device and the dtype of convolutions; weights, losses and optimisers stay in fp32."""
 
     device: torch.device
     dtype: torch.dtype
 
     @property
     def is_plain_cpu(self) -> bool:
-        """Fp32 on a CPU: there :func:`cgpipe.networks.cpu.accelerate` helps, and compiling does not."""
+        """Whether this is fp32 on a CPU, where :func:`cgpipe.networks.cpu.accelerate` helps and compiling does not."""
         return self.device.type == "cpu" and self.dtype == torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Runs what is inside it in :attr:`dtype`."""
+        """Runs its body in :attr:`dtype`."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps gradients within the range of fp16 (arXiv 1710.03740); idle for other types."""
+        """Scales gradients to the range of fp16 (arXiv 1710.03740); disabled for other dtypes."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def place(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) on the device, in the layout that convolutions run best in."""
+        """(N, 3, H, W) on the device, in channels_last."""
         return pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
 
 
 def plan_device(gpu_ids: str, precision: str) -> DevicePlan:
-    """The device that ``--gpu-ids`` asks for and, for ``auto``, bf16 where the hardware multiplies it.
+    """The device of ``--gpu-ids``, with bf16 for precision ``auto`` if the hardware supports it.
 
-    Of several processes on a machine, each gets one of the GPUs.
+    Several processes on a machine get a GPU each.
 
     Raises:
-        UsageError: there is no such GPU, they are not as many as the processes, or fp16 is asked for on a CPU.
+        UsageError: there is no such GPU, the numbers of GPUs and processes differ, or fp16 is requested on a CPU.
     """
     device = _choose_device(gpu_ids)
     if precision == "fp16":
@@ -69,7 +69,7 @@ def _choose_device(gpu_ids: str) -> torch.device:
             f"Start as many with torchrun --nproc-per-node {len(gpus)}; `cgpipe train --gpu-ids 0,1` does so itself."
         )
     device = torch.device("cuda", gpus[place])
-    torch.cuda.set_device(device)  # what the processes talk by goes by the current one
+    torch.cuda.set_device(device)  # the process group uses the current device
     return device
 
 
@@ -77,7 +77,7 @@ def gpus_of(gpu_ids: str) -> tuple[int, ...]:
     """The GPUs that ``--gpu-ids`` names, all of the machine for ``auto``; none for the CPU.
 
     Raises:
-        UsageError: it names none, one twice, or one that the machine does not have.
+        UsageError: it names no GPU, one twice, or one that the machine does not have.
     """
     if gpu_ids == "-1":
         return ()

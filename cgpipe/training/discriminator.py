@@ -15,10 +15,10 @@ from cgpipe.training.settings import DiscriminatorSettings
 
 
 class Discriminator(nn.Module):
-    """A patch or pixel network on the picture and, on request, heads on frozen pretrained features.
+    """A patch or pixel network on the picture and, optionally, heads on frozen pretrained features.
 
-    The pixel network keeps checkerboards away; the features tell the subject from its background (Projected GAN,
-    arXiv 2111.01007).
+    The network on the picture prevents checkerboard artefacts; the features tell the subject from its background
+    (Projected GAN, arXiv 2111.01007).
     """
 
     def __init__(self, settings: DiscriminatorSettings, backbone: EfficientNetLite | None) -> None:
@@ -38,7 +38,7 @@ class Discriminator(nn.Module):
         self._backbone = (backbone,)
 
     def forward(self, pictures: torch.Tensor, features: Sequence[torch.Tensor] | None = None) -> WeightedLogits:
-        """Logits of (N, 3, H, W) in [-1, 1]; ``features`` are the taps of these pictures, where they are known."""
+        """Logits for (N, 3, H, W) in [-1, 1]; ``features`` are the backbone's taps for them, if already computed."""
         logits = [(1.0, self.pixels(pictures))]
         backbone = self._backbone[0]
         if self.heads is not None and backbone is not None:
@@ -50,6 +50,6 @@ class Discriminator(nn.Module):
 
 
 def load_backbone(config: TrainConfig) -> EfficientNetLite | None:
-    """The frozen network whose features the discriminators see, if the recipe wants one."""
+    """The frozen feature network, if the recipe needs it."""
     needed = config.feature_weight or config.uses_moments or config.method == "style"
     return EfficientNetLite("lite0") if needed else None

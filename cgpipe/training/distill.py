@@ -1,8 +1,8 @@
-"""Makes a model smaller: a student learns to do what a teacher does.
+"""Distillation: trains a small student network to reproduce a teacher.
 
-In the spirit of GAN Compression (arXiv 2003.08936) and OMGD (arXiv 2108.06908): the student is told what the teacher
-makes of each picture, and a discriminator keeps its results among the real pictures of the target domain, where there
-are any. One generator and one direction, so a step costs a fraction of a CycleGAN's.
+In the spirit of GAN Compression (arXiv 2003.08936) and OMGD (arXiv 2108.06908): the student learns the teacher's output
+for each picture, and a discriminator compares its results with real pictures of the target domain, if there are any.
+With one generator and one direction, a step costs a fraction of a CycleGAN's.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ SAMPLES = 6
 def distill(
     config: DistillConfig, *, resume: bool = False, on_progress: Callable[[Progress], None] | None = None
 ) -> TrainReport:
-    """Trains a student until the last step is done, or until SIGINT or SIGTERM asks to stop, and saves.
+    """Trains a student until the last step, or until SIGINT or SIGTERM, and saves.
 
     Args:
-        config: the whole recipe, with the teacher and the dataset.
-        resume: resume from the state in the run's folder, exactly where it was.
+        config: the recipe, with the teacher and the dataset.
+        resume: resume exactly where the run in the folder stopped.
         on_progress: called after every step.
 
     Raises:
         ModelError: there is no such teacher, or it cannot be read.
         DataError: the dataset is missing or empty.
-        UsageError: the teacher does not say what it translates, networks and crops do not fit, or torchrun started
-            several processes, which each would train a student of its own.
-        TrainingError: there is nothing to resume, a run is in the way, or the losses explode or are no longer finite.
+        UsageError: the teacher does not name its domains, networks and crops do not fit, or torchrun started several
+            processes, each of which would train its own student.
+        TrainingError: there is nothing to resume, the folder already holds a run, or the losses explode.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     if is_member():
@@ -70,7 +70,7 @@ def distill(
 
 
 class Distiller(Run):
-    """One distillation: teacher, student and discriminator, and everything that must survive being killed."""
+    """A distillation run: teacher, student and discriminator, with all state that must survive a kill."""
 
     config: DistillConfig
 
@@ -134,7 +134,7 @@ class Distiller(Run):
         return [network for network in networks if network is not None]
 
     def _load_samples(self) -> list[torch.Tensor]:
-        """Two rows: pictures, those of the test set where there is one, and what the teacher makes of them."""
+        """Two rows: pictures, from the test set if there is one, and the teacher's translations."""
         inputs = self.pictures.files["a"]
         test = self._test_pictures()
         pictures = find_pictures(test) if test is not None and test.is_dir() else inputs
@@ -168,7 +168,7 @@ class Distiller(Run):
         return config.lr * learning_rate_factor(self.step, epochs=config.steps, decay_epoch=flat)
 
     def train_step(self, batch: Pictures) -> dict[str, torch.Tensor]:
-        """One update of the student and, where there are real pictures, one of the discriminator."""
+        """One update of the student and, if there are real pictures, one of the discriminator."""
         with torch.no_grad(), self.plan.autocast():
             wanted = self.teacher.generator(batch["a"])
         if self.discriminator is not None:
@@ -190,7 +190,7 @@ class Distiller(Run):
     def _student_losses(
         self, pictures: torch.Tensor, wanted: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[torch.Tensor] | None]:
-        """The losses, and without gradients what the student made and its features."""
+        """The losses, and, detached, the student's output and its features."""
         config, losses = self.config, {}
         with self.plan.autocast(), steady_weights():
             made = self.student(pictures)
@@ -223,7 +223,7 @@ class Distiller(Run):
 
     @torch.no_grad()
     def write_samples(self) -> tuple[str, ...]:
-        """A grid of pictures, what the teacher makes of them, and what the student does."""
+        """Writes a grid of pictures and their translations by the teacher and the student."""
         rows = [*self.samples, self.average(self.samples[0])]
         self.show_grid(self.config.name, rows)
         return ()
@@ -278,7 +278,7 @@ class Distiller(Run):
 
 
 class Features(nn.Module):
-    """The outputs of some blocks of a frozen EfficientNet, (N, 3, H, W) in [-1, 1] in."""
+    """The outputs of some blocks of a frozen EfficientNet for (N, 3, H, W) in [-1, 1]."""
 
     def __init__(self, backbone: EfficientNetLite, taps: Sequence[int]) -> None:
         super().__init__()
@@ -290,7 +290,7 @@ class Features(nn.Module):
 
 
 def feature_distance(made: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Mean absolute difference of feature maps as a share of the wanted ones' size (arXiv 1603.08155), averaged."""
+    """Mean absolute difference of feature maps, relative to the mean of ``wanted`` (arXiv 1603.08155), averaged."""
     shares = [
         F.l1_loss(one.float(), other.float()) / other.float().abs().mean().clamp_min(1e-6)
         for one, other in zip(made, wanted, strict=True)
@@ -299,7 +299,7 @@ def feature_distance(made: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor
 
 
 def load_teacher(config: DistillConfig) -> Model:
-    """The model that is to be made smaller, frozen.
+    """The teacher, frozen.
 
     Raises:
         UsageError: no teacher is named, it enlarges pictures, or neither it nor the recipe says what it translates.
@@ -317,7 +317,7 @@ def load_teacher(config: DistillConfig) -> Model:
 
 
 def teacher_of(config: DistillConfig) -> ModelChoice:
-    """What is asked for as the teacher."""
+    """The choice of the teacher."""
     if config.like:
         return ModelChoice(like=config.like, like_now=True)
     return ModelChoice(
@@ -331,7 +331,7 @@ def teacher_of(config: DistillConfig) -> ModelChoice:
 
 
 def with_names(config: DistillConfig, teacher: ModelCard) -> DistillConfig:
-    """The recipe with what follows from the teacher filled in: domains, licence, the model's name, the folders."""
+    """The recipe with defaults from the teacher: domains, licence, the model's name, the folders."""
     name = config.name or f"{teacher.name}-fast"
     return replace(
         config,
@@ -345,9 +345,9 @@ def with_names(config: DistillConfig, teacher: ModelCard) -> DistillConfig:
 
 
 def find_sides(config: DistillConfig, teacher: ModelCard) -> tuple[list[Path], list[Path]]:
-    """The pictures to translate, and real ones of what the result shows; the latter may be none.
+    """The pictures to translate, and real pictures of the target domain, if any.
 
-    A folder without ``trainA`` and ``trainB`` holds pictures to translate.
+    A dataset folder without ``trainA`` and ``trainB`` holds pictures to translate.
 
     Raises:
         DataError: a folder is missing or empty.

@@ -14,10 +14,10 @@ from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, R
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
-    """Everything that decides how a distillation goes.
+    """All settings of a distillation.
 
     Raises:
-        UsageError: a value is out of its range, or two values contradict one another.
+        UsageError: a value is out of its range, or two values contradict each other.
     """
 
     teacher: str = setting("", "Model file, of any known project, or name of a model.")
@@ -107,15 +107,15 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
 
 
 def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *, resume: bool = False) -> DistillConfig:
-    """The defaults, then what the TOML file ``recipe`` says, then ``overrides``.
+    """Merges the defaults, the TOML file ``recipe``, and ``overrides``, in this order.
 
     Args:
         recipe: a TOML file.
-        overrides: what was typed.
-        resume: resume with the recipe of the run in ``checkpoint_dir`` instead of the defaults.
+        overrides: settings from the command line.
+        resume: start from the recipe of the run in ``checkpoint_dir`` instead of the defaults.
 
     Raises:
-        UsageError: the recipe cannot be read, or a name or a value in it cannot be used.
+        UsageError: the recipe cannot be read, or a name or a value in it is invalid.
     """
     named = read_recipe(recipe, DistillConfig)
     folder = str(overrides.get("checkpoint_dir", named.get("checkpoint_dir", DistillConfig.checkpoint_dir)))

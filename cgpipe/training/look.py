@@ -1,4 +1,4 @@
-"""A look that is learned on the pictures of a job, and kept in the user's models folder."""
+"""Trains the look of a painting on the pictures of a job, and keeps it in the user's models folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from cgpipe.training.state import STATE_NAME
 from cgpipe.training.trainer import train
 
 SIDE = 360
-"""Pixels of the short side at which pictures are kept for learning."""
+"""Short side, in pixels, at which training pictures are kept."""
 MOST = 120
-"""Pictures to learn on."""
+"""Number of training pictures."""
 SAVE_EVERY = 50
-"""Steps of learning that a kill may cost."""
+"""Steps between saves, which is what a kill may cost."""
 
 
 def learn_look(
@@ -37,25 +37,26 @@ def learn_look(
     gpu_ids: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Learns a look and puts its model into the models folder; a run that was interrupted resumes where it was.
+    """Trains a look and moves its model to the models folder; an interrupted run resumes.
 
     Args:
-        look: what is to be learned.
-        pictures: asked for up to so many pictures (H, W, 3) to learn on, where there are none from before.
-        gpu_ids: as for a training run.
+        look: the look to learn.
+        pictures: returns up to the given number of training pictures, (H, W, 3) uint8 or uint16; not called if an
+            interrupted run has kept some.
+        gpu_ids: same as for a training run.
         on_progress: called after every step.
 
     Raises:
         UsageError: a painting cannot be used.
-        DataError: there is no picture to learn on.
+        DataError: there is no training picture.
         ModelError: the models folder cannot be written.
         TrainingError: another job is learning the same look.
-        MissingDependencyError: the features that show a look are not installed.
-        KeyboardInterrupt: a signal asked to stop; what was learned is kept.
+        MissingDependencyError: the feature network (extra ``metrics``) is not installed.
+        KeyboardInterrupt: a signal asked to stop; progress is kept.
     """
     _keep(pictures, look.work / "photos")
     config = recipe_of(look, gpu_ids)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are none of our business
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state alone
         report = train(config, resume=(look.work / STATE_NAME).is_file(), on_progress=on_progress)
     if not report.finished:
         signal.raise_signal(report.stopped_by or signal.SIGINT)
@@ -64,7 +65,7 @@ def learn_look(
 
 
 def recipe_of(look: Look, gpu_ids: str = "auto") -> TrainConfig:
-    """How a look is learned: the defaults of ``--method style``."""
+    """The recipe of a look: the defaults of ``--method style``."""
     return load_config(
         None,
         {
@@ -85,7 +86,7 @@ def recipe_of(look: Look, gpu_ids: str = "auto") -> TrainConfig:
 
 
 def _keep(pictures: Callable[[int], Iterable[Pixels]], folder: Path) -> None:
-    """Keeps pictures to learn on, reduced, so that a run that is taken up again has the same ones."""
+    """Saves reduced training pictures, so that a resumed run uses the same ones."""
     if folder.is_dir():
         return
     partial = folder.with_name("photos-partial")
@@ -103,7 +104,7 @@ def _keep(pictures: Callable[[int], Iterable[Pixels]], folder: Path) -> None:
 
 
 def _reduced(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A picture of 8 bits, its short side at most :data:`SIDE`."""
+    """The picture in 8 bits, its short side reduced to at most :data:`SIDE` pixels."""
     eight: Any = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
     scale = min(1.0, SIDE / min(eight.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in eight.shape[:2])

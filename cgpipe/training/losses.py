@@ -1,4 +1,4 @@
-"""What the networks are asked to do, as numbers: adversarial losses, the cycle loss (arXiv 1703.10593) and PatchNCE."""
+"""Losses: adversarial losses, cycle consistency (arXiv 1703.10593) and PatchNCE."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cgpipe.parallel import global_count, share
 from cgpipe.training.config import GanLoss
 
 WeightedLogits = Sequence[tuple[float, torch.Tensor]]
-"""Maps of logits, each with its weight in the sum."""
+"""Maps of logits, (N, 1, H, W) each, with their weights in the sum."""
 
 Term = Callable[[torch.Tensor], torch.Tensor]
 PENALTY = 10.0
-"""Weight of the gradient penalty, that of the paper."""
+"""Weight of the gradient penalty, as in the paper."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adversarial:
-    """One adversarial loss: what logits cost the generator, and the discriminator on real and on fake pictures."""
+    """An adversarial loss: the generator's term, and the discriminator's for real and for fake pictures."""
 
     generator: Term
     fake: Term
     real: Callable[[torch.Tensor, float], torch.Tensor]
-    """Takes the label of real pictures too, which smoothing brings below 1."""
+    """Also takes the label of real pictures, which label smoothing lowers below 1."""
 
 
 def _distance(label: float) -> Term:
@@ -40,7 +40,7 @@ def _cross_entropy(logits: torch.Tensor, label: float) -> torch.Tensor:
 ADVERSARIAL: Mapping[GanLoss, Adversarial] = {
     # Least squares, arXiv 1611.04076.
     "lsgan": Adversarial(_distance(1.0), _distance(0.0), lambda logits, label: _distance(label)(logits)),
-    # The first GAN, arXiv 1406.2661, in the form that does not saturate.
+    # The original GAN, arXiv 1406.2661, in its non-saturating form.
     "vanilla": Adversarial(
         lambda logits: _cross_entropy(logits, 1.0), lambda logits: _cross_entropy(logits, 0.0), _cross_entropy
     ),
@@ -50,7 +50,7 @@ ADVERSARIAL: Mapping[GanLoss, Adversarial] = {
         lambda logits: F.relu(1 + logits).mean(),
         lambda logits, label: F.relu(1 - logits).mean(),
     ),
-    # Wasserstein, arXiv 1701.07875; its penalty is gradient_penalty.
+    # Wasserstein GAN, arXiv 1701.07875; see gradient_penalty for its penalty.
     "wgan-gp": Adversarial(
         lambda logits: -logits.mean(), lambda logits: logits.mean(), lambda logits, label: -logits.mean()
     ),
@@ -58,20 +58,20 @@ ADVERSARIAL: Mapping[GanLoss, Adversarial] = {
 
 
 def generator_loss(logits: WeightedLogits, kind: GanLoss = "lsgan") -> torch.Tensor:
-    """What it costs a generator that a discriminator says this of its translations."""
+    """The generator's adversarial loss, from a discriminator's logits on translations."""
     return _weighted(logits, ADVERSARIAL[kind].generator)
 
 
 def discriminator_loss(
     real: WeightedLogits, fake: WeightedLogits, kind: GanLoss = "lsgan", *, smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Half the sum of both sides, so that the discriminator learns half as fast as the generator.
+    """The discriminator's adversarial loss: half the sum of both terms, which slows it relative to the generator.
 
     Args:
-        real: what it said of real pictures.
-        fake: of translated ones.
+        real: logits on real pictures.
+        fake: logits on translations.
         kind: the adversarial loss.
-        smoothing: the label of real pictures is 1 less this (one-sided label smoothing, arXiv 1606.03498).
+        smoothing: one-sided label smoothing (arXiv 1606.03498): subtracted from the label (1) of real pictures.
     """
     loss = ADVERSARIAL[kind]
     return 0.5 * (_weighted(real, lambda logits: loss.real(logits, 1.0 - smoothing)) + _weighted(fake, loss.fake))
@@ -80,12 +80,12 @@ def discriminator_loss(
 def gradient_penalty(
     discriminator: Callable[[torch.Tensor], WeightedLogits], real: torch.Tensor, fake: torch.Tensor
 ) -> torch.Tensor:
-    """How far the discriminator's slope is from 1 between real and translated pictures (WGAN-GP, arXiv 1704.00028).
+    """WGAN-GP (arXiv 1704.00028): squared distance of the gradient norm from 1, between real and translated pictures.
 
-    Its value for a picture is the weighted sum of its maps' means. ``real`` and ``fake`` are (N, 3, H, W). Half of
-    the paper's weight, like the rest of the discriminator's loss.
+    The discriminator's value for a picture is the weighted sum of its maps' means. ``real`` and ``fake`` are
+    (N, 3, H, W). The weight is half the paper's, as is the rest of the discriminator's loss.
     """
-    numbers = share(torch.rand(global_count(len(real)), 1, 1, 1))  # on the CPU, whose random state a run keeps
+    numbers = share(torch.rand(global_count(len(real)), 1, 1, 1))  # on the CPU, whose random state a run saves
     between = (real + numbers.to(real.device) * (fake - real)).float().requires_grad_()
     maps = discriminator(between)
     value = torch.stack([weight * logits.float().flatten(1).mean(1) for weight, logits in maps]).sum()
@@ -95,14 +95,15 @@ def gradient_penalty(
 
 
 def patch_nce(found: torch.Tensor, wanted: torch.Tensor, *, temperature: float = 0.07) -> torch.Tensor:
-    """PatchNCE (CUT, arXiv 2007.15651): which of a picture's patches is at a place, told by its likeness.
+    """PatchNCE (CUT, arXiv 2007.15651): cross-entropy of finding the original's patch at the same place.
 
     Args:
-        found: vectors of unit length of the translation's patches, (N, P, C).
-        wanted: those of the original's patches at the same places; each picture's others are what it shall not be like.
-        temperature: divides the likeness, that of the paper.
+        found: unit vectors of the translation's patches, (N, P, C).
+        wanted: unit vectors of the original's patches at the same places, (N, P, C); the other patches of a picture are
+            its negatives.
+        temperature: divides the similarities; default as in the paper.
     """
-    with torch.autocast(found.device.type, enabled=False):  # eight bits do not tell likenesses apart
+    with torch.autocast(found.device.type, enabled=False):  # bf16 has too few bits to separate similarities
         likeness = found.float() @ wanted.float().transpose(1, 2) / temperature
     place = torch.arange(found.shape[1], device=found.device).repeat(len(found))
     return F.cross_entropy(likeness.flatten(0, 1), place)

@@ -1,4 +1,4 @@
-"""The losses of a run, as lines of JSON."""
+"""The metrics file of a run: JSON lines."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from cgpipe.training.state import what_is_kept
 
 
 class MetricsLog:
-    """Means of the losses since the last line, one JSON object a line; lines after the resumed step are dropped.
+    """Writes mean losses since the last line, one JSON object per line; lines after the resumed step are dropped.
 
-    Each line has the ``step``, the ``epoch`` and the ``time`` in seconds since 1970; a line of losses has the
-    ``seconds_a_step`` since the line before it too. A loss that is not a number is ``null``.
+    Each line has ``step``, ``epoch`` and ``time`` (seconds since 1970); a line of losses also has ``seconds_a_step``
+    since the line before. A loss that is not finite is ``null``.
 
     Args:
-        path: the file, or None to write nothing: that is for the first of several processes.
+        path: the file, or None to write nothing, in all processes but the first.
         step: the step resumed at.
 
     Raises:
-        TrainingError: the file has a line of another kind, or cannot be written, as on a full disk; what it holds
-            stays.
+        TrainingError: the file has an invalid line, or cannot be written, as on a full disk; its content is kept.
     """
 
     def __init__(self, path: Path | None, step: int) -> None:
@@ -44,13 +43,13 @@ class MetricsLog:
                 partial.write_text("".join(kept), encoding="utf-8")
 
     def add(self, losses: dict[str, torch.Tensor]) -> None:
-        """Takes in one step's losses without waiting for the device."""
+        """Adds a step's losses, without waiting for the device."""
         for name, loss in losses.items():
             self._sums[name] = self._sums[name].to(loss.device) + loss
         self._count += 1
 
     def write(self, step: int, epoch: int, learning_rate: float) -> None:
-        """Writes a line and begins new means."""
+        """Writes a line and resets the means."""
         self.means = {name: float(total) / self._count for name, total in self._sums.items()}
         seconds = round((time.monotonic() - self._begun) / self._count, 4)
         self._append(step, epoch, {"learning_rate": learning_rate, "seconds_a_step": seconds} | self.means)
@@ -59,11 +58,11 @@ class MetricsLog:
         self._begun = time.monotonic()
 
     def write_figures(self, step: int, epoch: int, figures: dict[str, float]) -> None:
-        """Writes a line of what was measured at this step; the means are kept."""
+        """Writes a line of metrics of this step; the means continue."""
         self._append(step, epoch, figures)
 
     def write_warning(self, step: int, epoch: int, warning: str) -> None:
-        """Writes a line of what was noticed at this step."""
+        """Writes a line with a warning of this step."""
         self._append(step, epoch, {"warning": warning})
 
     def _append(self, step: int, epoch: int, values: Mapping[str, float | str]) -> None:
@@ -88,7 +87,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """Lines that were written to their end."""
+    """The complete lines of a file, without one that a kill cut off."""
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
-"""A loss that keeps video still: the translation of a moved picture is the moved translation.
+"""Temporal consistency loss, which keeps videos still: translating a moved picture must give the moved translation.
 
-What a generator paints by the place in the frame, or by grain that the eye does not see, shimmers as soon as the camera
-moves. The loss needs no video and no flow network: still pictures are moved in a made-up way, in the sense of the
-unsupervised recycle loss (arXiv 2201.05723).
+Detail that a generator derives from the position in the frame, or from invisible grain, flickers as soon as the camera
+moves. The loss needs no video and no flow network: still pictures are warped by a synthetic motion, in the sense of
+the unsupervised recycle loss (arXiv 2201.05723).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from cgpipe.parallel import global_count, share
 ROTATION = math.radians(4)
 """Largest rotation, in radians."""
 SCALE = 0.06
-"""Largest change of scale, as a share."""
+"""Largest relative change of scale."""
 SHIFT = 16 / 192
-"""Largest shift, as a share of the shorter side."""
+"""Largest shift, as a fraction of the shorter side."""
 BEND = 6 / 192
-"""Largest shift that differs from place to place, likewise."""
+"""Largest local shift, likewise."""
 KNOTS = 4
-"""Places a side between which that shift varies smoothly."""
+"""Points per side between which local shifts are interpolated."""
 WHOLE = 0.5
-"""Share of pictures that are shifted by whole pixels alone: that softens nothing, so what is sharp may stay sharp."""
+"""Fraction of pictures that are only shifted by whole pixels, which does not blur, so that sharp output stays sharp."""
 NOISE = 0.02
-"""Deviation of the grain on moved pictures, which are in [-1, 1]."""
+"""Standard deviation of the grain on moved pictures, which are in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Motion:
     """Where each pixel of moved pictures comes from.
 
     Args:
-        grid: (N, H, W, 2), x and y, as ``grid_sample`` takes them with ``align_corners=False``.
+        grid: (N, H, W, 2), x and y, for ``grid_sample`` with ``align_corners=False``.
     """
 
     grid: torch.Tensor
 
     @property
     def inside(self) -> torch.Tensor:
-        """1 where a pixel comes from inside the frame, else 0; (N, 1, H, W)."""
+        """(N, 1, H, W): 1 for pixels that come from inside the frame, else 0."""
         return (self.grid.abs() <= 1).all(dim=-1)[:, None].float()
 
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -56,13 +56,13 @@ class Motion:
 
 
 def random_motion(pictures: torch.Tensor) -> Motion:
-    """A smooth motion for each of (N, C, H, W): a rotation, a scale, a shift, and a bend that differs by place.
+    """A random smooth motion for each of (N, C, H, W): rotation, scale, shift, and local shifts.
 
-    The share :data:`WHOLE` of them is shifted by whole pixels alone.
+    The fraction :data:`WHOLE` of them is only shifted by whole pixels.
     """
     height, width = pictures.shape[2:]
     side = min(height, width)
-    # Drawn on the CPU, whose random state a run keeps, and for the pictures of all processes.
+    # Drawn on the CPU, whose random state a run saves, and for the pictures of all processes.
     numbers = share(torch.rand(global_count(len(pictures)), 5 + 2 * KNOTS**2)).to(pictures.device)
     whole = numbers[:, 0] < WHOLE
     angle, zoom, shift, bend = (2 * numbers[:, 1:] - 1).split((1, 1, 2, 2 * KNOTS**2), dim=1)
@@ -88,12 +88,12 @@ def motion_loss(
 ) -> torch.Tensor:
     """Mean absolute difference of ``generator(moved pictures)`` and moved ``translated``, inside the frame.
 
-    Both sides carry gradients: what cannot follow the motion is not painted in the first place.
+    Gradients flow through both sides, so that the generator also learns not to paint what cannot follow the motion.
 
     Args:
-        generator: takes and gives (N, 3, H, W) in [-1, 1].
-        pictures: what it translated.
-        translated: what it made of them.
+        generator: maps (N, 3, H, W) in [-1, 1] to the same.
+        pictures: its input.
+        translated: its output for them.
     """
     move = random_motion(pictures)
     noise = share(torch.randn(global_count(len(pictures)), *pictures.shape[1:])).to(pictures.device)

@@ -1,4 +1,4 @@
-"""One step of learning, and the running average of what was learned."""
+"""The optimiser step, and the exponential moving average (EMA) of weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cgpipe.parallel import average_gradients
 
 
 def adam(network: nn.Module, lr: float, betas: tuple[float, float] = (0.5, 0.999)) -> torch.optim.Adam:
-    """Adam over what is not frozen, by default with the betas of CycleGAN (arXiv 1703.10593)."""
+    """Adam for the parameters that are not frozen, by default with the betas of CycleGAN (arXiv 1703.10593)."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Takes effect from the next step on."""
+    """Sets the learning rate of the next steps."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
@@ -23,9 +23,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def update(
     optimizer: torch.optim.Optimizer, losses: dict[str, torch.Tensor], scaler: torch.amp.GradScaler | None = None
 ) -> None:
-    """One step down the gradient of the losses' sum, which ``scaler`` keeps within the range of fp16.
+    """One optimiser step on the sum of the losses, which ``scaler`` keeps within the range of fp16.
 
-    Of several processes, each takes the step that the mean of all gradients says.
+    Several processes all-reduce their gradients to the mean.
     """
     optimizer.zero_grad(set_to_none=True)
     loss = torch.stack(list(losses.values())).sum()
@@ -42,8 +42,8 @@ def update(
 
 @torch.no_grad()
 def average_weights(averages: nn.Module, network: nn.Module, *, decay: float, step: int) -> None:
-    """Moves the running average on: ``decay`` of the old stays, less in the first steps."""
-    # The first steps would otherwise be remembered for a thousand more.
+    """Updates the EMA weights by ``decay``, which is smaller in the first steps."""
+    # Otherwise the first steps would weigh on the average for a thousand more.
     decay = min(decay, step / (step + 10))
     torch._foreach_lerp_(list(averages.parameters()), list(network.parameters()), 1 - decay)
     for average, buffer in zip(averages.buffers(), network.buffers(), strict=True):

@@ -8,11 +8,11 @@ import torch
 
 
 class ImagePool:
-    """Translated pictures of the past, so that a discriminator does not chase only the newest (arXiv 1612.07828).
+    """A pool of earlier translations, so that a discriminator does not only follow the newest (arXiv 1612.07828).
 
-    Until ``size`` pictures are held every new one is kept and given back; after that each new one is, with
-    probability 0.5, exchanged for a random one of those held. ``size`` 0 gives back what comes.
-    Without ``one_size``, pictures of several sizes are kept beside one another; they must then come one by one.
+    Until it holds ``size`` pictures, each new one is stored and returned; after that each new one is, with probability
+    0.5, swapped for a random stored one. With ``size`` 0 the input is returned. Without ``one_size``, pictures of
+    several sizes are stored together; they must then come one at a time.
     """
 
     def __init__(self, size: int, *, seed: int = 0, one_size: bool = True) -> None:
@@ -22,11 +22,11 @@ class ImagePool:
         self._random = torch.Generator().manual_seed(seed)
 
     def exchange(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Takes (N, C, H, W), gives back as many of the same shape."""
+        """Swaps (N, C, H, W) for pictures of the same number and shape."""
         if self.size == 0:
             return pictures
         if self.one_size and self._pictures and self._pictures[0].shape != pictures.shape[1:]:
-            self._pictures.clear()  # A new crop size has begun.
+            self._pictures.clear()  # The crop size has changed.
         return torch.stack([self._exchange_one(picture) for picture in pictures])
 
     def _exchange_one(self, picture: torch.Tensor) -> torch.Tensor:
@@ -40,10 +40,10 @@ class ImagePool:
         return old.to(picture.device)  # that of a state was loaded to the CPU
 
     def state_dict(self) -> dict[str, object]:
-        """All that decides what the pool gives back next."""
+        """Everything that determines what the pool returns next."""
         return {"pictures": self._pictures, "random": self._random.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` returned."""
         self._pictures = list(state["pictures"])
         self._random.set_state(state["random"])

@@ -1,4 +1,4 @@
-"""A run's finished models in the user's models folder, where ``--to`` finds them."""
+"""Copies a run's finished models to the user's models folder, where ``--to`` finds them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Published:
     """What became of a model.
 
     Args:
-        file: in the run's folder.
-        place: in the models folder.
-        refused: whether another model of that name was there, and stayed.
+        file: the model in the run's folder.
+        place: its path in the models folder.
+        refused: whether another model of that name exists and was left alone.
     """
 
     file: Path
@@ -34,11 +34,11 @@ class Published:
 
 
 def publish(file: Path, made: dict[str, str]) -> Published:
-    """Copies a model file into the models folder, unless a file is there that this run did not make.
+    """Copies a model file to the models folder, unless a file of that name exists that this run did not make.
 
     Args:
         file: the model in the run's folder.
-        made: by name, the checksum of what the run has published; this is added.
+        made: checksums of the run's published models by name; updated.
     """
     place = user_models_folder() / file.name
     content = file.read_bytes()

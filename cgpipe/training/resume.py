@@ -1,4 +1,4 @@
-"""A run's state and the recipe that it is resumed with: what was written before, and what has changed since."""
+"""Compares a run's state with the recipe that resumes it, and upgrades states of earlier versions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 NOT_COMPARED = ("checkpoint_dir",)
-"""A run's folder may be moved."""
+"""Settings that may change, since a run's folder may be moved."""
 
 
 def settings_of(config: DataclassInstance) -> dict[str, object]:
-    """All settings as JSON values, paths made absolute."""
+    """All settings as JSON values, with absolute paths."""
     values: dict[str, object] = json.loads(
         json.dumps(asdict(config), default=lambda value: str(Path(value).absolute()))
     )
@@ -26,7 +26,7 @@ def settings_of(config: DataclassInstance) -> dict[str, object]:
 
 
 def differences(state: Mapping[str, Any], config: DataclassInstance, counts: Mapping[Domain, int]) -> Iterator[str]:
-    """How the sets and the settings of a resumed run differ from the state's, as text."""
+    """How the datasets and settings of a resumed run differ from those in its state, as text."""
     before, now = json.loads(state["settings"]), settings_of(config)
     for name in now:
         if name not in NOT_COMPARED and before.get(name, now[name]) != now[name]:
@@ -41,11 +41,11 @@ def _shown(value: object) -> str:
 
 
 def upgraded(state: dict[str, Any], epoch_of: Callable[[int], tuple[int, int]]) -> dict[str, Any]:
-    """A state of an earlier cgpipe as it is written now.
+    """Upgrades a state written by an earlier version.
 
     Args:
-        state: as it was read.
-        epoch_of: the size of a batch, and the steps, of an epoch.
+        state: the state as read.
+        epoch_of: returns an epoch's batch size and number of steps.
     """
     renamed = {_renamed(name): value for name, value in state.items()}
     for part in ("networks", "learners", "optimizers"):
@@ -60,7 +60,7 @@ def upgraded(state: dict[str, Any], epoch_of: Callable[[int], tuple[int, int]]) 
 
 
 def whole_number(state: Mapping[str, object], name: str) -> int:
-    """An entry of a state that counts; TypeError where it does not."""
+    """A counter in a state; TypeError if it is not a whole number."""
     value = state[name]
     if not isinstance(value, int) or value < 0:
         raise TypeError(f"{name} is {value!r}, which is no count")

@@ -1,4 +1,4 @@
-"""What a training run does around its steps: it logs, shows, saves, and stops when it is asked to."""
+"""The training loop: steps, logs, sample grids, checkpoints, and stopping on request."""
 
 from __future__ import annotations
 
@@ -37,16 +37,15 @@ from cgpipe.training.state import STATE_NAME, load_state, locked, save_state, wh
 
 METRICS_NAME = "metrics.jsonl"
 EXPLODED = 1e6
-"""A loss of this size, finite or not, is that of a run that has gone wrong."""
+"""A loss of this size means that training has exploded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands, given to whoever watches it after every step.
+    """The progress of a run, passed to a callback after every step.
 
     ``losses`` are means since the last line of the metrics file; ``seconds_a_step`` is measured in this process;
-    ``pictures`` counts those that a step learns from, of both domains and of all processes; ``warnings`` say what was
-    noticed at this step.
+    ``pictures`` is the number per step, of both domains and all processes; ``warnings`` are those of this step.
     """
 
     epoch: int
@@ -61,16 +60,16 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """How a run, or the part of it that one call did, ended.
+    """The result of a run, or of the part of it that one call did.
 
     Args:
-        finished: whether the run is at its end.
-        step: steps done in all.
-        model_files: in the run's folder.
+        finished: whether the run is complete.
+        step: total steps done.
+        model_files: the models in the run's folder.
         losses: means since the last line of the metrics file.
-        stopped_by: the signal that asked the run to stop, if one did.
-        published: what became of each model in the user's models folder, where the run has ended and is to publish.
-        unreadable: training pictures that were left out, with the reason.
+        stopped_by: the signal that stopped the run, if any.
+        published: what became of each model in the user's models folder, if the run is complete and publishes.
+        unreadable: training pictures that were excluded, with the reason.
     """
 
     finished: bool
@@ -83,14 +82,14 @@ class TrainReport:
 
 
 class Run(ABC):
-    """A run that can be killed at any moment and taken up again.
+    """A run that can be killed at any moment and resumed exactly.
 
-    A kind of run says what its pictures, its step and its networks are. Where it stands is known here alone.
+    Subclasses define the datasets, the step and the networks; progress is kept here.
 
     Attributes:
         step: steps done.
-        epoch: passes over the data done.
-        picture: pictures of each domain that this epoch has shown.
+        epoch: epochs done.
+        picture: pictures of each domain shown in this epoch.
         settings: how this epoch loads its pictures.
         pictures: the training sets.
         notices: notices for the first step.
@@ -118,7 +117,7 @@ class Run(ABC):
     @property
     @abstractmethod
     def finished(self) -> bool:
-        """Whether the run is at its end."""
+        """Whether the run is complete."""
 
     @abstractmethod
     def settings_at(self, epoch: int) -> PictureSettings:
@@ -126,39 +125,39 @@ class Run(ABC):
 
     @abstractmethod
     def steps_left(self) -> int:
-        """Steps from here to the end."""
+        """Remaining steps."""
 
     @abstractmethod
     def train_step(self, batch: Pictures) -> dict[str, torch.Tensor]:
-        """Learns from a batch; the losses, still on the device."""
+        """Trains on a batch and returns the losses, still on the device."""
 
     @abstractmethod
     def learning_rate(self) -> float:
-        """That of this step."""
+        """The learning rate of this step."""
 
     @abstractmethod
     def write_samples(self) -> tuple[str, ...]:
-        """Shows what the generators do, and says what is wrong with it."""
+        """Writes sample grids, and returns warnings about them."""
 
     @abstractmethod
     def models(self) -> Iterator[tuple[Path, Model]]:
-        """The generators as they would ship, each with its file in the run's folder."""
+        """The generators as models, each with its path in the run's folder."""
 
     @abstractmethod
     def weights(self) -> Iterable[tuple[str, torch.Tensor]]:
-        """All that must stay finite, with names."""
+        """All tensors that must stay finite, with names."""
 
     @abstractmethod
     def networks_state(self) -> dict[str, object]:
-        """All but the place in the run that determines how it continues: networks, optimisers and their memory."""
+        """The state of networks, optimisers, pools and so on; the position in the run is not part of it."""
 
     @abstractmethod
     def load_networks_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`networks_state` gave; RuntimeError or ValueError where it does not fit."""
+        """Restores what :meth:`networks_state` returned; RuntimeError or ValueError if it does not fit."""
 
     @abstractmethod
     def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
-        """Of a model of this run: pictures to translate, and real ones of what the result should look like."""
+        """Test pictures for a model of this run: the source domain, and the target domain."""
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -168,12 +167,12 @@ class Run(ABC):
         return self.config.checkpoint_dir
 
     def start(self, *, resume: bool, on_progress: Callable[[Progress], None] | None = None) -> TrainReport:
-        """Starts, or resumes exactly where the run was; steps until the end or until SIGINT or SIGTERM, and saves.
+        """Starts or resumes the run, trains to the end or until SIGINT or SIGTERM, and saves.
 
-        Of several processes all make the steps, and the first writes and reports.
+        With several processes all train, and the first writes and reports.
 
         Raises:
-            TrainingError: there is nothing to resume or it does not fit, another run is in the way, the losses
+            TrainingError: there is nothing to resume or it does not fit, the folder already holds a run, the losses
                 explode, or a file cannot be written, as on a full disk.
             DataError: no picture of a domain can be read.
         """
@@ -192,7 +191,7 @@ class Run(ABC):
                 raise TrainingError(f"{str(error).rstrip('.')}. {what_is_kept(self.folder)}") from error
 
     def batches(self) -> Iterator[Pictures]:
-        """The rest of the run's batches on the device; moves step, picture and epoch on as each is given."""
+        """The remaining batches, on the device; advances step, picture and epoch with each."""
         while not self.finished:
             self.settings = self.settings_at(self.epoch)
             size = self.settings.batch_size
@@ -212,7 +211,7 @@ class Run(ABC):
                     return
 
     def progress_in_epoch(self) -> float:
-        """Share of this epoch that is done, 0 to 1."""
+        """Fraction of this epoch that is done, 0 to 1."""
         return min(1.0, self.picture / self.pictures.length(self.settings.batch_size))
 
     def _steps(self, on_progress: Callable[[Progress], None]) -> TrainReport:
@@ -259,7 +258,7 @@ class Run(ABC):
         )
 
     def _news(self) -> tuple[str, ...]:
-        """The notices of this step."""
+        """The new notices of this step."""
         notices, self.notices = self.notices, ()
         unreadable = list(self.pictures.unreadable.values())
         notices += tuple(f"{reason} It is excluded from training." for reason in unreadable[self._unreadable_said :])
@@ -269,7 +268,7 @@ class Run(ABC):
     _unreadable_said = 0
 
     def _shown_and_measured(self, log: MetricsLog) -> tuple[str, ...]:
-        """Writes grids and measures where it is time; what is wrong with the grids."""
+        """Writes grids and measures, if due; returns warnings about the grids."""
         config = self.config
         warnings: tuple[str, ...] = ()
         if self.finished or self.step % config.sample_every == 0:
@@ -288,7 +287,7 @@ class Run(ABC):
         return self.finished or any(self.step % every == 0 for every in intervals)
 
     def _write_page(self) -> tuple[str, ...]:
-        """Writes the page of the run; that it cannot be written is no reason to stop."""
+        """Writes the run's page; a failure is only a warning."""
         from cgpipe.pages.runs import write_run
 
         try:
@@ -298,14 +297,14 @@ class Run(ABC):
         return ()
 
     def _keep_snapshot(self) -> None:
-        """Keeps the models of this epoch's end, where that is asked for."""
+        """Copies the models at the end of this epoch, if the recipe says so."""
         every = self.config.snapshot_every
         if every and self.picture == 0 and self.epoch % every == 0:
             for path, model in self.models():
                 save_model(snapshot_folder(self.folder, self.epoch) / path.name, model)
 
     def _measure(self) -> dict[str, float]:
-        """KID of each model; the best so far are kept."""
+        """Measures the KID of each model, and keeps the best so far."""
         return {
             f"kid_x1000_{path.stem}": self.watch.check(path, model, self.test_folders(model.card), self.plan.device)
             for path, model in self.models()
@@ -327,7 +326,7 @@ class Run(ABC):
 
     @contextmanager
     def _showing(self) -> Iterator[None]:
-        """Keeps the event files for TensorBoard open, where they are asked for."""
+        """Keeps TensorBoard's event files open, if the recipe asks for them."""
         config = self.config
         if not (config.tensorboard or config.histograms) or not is_first():
             yield
@@ -343,7 +342,7 @@ class Run(ABC):
             self.board.add_figures(figures, self.step)
 
     def show_grid(self, name: str, rows: Sequence[torch.Tensor]) -> None:
-        """Writes rows of pictures, each (N, 3, H, W) in [-1, 1], to the results, with the step in the file's name."""
+        """Writes rows of pictures, each (N, 3, H, W) in [-1, 1], to the results folder; the file name has the step."""
         grid = grid_of(rows)
         save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
         if self.board:
@@ -362,8 +361,8 @@ class Run(ABC):
         )
 
     def save(self) -> tuple[Published, ...]:
-        """Writes the state and the model files; at the run's end, publishes them where the recipe says so."""
-        # Model files hold half precision: what overflows there has exploded already.
+        """Writes the state and the model files; at the end of the run also publishes them, if the recipe says so."""
+        # Model files hold half precision: weights that overflow it have exploded already.
         if not all(bool(weight.half().isfinite().all()) for _, weight in self.weights()):
             self._give_up("Weights are no longer finite")
         if not is_first():
@@ -373,7 +372,7 @@ class Run(ABC):
         published: tuple[Published, ...] = ()
         if self.finished and self.config.publish:
             published = tuple(publish(path, self.published) for path, _ in self.models())
-        # Last, so that a run whose models could not be written is resumed before them.
+        # Last, so that a run whose models could not be written resumes before that point.
         save_state(self.folder / STATE_NAME, self.state_dict())
         return published
 
@@ -393,7 +392,7 @@ class Run(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` returned."""
         self.load_networks_state(state)
         self.step, self.epoch, self.picture = (whole_number(state, name) for name in ("step", "epoch", "picture"))
         self.settings = self.settings_at(self.epoch)
@@ -421,7 +420,7 @@ class Run(ABC):
         self.notices = tuple(f"The run continues with {change}" for change in changes)
 
     def _epoch(self, number: int) -> tuple[int, int]:
-        """The size of a batch, and the steps, of an epoch."""
+        """An epoch's batch size and number of steps."""
         size = self.settings_at(number).batch_size
         return size, self.pictures.length(size) // size
 

@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cgpipe.training.config import Policy
 STEP_FACTOR = 0.1
 PLATEAU_FACTOR = 0.2
 PROGRESS = 0.01
-"""Share by which a loss must fall to be progress."""
+"""Fraction by which a loss must fall to count as an improvement."""
 
 
 def learning_rate_factor(
     epoch: float, *, epochs: int, decay_epoch: int, policy: Policy = "linear", step: int = 50
 ) -> float:
-    """1 until ``decay_epoch``, then falling until ``epochs``; ``epoch`` counts from 0 and may be fractional.
+    """The factor of the learning rate: 1 until ``decay_epoch``, then falling; ``epoch`` is from 0, maybe fractional.
 
-    linear falls to 0 as in arXiv 1703.10593, cosine along half a cosine (arXiv 1608.03983), step to a tenth at
-    ``decay_epoch`` and after every ``step`` epochs more. A ``decay_epoch`` at or after ``epochs`` means no decay.
-    For plateau it is always 1: see :class:`Plateau`.
+    linear falls to 0 at ``epochs`` (arXiv 1703.10593), cosine along half a cosine (arXiv 1608.03983), step to a tenth
+    at ``decay_epoch`` and again every ``step`` epochs. A ``decay_epoch`` at or after ``epochs`` means no decay. For
+    plateau the factor is always 1: see :class:`Plateau`.
     """
     if policy == "plateau" or decay_epoch >= epochs or epoch < decay_epoch:
         return 1.0
@@ -33,7 +33,7 @@ def learning_rate_factor(
 
 
 class Plateau:
-    """A learning rate that falls to a fifth when a loss has not fallen by 1% for ``patience`` epochs."""
+    """Divides the learning rate by 5 when a loss has not fallen by 1% for ``patience`` epochs."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -44,12 +44,12 @@ class Plateau:
         self._count = 0
 
     def add(self, loss: torch.Tensor) -> None:
-        """Takes in a step's loss without waiting for the device."""
+        """Adds a step's loss, without waiting for the device."""
         self._sum = self._sum.to(loss.device) + loss.detach().double()
         self._count += 1
 
     def end_epoch(self) -> None:
-        """Judges the epoch by the mean of its losses."""
+        """Compares the mean loss of the epoch with the best so far."""
         mean = float(self._sum) / self._count
         if mean < self._best * (1 - PROGRESS) or math.isinf(self._best):
             self._best, self._waited = mean, 0
@@ -60,13 +60,13 @@ class Plateau:
         self._sum, self._count = torch.zeros((), dtype=torch.float64), 0
 
     def state_dict(self) -> dict[str, object]:
-        """All that determines how it continues, within an epoch too."""
+        """Everything that determines how it continues, within an epoch too."""
         return {
             **{"factor": self.factor, "best": self._best, "waited": self._waited},
             **{"sum": self._sum.cpu(), "count": self._count},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` returned."""
         self.factor, self._best, self._waited = state["factor"], state["best"], state["waited"]
         self._sum, self._count = state["sum"], state["count"]

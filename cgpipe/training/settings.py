@@ -1,7 +1,7 @@
 """The groups of settings that training and distillation share.
 
-A recipe holds its groups by inheritance, so that flags, TOML and attributes stay flat, and a part takes the one group
-that it needs.
+A recipe inherits from its groups, so that flags, TOML and attributes stay flat, and each part takes only the group that
+it needs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TAPS = {
     "moment_taps": ("Lite0", 16, 1),
     "moment_lite1_taps": ("Lite1", 21, 0),
 }
-"""Settings that name blocks of a network: which one, its last, which is the head, and how many there must be."""
+"""Settings that name blocks of a network: its name, its last block (the head), and how many are required."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorSettings:
-    """What tells translations from real pictures."""
+    """The discriminators."""
 
     dis_net: str = setting("n_layers", "Discriminator architecture: n_layers (PatchGAN) or pixel.")
     ndf: int = setting(32, "Width of the discriminators' first layer.", above=0)
@@ -44,7 +44,7 @@ class DiscriminatorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserSettings:
-    """How weights learn."""
+    """The optimiser."""
 
     lr: float = setting(2e-4, "Learning rate of Adam.", above=0)
     beta1: float = setting(0.5, "Adam's decay of the mean gradient.", at_least=0, below=1)
@@ -54,7 +54,7 @@ class OptimiserSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Where a run computes and writes; intervals are in steps."""
+    """Devices, folders and intervals of a run; intervals are in steps."""
 
     checkpoint_dir: Path = setting(Path("checkpoints/horse2zebra"), "Folder for the run's state and model files.")
     results_dir: Path = setting(Path("results/horse2zebra"), "Folder for sample grids.")
@@ -88,7 +88,7 @@ class RunSettings:
 
 
 def check_taps(settings: object) -> None:
-    """Raises UsageError where a setting names blocks that its network does not have."""
+    """Raises UsageError if a setting names blocks that its network does not have."""
     for name, (network, last, fewest) in TAPS.items():
         taps = getattr(settings, name, None)
         if taps is None:

@@ -1,4 +1,4 @@
-"""Stopping a run from outside, between two steps."""
+"""Stops a run on a signal, between two steps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from cgpipe.parallel import is_member
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Windows has no SIGHUP."""
+"""Signals that stop a run; Windows has no SIGHUP."""
 
 
 class StopRequest:
-    """Whether a run was asked to stop, and by which signal."""
+    """A request to stop, and the signal that made it."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -23,10 +23,9 @@ class StopRequest:
         return self.signal is not None
 
     def heed(self, number: int, frame: object) -> None:
-        """Takes in a signal; a second one interrupts at once.
+        """Handles a signal; a second one interrupts at once.
 
-        Of several processes each gets one from the terminal and one from what started them, so they heed only the
-        first.
+        With several processes each gets one from the terminal and one from the launcher, so only the first counts.
         """
         if self and not is_member():
             raise KeyboardInterrupt
@@ -35,7 +34,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Gives a request that SIGINT, SIGTERM or SIGHUP fulfils, unless they are ignored, as nohup has it."""
+    """Yields a request that SIGINT, SIGTERM or SIGHUP sets, unless they are ignored, as with nohup."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,4 +1,4 @@
-"""A run's folder: its state, whole or not at all, and the lock that keeps a second run out."""
+"""A run's folder: its state file, and the lock that keeps a second run out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 def what_is_kept(folder: Path) -> str:
-    """What a run in ``folder`` that had to end can go on with, as a sentence."""
+    """A sentence on what an interrupted run in ``folder`` can resume from."""
     if (folder / STATE_NAME).is_file():
         return f"The last saved state is kept in {folder}: continue with --resume."
     return f"Nothing was saved yet in {folder}: start again without --resume."
@@ -37,7 +37,7 @@ def save_state(path: Path, state: dict[str, object]) -> None:
         with atomic_write(path, durable=True) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
     except (OSError, RuntimeError) as error:
-        # On a full disk torch raises a RuntimeError of its own, while it handles that of the file system.
+        # On a full disk torch raises its own RuntimeError while handling the file system's error.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = (cause.strerror if isinstance(cause, OSError) else None) or error
         raise TrainingError(f"The state could not be saved to {path}: {reason}. {what_is_kept(path.parent)}") from error
@@ -67,7 +67,7 @@ _held: set[IO[str]] = set()
 
 
 def _let_go() -> None:
-    """Closes them in a worker process, which would hold their locks for some seconds after a run that was killed."""
+    """Closes them in a worker process, which would hold their locks for some seconds after its run is killed."""
     for file in _held:
         file.close()
 
@@ -78,10 +78,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a run's folder until the body has ended, or this process has.
+    """Locks a run's folder until the body or this process ends.
 
     Raises:
-        TrainingError: another run is there, or the folder cannot be written.
+        TrainingError: another run holds the lock, or the folder cannot be written.
     """
     path = folder / LOCK_NAME
     try:

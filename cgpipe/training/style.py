@@ -18,18 +18,18 @@ from cgpipe.training.moments import resized
 Colours = Literal["painting", "photo"]
 
 TAPS = (0, 2, 4, 10)
-"""Blocks of EfficientNet-Lite0 whose features make a look: grain, strokes, shapes and how they lie together."""
+"""Blocks of EfficientNet-Lite0 whose features describe a look: grain, strokes, shapes and their arrangement."""
 SCALES = (1.0, 0.5)
-"""At which they are compared: at half size the same blocks see strokes of twice the length."""
+"""Scales of comparison: at half size the same blocks see strokes of twice the length."""
 CONTENT = 2
-"""Which of them shows what is in a picture."""
+"""The block whose features describe the content of a picture."""
 SMALLEST = 64
-"""Pixels that a painting's short side must have."""
+"""Minimum short side of a painting, in pixels."""
 LUMA = (0.299, 0.587, 0.114)
 
 
 def load_painting(path: Path, side: int) -> torch.Tensor:
-    """A painting as (1, 3, H, W) in [-1, 1], its short side reduced to ``side`` pixels; a smaller one stays as it is.
+    """A painting as (1, 3, H, W) in [-1, 1], with its short side reduced to at most ``side`` pixels.
 
     Raises:
         UsageError: it cannot be read, or its short side has fewer than :data:`SMALLEST` pixels.
@@ -50,24 +50,24 @@ def load_painting(path: Path, side: int) -> torch.Tensor:
 
 
 def gram(features: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) to (N, C, C): how the channels go together, averaged over the area; float32."""
+    """Gram matrices of (N, C, H, W), averaged over the area: (N, C, C), float32."""
     with torch.autocast(features.device.type, enabled=False):
         rows = features.float().flatten(2)
         return rows @ rows.transpose(1, 2) / rows.shape[2]
 
 
 class StyleLoss(nn.Module):
-    """How far pictures are from the look of some paintings, which is the mean of their Gram matrices.
+    """The style and content losses, against the mean Gram matrices of some paintings.
 
     Args:
-        network: frozen; its features are compared.
-        paintings: (1, 3, H, W) in [-1, 1] each.
-        colours: ``photo`` compares without colour.
+        network: the frozen feature network.
+        paintings: each (1, 3, H, W) in [-1, 1].
+        colours: ``painting``, or ``photo`` to compare in grayscale.
     """
 
     def __init__(self, network: EfficientNetLite, paintings: Sequence[torch.Tensor], colours: Colours) -> None:
         super().__init__()
-        self._network = (network,)  # in a tuple it is no submodule: it stays out of the state
+        self._network = (network,)  # in a tuple it is not a submodule, and stays out of the state
         self.colours = colours
         for scale in SCALES:
             with torch.no_grad():
@@ -80,9 +80,9 @@ class StyleLoss(nn.Module):
         return self._network[0].taps(resized(seen, scale), TAPS)
 
     def forward(self, pictures: torch.Tensor, originals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The distance of (N, 3, H, W) from the look, and that of what they show from what ``originals`` show.
+        """The style loss of (N, 3, H, W), and their content loss against ``originals``; scalars.
 
-        Each is about 1 for pictures that have nothing to do with it.
+        Each is about 1 for unrelated pictures.
         """
         made = {scale: self._features(pictures, scale) for scale in SCALES}
         with torch.no_grad():
@@ -97,7 +97,7 @@ class StyleLoss(nn.Module):
 
     @staticmethod
     def _apart(found: torch.Tensor, look: torch.Tensor) -> torch.Tensor:
-        """Squares of the difference, as a share of those of the look; averaged over the pictures."""
+        """Squared difference of Gram matrices, relative to the squares of the look's; averaged over pictures."""
         return (found - look).square().sum(dim=(1, 2)).mean() / look.square().sum()
 
 
@@ -111,13 +111,13 @@ def gray(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def colour_loss(pictures: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of colour, lightness aside; both (N, 3, H, W) in [-1, 1]."""
+    """Mean absolute difference of colour without lightness; both (N, 3, H, W) in [-1, 1]."""
     change = pictures.float() - originals
     return (change - gray(change)).abs().mean()
 
 
 def total_variation(pictures: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of neighbours, down and to the right."""
+    """Mean absolute difference of vertical and horizontal neighbours, of (N, 3, H, W)."""
     pictures = pictures.float()
     down, right = pictures.diff(dim=2).abs().mean(), pictures.diff(dim=3).abs().mean()
     return down + right

@@ -1,4 +1,4 @@
-"""The training loop, whatever the method."""
+"""Training runs of all methods."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ ARCHITECTURE = (
     *("dis_net", "dis_layers", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
     *("moment_weight", "moment_taps", "moment_lite1_taps"),
 )
-"""The settings that decide which weights a run has."""
+"""The settings that determine a run's weights."""
 
 
 def train(
     config: TrainConfig, *, resume: bool = False, on_progress: Callable[[Progress], None] | None = None
 ) -> TrainReport:
-    """Trains until the last epoch is done, or until SIGINT or SIGTERM asks to stop, and saves.
+    """Trains until the last epoch is done, or until SIGINT or SIGTERM, and saves.
 
-    Started by torchrun, it is one of several processes that share out each batch (:mod:`cgpipe.parallel`).
+    Under torchrun, several processes share each batch (:mod:`cgpipe.parallel`).
 
     Args:
-        config: the whole recipe.
-        resume: resume from the state in ``config.checkpoint_dir``, exactly where it was.
-        on_progress: called after every step, of several processes in the first.
+        config: the recipe.
+        resume: resume exactly where the run in ``config.checkpoint_dir`` stopped.
+        on_progress: called after every step, in the first of several processes.
 
     Raises:
-        DataError: the dataset is missing or empty, or nothing of it can be read.
+        DataError: the dataset is missing or empty, or no picture of it can be read.
         ModelError: a model to start with is missing, or cannot be read.
-        UsageError: the devices or the batch cannot be shared out to the processes.
-        TrainingError: there is nothing to resume, a run is in the way, the losses explode or are no longer finite, or
-            another process of the run is lost.
+        UsageError: the devices or the batch cannot be divided among the processes.
+        TrainingError: there is nothing to resume, the folder already holds a run, the losses explode, or another
+            process of the run has died.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     with process_group(plan_device(config.gpu_ids, config.precision).device):
@@ -67,7 +67,7 @@ def train(
 
 
 class Trainer(Run):
-    """One run: networks, optimisers, data, and everything that must survive being killed."""
+    """A training run: networks, optimisers and data, with all state that must survive a kill."""
 
     config: TrainConfig
     settings: TrainConfig
@@ -110,7 +110,7 @@ class Trainer(Run):
                 self.notices += warm_start(generator, named, *made_as)
 
     def _freeze(self) -> None:
-        # After the optimisers are made: they know all weights, so that a run can be resumed with others frozen.
+        # After the optimisers are made: they hold all weights, so that a run can resume with others frozen.
         for name in self.config.frozen:
             self.method.get_submodule(name).requires_grad_(False).eval()
 
@@ -119,7 +119,7 @@ class Trainer(Run):
         return load_samples(pictures, SAMPLES, values=self.pictures.ranges.get(domain)).to(self.plan.device)
 
     def _remarks(self) -> tuple[str, ...]:
-        """What of the recipe and the sets the user may not have expected."""
+        """Notices about the recipe and the datasets that the user may not expect."""
         idle = tuple(f"{name} {why}." for name, why in self.config.without_effect().items())
         return idle + tuple(
             f"The 16-bit pictures of domain {domain.upper()} are taken from {values.low} (black) to {values.high} "
@@ -153,7 +153,7 @@ class Trainer(Run):
     def learning_rate(self) -> float:
         config = self.config
         factor = learning_rate_factor(
-            self._place(self.step) if config.steps else self.epoch + self.progress_in_epoch(),
+            self._schedule_epoch(self.step) if config.steps else self.epoch + self.progress_in_epoch(),
             epochs=config.epochs,
             decay_epoch=config.decay_epoch,
             policy=config.lr_policy,
@@ -161,13 +161,13 @@ class Trainer(Run):
         )
         return config.lr * self.plateau.factor * factor
 
-    def _place(self, step: int) -> float:
-        """Where a step of a run of so many steps is in the schedule, in its epochs."""
+    def _schedule_epoch(self, step: int) -> float:
+        """The position of a step in the schedule, in epochs, for a run of ``steps`` steps."""
         return self.config.epochs * step / self.config.steps
 
-    def _losses_in_force(self) -> TrainConfig:
-        """The settings of this step's losses: those of the epoch of pictures, or of the schedule's."""
-        return self.settings_at(int(self._place(self.step - 1))) if self.config.steps else self.settings
+    def _loss_settings(self) -> TrainConfig:
+        """The settings of this step's losses, by the epoch of the pictures or of the schedule."""
+        return self.settings_at(int(self._schedule_epoch(self.step - 1))) if self.config.steps else self.settings
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Trainer(Run):
             discriminator.requires_grad_(False)
         learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
         with torch.set_grad_enabled(learn), self.plan.autocast(), steady_weights():
-            losses, fake = self.method.generator_losses(real, self._losses_in_force())
+            losses, fake = self.method.generator_losses(real, self._loss_settings())
         if learn:
             update(self.generator_optimizer, losses, self.scaler)
         return losses, fake
@@ -197,7 +197,7 @@ class Trainer(Run):
             return {}
         for domain, discriminator in self.method.discriminators.items():
             discriminator.requires_grad_(not self.method.is_frozen(f"discriminator_{domain}"))
-        # Every process keeps the pools of the whole run, so that a state has them all.
+        # Every process keeps the pools of the whole run, so that the state has all of them.
         kept = {d: share(self.pools[d].exchange(gather(fake[d].detach()))) for d in self.method.discriminators}
         pooled: Pictures = {d: self.plan.place(pictures) for d, pictures in kept.items()}
         with steady_weights():
@@ -217,7 +217,7 @@ class Trainer(Run):
     # -- what is written ---------------------------------------------------------------------------------------------
 
     def write_samples(self) -> tuple[str, ...]:
-        """A grid of real, generated and, where there is a way back, reconstructed pictures for each direction."""
+        """Writes a grid per direction: real, translated and, if the method has both directions, reconstructed."""
         averages = self._averages_by_direction()
         warnings: list[str] = []
         for direction, generator in averages.items():

@@ -13,18 +13,18 @@ from cgpipe.networks import Generator, effective_settings
 from cgpipe.options import ModelChoice
 
 _TRAINING_ONLY = ("dropout",)
-"""Settings that may differ, since a finished model makes nothing of them."""
+"""Settings that may differ, since they have no effect in a finished model."""
 
 
 def warm_start(generator: Generator, named: str, architecture: str, settings: Mapping[str, object]) -> tuple[str, ...]:
-    """Gives ``generator``, built by ``settings``, the weights of a model: a file of any known project, or a name.
+    """Loads the weights of a model, a file of any known project or a name, into ``generator``.
 
     Returns:
-        What to tell the user: the weights fit, and yet the model works with them otherwise, as by its padding.
+        Notices for the user: the weights fit, but the model uses them with other settings, such as its padding.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
-        TrainingError: its architecture is another one.
+        TrainingError: its architecture differs.
     """
     model = choose_model(ModelChoice(model=named)).load()
     try:

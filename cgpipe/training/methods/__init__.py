@@ -1,4 +1,4 @@
-"""The ways of training: each is the networks that it needs and the losses that they learn by."""
+"""Training methods: the networks and losses of each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ METHODS: Mapping[str, type[Method]] = {"cyclegan": CycleGAN, "cut": CUT, "fastcu
 
 
 def build_method(config: TrainConfig) -> Method:
-    """The networks and losses of a run, with fresh weights.
+    """Builds the networks and losses of a run, with fresh weights.
 
     Raises:
-        UsageError: an architecture or a setting of it is unknown, or it does not take crops of this size.
+        UsageError: an architecture or one of its settings is unknown, or it does not accept crops of this size.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     try:

@@ -1,4 +1,4 @@
-"""What every way of training has."""
+"""The base class of training methods."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from cgpipe.training.motion import motion_loss
 
 Losses = dict[str, torch.Tensor]
 TO: Mapping[str, Direction] = {"a": B_TO_A, "b": A_TO_B}
-"""The direction whose translations show a domain."""
+"""The direction that translates into a domain."""
 
 
 class Method(nn.Module, ABC):
-    """The networks of a run with fresh weights, and the losses that they learn by.
+    """The networks of a run, with fresh weights, and their losses.
 
     Attributes:
-        generators: the translators that are shipped, by their direction.
-        discriminators: by the domain that they know.
-        helpers: what else learns with the generators and is not shipped.
+        generators: the networks that are exported as models, by direction.
+        discriminators: by the domain that they discriminate.
+        helpers: modules that learn with the generators but are not exported.
     """
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__()
         self.config = config
-        # In a list the frozen networks are no submodules: they are shared, and stay out of the state.
+        # In a list the frozen networks are not submodules: they are shared, and stay out of the state.
         self._frozen = [] if backbone is None else [backbone]
         self.moments = nn.ModuleDict()
         if config.uses_moments and backbone is not None:
@@ -50,7 +50,7 @@ class Method(nn.Module, ABC):
             self.moments.update({domain: FeatureMoments(taps) for domain in config.target_domains})
 
     def add_networks(self, direction: Direction, generator: Generator, discriminator: Discriminator) -> None:
-        """Takes in the networks of a direction, under their names."""
+        """Adds the networks of a direction, under their names."""
         self.add_module(direction.generator, generator)
         self.add_module(direction.discriminator, discriminator)
 
@@ -65,7 +65,7 @@ class Method(nn.Module, ABC):
 
     @property
     def multiple(self) -> int:
-        """Of which the sides of pictures must be."""
+        """The sides of pictures must be multiples of this."""
         return next(iter(self.generators.values())).multiple
 
     @property
@@ -73,20 +73,21 @@ class Method(nn.Module, ABC):
         return []
 
     def on_card(self) -> dict[str, Any]:
-        """What a model's card says of this method: fields in place of those of every run; ``made_by`` is added."""
+        """Fields of a model's card that this method sets; ``made_by`` is merged."""
         return {}
 
     @abstractmethod
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
-        """What the generators are to make small, already weighted, and their translations by the domain they show.
+        """The generators' weighted losses by name, and their translations by target domain.
 
         Args:
-            real: a batch of both domains.
-            config: the effective settings, which a stage may have changed.
+            real: a batch of both domains, (N, 3, H, W) in [-1, 1] each, and masks ``mask_a``, ``mask_b`` if there are
+                any.
+            config: the effective settings of this epoch, with its stages.
         """
 
     def discriminator_losses(self, real: Pictures, fake: Pictures) -> Losses:
-        """What discriminators that learn are to make small on real pictures and on translations of now and before."""
+        """The losses of the discriminators that are not frozen, by name; ``fake`` comes from the image pool."""
         losses = {}
         kind, smoothing = self.config.gan_loss, self.config.label_smoothing
         for domain in self.discriminators:
@@ -96,14 +97,14 @@ class Method(nn.Module, ABC):
         return losses
 
     def gradient_penalties(self, real: Pictures, fake: Pictures) -> Losses:
-        """The penalties of WGAN-GP, to be computed in full precision; nothing for other losses."""
+        """The gradient penalties of WGAN-GP, to be computed in fp32; empty for other losses."""
         if self.config.gan_loss != "wgan-gp":
             return {}
         networks = self.discriminators.items()
         return {f"penalty_{d}": gradient_penalty(network, real[d], fake[d]) for d, network in networks}
 
     def realism_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
-        """What it costs the generators that learn that their translations are not like real pictures."""
+        """The adversarial and feature-matching losses of the generators that are not frozen."""
         losses = {}
         for domain, pictures in fake.items():
             if self.is_frozen(TO[domain].generator):
@@ -115,11 +116,11 @@ class Method(nn.Module, ABC):
         return losses
 
     def is_frozen(self, network: str) -> bool:
-        """Whether the network of this name does not learn."""
+        """Whether the network of this name is frozen."""
         return network in self.config.frozen
 
     def background_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
-        """What it costs that the pictures change where their masks, if there are any, let nothing change."""
+        """The losses of changes outside the masks; empty without masks."""
         losses = {}
         for source, target in self._learning(fake):
             if f"mask_{source}" in real:
@@ -129,12 +130,12 @@ class Method(nn.Module, ABC):
         return losses
 
     def motion_losses(self, translated: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
-        """What it costs that translations do not move with their pictures, in which they would shimmer on video.
+        """The temporal consistency losses: translations must move with their pictures, or video flickers.
 
         Args:
-            translated: what was translated, by domain.
-            fake: what was made of it.
-            config: the effective settings.
+            translated: the generators' inputs, by domain.
+            fake: their outputs, by domain.
+            config: the effective settings of this epoch.
         """
         losses: Losses = {}
         for source, target in self._learning(fake) if config.motion_weight else ():
@@ -143,12 +144,12 @@ class Method(nn.Module, ABC):
         return losses
 
     def _learning(self, fake: Pictures) -> list[tuple[Domain, Domain]]:
-        """Source and target of the directions that made ``fake`` and learn."""
+        """Source and target of the directions in ``fake`` whose generators are not frozen."""
         made = [direction for direction in (A_TO_B, B_TO_A) if direction.target in fake]
         return [(d.source, d.target) for d in made if not self.is_frozen(d.generator)]
 
     def discriminate(self, domain: str, *batches: torch.Tensor) -> list[WeightedLogits]:
-        """A discriminator's logits for each batch, of pictures changed at random where the recipe says so."""
+        """A discriminator's logits for each batch, augmented if the recipe says so."""
         discriminator = cast("Discriminator", self.get_submodule(f"discriminator_{domain}"))
         changed = [diffaugment(pictures, parse_list(self.config.diffaugment)) for pictures in batches]
         if not _can_join(discriminator, changed):
@@ -157,7 +158,7 @@ class Method(nn.Module, ABC):
         return [[(weight, logits[index]) for weight, logits in parts] for index in range(len(changed))]
 
     def translated(self, direction: Direction, *batches: torch.Tensor) -> Sequence[torch.Tensor]:
-        """What a generator makes of each batch."""
+        """A generator's output for each batch."""
         network = self.generators[direction]
         if not _can_join(network, batches):
             return [network(pictures) for pictures in batches]
@@ -165,20 +166,20 @@ class Method(nn.Module, ABC):
         return made.chunk(len(batches))
 
     def to_device(self, device: torch.device) -> None:
-        """Moves everything, the frozen networks too, in the memory layout that convolutions run best in."""
+        """Moves all networks, the frozen ones too, in channels_last."""
         for network in (self, *self._frozen):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def compile_networks(self) -> None:
-        """Compiles each network where it stands; the names in the state stay as they are."""
+        """Compiles each network in place; the names in the state stay the same."""
         keep_compiled()
-        # A compiled discriminator has no second derivative, which the gradient penalty is made of.
+        # A compiled discriminator has no second derivative, which the gradient penalty needs.
         discriminators = () if self.config.gan_loss == "wgan-gp" else self.discriminators.values()
         for network in (*self.generators.values(), *discriminators):
             network.compile(dynamic=False)
 
 
 def _can_join(network: nn.Module, batches: Sequence[torch.Tensor]) -> bool:
-    """Whether the network may have all batches at once, which takes less time, and makes the same of each picture."""
+    """Whether batches can be joined into one, which is faster, without changing the result of any picture."""
     mixes = any(isinstance(module, nn.BatchNorm2d) and module.training for module in network.modules())
     return not mixes and len({pictures.shape for pictures in batches}) == 1

@@ -1,4 +1,4 @@
-"""CUT and FastCUT (arXiv 2007.15651): one generator, held to its input by the likeness of patches."""
+"""CUT and FastCUT (arXiv 2007.15651): one generator, tied to its input by a contrastive loss between patches."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cgpipe.training.losses import patch_nce
 from cgpipe.training.methods.base import Losses, Method
 
 PATCHES = 256
-"""Places of a layer that are compared; fewer where it has fewer."""
+"""Most patches of a layer that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What distinguishes the two.
+    """The differences between CUT and FastCUT.
 
     Args:
-        weight: of the PatchNCE loss, where the recipe names none.
-        identity: pictures of the target domain, translated, shall be like themselves too.
-        flips: half of the time a mirrored input shall give the mirrored features.
+        weight: default weight of the PatchNCE loss.
+        identity: also apply PatchNCE to translated pictures of the target domain.
+        flips: flip-equivariance: half of the time compare with the features of a mirrored input.
     """
 
     weight: float
@@ -46,9 +46,8 @@ VARIANTS = {
 class CUT(Method):
     """One generator, one discriminator, and a projection of the generator's own features.
 
-    A patch of the translation shall be more like the patch of the input at its place than like any other patch of it.
-    With the direction ``AtoB`` the networks are ``a_to_b`` and ``discriminator_b``, else ``b_to_a`` and
-    ``discriminator_a``.
+    A patch of the translation must be more similar to the input's patch at the same place than to its other patches.
+    For direction ``AtoB`` the networks are ``a_to_b`` and ``discriminator_b``, else ``b_to_a`` and ``discriminator_a``.
     """
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
@@ -66,7 +65,7 @@ class CUT(Method):
 
     @property
     def generator(self) -> Generator:
-        """The only one."""
+        """The only generator."""
         return next(iter(self.generators.values()))
 
     @property
@@ -75,7 +74,7 @@ class CUT(Method):
 
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         source, target = real[self.source], real[self.target]
-        # Drawn on the CPU, whose random state a run keeps.
+        # Drawn on the CPU, whose random state a run saves.
         flipped = self.variant.flips and bool(torch.rand(()) < 0.5)
         translated = source.flip(3) if flipped else source
         fake: Pictures = {self.target: self.generator(translated)}
@@ -92,7 +91,7 @@ class CUT(Method):
         return losses, fake
 
     def nce_loss(self, original: torch.Tensor, translated: torch.Tensor, *, flipped: bool = False) -> torch.Tensor:
-        """PatchNCE, averaged over the layers; both (N, 3, H, W), ``flipped`` where the translation is mirrored."""
+        """PatchNCE, averaged over layers; both (N, 3, H, W), ``flipped`` if the translation is mirrored."""
         features = [feature.flip(3) if flipped else feature for feature in self._encode(translated)]
         places = [torch.randperm(f.shape[2] * f.shape[3])[:PATCHES].to(f.device) for f in features]
         found = self.projection(features, places)
@@ -106,7 +105,7 @@ class CUT(Method):
 
 
 class Projection(nn.Module):
-    """Two layers for each of several feature maps, to vectors of unit length that are compared."""
+    """A two-layer MLP for each feature map, to unit vectors that are compared."""
 
     def __init__(self, widths: Sequence[int], outputs: int = 256) -> None:
         super().__init__()
@@ -122,7 +121,7 @@ class Projection(nn.Module):
 
 @torch.no_grad()
 def _widths(generator: Generator) -> list[int]:
-    """Channels of each layer that the generator encodes, found by encoding a small picture."""
+    """Channels of each encoder layer of the generator, found with a small picture."""
     side = max(32, generator.multiple)
     features = generator.eval().encode(torch.zeros(1, 3, side, side))
     generator.train()

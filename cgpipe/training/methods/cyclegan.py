@@ -1,4 +1,4 @@
-"""CycleGAN (arXiv 1703.10593): two generators, each of which can undo what the other does."""
+"""CycleGAN (arXiv 1703.10593): two generators, each of which inverts the other."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from cgpipe.training.methods.base import Losses, Method
 class CycleGAN(Method):
     """Two generators and two discriminators.
 
-    ``a_to_b`` translates the first domain into the second, ``discriminator_b`` tells its output from real pictures of
-    ``b``.
+    ``a_to_b`` translates domain a to b, and ``discriminator_b`` tells its output from real pictures of b.
     """
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
@@ -32,7 +31,7 @@ class CycleGAN(Method):
 
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         a, b = real["a"], real["b"]
-        # G_A makes b of a: of a real b it must make the same. The weights are crosswise, as in the paper's code.
+        # The identity loss feeds a_to_b with real pictures of b. Weights are crosswise, as in the paper's code.
         weight_a, weight_b = config.identity_weight(A_TO_B), config.identity_weight(B_TO_A)
         fake_b, *same_b = self.translated(A_TO_B, a, *([b] if weight_b else []))
         fake_a, *same_a = self.translated(B_TO_A, b, *([a] if weight_a else []))

@@ -1,4 +1,4 @@
-"""A look from paintings: one generator, held to its input by features and to the paintings by their Gram matrices."""
+"""A look from paintings: one generator, tied to its input by features and to the paintings by Gram matrices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cgpipe.training.style import StyleLoss, colour_loss, load_painting, total_v
 
 
 class Style(Method):
-    """One generator and no discriminator (perceptual losses, arXiv 1603.08155), for photos and some paintings."""
+    """One generator and no discriminator: perceptual losses (arXiv 1603.08155) on photos and paintings."""
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__(config, backbone)
