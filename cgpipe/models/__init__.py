@@ -1,6 +1,6 @@
-"""What is on disk: our model file, other projects' checkpoints, and the zoo that finds ``--to zebra``.
+"""Model files: our own, other projects' checkpoints and programs, and the lookup behind ``--to zebra``.
 
-Names are imported when they are first used: what only reads headers loads no torch.
+Names are imported on first use, so that reading headers does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Archives that hold a program: read whole, checked, and repacked."""
+"""Archives of programs: reads, checks and repacks them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cgpipe.models.header import open_file
 
 LARGEST_FILE = 2_000_000_000
 ROOM = 64 * 2**20
-"""Bytes that any archive may unpack to."""
+"""Bytes that any archive may unpack to, however small it is."""
 
 
 def read_checked(path: Path, check: Callable[[bytes], bytes]) -> bytes:
-    """What ``check`` makes of a file's bytes; its errors name the file.
+    """A file's bytes, passed through ``check``, whose errors get the file's name.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -34,9 +34,9 @@ def read_checked(path: Path, check: Callable[[bytes], bytes]) -> bytes:
 
 
 def packed(files: Mapping[str, bytes]) -> bytes:
-    """An archive of these files, by name; the same files give the same bytes."""
+    """An archive of files by name; deterministic."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # without a time: the same file gives the same bytes
+            archive.writestr(zipfile.ZipInfo(name), content)  # without a timestamp, to be deterministic
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What a model file says about itself."""
+"""The card of a model file: its metadata."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from cgpipe.errors import ModelError
 
 FORMAT_VERSION = 1
 UNKNOWN = "unknown"
-"""The domain, or licence, of which a file says nothing."""
+"""The domain or licence of a file that states none."""
 GENERIC = "photo"
-"""The source domain that takes any picture."""
+"""The source domain of models for any picture."""
 
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _LARGEST_SIZE = 65_535
 _DEEPEST = 16
-"""Levels of mappings and lists inside a field."""
+"""Most levels of nested mappings and lists in a field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """Everything needed to use a model, and to judge it before using it.
+    """Everything needed to use a model, and to decide whether to use it.
 
     Args:
         architecture: a name in :data:`cgpipe.networks.GENERATORS`.
         settings: the architecture's keyword arguments.
-        source: domain of the pictures that go in; lowercase letters, digits, ``-`` and ``_``. ``photo`` takes any.
-        target: domain of the pictures that come out.
-        training_size: side of the training pictures in pixels; None where it is not known.
+        source: domain of the input: lowercase letters, digits, ``-`` and ``_``. ``photo`` stands for any picture.
+        target: domain of the output.
+        training_size: side of the training pictures in pixels; None if unknown.
         working_scales: smallest and largest short side, in pixels, at which the model was measured to work well; None
-            where nothing was measured.
-        made_by: how it came about: recipe, steps, pictures seen, seed, version of cgpipe.
-        quality: measured figures, each under a name that says split, size and judge.
+            if not measured.
+        made_by: provenance: recipe, steps, pictures seen, seed, version of cgpipe.
+        quality: metrics, each under a name that states split, size and classifier.
         licence: an SPDX identifier, or "unknown".
         description: one line.
-        notes: what it is good at, and bad at.
-        format_version: of the file; cgpipe reads up to :data:`FORMAT_VERSION`.
+        notes: strengths and weaknesses.
+        format_version: of the file; cgpipe reads versions up to :data:`FORMAT_VERSION`.
 
     Raises:
-        ModelError: a field has a value that cannot be used; the message begins with its name.
+        ModelError: a field has an invalid value; the message begins with its name.
     """
 
     architecture: str
@@ -81,7 +81,7 @@ class ModelCard:
 
     @property
     def finished(self) -> bool:
-        """Whether the training has come to its end: ``made_by["finished"]``, and so where nothing is said of it."""
+        """Whether training was completed: ``made_by["finished"]``, by default true."""
         return self.made_by.get("finished", True) is not False
 
     @property
@@ -90,15 +90,15 @@ class ModelCard:
         return plain_name(self.source, self.target)
 
     def to_json(self) -> str:
-        """The text that a model file carries in its header."""
+        """The card as JSON, for the header of a model file."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """The card in a header. Fields that this version does not know are passed over.
+        """Parses the card in a header. Unknown fields are ignored.
 
         Raises:
-            ModelError: not JSON, made for a newer cgpipe, or a field is missing or unusable.
+            ModelError: it is not JSON or needs a newer cgpipe, or a field is missing or invalid.
         """
         try:
             values = json.loads(text)
@@ -115,12 +115,12 @@ class ModelCard:
 
 
 def plain_name(source: str, target: str) -> str:
-    """The name under which a model of this pair is filed, and which wins over others of the same pair."""
+    """The default name of a model of this pair, which takes precedence over others of the same pair."""
     return f"{source}2{target}"
 
 
 def check_domain(domain: str, name: str) -> str:
-    """``domain`` itself; raises ModelError, with ``name`` for the field, where it cannot be one."""
+    """Returns a valid ``domain``; raises ModelError, with ``name`` for the field, if it is invalid."""
     message = f"must consist of lowercase letters, digits, - and _, not {domain!r}"
     _require(_DOMAIN.fullmatch(domain) is not None, name, message)
     return domain
@@ -155,7 +155,7 @@ def _encodes(text: str) -> bool:
 
 
 def _plain(value: object, name: str) -> dict[str, object]:
-    """A copy of a mapping as JSON would give it back, so that a card equals itself after a trip through a file."""
+    """A copy of a mapping after a round trip through JSON, so that a card equals itself read from a file."""
     _require(isinstance(value, Mapping), name, f"must be a mapping, not {value!r}")
     _require(not _deeper_than(value, _DEEPEST), name, f"has more than {_DEEPEST} levels")
     try:

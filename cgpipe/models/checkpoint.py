@@ -1,4 +1,4 @@
-"""Reads files of weights that others wrote, without ever running what is in them."""
+"""Reads checkpoints of other projects, without running any code in them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP = b"PK\x03\x04"
 _TENSORFLOW_INDEX_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 _TENSORFLOW = "a TensorFlow checkpoint: cgpipe reads PyTorch's; convert it with the project that it comes from"
-_ROOM = 64 * 2**20  # bytes that any archive may unpack to
+_ROOM = 64 * 2**20  # bytes that any archive may unpack to, however small it is
 _DAMAGED = "cut short or damaged: copy or download it again"
 
-# What a file begins with, and what it then is.
+# Leading bytes of files that are not checkpoints, and what they are.
 _NOT_WEIGHTS: tuple[tuple[bytes, str], ...] = (
     (b"<", "a web page or XML: download it again, from the link that gives the file itself"),
     (b"{", "JSON text: download it again, from the link that gives the file itself"),
@@ -42,9 +42,9 @@ _NOT_WEIGHTS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a picture, not a model"),
 )
 
-# What an archive holds, and what it then is.
+# Entries of archives that are not checkpoints, and what they are.
 _ZIPPED: tuple[tuple[str, str], ...] = (
-    ("archive_format", "a program of torch.export (.pt2), or part of one, that holds no graph: export it again"),
+    ("archive_format", "a torch.export program (.pt2), or part of one, without a graph: export it again"),
     ("model.weights.h5", "a Keras network: cgpipe runs ONNX and TorchScript; convert it with tf2onnx"),
     (".npy", "an archive of NumPy arrays (.npz): cgpipe reads PyTorch's checkpoints, and safetensors"),
     (".mlmodel", "a Core ML network: use the checkpoint, ONNX or TorchScript file that it was made from"),
@@ -52,13 +52,13 @@ _ZIPPED: tuple[tuple[str, str], ...] = (
 
 
 def load_checkpoint(path: Path) -> Any:
-    """What ``torch.save`` (old formats too) or safetensors wrote to ``path``, with its tensors on the CPU.
+    """Loads a file of ``torch.save`` (old formats too) or safetensors, with its tensors on the CPU.
 
-    Only tensors and plain containers are read: a file that asks for anything else is refused, and nothing in it runs.
+    Only tensors and plain containers are loaded: a file with anything else is refused, and none of its code runs.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: the file cannot be read, is damaged, or is something else; the message says what it looks like.
+        ModelError: the file cannot be read, is damaged, or is not a checkpoint; the message says what it looks like.
     """
     start, end = _ends(path)
     if other := _something_else(path, start, end):
@@ -72,7 +72,7 @@ def load_checkpoint(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
-        # The reader may fail in any way on untrusted bytes. With weights_only, failing is all that it can do.
+        # On untrusted bytes the reader may fail in any way, but with weights_only it can do no more than fail.
         except Exception as error:
             raise ModelError(f"{path} is {_why_unreadable(start, str(error))}.") from error
 
@@ -87,15 +87,15 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_before(path: Path, file: IO[bytes], start: bytes) -> None:
-    """Sees to it that loading takes no more work and memory than the size of the file explains."""
+    """Refuses a file whose loading would take far more work or memory than its size justifies."""
     if not start.startswith(_ZIP):
-        # Before torch 1.6: a number, a version, the system, the content, and the names of what follows it.
+        # The format before torch 1.6: a magic number, a version, the system, the content, and the keys of the storages.
         check_pickle(file, pickles=5 if start.startswith(_LEGACY_TORCH) else 1)
         return
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
-        # torch packs nothing, and who packs its files again gains a few percent.
+        # torch does not compress, and compressing weights saves only a few percent.
         if unpacked > _ROOM + 4 * packed:
             raise ModelError(
                 f"It would unpack to {unpacked / 1e9:.1f} GB from {packed / 1e6:.1f} MB, like no checkpoint."
@@ -140,7 +140,7 @@ def _something_else_zipped(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # in an archive every number may be wrong
+    except Exception:  # any number in a damaged archive may be wrong
         return _DAMAGED
     if any(name.endswith("/constants.pkl") for name in names):
         return "TorchScript, not a checkpoint: it is run as it is, and loaded with --model"
@@ -153,7 +153,7 @@ def _something_else_zipped(path: Path) -> str | None:
 
 
 def _directory_size(path: Path) -> int:
-    """How many bytes the list of files at the end of an archive takes, by what the archive says."""
+    """Size in bytes of the central directory at the end of an archive, as the archive states it."""
     with open_file(path) as file:
         file.seek(max(0, file.seek(0, 2) - 65_557))
         _, found, end = file.read().rpartition(b"PK\x05\x06")

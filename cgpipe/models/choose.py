@@ -1,4 +1,4 @@
-"""From what was asked for to a model: the one way for commands, the Python API, jobs, training and measuring."""
+"""From a choice to a model: used by commands, the Python API, jobs, training and evaluation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A model that was found and not loaded yet, which costs no torch; in words, which one and why.
+    """A model that was found but not loaded, which needs no torch; as text, which one and why.
 
     Args:
-        choice: what was asked for.
-        found: what answers to it.
-        look: the look of paintings that was asked for.
+        choice: the choice.
+        found: the model that matches it.
+        look: the look of paintings, if the choice names one.
     """
 
     choice: ModelChoice
@@ -45,24 +45,24 @@ class Chosen:
 
     @property
     def card(self) -> ModelCard | None:
-        """What the file says about itself; None for one of another project."""
+        """The file's card; None for a file of another project."""
         return self.found.card
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is a look that is still to be learned: there is no file yet."""
+        """Whether it is a look that has not been learned yet, so that there is no file."""
         return self.look is not None and not self.path.is_file()
 
     @property
     def domain(self) -> str:
-        """The domain that a result shows, for its name."""
+        """The domain of the results, for their names."""
         if self.choice.to is None and self.card is not None and self.card.target != UNKNOWN:
             return self.card.target
         return self.choice.to or "translated"
 
     @cached_property
     def deciding(self) -> dict[str, object]:
-        """What decides a result: the file's content, and of a foreign file the way through it.
+        """Everything about the model that determines a result: the file's content, and how a foreign file is read.
 
         Raises:
             ModelError: the file cannot be read.
@@ -80,7 +80,7 @@ class Chosen:
         return content | way | ({"generator": self.choice.generator} if self.choice.generator else {})
 
     def _inputs(self) -> dict[str, object]:
-        """The values of a program's inputs besides the picture: those that were given, and the card's."""
+        """The values of a program's inputs besides the picture: given ones, and those of the card."""
         given: dict[str, object] = {}
         for text in self.choice.model_inputs:
             name, _, value = text.rpartition("=")
@@ -89,11 +89,11 @@ class Chosen:
         return {**kept, **given} if isinstance(kept, Mapping) else given
 
     def load(self) -> Model:
-        """Loads the model, and passes on warnings about finding it.
+        """Loads the model, and warns of what was noticed when it was found.
 
         Raises:
-            ModelError: the file is damaged or of no known kind.
-            UsageError: a foreign file holds several generators, and nothing says which one is meant.
+            ModelError: the file is damaged or of an unknown kind.
+            UsageError: a foreign file holds several generators, and the choice does not select one.
         """
         if self.is_missing and self.look:
             raise ModelNotFoundError(
@@ -120,13 +120,13 @@ class Chosen:
 
 
 def choose_model(choice: ModelChoice) -> Chosen:
-    """Finds the model that answers to a choice; :meth:`Chosen.load` loads it.
+    """Finds the model of a choice; :meth:`Chosen.load` loads it.
 
     Raises:
-        ModelNotFoundError: none or several models answer.
-        ModelError: the file that was named is damaged.
-        UsageError: a domain contradicts what the file says about itself, or a painting is missing.
-        MissingDependencyError: a look is asked for at once, and what makes it is not installed.
+        ModelNotFoundError: no model, or more than one, matches.
+        ModelError: the named file is damaged.
+        UsageError: a domain contradicts the file's card, or a painting is missing.
+        MissingDependencyError: ``like_now`` needs the extra ``styles``.
     """
     look = asked_look(choice)
     if choice.like_now:

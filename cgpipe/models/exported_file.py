@@ -1,8 +1,8 @@
-"""Programs of torch.export (``.pt2``): a list of torch's operators, which cgpipe runs by itself.
+"""torch.export programs (``.pt2``): lists of torch operators, which cgpipe runs itself.
 
 torch's own loader unpickles parts of such a file and evaluates its expressions as Python. Here the graph is read as
-JSON: every step must be an operator from a list of those that compute, and the weights must be plain tensors. Example
-inputs, guards and all else is left out. The format is that of torch's ``_export/serde/schema.py``.
+JSON: every step must be an operator from an allowlist of pure computations, and the weights must be plain tensors.
+Example inputs, guards and everything else are ignored. The format is that of torch's ``_export/serde/schema.py``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Json = Mapping[str, object]
 Value = torch.Tensor | int | float | bool | str | None | Sequence["Value"] | torch.dtype | torch.memory_format
 
 LARGEST_GRAPH = 64_000_000
-"""Bytes of JSON; a network's has some hundred thousand."""
+"""Bytes of JSON; a network takes about a hundred thousand."""
 MOST_STEPS = 10_000
 MOST_NUMBERS = 1 << 28
-"""In a tensor that a step makes of sizes alone."""
+"""Most values of a tensor that a step creates from sizes alone."""
 
 _OLD_GRAPH = "serialized_exported_program.json"
 _GRAPH = "models/model.json"
@@ -76,31 +76,31 @@ full_like empty_like new_zeros new_ones new_full new_empty scalar_tensor sym_siz
 _assert_tensor_metadata sym_constrain_range sym_constrain_range_for_size _assert_async
 """
 _OPERATORS = frozenset(_COMPUTING.split())
-"""Operators of torch's ``aten`` that compute from their arguments alone."""
+"""The allowlist: ``aten`` operators that only compute from their arguments."""
 _MAKING = "zeros ones full empty new_zeros new_ones new_full new_empty expand repeat tile eye arange"
 _SIZED = frozenset(_MAKING.split())
 
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A value that an earlier step has made."""
+    """A reference to the result of an earlier step."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One operator: its arguments by name, or in order where they have none, and the names of what it gives."""
+    """One operator: its arguments by name or in order, and the names of its results."""
 
     run: Callable[..., object]
     arguments: tuple[tuple[str, object], ...]
     results: tuple[str | tuple[str, ...] | None, ...]
     done_with: tuple[str, ...]
-    """Values that no later step needs."""
+    """Values that no later step needs, to be freed."""
 
 
 def is_exported(path: Path) -> bool:
-    """Whether a file is a program of torch.export, by the names of what is packed in it."""
+    """Whether a file is a torch.export program, by the names of its archive entries."""
     try:
         with open_file(path) as file:
             if file.read(2) != b"PK":
@@ -112,17 +112,17 @@ def is_exported(path: Path) -> bool:
 
 
 def read_exported(path: Path) -> bytes:
-    """The bytes of a program of torch.export, repacked from what of it is used.
+    """The bytes of a torch.export program, repacked with only the parts that are used.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: it is damaged, too large, or asks for more than computing.
+        ModelError: it is damaged, too large, or does more than compute.
     """
     return read_checked(path, checked_exported)
 
 
 def checked_exported(content: bytes) -> bytes:
-    """A program that does nothing but compute; errors as for :func:`read_exported`, without a name."""
+    """Checks that a program only computes; errors as for :func:`read_exported`, without the file's name."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -158,13 +158,13 @@ def _is_data(name: str) -> bool:
 
 
 class Exported:
-    """A program of torch.export, run step by step by torch; several threads may run it at once.
+    """A torch.export program, run step by step by torch; thread-safe.
 
     Args:
         content: the file's bytes.
 
     Raises:
-        ModelError: a step is not one of those that only compute, or a weight is missing.
+        ModelError: a step is not on the allowlist, or a weight is missing.
     """
 
     runtime = "torch.export"
@@ -234,7 +234,7 @@ def _filled(value: object, known: Mapping[str, object], device: str) -> object:
 
 
 def _tensors(archive: zipfile.ZipFile) -> dict[str, torch.Tensor]:
-    """All tensors of an archive by the names that the graph's signature has for them."""
+    """All tensors of an archive, by their names in the graph's signature."""
     found: dict[str, torch.Tensor] = {}
     for name in archive.namelist():
         path = PurePosixPath(name)
@@ -263,7 +263,7 @@ def _tensor(archive: zipfile.ZipFile, path: PurePosixPath, entry: Json) -> torch
 
 
 def _unpickled(content: bytes) -> object:
-    """What torch.save wrote, of plain tensors alone."""
+    """The content of a ``torch.save`` file, if it is only plain tensors."""
     if not content:
         return {}
     with zipfile.ZipFile(io.BytesIO(content)) as inner:
@@ -282,7 +282,7 @@ def _dtype(number: int) -> torch.dtype:
 
 
 def _inputs(specs: Sequence[Json]) -> tuple[dict[str, str], list[str]]:
-    """The names in the graph of weights, with the names of their tensors; and those of what is to be given."""
+    """The graph's names of weights, with their tensors' names; and the names of the user's inputs."""
     lifted, asked = {}, []
     for spec in specs:
         ((kind, entry),) = cast(dict[str, dict[str, dict[str, object]]], spec).items()
@@ -339,7 +339,7 @@ def _step(node: Json, fixed: frozenset[str]) -> _Step:
 
 
 def _operator(target: str) -> tuple[Callable[..., object], bool]:
-    """A step's operator, and whether its arguments go by their names."""
+    """A step's operator, and whether its arguments are passed by name."""
     if target in _ON_NUMBERS:
         return _ON_NUMBERS[target], False
     parts = target.split(".")
@@ -368,12 +368,12 @@ def _argument(entry: Json) -> object:
     if kind == "as_layout":
         return torch.strided
     if kind == "as_device":
-        return torch.device("cpu")  # The one that it runs on takes its place.
+        return torch.device("cpu")  # replaced by the device that it runs on
     raise ModelError(f"It has an argument of an unknown kind ({kind}). Nothing was run.")
 
 
 def _one(entry: Json) -> object:
-    """A tensor or a number: by its name, or itself."""
+    """A tensor or a number, by reference or by value."""
     if "as_tensor" in entry:
         entry = cast(Json, entry["as_tensor"])
     name = entry.get("name", entry.get("as_name"))

@@ -1,6 +1,6 @@
-"""Generators from other projects: recognised by the file's content, and converted into networks of cgpipe.
+"""Generators from other projects: recognised by content, and converted to cgpipe's networks.
 
-The kinds that are read, and those that are called by their names and refused, are in :mod:`cgpipe.models.layouts`.
+:mod:`cgpipe.models.layouts` lists the kinds that are read, and those that are recognised but refused.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class ForeignModel:
 
     Args:
         architecture: its name in :data:`cgpipe.networks.GENERATORS`.
-        settings: the keyword arguments that build it again.
-        generator: its weights in float32 on the CPU, ready for inference (``eval``, no gradients).
-        recognised_as: the network and the project that the file comes from.
-        notes: what was chosen or changed on the way, a sentence each, for the user.
+        settings: its keyword arguments.
+        generator: the network, float32 on the CPU, ready for inference (``eval``, no gradients).
+        recognised_as: the network and the project of the file.
+        notes: what was chosen or changed, a sentence each, for the user.
     """
 
     architecture: str
@@ -54,17 +54,17 @@ def read_foreign(
     """The generator in a checkpoint of another project.
 
     Args:
-        path: what ``torch.save`` or safetensors wrote; nothing in it is ever run.
+        path: a file of ``torch.save`` or safetensors; none of its code is run.
         direction: which generator to take from a file that holds both.
-        target: the domain that the generator paints: which one to take from a file that names them by it.
-        generator: the name, in the file, of the one to take from a file with several.
-        batch_statistics: normalise a network with batch norm by each picture's own statistics instead of those
-            gathered in training, as the projects do whose test stays in training mode.
+        target: the target domain, for a file that names its generators by it.
+        generator: the generator's name in a file with several.
+        batch_statistics: let batch norm use each picture's own statistics instead of the running ones, as projects do
+            that test in training mode.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelError: the file cannot be read, holds no generator of a known kind, or does not fit that kind.
-        UsageError: the file holds several generators, and nothing picks one; the message lists them.
+        UsageError: the file holds several generators, and no argument selects one; the message lists them.
     """
     content = load_checkpoint(path)
     notes: list[str] = []
@@ -134,7 +134,7 @@ def _turn_to_rgb(weights: Weights, layout: Layout) -> None:
 
 
 def _turn_to_unit(weights: Weights, layout: Layout) -> None:
-    """Makes a network on pixels from 0 to 255 one on [-1, 1]; exact, since it pads by reflection."""
+    """Converts a network on pixels of 0 to 255 to [-1, 1]; exact, since it pads by reflection."""
     stem, bias = _need(weights, "stem.conv.weight", layout), _need(weights, "stem.conv.bias", layout)
     weights["stem.conv.bias"] = (bias.double() + 127.5 * stem.double().sum((1, 2, 3))).float()
     weights["stem.conv.weight"] = stem * 127.5
@@ -156,7 +156,7 @@ def _norm(weights: Weights) -> NormKind:
 
 
 def _about_norm(norm: NormKind, weights: Weights, batch_statistics: bool) -> list[str]:
-    """What to tell of the normalisation; takes statistics that are not to be used out of ``weights``."""
+    """Notes on the normalisation; removes statistics that will not be used from ``weights``."""
     if norm == "batch" and not batch_statistics:
         if "down.0.norm.running_mean" not in weights:
             raise ModelError("Its batch norm has no running statistics: use --batch-statistics.")
@@ -182,11 +182,11 @@ def _width(weights: Weights) -> int:
 
 
 def _build(layout: Layout, settings: Mapping[str, object], weights: Weights, *, biases: bool) -> Generator:
-    """The network with these weights, every one of which must have its place.
+    """Builds the network and loads the weights, all of which must fit.
 
-    ``biases`` puts zeros where a convolution has no bias, as is so in networks with batch norm.
+    ``biases`` adds zeros for convolutions without a bias, as in networks with batch norm.
     """
-    with torch.device("meta"):  # no memory is asked for before the sizes are known to be those of the file
+    with torch.device("meta"):  # allocates nothing until the sizes are known to match the file
         expected = build_generator(layout.architecture, **settings).state_dict()
     for key, value in expected.items():
         missing_bias = biases and key.endswith(".bias") and ".norm" not in key and key != "head.bias"

@@ -1,7 +1,7 @@
 """The header of a model file, read without its weights and without torch.
 
 A safetensors file begins with the length of its header (8 bytes, little-endian), the header as JSON (each tensor's
-type, shape and place, and a ``__metadata__`` of texts) and then the tensors. Ours carries its card there, as JSON.
+dtype, shape and offsets, and a ``__metadata__`` of strings) and then the tensors. Our files store the card there.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from cgpipe.models.card import ModelCard
 
 METADATA_KEY = "cgpipe"
 
-# Far above every network here, and read in a moment: what is beyond is refused before it is parsed.
+# Far above every network here, and still read in a moment: larger headers are refused before parsing.
 LARGEST_HEADER = 4_000_000  # bytes
 MOST_TENSORS = 10_000
 MOST_AXES = 8
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
-"""Of one value, by the names that safetensors has for types; of a type that is not here the size is not checked."""
+"""Bytes per value, by safetensors' dtype names; sizes of other dtypes are not checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the header of a safetensors file says.
+    """The header of a safetensors file.
 
     Args:
-        card: the card's JSON, or None where the file is not one of ours.
-        shapes: of every tensor, by name.
-        dtypes: of every tensor as safetensors writes them, such as ``F16``.
+        card: the card's JSON, or None if the file is not one of ours.
+        shapes: shape of every tensor, by name.
+        dtypes: dtype of every tensor, by safetensors' names, such as ``F16``.
     """
 
     card: str | None
@@ -44,13 +44,13 @@ class Header:
 
     @property
     def values(self) -> int:
-        """How many numbers the tensors hold together."""
+        """Total number of values in all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 @contextmanager
 def open_file(path: Path) -> Iterator[IO[bytes]]:
-    """A model file, open for reading.
+    """Opens a model file for reading.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -68,12 +68,12 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a safetensors file, whoever wrote it.
+    """Reads the header of any safetensors file.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: it cannot be read, is not a safetensors file, is cut off, or its header is larger than
-            :data:`LARGEST_HEADER` or names more tensors than :data:`MOST_TENSORS`.
+        ModelError: it cannot be read, is not a safetensors file, is truncated, or its header is larger than
+            :data:`LARGEST_HEADER` or lists more than :data:`MOST_TENSORS` tensors.
     """
     with open_file(path) as file:
         try:
@@ -83,11 +83,11 @@ def read_header(path: Path) -> Header:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card of one of our files; loads no weights and no torch.
+    """Reads the card of one of our files; loads neither weights nor torch.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: the file is damaged, not one of ours, or its card is; names the file and the field.
+        ModelError: the file or its card is damaged, or it is not one of ours; the message names the file and the field.
     """
     text = read_header(path).card
     if text is None:
@@ -106,7 +106,7 @@ def is_ours(path: Path) -> bool:
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: it is a safetensors file, but cut off or damaged, so that nobody can say.
+        ModelError: it is a safetensors file, but truncated or damaged.
     """
     with open_file(path) as file:
         safetensors = file.read(9)[8:] == b"{"
@@ -125,7 +125,7 @@ def _parse(file: IO[bytes], size: int) -> Header:
         entries = json.loads(b"{" + file.read(length - 1))
         metadata = entries.pop("__metadata__", {})
         header, end = _header(metadata, entries)
-    # Whatever else JSON may hold: numbers without end, texts for numbers, one bracket inside another a million times.
+    # Whatever else JSON may hold: endless numbers, strings for numbers, a million nested brackets.
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise ModelError("It is not a safetensors file.") from error
     if size != 8 + length + end:
@@ -140,7 +140,7 @@ class _Tensor(TypedDict):
 
 
 def _header(metadata: Mapping[str, object], entries: Mapping[str, _Tensor]) -> tuple[Header, int]:
-    """The header, and how many bytes the tensors take."""
+    """The header, and the size of the tensors in bytes."""
     if len(entries) > MOST_TENSORS:
         raise ModelError(f"It holds {len(entries)} tensors, but cgpipe reads up to {MOST_TENSORS}.")
     end = 0

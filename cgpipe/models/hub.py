@@ -1,4 +1,4 @@
-"""A folder in the form of the Hugging Face hub: the model file and its card, ready to be uploaded."""
+"""Writes a folder for the Hugging Face hub: the model file and its card."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cgpipe.models.model_file import Model, save_model
 from cgpipe.storage import atomic_write
 
 _MADE = "library_name: cgpipe"
-"""What tells a card that cgpipe wrote from any other."""
+"""Identifies a card written by cgpipe."""
 _HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "gpl-3.0")
 
 
 def write_for_hub(model: Model, file: Path, folder: Path, *, name: str, overwrite: bool = False) -> tuple[Path, Path]:
-    """Writes a model and its card to a folder, which ``hf upload OWNER/NAME FOLDER`` brings to the hub.
+    """Writes a model and its card to a folder, for ``hf upload OWNER/NAME FOLDER``.
 
     Nothing is sent anywhere. ``--model hf://OWNER/NAME`` then finds the model.
 
     Args:
-        model: what is written where ``file`` is of another project.
-        file: where the model comes from; one of ours is copied byte for byte.
-        folder: made as needed.
-        name: of the model.
+        model: the model, which is written if ``file`` is of another project.
+        file: the model's file; one of ours is copied byte for byte.
+        folder: the folder; created if needed.
+        name: name of the model.
         overwrite: replace a card or a model that cgpipe did not make.
 
     Returns:
@@ -98,7 +98,7 @@ def _table(title: str, values: Mapping[str, object]) -> list[str]:
 
 
 def _flat(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
-    """Names and values, those inside of others too; what is empty is left out."""
+    """Names and values, with nested ones flattened and empty ones omitted."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}, ")

@@ -1,4 +1,4 @@
-"""What ``--input NAME=VALUE`` says: numbers, or a file with numbers or with a picture, for a network's other inputs."""
+"""Parses ``--input NAME=VALUE``: numbers, or a file of numbers or a picture, for a network's other inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgpipe.models.onnx_file import read_onnx
 from cgpipe.models.program import Array, OnnxRuntime, Port
 
 LARGEST = 1 << 24
-"""Numbers in one input."""
+"""Most numbers in one input."""
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 
 
@@ -24,11 +24,11 @@ def input_values(given: Sequence[str], ports: Sequence[Port], folder: Path) -> d
     """The values of a network's inputs, as nested lists.
 
     Args:
-        given: ``NAME=VALUE`` each. A value is numbers with commas between them; for a row of numbers also
-            ``PLACE:NUMBER`` pairs, or one whole number alone for a 1 at that place and 0 elsewhere; a file ``.npy``; or
-            a picture, for an input that takes one, or that another ONNX file in ``folder`` makes of one.
+        given: ``NAME=VALUE`` each. A value is comma-separated numbers; for a vector also ``INDEX:NUMBER`` pairs, or one
+            integer for a one-hot vector; a ``.npy`` file; or a picture, for an input that takes one or that another
+            ONNX file in ``folder`` computes from one.
         ports: the network's inputs.
-        folder: of the network's file.
+        folder: the folder of the network's file.
 
     Raises:
         UsageError: there is no such input, or a value does not fit it.
@@ -68,7 +68,7 @@ def _value(text: str, port: Port, folder: Path) -> Array:
 
 
 def _of_any_shape(text: str, port: Port) -> Array:
-    """Numbers as one row, (1, count); what a file ``.npy`` holds; or a picture, (1, 3, H, W), in the range 0 to 1."""
+    """Numbers as a row, (1, count); the content of a ``.npy`` file; or a picture, (1, 3, H, W) in [0, 1]."""
     if re.fullmatch(rf"{_NUMBER}(,{_NUMBER})*", text, re.IGNORECASE):
         numbers = np.array([[float(number) for number in text.split(",")]], np.float32)
         return _fitting(numbers, numbers.shape, port)
@@ -114,7 +114,7 @@ def _from_file(path: Path, port: Port, shape: tuple[int, ...], folder: Path) -> 
 
 
 def _as_picture(pixels: torch.Tensor, port: Port) -> Array:
-    """A picture (H, W, 3), its middle in the sides that an input wants, in the range 0 to 1."""
+    """A picture (H, W, 3), center-cropped and resized to the input's size, in [0, 1]."""
     last = not port.free and port.shape[3] == 3
     rows, columns = (None, None) if port.free else port.shape[1:3] if last else port.shape[2:4]
     height, width = pixels.shape[:2]
@@ -128,7 +128,7 @@ def _as_picture(pixels: torch.Tensor, port: Port) -> Array:
 
 
 def _predicted(pixels: torch.Tensor, port: Port, folder: Path) -> Array:
-    """What another network beside this one, with an output of the input's name, makes of a picture."""
+    """The output for a picture of another network in this folder that has an output of the input's name."""
     for path in sorted(folder.glob("*.onnx")):
         try:
             run = OnnxRuntime(read_onnx(path)[0])

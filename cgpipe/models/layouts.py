@@ -1,7 +1,7 @@
-"""Where other projects keep each layer: the keys of their checkpoints, and cgpipe's names for the same layers.
+"""Layouts of other projects' checkpoints: their keys, and cgpipe's names of the same layers.
 
-A ResNet is one chain of convolutions everywhere (stem, two down, two a block, two up, head), all but the last with a
-norm right behind; the projects differ in how they number that chain. A U-Net is nested from the outside inwards.
+A ResNet is always a chain of convolutions (stem, two down, two per block, two up, head), all but the last followed by a
+norm; projects differ in how they number that chain. A U-Net is nested from the outside inwards.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cgpipe.errors import ModelError
 from cgpipe.networks.resnet import Antialias
 
 Weights = Mapping[str, torch.Tensor]
-Chain = list[tuple[str, str]]  # module paths of convolutions in order, and of the norms behind them
+Chain = list[tuple[str, str]]  # module paths of convolutions in order, and of the norms after them
 
 JUNYANZ = "pytorch-CycleGAN-and-pix2pix"
 ANCESTOR = "cycleGAN-PyTorch"
 
 Pixels = Literal["-1..1", "0..255"]
 
-# Keys that show what a file is, where that is no generator for cgpipe.
+# Keys of files that hold no generator for cgpipe, and what they are.
 _OTHERS: tuple[tuple[str, str], ...] = (
     (
         r"(rank_(unet|vae)|sd_(encoder|decoder|other)|(unet|vae)_lora_)",
@@ -58,17 +58,17 @@ _OTHERS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One network as one project stores it.
+    """A network as a project stores it.
 
     Args:
         recognised_as: the project and the network, for the user.
         architecture: cgpipe's name for the network.
-        settings: its keyword arguments, as far as the names of the keys tell them.
-        modules: their module path to ours, for every layer with weights.
-        filters: their keys of fixed low-pass filters, and the taps along either axis (a sixteenth of their product).
-        bgr: whether the network takes and makes BGR pictures.
-        pixels: the range of the pixels that it takes and makes.
-        own_norm: the network has the norms of its project, and neither ``ngf`` nor ``norm`` is read from the tensors.
+        settings: its keyword arguments, as far as the keys determine them.
+        modules: the project's module paths to ours, for every layer with weights.
+        filters: keys of fixed low-pass filters, and the taps along either axis (a sixteenth of their product).
+        bgr: whether input and output are BGR.
+        pixels: the value range of input and output.
+        own_norm: whether the network has its project's norms, so that ``ngf`` and ``norm`` are not read from tensors.
         notes: what had to be guessed, a sentence each, for the user.
     """
 
@@ -83,7 +83,7 @@ class Layout:
     notes: tuple[str, ...] = ()
 
     def their_key(self, key: str) -> str:
-        """The key in their file of the tensor ``key`` in our network."""
+        """The project's key of the tensor ``key`` in our network."""
         module, _, leaf = key.rpartition(".")
         return next((f"{theirs}.{leaf}" for theirs, ours in self.modules.items() if ours == module), key)
 
@@ -96,10 +96,10 @@ class _Network(TypedDict):
 
 
 def recognise(weights: Weights) -> Layout:
-    """The layout of a generator's state dict, told from its keys; they have no ``module.`` in front any more.
+    """The layout of a generator's state dict, from its keys, which have no ``module.`` prefix.
 
     Raises:
-        ModelError: no project known here stores a generator like this.
+        ModelError: the layout is unknown.
     """
     if (read := _reader(weights)) is None:
         raise unknown(weights)
@@ -107,7 +107,7 @@ def recognise(weights: Weights) -> Layout:
 
 
 def is_generator(weights: Weights) -> bool:
-    """Whether a state dict looks like a generator of a known kind, whole or not."""
+    """Whether a state dict looks like a generator of a known kind, complete or not."""
     return _reader(weights) is not None
 
 
@@ -126,7 +126,7 @@ def unknown(keys: Iterable[str]) -> ModelError:
 
 
 def _junyanz_resnet(weights: Weights) -> Layout:
-    """Also CUT's, with a filter behind each step down and before each step up, and those that resize and convolve."""
+    """Also CUT's, with a filter after each downsampling and before each upsampling, and resize-convolution variants."""
     blocks, dropout = _blocks(weights, r"model\.(\d+)\.conv_block\.(\d+)\.weight", (5, 6))
     return _numbered_resnet(weights, blocks, dropout, "conv_block")
 
@@ -137,10 +137,10 @@ def _pytorch_gan_resnet(weights: Weights) -> Layout:
 
 
 def _numbered_resnet(weights: Weights, blocks: int, dropout: bool, inside: str) -> Layout:
-    """One sequence ``model``, numbered through with its paddings, norms and activations.
+    """One ``nn.Sequential`` called ``model``, whose numbers include paddings, norms and activations.
 
     Args:
-        inside: what the sequence inside a residual block is called.
+        inside: name of the sequence inside a residual block.
     """
     first = min(int(key.split(".")[1]) for key in weights if f".{inside}." in key)
     tail = first + blocks
@@ -174,7 +174,7 @@ def _numbered_resnet(weights: Weights, blocks: int, dropout: bool, inside: str) 
 
 
 def _way_up(weights: Weights, tail: int) -> tuple[str, int, int]:
-    """How a numbered ResNet goes up, at which place of a step its convolution is, and how many places a step has."""
+    """How a numbered ResNet upsamples, the index of the convolution in each step, and the modules per step."""
     if f"model.{tail}.filt" in weights:
         return "filter", 1, 4
     if f"model.{tail}.weight" not in weights:
@@ -185,7 +185,7 @@ def _way_up(weights: Weights, tail: int) -> tuple[str, int, int]:
     return "transposed", 0, 3
 
 
-# By the way up: settings, what is added to the name, and what is told.
+# By kind of upsampling: settings, suffix of the name, and notes.
 _UPSAMPLING: Mapping[str, tuple[Mapping[str, object], str, tuple[str, ...]]] = {
     "transposed": ({}, "", ()),
     "filter": ({}, "", ()),
@@ -274,9 +274,9 @@ def _unet(weights: Weights) -> Layout:
 
 
 def _blocks(weights: Weights, pattern: str, second: tuple[int, int]) -> tuple[int, bool]:
-    """How many residual blocks there are, and whether dropout moved their second convolution one place on.
+    """The number of residual blocks, and whether dropout shifts their second convolution by one index.
 
-    ``pattern`` captures the number of the block and the place in it; ``second`` are the places without and with.
+    ``pattern`` captures the number of the block and the index in it; ``second`` are the indices without and with.
     """
     found = [match for key in weights if (match := re.fullmatch(pattern, key)) and weights[key].ndim == 4]
     place = max((int(match[2]) for match in found), default=-1)
@@ -341,7 +341,7 @@ def _animegan2(weights: Weights) -> Layout:
 
 
 def _white_box(weights: Weights) -> Layout:
-    """As White-box-Cartoonization-PyTorch numbers it."""
+    """The numbering of White-box-Cartoonization-PyTorch."""
     blocks = len({key.split(".")[1] for key in weights if key.startswith("res_blocks.")})
     modules = {"initial_down.0": "stem", "up1.0": "middle", "last.0": "last", "last.2": "head"}
     for theirs, ours in (("down1", "down.0"), ("down2", "down.1"), ("up2", "up")):
@@ -353,7 +353,7 @@ def _white_box(weights: Weights) -> Layout:
 
 
 def _white_box_wbc(weights: Weights) -> Layout:
-    """As traiNNer numbers it, whose pixels nothing limits."""
+    """The numbering of traiNNer, which does not clamp pixels."""
     blocks = len({key.split(".")[0] for key in weights if key.startswith("block_")})
     names = ("down.0.conv1", "down.0.conv2", "down.1.conv1", "down.1.conv2", "middle", "up.conv1", "up.conv2", "last")
     modules = {"conv": "stem", **{f"conv_{number}": name for number, name in enumerate((*names, "head"), 1)}}
@@ -369,7 +369,7 @@ def _cartoon(project: str, settings: Mapping[str, object], modules: Mapping[str,
 
 
 def _as_named(name: str, architecture: str, settings: Mapping[str, object], weights: Weights) -> Layout:
-    """A network whose modules bear their names from the project."""
+    """A network whose modules have the project's names."""
     modules = {module: module for module in (key.rpartition(".")[0] for key in weights)}
     return Layout(
         recognised_as=f"generator of {name}",
@@ -388,7 +388,7 @@ def _side(weights: Weights, key: str, axis: int) -> int:
     return weights[key].shape[axis]
 
 
-# Which key shows which layout; the first that fits.
+# Keys that identify each layout; the first match counts.
 _READERS: tuple[tuple[str, Callable[[Weights], Layout]], ...] = (
     (r"res_model\.", _ancestor_resnet),
     (r"(unet_model|model)\.model\.1\.model\.", _unet),

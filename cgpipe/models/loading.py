@@ -1,4 +1,4 @@
-"""Any model file into a model, and foreign files into the user's folder."""
+"""Loads any model file, and imports foreign files to the user's folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cgpipe.networks import Generator
 from cgpipe.options import Direction
 
 
-class Way(TypedDict, total=False):
+class LoadOptions(TypedDict, total=False):
     """Options of :func:`load_any`, for functions that pass them on."""
 
     direction: Direction | None
@@ -51,22 +51,22 @@ def load_any(
     """A model from a file of ours or of another project, or from a network as ONNX, TorchScript or torch.export.
 
     Args:
-        path: the file, or what :func:`cgpipe.models.find_model` found.
-        source: the domain that goes in, for a foreign file, which does not say.
-        target: the domain that comes out, likewise.
+        path: the file, or the result of :func:`cgpipe.models.find_model`.
+        source: the source domain of a foreign file, which does not state it.
+        target: the target domain, likewise.
         direction: which generator to take from a foreign file that holds both.
-        generator: the name, in the file, of the one to take from a foreign file with several.
-        batch_statistics: normalise a foreign network with batch norm by each picture's own statistics.
+        generator: the generator's name in a foreign file with several.
+        batch_statistics: let batch norm of a foreign network use each picture's own statistics.
         inputs: ``NAME=VALUE`` for the inputs of a program besides the picture (see
             :func:`cgpipe.models.inputs.input_values`).
-        told: how a program takes and gives pictures, where its file does not say and the probe is wrong.
+        told: the input and output format of a program, if neither its file nor the probe gets it right.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: the file is damaged or of no known kind.
-        UsageError: a foreign file holds several generators, and nothing says which one is meant; or an input of a
-            program has no value.
-        MissingDependencyError: what runs a program is not installed.
+        ModelError: the file is damaged or of an unknown kind.
+        UsageError: a foreign file holds several generators, and no argument selects one; or an input of a program has
+            no value.
+        MissingDependencyError: a program's runtime is not installed.
     """
     file = Path(fspath(path))
     card = path.card if isinstance(path, Found) else None
@@ -102,21 +102,21 @@ def import_model(
     target: str | None = None,
     name: str | None = None,
     overwrite: bool = False,
-    **way: Unpack[Way],
+    **way: Unpack[LoadOptions],
 ) -> Entry:
-    """Files a model in the user's folder, its weights as they are, so that ``--to`` finds it.
+    """Imports a model to the user's folder, with unchanged weights, so that ``--to`` finds it.
 
     Args:
         path: a file of ours or of another project.
-        source: the domain that goes in; needed for a foreign file, and takes the place of what one of ours says.
-        target: the domain that comes out, likewise.
-        name: what to call it; by default ``<source>2<target>``, the name that ``--to`` prefers.
-        overwrite: put it in the place of a model of that name.
-        way: how a foreign file or a program is read, as for :func:`load_any`; a program's is kept with it.
+        source: the source domain; required for a foreign file, and overrides that of one of ours.
+        target: the target domain, likewise.
+        name: its name; by default ``<source>2<target>``, which ``--to`` prefers.
+        overwrite: replace a model of that name.
+        way: how a foreign file or a program is read, as for :func:`load_any`; stored with a program.
 
     Raises:
-        UsageError: a domain is missing, or the name is ill-formed or taken.
-        ModelError: the file or a domain's name cannot be used, or the user's folder cannot be written.
+        UsageError: a domain is missing, or the name is invalid or taken.
+        ModelError: the file or a domain's name is invalid, or the user's folder cannot be written.
     """
     model = load_any(path, source=source, target=target, **way)
     card = replace(model.card, source=source or model.card.source, target=target or model.card.target)
@@ -133,6 +133,6 @@ def import_model(
 
 
 def narrowest(generator: Generator) -> torch.dtype:
-    """Half precision where that loses nothing of the weights, else float32."""
+    """Half precision if it represents all weights exactly, else float32."""
     exact = all(torch.equal(weight, weight.half().float()) for weight in generator.parameters())
     return torch.float16 if exact else torch.float32

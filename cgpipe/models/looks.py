@@ -1,4 +1,4 @@
-"""Looks that are learned from paintings (``--like``): what they are called, and where they are kept."""
+"""Looks learned from paintings (``--like``): their names, and where they are stored."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from cgpipe.options import ModelChoice
 from cgpipe.storage import PREFIX, PathLike, digest_of
 
 TWO_INPUTS = "arbitrary_transform.onnx"
-"""Of the extra ``styles``: a network that takes a painting beside the picture."""
+"""A network of the extra ``styles`` that takes a painting beside the picture."""
 PAINTING = "mobilenet_conv/Conv/BiasAdd"
-"""What it calls that input."""
+"""Its name of that input."""
 _LONGEST = 48
 
 
 @dataclass(frozen=True)
 class Look:
-    """A look that is asked for: the paintings, and how it is learned.
+    """A look: its paintings, and how it is learned.
 
     Args:
-        paintings: files that are there.
-        steps: of learning.
-        strength: of the look against what the photo shows; 1 is the recipe's own.
+        paintings: existing files.
+        steps: training steps.
+        strength: weight of style against content; 1 is the recipe's default.
     """
 
     paintings: tuple[Path, ...]
@@ -42,35 +42,35 @@ class Look:
 
     @property
     def name(self) -> str:
-        """The domain that its results show."""
+        """The domain of its results."""
         return look_name(self.paintings)
 
     @cached_property
     def digest(self) -> str:
-        """8 hex digits, the same exactly where the paintings' content and the way of learning are."""
+        """8 hex digits that identify the paintings' content and how the look is learned."""
         told = [sorted(digest_of(path) for path in self.paintings), self.steps, self.strength]
         return blake2b(json.dumps(told).encode(), digest_size=4).hexdigest()
 
     @property
     def path(self) -> Path:
-        """Where its model is, once it is learned."""
+        """Path of its model, once it is learned."""
         return user_models_folder() / f"{self.name}-{self.digest}.safetensors"
 
     @property
     def work(self) -> Path:
-        """The folder of the run that learns it, for as long as that takes."""
+        """The folder of its training run, until that is done."""
         return self.path.with_name(f"{PREFIX}look-{self.path.stem}")
 
 
 def look_name(paintings: Sequence[PathLike]) -> str:
-    """The domain that a look of these paintings gives: the names of their files in plain letters."""
+    """The domain of a look of these paintings: their file names in plain letters."""
     words = "-".join(Path(os.fspath(path)).stem for path in paintings)
     plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain)[:_LONGEST].strip("-") or "painting"
 
 
 def asked_look(choice: ModelChoice) -> Look | None:
-    """The look that a choice asks for, if it does.
+    """The look that a choice names, if any.
 
     Raises:
         UsageError: a painting is missing, or a folder.
@@ -85,10 +85,10 @@ def asked_look(choice: ModelChoice) -> Look | None:
 
 
 def find_look(look: Look) -> Found:
-    """The model of a look, which may be still to be learned: then there is no such file yet.
+    """The model of a look; its file does not exist until the look is learned.
 
     Raises:
-        ModelError: the file is there and damaged.
+        ModelError: the file exists but is damaged.
     """
     try:
         card = read_card(look.path) if look.path.is_file() else _planned(look)
@@ -98,7 +98,7 @@ def find_look(look: Look) -> Found:
 
 
 def find_two_inputs(look: Look) -> tuple[Found, tuple[str, ...]]:
-    """The network of the extra ``styles`` that takes a painting, and what it is told.
+    """The network of the extra ``styles`` that takes a painting, and its inputs.
 
     Raises:
         UsageError: there are several paintings.
@@ -114,7 +114,7 @@ def find_two_inputs(look: Look) -> tuple[Found, tuple[str, ...]]:
         )
     card = ModelCard(
         architecture="onnx",
-        # What cgpipe finds with its test card, so that nothing is probed.
+        # What the probe would find, so that it need not run.
         settings=_SIGNATURE,
         source=GENERIC,
         target=look.name,
@@ -132,7 +132,7 @@ _SIGNATURE = {"picture": "content_image", "layout": "nhwc", "output_layout": "nh
 
 
 def _planned(look: Look) -> ModelCard:
-    """The card of a look that is still to be learned, as far as it is known."""
+    """The card of a look that has not been learned yet, as far as it is known."""
     return ModelCard(
         architecture="compact-xs",
         settings={},

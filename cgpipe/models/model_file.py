@@ -1,4 +1,4 @@
-"""Our own model file: one generator in one ``.safetensors``, which says everything needed to use it."""
+"""Our own model file: one generator in one ``.safetensors`` file, with everything needed to use it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["Model", "load_model", "read_card", "save_model"]
 Runtime = OnnxRuntime | TorchScript | Exported
 
 PROGRAM = "program"
-"""The tensor that holds a program in place of weights, byte for byte."""
+"""The tensor that stores a program's bytes in place of weights."""
 _TYPES = ("F16", "BF16", "F32", "F64", "I64")
-"""Of weights; the last is that of a batch norm's count."""
+"""Dtypes of weights; the last is that of a batch norm's counter."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Model:
 
 
 def save_model(path: str | PathLike[str], model: Model, *, dtype: torch.dtype = torch.float16) -> None:
-    """Writes a model file, whole or not at all; the same model gives the same bytes.
+    """Writes a model file, whole or not at all; deterministic.
 
     Args:
-        path: where to; folders are made as needed.
-        model: its generator stays as it is.
-        dtype: of the weights in the file. Buffers, such as the running variances of a batch norm, keep their own type:
-            they may leave the range of half precision.
+        path: the file; folders are created as needed.
+        model: the model; not modified.
+        dtype: of the weights in the file. Buffers, such as running variances of batch norm, keep their dtype, since
+            they may exceed the range of half precision.
 
     Raises:
-        ModelError: a weight is not a finite number in ``dtype``, or the file cannot be written.
+        ModelError: a weight is not finite in ``dtype``, or the file cannot be written.
     """
     target = Path(path)
     contents = save(_tensors(model.generator, dtype, target), {METADATA_KEY: model.card.to_json()})
@@ -64,12 +64,12 @@ def save_model(path: str | PathLike[str], model: Model, *, dtype: torch.dtype = 
 
 
 def load_model(path: str | PathLike[str]) -> Model:
-    """One of our files, its weights in float32 on the CPU, ready for inference (``eval``, no gradients).
+    """Loads one of our files, in float32 on the CPU, ready for inference (``eval``, no gradients).
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: the file is damaged, not one of ours, made for a newer cgpipe, or does not fit its architecture;
-            the message names the file and the field or tensor.
+        ModelError: the file is damaged, not one of ours, needs a newer cgpipe, or does not fit its architecture; the
+            message names the file and the field or tensor.
     """
     source = Path(path)
     card = read_card(source)
@@ -89,7 +89,7 @@ def _load(path: Path, card: ModelCard) -> Generator:
     if card.architecture in PROGRAMS:
         return _program(path, header, card)
     _check_settings(card.settings, len(header.shapes))
-    with torch.device("meta"):  # no memory is asked for before the sizes are known to be those of the file
+    with torch.device("meta"):  # allocates nothing until the sizes are known to match the file
         _check_fit(header, _build(card))
     generator = _build(card)
     generator.load_state_dict(load_file(path))
@@ -113,15 +113,15 @@ def _program(path: Path, header: Header, card: ModelCard) -> Program:
 
 
 def start(kind: str, content: bytes, path: str | None = None) -> Runtime:
-    """A program in its runtime.
+    """Loads a program into its runtime.
 
     Args:
         kind: a name in :data:`cgpipe.models.program.PROGRAMS`.
-        content: known to be harmless.
-        path: the file, where constants lie beside it.
+        content: the program's bytes, already checked.
+        path: the file, if constants lie beside it.
 
     Raises:
-        ModelError: the runtime does not take it.
+        ModelError: the runtime rejects it.
         MissingDependencyError: the runtime is not installed.
     """
     if kind == "torch-export":
@@ -138,7 +138,7 @@ def _on_rgb(card: ModelCard, generator: Generator) -> tuple[ModelCard, Generator
 
 
 def _check_settings(settings: Mapping[str, object], tensors: int) -> None:
-    """Sees to it that building the network takes no longer than its file is large: every block has a tensor."""
+    """Refuses settings that need more blocks than the file has tensors, so that building is cheap."""
     for name in ("blocks", "deep_blocks", "levels"):
         value = settings.get(name, 0)
         if isinstance(value, int | float) and not 0 <= value <= tensors:

@@ -1,7 +1,7 @@
-"""Looks through an ONNX file before it is run, without any package for it: what it asks for, and how large it is.
+"""Checks an ONNX file before it is run, without any ONNX package: its operators, its size, its external files.
 
-An ONNX file is a protobuf message: fields with a number, each a whole number or a length and so many bytes. Read are
-the few that matter here (onnx.proto3): of the model its graph and its functions, of a graph its nodes and constants.
+An ONNX file is a protobuf message: numbered fields, each an integer or a length-prefixed run of bytes. Only the fields
+that matter here are read (onnx.proto3): graph and functions of the model, nodes and constants of a graph.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from cgpipe.errors import ModelError
 from cgpipe.models.header import open_file
 
 LARGEST_FILE = 2_000_000_000
-"""Bytes: the format's own limit."""
+"""Bytes: protobuf's own limit."""
 MOST_NODES = 5_000
 DEEPEST = 8
-"""Graphs inside graphs."""
+"""Most levels of nested graphs."""
 
 _OWN = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Sets of operators that ONNX Runtime brings along."""
+"""Operator sets that ONNX Runtime includes."""
 _ENDLESS = ("Loop", "Scan", "SequenceMap")
 
-# Numbers of fields.
+# Field numbers.
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
@@ -34,12 +34,12 @@ _TENSOR_EXTERNAL, _ENTRY_KEY, _ENTRY_VALUE = 13, 1, 2
 
 @dataclass
 class OnnxContents:
-    """What an ONNX file holds.
+    """The checked contents of an ONNX file.
 
     Args:
-        nodes: how many, those of inner graphs and functions included.
-        makers: by the name of each value of the outermost graph, the operator that makes it and its first input.
-        external: names of the files in which constants lie, relative to the file's folder.
+        nodes: number of nodes, including inner graphs and functions.
+        makers: for each value of the outermost graph, the operator that computes it and its first input.
+        external: names of files with constants, relative to the file's folder.
     """
 
     nodes: int = 0
@@ -47,7 +47,7 @@ class OnnxContents:
     external: set[str] = field(default_factory=set)
 
     def last_operator(self, output: str) -> str:
-        """The operator that decides the range of an output; steps that only move values are passed over."""
+        """The operator that determines the range of an output; operators that only move values are skipped."""
         seen = set()
         while output in self.makers and output not in seen:
             seen.add(output)
@@ -58,12 +58,12 @@ class OnnxContents:
 
 
 def read_onnx(path: Path) -> tuple[bytes, OnnxContents]:
-    """An ONNX file's bytes and contents, once they are known to be harmless.
+    """Reads and checks an ONNX file; returns its bytes and contents.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: it is not ONNX, too large, has operators that ONNX Runtime does not have, loops that need not end,
-            or constants outside its folder.
+        ModelError: it is not ONNX, is too large, or has unknown operators, loops that may never end, or constants
+            outside its folder.
     """
     with open_file(path) as file:
         size = file.seek(0, 2)
@@ -80,10 +80,10 @@ def read_onnx(path: Path) -> tuple[bytes, OnnxContents]:
 
 
 def check_onnx(content: bytes, folder: Path) -> OnnxContents:
-    """What ONNX bytes hold, once they are known to be harmless; errors as for :func:`read_onnx`, without a name.
+    """Checks ONNX bytes; errors as for :func:`read_onnx`, without the file's name.
 
     Args:
-        folder: in which constants may lie.
+        folder: where constants may lie.
     """
     try:
         return _contents(content, folder)
@@ -174,7 +174,7 @@ def _texts_of(message: memoryview, number: int) -> Iterator[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message: their numbers, and a whole number or the bytes inside."""
+    """The fields of a message: number, and integer or bytes."""
     place = 0
     while place < len(message):
         key, place = _varint(message, place)

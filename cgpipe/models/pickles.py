@@ -1,7 +1,7 @@
-"""Looks through a pickle before it is loaded: how much work and memory it would take, told from its instructions.
+"""Checks a pickle before it is loaded: its instructions tell how much work and memory it would take.
 
-torch's reader for ``weights_only`` runs nothing that is not on its list. But what is on it can be asked for too much: a
-tuple of tuples of tuples, a few bytes each, takes forever to hash, and a ``bytearray`` may be of any length.
+torch's ``weights_only`` reader runs nothing outside its allowlist. But even that can be abused: nested tuples of a few
+bytes take forever to hash, and a ``bytearray`` may have any length.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from cgpipe.errors import ModelError
 
 SAVE_AGAIN = "Save the network's state_dict() with torch.save where the file was made"
 LARGEST_PICKLE = 16_000_000
-"""Bytes; a network of 1,000 tensors has 0.1 MB of instructions, its optimiser twice that."""
+"""Most bytes; a network of 1,000 tensors has 0.1 MB of instructions, its optimiser twice that."""
 MOST_STEPS = 500_000
-"""Instructions; a tensor takes about 30."""
+"""Most instructions; a tensor takes about 30."""
 LARGEST_VALUE = 1_000_000
-"""Values in one tuple, those inside the tuples in it included."""
+"""Most values in one tuple, including nested ones."""
 
 _MAKES_BYTES = ("builtins bytearray", "__builtin__ bytearray", "_codecs encode")
 
 
 def check_pickle(file: IO[bytes], pickles: int = 1) -> None:
-    """Reads so many pickles, one after the other, and leaves ``file`` behind them.
+    """Checks consecutive pickles, and leaves ``file`` positioned after them.
 
     Raises:
-        ModelError: loading them would take more work or memory than any checkpoint does.
-        ValueError: they are cut off, or not pickles.
+        ModelError: loading them would take more work or memory than any checkpoint.
+        ValueError: they are truncated, or not pickles.
     """
     start = file.tell()
     for _ in range(pickles):
@@ -41,7 +41,7 @@ def check_pickle(file: IO[bytes], pickles: int = 1) -> None:
 
 
 class _Sizes:
-    """The stack of a pickle's machine, with the number of values inside in place of each value."""
+    """The stack of the pickle machine, with each value replaced by its number of nested values."""
 
     def __init__(self) -> None:
         self._stack: list[int | None] = []  # None for a mark
@@ -61,7 +61,7 @@ class _Sizes:
             inside = 1 + sum(taken) if opcode.name.startswith("TUPLE") else 1
             if inside > LARGEST_VALUE:
                 raise ModelError("It holds endlessly nested tuples. Nothing was run.")
-            # A list or a dictionary cannot be hashed, so that what is inside never counts.
+            # Lists and dictionaries cannot be hashed, so their content does not count.
             self._stack += [None if kind is pickletools.markobject else inside for kind in opcode.stack_after]
 
     def _top(self) -> int:
@@ -80,5 +80,5 @@ class _Sizes:
 
 
 def _taken(opcode: pickletools.OpcodeInfo) -> list[pickletools.StackObject]:
-    """What an instruction takes from the stack, from the top; a slice takes its mark along."""
+    """What an instruction pops from the stack, top first; a slice includes its mark."""
     return [kind for kind in reversed(opcode.stack_before) if kind is not pickletools.markobject]

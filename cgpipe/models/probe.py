@@ -1,4 +1,4 @@
-"""Finds out how a program takes and gives pictures: from what its file says, else by what it makes of a test card."""
+"""Finds out a program's input and output format: from its file, or from its output for a test card."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MOST_ENLARGED = 16
 """How many times as high and wide a network may make pictures."""
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 FIXED = (256, 512, 224, 384, 128)
-"""Sides that are tried of a network that takes none of other sizes, and does not say which it was made for."""
+"""Sides to try for a network that rejects other sizes and does not state its own."""
 SAME_RANGE = 0.15
-"""How much better another range must do than the same one for what goes in and what comes out."""
+"""Margin by which different input and output ranges must beat equal ones."""
 LEAST_LIKENESS = 0.1
-"""Below it what comes out has nothing of the test card: no picture, or of nothing that cgpipe could add back."""
+"""Similarity below which the output has nothing of the test card, and so is not a picture of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What the user says of a program, where the file does not and the test card is wrong."""
+    """What the user says about a program's format; takes precedence over the file and the probe."""
 
     layout: Layout | None = None
     pixels: Pixels | None = None
@@ -44,18 +44,18 @@ def probe(
     last_operators: Mapping[str, str],
     told: Told,
 ) -> Signature:
-    """How a program takes and gives pictures.
+    """Determines a program's input and output format.
 
     Args:
         feed: runs it.
         inputs, outputs: of the program.
-        values: of the inputs other than the picture, as nested lists.
-        last_operators: for each output the operator behind it, where it is known.
-        told: goes before everything.
+        values: values of the inputs besides the picture, as nested lists.
+        last_operators: for each output the operator that computes it, if known.
+        told: takes precedence over everything else.
 
     Raises:
-        UsageError: an input has no value; names it, and what it takes.
-        ModelError: it takes or gives no pictures, or pictures of another size.
+        UsageError: an input has no value; the message names it and its shape.
+        ModelError: it does not map pictures to pictures of the same size.
     """
     picture = _picture(inputs, values)
     _check_values([port for port in inputs if port is not picture], values)
@@ -81,7 +81,7 @@ def probe(
 
 
 def drawn_card(height: int, width: int) -> torch.Tensor:
-    """A drawn picture, (1, 3, height, width) in [-1, 1]: sky, ground, a ball, stripes, patches of pure colours."""
+    """The test card, (1, 3, height, width) in [-1, 1]: sky, ground, a ball, stripes, patches of pure colours."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     sky = torch.stack([0.35 + 0.5 * y, 0.55 + 0.35 * y, 0.95 - 0.1 * y])
     ground = torch.stack([0.45 - 0.3 * (1 - y), 0.55 - 0.2 * x, 0.2 + 0 * x])
@@ -97,7 +97,7 @@ def drawn_card(height: int, width: int) -> torch.Tensor:
 
 
 def _picture(inputs: Sequence[Port], values: Mapping[str, object]) -> Port:
-    """The input that takes pictures: the first with four axes, of which one may be the colours."""
+    """The picture's input: the first with four axes, one of which may be the channels."""
     for port in inputs:
         colours = [port.shape[axis] for axis in (1, 3)] if len(port.shape) == 4 else []
         if port.name not in values and port.dtype in DTYPES and any(side in (3, None) for side in colours):
@@ -143,7 +143,7 @@ def _fixed(port: Port, layout: Layout) -> tuple[int, int] | None:
 
 
 def _run(feed: Feed, signature: Signature, card: torch.Tensor) -> torch.Tensor:
-    """What it makes of a card, the values as it gives them, (1, 3, H, W)."""
+    """The raw output for a test card, as (1, 3, H, W)."""
     inputs: dict[str, Array] = {name: np.asarray(value, np.float32) for name, value in signature.inputs.items()}
     taken = card.expand(signature.batch or 1, -1, -1, -1)
     outputs = feed({signature.picture: to_array(taken, signature), **inputs}, torch.get_num_threads(), "cpu")
@@ -151,7 +151,7 @@ def _run(feed: Feed, signature: Signature, card: torch.Tensor) -> torch.Tensor:
 
 
 def _sized(feed: Feed, signature: Signature) -> Signature:
-    """With what it takes of sizes: multiples of a number, else one alone."""
+    """Adds the accepted sizes: multiples of a number, or one fixed size."""
     try:
         return _with_multiple(feed, signature)
     except ModelError:
@@ -166,7 +166,7 @@ def _sized(feed: Feed, signature: Signature) -> Signature:
 
 
 def _with_multiple(feed: Feed, signature: Signature) -> Signature:
-    """With the smallest number of which the sides must be multiples, and the layout and size of what comes out."""
+    """Adds the smallest multiple of the sides, and the layout and size of the output."""
     sizes = [signature.size] if signature.size else [(64 + side, 64 + 3 * side) for side in MULTIPLES]
     first: ModelError | None = None
     for multiple, size in zip(MULTIPLES, sizes, strict=False):
@@ -201,7 +201,7 @@ def _times(taken: Sequence[int], given: Sequence[int]) -> int:
 
 
 def _with_ranges(feed: Feed, signature: Signature, operator: str, told: Told) -> Signature:
-    """With the ranges of the pixels that make of a test card what is most like it."""
+    """Adds the pixel ranges for which the output is most similar to the test card."""
     step = signature.multiple
     card = drawn_card(*(signature.size or (max(1, 96 // step) * step, max(1, 128 // step) * step)))
     candidates: list[Pixels] = [told.pixels] if told.pixels else ["0..255"] if signature.dtype == "uint8" else [*RANGES]
@@ -220,7 +220,7 @@ def _with_ranges(feed: Feed, signature: Signature, operator: str, told: Told) ->
 
 
 def _range_of(values: torch.Tensor, operator: str) -> Pixels:
-    """The range of the pixels that come out, by the last operator, else by the values."""
+    """The range of the output's pixels, by the last operator or by the values."""
     if operator in ("Tanh", "Sigmoid", "HardSigmoid"):
         return "-1..1" if operator == "Tanh" else "0..1"
     if float(values.max()) > 3:
@@ -229,7 +229,7 @@ def _range_of(values: torch.Tensor, operator: str) -> Pixels:
 
 
 def _likeness(card: torch.Tensor, result: torch.Tensor) -> float:
-    """How much of a card's large shapes, brightness and contrast is in a result: 1 for all, and down from there."""
+    """Similarity of a result to the card in large shapes, brightness and contrast; at most 1."""
     before, after = (F.adaptive_avg_pool2d(x.mean(1, keepdim=True), 24).flatten() for x in (card, result))
     if not after.isfinite().all() or float(after.std()) < 1e-4:
         return -10.0

@@ -1,4 +1,4 @@
-"""Networks that are programs of another runtime, behind the interface of a generator."""
+"""Programs of other runtimes behind the interface of a generator."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
 Pixels = Literal["-1..1", "0..1", "0..255"]
 Feed = Callable[[Mapping[str, Array], int, str], Sequence[Array]]
-"""Runs a program on named arrays, with so many threads, on a device (``cpu``, ``cuda``); gives its outputs in order."""
+"""Runs a program on named arrays, with a number of threads, on a device (``cpu``, ``cuda``); returns its outputs."""
 
 RANGES: Mapping[Pixels, tuple[float, float]] = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64, "uint8": np.uint8}
 PART, MARGIN = 512, 32
 """Pixels of a side of what an upscaler sees at a time, and by which neighbouring parts overlap."""
 PROGRAMS = ("onnx", "torchscript", "torch-export")
-"""Architectures of model files that hold a program in place of weights."""
+"""Architectures of model files with a program in place of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +34,17 @@ class Signature:
     """How a program takes and gives pictures.
 
     Args:
-        picture: the name of the input that takes them.
-        output: which of the outputs gives them.
+        picture: name of the picture's input.
+        output: index of the picture's output.
         layout: of the input; ``output_layout`` of the output.
-        pixels: the range of the pixels that go in; ``output_pixels`` of those that come out.
+        pixels: the pixel range of the input; ``output_pixels`` of the output.
         dtype: of the input: float32, float16, float64 or uint8.
-        order: of the channels.
-        size: height and width, where it takes no others.
-        multiple: of which the sides must be multiples.
-        batch: how many pictures it takes at a time; None for any number.
-        enlarges: how many times as high and wide what comes out is.
-        inputs: the values of its other inputs by name, as nested lists.
+        order: channel order.
+        size: height and width, if fixed.
+        multiple: the sides must be multiples of this.
+        batch: fixed batch size; None for any.
+        enlarges: upscaling factor: sides of the output divided by those of the input.
+        inputs: values of the other inputs by name, as nested lists.
     """
 
     picture: str
@@ -70,7 +70,7 @@ class Signature:
         """From the settings of a card.
 
         Raises:
-            ModelError: a setting is missing or has a value that cannot be used.
+            ModelError: a setting is missing or invalid.
         """
         known = {entry.name for entry in fields(cls)}
         try:
@@ -117,9 +117,9 @@ class Program(Generator):
 
     Args:
         feed: runs it.
-        signature: how it takes and gives pictures.
-        runtime: what runs it, as text.
-        content: the file's bytes, to be kept in a model file.
+        signature: its input and output format.
+        runtime: name of its runtime.
+        content: the file's bytes, for a model file.
     """
 
     def __init__(self, feed: Feed, signature: Signature, runtime: str, content: bytes) -> None:
@@ -133,7 +133,7 @@ class Program(Generator):
         self._inputs = {name: np.asarray(value, np.float32) for name, value in signature.inputs.items()}
 
     def __deepcopy__(self, memo: object) -> Program:
-        """Itself: there are no weights that a copy could change."""
+        """Itself: there are no weights that could change."""
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -170,7 +170,7 @@ class Program(Generator):
 
 
 def to_array(x: torch.Tensor, signature: Signature) -> Array:
-    """(N, 3, H, W) in [-1, 1] as the program takes it."""
+    """(N, 3, H, W) in [-1, 1] in the program's input format."""
     low, high = RANGES[signature.pixels]
     x = x.flip(1) if signature.order == "bgr" else x
     x = (x + 1) * ((high - low) / 2) + low
@@ -181,7 +181,7 @@ def to_array(x: torch.Tensor, signature: Signature) -> Array:
 
 
 def from_array(y: Array, signature: Signature) -> torch.Tensor:
-    """What the program gives as (N, 3, H, W) in [-1, 1]."""
+    """The program's output as (N, 3, H, W) in [-1, 1]."""
     low, high = RANGES[signature.output_pixels]
     if y.ndim == 3:
         y = y[None]
@@ -199,9 +199,9 @@ class Port:
 
     Args:
         name: of the input or output.
-        shape: its sides; None for any.
+        shape: its shape, with None for any length.
         dtype: such as ``float32``.
-        free: the program does not say its shape.
+        free: whether the program does not state its shape.
     """
 
     name: str
@@ -219,7 +219,7 @@ class _Entry(Protocol):
 
 
 class _Session(Protocol):
-    """A network that ONNX Runtime has loaded."""
+    """An ONNX Runtime session."""
 
     def get_inputs(self) -> Sequence[_Entry]: ...
 
@@ -229,15 +229,15 @@ class _Session(Protocol):
 
 
 class OnnxRuntime:
-    """An ONNX file in ONNX Runtime, on a GPU where a build for GPUs is installed; several threads may run it at once.
+    """An ONNX file in ONNX Runtime, on a GPU if its GPU build is installed; thread-safe.
 
     Args:
-        content: the file's bytes, looked through by :func:`cgpipe.models.onnx_file.read_onnx`.
-        path: the file itself, where constants lie beside it.
+        content: the file's bytes, checked by :func:`cgpipe.models.onnx_file.read_onnx`.
+        path: the file, if constants lie beside it.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        ModelError: it does not take the file.
+        ModelError: it rejects the file.
     """
 
     runtime = "ONNX Runtime"
@@ -256,7 +256,7 @@ class OnnxRuntime:
         fed = {name: value.astype(DTYPES.get(by_name[name].dtype, value.dtype)) for name, value in values.items()}
         try:
             result = session.run(None, fed)
-        except Exception as error:  # of a library that says nothing of what it raises
+        except Exception as error:  # the library does not document its exceptions
             raise ModelError(f"ONNX Runtime could not run the network: {_first_line(error)}.") from error
         return result
 

@@ -1,6 +1,6 @@
-"""Model files from elsewhere: ``hf://owner/name[/file]`` and ``https://…#sha256=…``, fetched once and kept.
+"""Downloads model files: ``hf://owner/name[/file]`` and ``https://…#sha256=…``, with a cache.
 
-A file that was fetched is read as any other is: nothing in it is run.
+A downloaded file is read like any other: none of its code is run.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from cgpipe.errors import MissingDependencyError, ModelError, ModelNotFoundError
 from cgpipe.storage import atomic_write, cache_folder
 
 LARGEST = 2_000_000_000
-"""Bytes of a file."""
+"""Most bytes of a file."""
 SILENCE = 30
-"""Seconds without a byte after which a server is given up."""
+"""Seconds without data before a download is given up."""
 LONGEST = 3600
-"""Seconds that a file may take in all."""
+"""Most seconds for a whole download."""
 
 _SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt", ".pt2", ".ckpt")
 _SUM = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
 def fetched(address: str) -> Path:
-    """The file at an address, from the cache where it has been fetched before.
+    """The file at an address, from the cache if it has been downloaded before.
 
     Raises:
-        UsageError: the address is of another kind, or names no single file, or has no checksum.
+        UsageError: the address is invalid, does not name a single file, or has no checksum.
         MissingDependencyError: huggingface_hub is needed for ``hf://`` and not installed.
         ModelNotFoundError: there is no such file, or no connection.
-        ModelError: it is too large, or is not what the checksum says.
+        ModelError: it is too large, or its checksum differs.
     """
     if address.startswith("hf://"):
         return _from_hub(address)
@@ -62,13 +62,13 @@ def _from_hub(address: str) -> Path:
         return Path(hub.hf_hub_download(f"{owner}/{name}", file or _only_file(hub, f"{owner}/{name}", address)))
     except UsageError:
         raise
-    except Exception as error:  # the hub's own errors, and those of whatever it is reached by
+    except Exception as error:  # the hub's own errors, and those of its HTTP library
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelNotFoundError(f"{address} cannot be downloaded, and is not in the cache: {first[:300]}.") from error
 
 
 class _Hub(Protocol):
-    """What is used of huggingface_hub."""
+    """The part of huggingface_hub that is used."""
 
     def list_repo_files(self, repository: str, /) -> Sequence[str]: ...
 

@@ -1,4 +1,4 @@
-"""Programs (ONNX, TorchScript and torch.export) as models: how they are used is found out, other inputs are given."""
+"""Programs (ONNX, TorchScript, torch.export) as models: probes their format, and binds their other inputs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cgpipe.models.probe import Told, probe
 from cgpipe.models.program import OnnxRuntime, Program, Signature
 from cgpipe.models.torchscript_file import TorchScript, is_torchscript, read_torchscript
 
-_NAMES = {"onnx": "ONNX", "torchscript": "TorchScript", "torch-export": "a program of torch.export"}
+_NAMES = {"onnx": "ONNX", "torchscript": "TorchScript", "torch-export": "a torch.export program"}
 
 
 def program_kind(path: Path) -> str | None:
-    """The architecture of a program's file, by its content or its name; None for other files."""
+    """The architecture of a program file, by content or name; None for other files."""
     if path.suffix.lower() == ".onnx":
         return "onnx"
     if is_torchscript(path):
@@ -41,13 +41,13 @@ def load_program(
 
     Args:
         path: the file.
-        source, target: the domains, which the file does not say.
+        source, target: the domains, which the file does not state.
         inputs: values of its inputs besides the picture, ``NAME=VALUE`` each.
-        told: what the user says of how it takes pictures.
-        card: what is known of it already; nothing is probed then.
+        told: what the user says about its format.
+        card: its card, if known; then nothing is probed.
 
     Raises:
-        ModelError: the file is not what it should be, or makes no pictures of the size that it takes.
+        ModelError: the file is damaged, or does not map pictures to pictures of the same size.
         UsageError: an input has no value.
         MissingDependencyError: its runtime is not installed.
     """
@@ -74,7 +74,7 @@ def load_program(
 
 
 def with_inputs(model: Model, inputs: Sequence[str], path: Path) -> Model:
-    """A model with other values for the inputs of its program."""
+    """A model with other values for its program's inputs."""
     if not inputs:
         return model
     generator = model.generator

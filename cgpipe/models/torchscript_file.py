@@ -1,8 +1,8 @@
-"""TorchScript files: looked through before they are loaded, and run by torch.
+"""TorchScript files: checked before they are loaded, and run by torch.
 
-TorchScript is code, but in a language of its own that only knows torch's operators; loading a file runs some of it
-already. So the code is read as text first: it may not name an operator that touches files or other machines, come with
-operators from elsewhere, or go round in loops without end.
+TorchScript is code, in a language that only knows torch's operators, and loading a file already runs some of it. So the
+code is first checked as text: it must not use operators that access files or other machines, custom operators, or loops
+that may never end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cgpipe.models.pickles import LARGEST_PICKLE, check_pickle
 from cgpipe.models.program import Array, Port
 
 LARGEST_CODE = 4_000_000
-"""Bytes of code in all; a network's has some ten thousand."""
+"""Most bytes of code; a network has about ten thousand."""
 
 _ZIP = b"PK\x03\x04"
 _FORBIDDEN = re.compile(r"\b(save|from_file|load_tensor|import_ir_module|rpc_\w+|fork|classes)\b")
@@ -37,7 +37,7 @@ _HIDDEN = re.compile(r"\bgetattr\b[^\n]*\\")
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is TorchScript, by the names of what is packed in it."""
+    """Whether a file is TorchScript, by the names of its archive entries."""
     try:
         with open_file(path) as file:
             if file.read(4) != _ZIP:
@@ -49,19 +49,19 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> bytes:
-    """A TorchScript file's bytes, repacked from what was found to be harmless.
+    """Reads and checks a TorchScript file; returns its bytes, repacked from the checked entries.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ModelError: it is damaged, too large, or its code asks for more than computing.
+        ModelError: it is damaged, too large, or its code does more than compute.
     """
     return read_checked(path, checked_torchscript)
 
 
 def checked_torchscript(content: bytes) -> bytes:
-    """TorchScript that does nothing but compute; errors as for :func:`read_torchscript`, without a name.
+    """Checks that TorchScript only computes; errors as for :func:`read_torchscript`, without the file's name.
 
-    It is repacked: two readers of one archive need not find the same files in it.
+    It is repacked, since two readers of one archive may find different entries.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -100,13 +100,13 @@ def _check_code(code: str) -> None:
 
 
 class TorchScript:
-    """TorchScript in torch; several threads may run it at once.
+    """TorchScript in torch; thread-safe.
 
     Args:
-        content: the file's bytes, known to be harmless.
+        content: the file's bytes, already checked.
 
     Raises:
-        ModelError: torch does not take it, or it takes more than a picture.
+        ModelError: torch rejects it, or its arguments are not a picture, then tensors or numbers.
     """
 
     runtime = "TorchScript"
@@ -136,7 +136,7 @@ class TorchScript:
         try:
             with torch.inference_mode(), _quiet():
                 result = self._on(device)(*given)
-        except Exception as error:  # whatever a program may raise
+        except Exception as error:  # a program may raise anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"TorchScript could not run the network: {lines[-1][:300]}.") from error
         return [value.float().cpu().numpy() for value in _tensors(result)]
@@ -154,7 +154,7 @@ class TorchScript:
 
 
 def _tensors(result: object) -> list[torch.Tensor]:
-    """The tensors of a result, those that may be pictures first."""
+    """The tensors of a result, possible pictures first."""
     if isinstance(result, Mapping):
         result = list(result.values())
     found = list(result) if isinstance(result, list | tuple) else [result]
@@ -166,7 +166,7 @@ def _tensors(result: object) -> list[torch.Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps torch from calling TorchScript deprecated."""
+    """Silences torch's deprecation warning for TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,8 +1,8 @@
-"""Finds the generators in a checkpoint, whatever they are wrapped in, and the one that is meant.
+"""Finds the generators in a checkpoint, however they are wrapped, and selects one.
 
-What is looked for is the content: mappings of names to tensors that are a generator's, at most a few levels down.
-Around them projects put a ``state_dict``, a trainer's attributes (``netG_A.model.1.weight``), both directions, running
-averages, and the ``module.`` of parallel training.
+Generators are recognised by content: mappings of names to tensors, at most a few levels deep. Projects wrap them in a
+``state_dict``, a trainer's attributes (``netG_A.model.1.weight``), both directions, EMA weights, and the ``module.`` of
+parallel training.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from cgpipe.models.weights import Weights
 from cgpipe.options import Direction
 
 _DEEPEST = 4
-"""Levels of mappings, and of prefixes, that are looked through."""
+"""Levels of mappings, and of prefixes, that are searched."""
 _MOST_MAPPINGS = 2_000
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 """Prefixes of DataParallel and torch.compile."""
 _PLAIN = {"state_dict", "model", "model_state_dict", "models", "params", "weights", "net", "network", "networks"}
-"""Names that say nothing of which generator is inside."""
+"""Names that do not identify a generator."""
 _AVERAGED = re.compile(r"[_.]?(ema|averaged?)(?=\.|$)", re.IGNORECASE)
 
-# In cycleGAN-PyTorch a generator is named after what it makes first and what it makes that of second.
+# cycleGAN-PyTorch names a generator by its target first and its source second.
 _ANCESTOR: Mapping[str, Direction] = {"Gba": "AtoB", "Gab": "BtoA"}
 _WAYS: tuple[tuple[str, Direction], ...] = (
     (r"(net|gen|generator)?_?g?_?a(_?(to|2)?_?)b", "AtoB"),
@@ -45,18 +45,18 @@ def one_generator(
     target: str | None = None,
     generator: str | None = None,
 ) -> Weights:
-    """The state dict of the generator that is asked for, without the prefixes of wrappers.
+    """The state dict of the selected generator, without the prefixes of wrappers.
 
     Args:
-        content: what a checkpoint holds.
-        notes: takes up what was chosen, a sentence each.
-        direction: which of two generators, where their names tell their directions.
-        target: the domain that the generator paints, where it is named after that.
-        generator: its name in the file, as the error lists them.
+        content: the content of a checkpoint.
+        notes: receives a sentence for each choice.
+        direction: selects one of two generators whose names tell their directions.
+        target: selects a generator that is named after its target domain.
+        generator: selects by the name in the file, as the error lists them.
 
     Raises:
         ModelError: there is no generator of a known kind.
-        UsageError: there are several, and nothing picks one; lists their names.
+        UsageError: there are several, and no argument selects one; the message lists their names.
     """
     if direction not in (None, "AtoB", "BtoA"):
         raise UsageError(f"direction must be AtoB or BtoA, not {direction!r}.")
@@ -74,7 +74,7 @@ def one_generator(
 
 
 def _generators(content: Mapping[object, object]) -> Iterator[tuple[tuple[str, ...], Weights]]:
-    """Every generator of a known kind, by its place in the file."""
+    """Every generator of a known kind, by its path in the file."""
     for path, weights in _state_dicts(content, (), count()):
         for inner, part in _parts(weights, _DEEPEST):
             yield (*path, *inner), part
@@ -83,7 +83,7 @@ def _generators(content: Mapping[object, object]) -> Iterator[tuple[tuple[str, .
 def _state_dicts(
     content: Mapping[object, object], path: tuple[str, ...], visits: Iterator[int]
 ) -> Iterator[tuple[tuple[str, ...], Weights]]:
-    """The mappings that hold tensors, however deep; ``visits`` counts, since one may hold itself many times."""
+    """The mappings that hold tensors, at any depth; ``visits`` limits the search, since mappings may be recursive."""
     if len(path) > _DEEPEST or next(visits) > _MOST_MAPPINGS:
         return
     tensors = {str(key): value.detach() for key, value in content.items() if isinstance(value, torch.Tensor)}
@@ -95,7 +95,7 @@ def _state_dicts(
 
 
 def _parts(weights: Weights, levels: int) -> Iterator[tuple[tuple[str, ...], Weights]]:
-    """The generators in a state dict: all of it, or what begins alike (``G_A.``, ``generators.zebra.``)."""
+    """The generators in a state dict: all of it, or the keys of a common prefix (``G_A.``, ``generators.zebra.``)."""
     weights = {_WRAPPERS.sub("", key): value for key, value in weights.items()}
     if is_generator(weights):
         yield (), weights
@@ -108,13 +108,13 @@ def _parts(weights: Weights, levels: int) -> Iterator[tuple[tuple[str, ...], Wei
 
 
 def _some_keys(content: Mapping[object, object]) -> list[str]:
-    """Keys that show what a file without generators is: those of its first state dict, and its own."""
+    """Keys for the message about a file without generators: those of its first state dict, and its own."""
     first = next((weights for _, weights in _state_dicts(content, (), count())), {})
     return list(dict.fromkeys([*(_WRAPPERS.sub("", key) for key in first), *map(str, content)]))
 
 
 def _averages_first(found: Mapping[str, Weights], notes: list[str]) -> dict[str, Weights]:
-    """Without the generators of which there is a running average too: that is what projects show."""
+    """Without the generators that also have EMA weights, which are the ones that projects publish."""
     averaged = {name: _AVERAGED.sub("", name) for name in found if _AVERAGED.search(name)}
     plain = [name for name in found if name in averaged.values() or (len(found) == 2 and len(averaged) == 1)]
     dropped = {name for name in plain if name not in averaged}
@@ -153,7 +153,7 @@ def _by_name(names: list[str], generator: str) -> str:
 
 
 def _ways(names: list[str]) -> dict[str, Direction]:
-    """The directions of generators, as far as their names tell them: all of them and both, or none."""
+    """The directions of generators by their names, if the names tell both; else empty."""
     last = {name: name.rpartition(".")[2] for name in names}
     if set(last.values()) >= set(_ANCESTOR):
         return {name: _ANCESTOR[word] for name, word in last.items() if word in _ANCESTOR}

