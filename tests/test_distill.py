@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -65,8 +66,8 @@ class Swap(Generator):
         return x.flip(1)
 
 
-@pytest.fixture
-def teacher(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file whose generator turns reddish pictures into bluish ones, as far as so small a one can."""
     torch.manual_seed(1)
     generator = build_generator("compact-flat", channels=16, blocks=1)
@@ -79,8 +80,15 @@ def teacher(tmp_path: Path) -> Path:
         optimizer.step()
     settings = {"channels": 16, "blocks": 1}
     card = card_of(source="red", target="blue", settings=settings, training_size=32, licence="CC0-1.0")
-    save_model(tmp_path / "teacher.safetensors", Model(card, generator))
-    return tmp_path / "teacher.safetensors"
+    path = tmp_path_factory.mktemp("taught") / "teacher.safetensors"
+    save_model(path, Model(card, generator))
+    return path
+
+
+@pytest.fixture
+def teacher(taught: Path, tmp_path: Path) -> Path:
+    """It, for one test."""
+    return Path(shutil.copy(taught, tmp_path))
 
 
 def config_of(teacher: Path | str, dataset: Path, run: Path, **settings: Any) -> DistillConfig:
@@ -150,7 +158,7 @@ def test_a_distillation_that_was_killed_ends_like_one_that_was_not(
         wait_for_a_save(process, killed)
         time.sleep(random.Random(0).random() * 0.1)
         process.send_signal(signal.SIGKILL)
-    assert subprocess.run([*command, "--workers", "1", "--resume"]).returncode == 0
+    distill(config_of(teacher, dataset, killed, steps=40, workers=1), resume=True)
     assert_equal_to_the_bit(weights_of(whole, PARTS), weights_of(killed, PARTS))
     steps = [line["step"] for line in logged(killed)]
     assert steps == list(range(1, 41))

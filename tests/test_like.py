@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from clips import make_clip
 from PIL import Image
+from shell import run_python
 
 from cgpipe import translate_folder, translate_video
 from cgpipe.cli import cli
@@ -136,10 +135,9 @@ from cgpipe.training import config
 config.STYLE = {**config.STYLE, **%r}
 config.STARTS = {}
 from cgpipe import translate_folder
-stop = int(sys.argv[3])
 def step(now):
     print(now.step, flush=True)
-    if now.step == stop:
+    if now.step == 5:
         os.kill(os.getpid(), 9)
 translate_folder(sys.argv[1], like=sys.argv[2], like_steps=6, workers=0, on_learn=step, device="cpu")
 """
@@ -155,14 +153,12 @@ def test_a_job_that_is_killed_while_it_learns_goes_on_where_it_was(
     content = whole.read_bytes()
     whole.unlink()
 
-    def run(stop: int) -> list[str]:
-        code = "from cgpipe.training import look\nlook.SAVE_EVERY = 2\n" + KILLED % LITTLE
-        command = [sys.executable, "-c", code, str(photos), str(painting), str(stop)]
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ}).stdout.split()
-
-    assert run(5) == ["1", "2", "3", "4", "5"]
+    killed = run_python("from cgpipe.training import look\nlook.SAVE_EVERY = 2\n" + KILLED % LITTLE, photos, painting)
+    assert killed.stdout.split() == ["1", "2", "3", "4", "5"]
     assert not whole.exists()
-    assert run(0) == ["5", "6"]
+    seen: list[int] = []
+    translate_folder(photos, like=painting, like_steps=6, workers=0, on_learn=lambda now: seen.append(now.step))
+    assert seen == [5, 6]
     assert whole.read_bytes() == content
 
 

@@ -74,7 +74,8 @@ class Service:
 
     def left(self) -> list[Path]:
         """What lies in its spool."""
-        return [path for path in self.spools.glob("*/**/*") if path.is_file()]
+        # Not glob, which fails where a folder goes while it is looked through.
+        return [Path(at, name) for at, _, names in os.walk(self.spools) if Path(at) != self.spools for name in names]
 
     def memory(self) -> int:
         """Kibibytes that it holds."""
