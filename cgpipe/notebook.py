@@ -19,6 +19,8 @@ def in_notebook() -> bool:
 class _Bar(Protocol):
     """What is used of tqdm."""
 
+    n: float
+
     def update(self, count: int) -> object: ...
 
     def close(self) -> None: ...
@@ -36,6 +38,7 @@ class ProgressBar:
         self._unit = unit
         self._shown = in_notebook() if shown is None else shown
         self._bar: _Bar | None = None
+        self._count = 0
 
     def start(self, total: int | None) -> None:
         """Begins to count up to ``total``, or without end."""
@@ -49,8 +52,18 @@ class ProgressBar:
 
     def advance(self, count: int = 1) -> None:
         """Counts ``count`` more."""
+        self._count += count
+        self._show(self._count)
+
+    def part(self, share: float) -> None:
+        """Shows that a share of the next one is done, 0 to 1; the bar never goes back."""
         if self._bar is not None:
-            self._bar.update(count)
+            self._show(max(self._bar.n, self._count + round(min(share, 0.99), 2)))
+
+    def _show(self, count: float) -> None:
+        if self._bar is not None:
+            self._bar.n = count
+            self._bar.update(0)
 
     def __enter__(self) -> Self:
         return self

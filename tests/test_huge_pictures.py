@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,42 @@ def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
     """The whole of the larger one takes the network alone some 500 MB more."""
     small, large = peak_of(512, tmp_path), peak_of(2048, tmp_path)
     assert large - small < 120 << 20
+
+
+@pytest.mark.usefixtures("everything_is_huge")
+@pytest.mark.parametrize(("name", "size"), [("a.tif", "full"), ("a.png", 32), ("a.jpg", 32)])
+def test_progress_goes_up_within_a_picture_from_its_first_lines_to_its_last(
+    name: str, size: Any, save: Save, tmp_path: Path
+) -> None:
+    save(name)
+    told: list[float] = []
+    translated(tmp_path, size=size, tile=128, on_part=told.append)
+    assert told == sorted(told) and told[0] <= 0.05 and told[-1] == 1
+    tiles = 11 * 3 * 4 if size == "full" else -(-HEIGHT // 24)
+    assert sum(0.05 < share <= 0.9 for share in told) == tiles, "every tile of each pass, or every band of lines"
+
+
+@pytest.mark.usefixtures("everything_is_huge")
+@pytest.mark.parametrize(("name", "size", "stage"), [("a.tif", 32, 0.0), ("a.tif", "full", 0.5), ("a.png", 32, 0.9)])
+def test_ctrl_c_ends_a_job_in_the_middle_of_a_picture_and_the_next_run_makes_it(
+    name: str, size: Any, stage: float, save: Save, tmp_path: Path
+) -> None:
+    save(name, painting(1500, 420) if stage == 0.9 else None)
+    told: list[float] = []
+
+    def interrupt(share: float) -> None:
+        told.append(share)
+        if share > stage and told[-2:-1] <= [stage]:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.3)
+
+    options: dict[str, Any] = {"size": size, "tile": 128, "tile_mode": "fast"}
+    with pytest.raises(KeyboardInterrupt):
+        translated(tmp_path, on_part=interrupt, **options)
+    assert stage < told[-1] < stage + 0.1, "it stopped there"
+    left = [path.name for path in (tmp_path / "out").iterdir()]
+    assert [name for name in left if "journal" not in name] == []
+    assert values_of(translated(tmp_path, **options) / name).std() > 10
 
 
 @pytest.mark.slow

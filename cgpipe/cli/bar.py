@@ -32,6 +32,7 @@ class CountingBar:
     def __init__(self, unit: str) -> None:
         self.unit = unit
         self._bar: Any = None
+        self._count = 0
 
     def start(self, model: str, total: int | None) -> None:
         """Prints the model and starts to count to ``total``, or without a limit."""
@@ -47,12 +48,22 @@ class CountingBar:
 
             self._bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
         self.detail(name)
-        self._bar.update(1)
+        self.advance()
 
     def advance(self, count: int = 1) -> None:
         """Adds ``count``."""
+        self._count += count
+        self._show(self._count)
+
+    def part(self, share: float) -> None:
+        """Shows that a share of the next item is done, 0 to 1; the bar never goes back."""
         if self._bar is not None:
-            self._bar.update(count)
+            self._show(max(self._bar.n, self._count + round(min(share, 0.99), 2)))
+
+    def _show(self, count: float) -> None:
+        if self._bar is not None:
+            self._bar.n = count
+            self._bar.update(0)
 
     def write(self, line: str) -> None:
         """Prints a line above the bar, even with ``--quiet``."""

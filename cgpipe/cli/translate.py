@@ -74,7 +74,9 @@ def command(inputs: tuple[str, ...], report_file: Path | None, preview: bool, **
             else:
                 bar.detail(f"{result.status.capitalize()}: {shown(result.input)} -> {shown(result.output)}")
 
-        report = translate_folder(inputs, on_start=bar.start, on_result=tell, on_learn=learning.update, **options)
+        report = translate_folder(
+            inputs, on_start=bar.start, on_result=tell, on_part=bar.part, on_learn=learning.update, **options
+        )
         report.first = {"imports": imports} | report.first
         written.finish(report.to_json())
     describe(report.settings, report.seconds)

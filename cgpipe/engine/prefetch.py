@@ -20,14 +20,17 @@ class _Failure:
         self.error = error
 
 
-def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+def prefetch(items: Iterable[T], depth: int, stop: threading.Event | None = None) -> Generator[T, None, None]:
     """Yields ``items`` in order while a thread prepares up to ``depth`` of them ahead.
 
     Exceptions of the thread are raised here. When this generator is closed, or its consumer fails, the thread closes
     ``items``, ends, and is joined: nothing is left running or open.
+
+    Args:
+        stop: set if the consumer leaves before the end, so that long work on one item can end early.
     """
     ready: queue.Queue[T | _Failure | _End] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
+    stop = stop or threading.Event()
     thread = threading.Thread(target=_produce, args=(items, ready, stop), name="cgpipe-prefetch", daemon=True)
     thread.start()
     try:
@@ -35,8 +38,10 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             if isinstance(item, _Failure):
                 raise item.error
             yield item
-    finally:
+    except BaseException:
         stop.set()
+        raise
+    finally:
         # The thread may be waiting for room in the queue.
         with suppress(queue.Empty):
             while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -12,6 +13,7 @@ from cgpipe.engine.scale import add_change, resize, to_integer
 from cgpipe.engine.tiles.operations import Region
 from cgpipe.engine.tiles.passes import Statistics
 from cgpipe.engine.tiles.tiled import TiledNetwork
+from cgpipe.media.progress import Progress
 from cgpipe.options import Precision
 from cgpipe.scratch import folder_of, release, room_for
 from cgpipe.storage import PathLike
@@ -32,6 +34,7 @@ class ByRegions:
         fast: take the norms' statistics from a reduced picture (as in arXiv 2208.10730), which needs one pass; else
             from all tiles, with one pass per norm.
         precision: of the network.
+        progress: told of each part.
     """
 
     network: TiledNetwork
@@ -41,6 +44,7 @@ class ByRegions:
     strength: float
     fast: bool
     precision: Precision
+    progress: Progress
 
     def translate(self, picture: torch.Tensor, size: tuple[int, int], tile: int | None) -> Translated:
         """Translates one picture on the CPU; the result is stored as the picture is, in memory or on disk.
@@ -85,7 +89,8 @@ class ByRegions:
         sums = made.sum((1, 2, 3)).cpu()
         mask = picture[None, ..., 3] if picture.shape[2] > 3 else None
         made = self._in_units(made.cpu())
-        return Translated(add_change(picture[None, ..., :3], seen, made, self.strength, mask), sums)
+        told = partial(self.progress.reached, "translate")
+        return Translated(add_change(picture[None, ..., :3], seen, made, self.strength, mask, told), sums)
 
     def _run(
         self,
@@ -96,7 +101,15 @@ class ByRegions:
     ) -> None:
         picture = self.network.seen(pixels, *self.seen_range, self.precision)
         statistics = self._of_a_reduced_one(pixels) if self.fast and self.network.normalises else None
-        self.network.run(picture, write, tile=tile, precision=self.precision, statistics=statistics, folder=folder)
+        self.network.run(
+            picture,
+            write,
+            tile=tile,
+            precision=self.precision,
+            statistics=statistics,
+            folder=folder,
+            on_tile=partial(self.progress.reached, "translate"),
+        )
 
     def _of_a_reduced_one(self, pixels: torch.Tensor) -> Statistics:
         """The norms' statistics, from the picture reduced to :data:`FAST_PIXELS`."""

@@ -132,6 +132,7 @@ def add_change(
     translated: torch.Tensor,
     strength: float = 1.0,
     mask: torch.Tensor | None = None,
+    on_band: Callable[[float], None] | None = None,
 ) -> torch.Tensor:
     """Adds the change at the working size to the full-size picture, and removes detail that the generator removed.
 
@@ -144,6 +145,7 @@ def add_change(
         translated: its output, likewise.
         strength: blend strength: 0 = original, 1 = full translation.
         mask: (N, H, W), of the pixels' dtype: white lets the whole change through, black none of it.
+        on_band: called after each band of lines with the share of the work that is done; an exception ends the work.
 
     Returns:
         The sum, rounded and clamped to the pixels' range, in their shape and dtype.
@@ -167,6 +169,8 @@ def add_change(
             added.mul_(mask[index, band.outputs].float().div_(white).repeat_interleave(3, 1))
         result[index, band.outputs] = to_integer(rows.add_(added), pixels.dtype).view(-1, width, 3)
         release(pixels, result)
+        if on_band is not None:
+            on_band((index + band.outputs.stop / height) / len(pixels))
 
     with _tasks(pixels.device) as side_by_side:
         changes = list(side_by_side(bring_up, range(len(pixels))))

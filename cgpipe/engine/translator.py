@@ -7,7 +7,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
 from typing import Any, TypedDict, Unpack, overload
@@ -36,6 +37,7 @@ from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
 from cgpipe.media.frames import Batch, Failed, Origin, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
+from cgpipe.media.progress import Progress
 from cgpipe.models import Model
 from cgpipe.models.choose import choose_model
 from cgpipe.notebook import html_table
@@ -142,6 +144,7 @@ class Translator:
         """Makes what belongs to one look at a network: its clock, and on a GPU its graphs and its way there."""
         self._busy = Lock()
         self._busy_seconds = 0.0
+        self._progress = Progress()
         self._work: Work = self._translate_on_device
         self._pipeline: GpuPipeline[torch.cuda.Stream, torch.cuda.Event] | None = None
         if self.device.type == "cuda":
@@ -217,6 +220,19 @@ class Translator:
             *((name.replace("_", " ").capitalize(), value) for name, value in self.describe().items()),
         ]
         return html_table("Translator", rows)
+
+    @contextmanager
+    def telling(self, progress: Progress) -> Iterator[None]:
+        """Within the body, pictures that are translated part by part report to ``progress`` and stop when it does."""
+        members = (self, *self.replicas)
+        before = [member._progress for member in members]
+        for member in members:
+            member._progress = progress
+        try:
+            yield
+        finally:
+            for member, its in zip(members, before, strict=True):
+                member._progress = its
 
     @property
     def precision(self) -> Precision:
@@ -442,6 +458,7 @@ class Translator:
             strength=self.strength,
             fast=self._fast_tiles,
             precision=precision,
+            progress=self._progress,
         )
 
     def _middle(self, picture: torch.Tensor) -> torch.Tensor:

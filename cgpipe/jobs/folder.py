@@ -36,6 +36,8 @@ def translate_folder(
         progress: show a progress bar; by default in a notebook alone.
         on_start: called with the model's description and the number of pictures, when the work begins.
         on_result: told what became of each file.
+        on_part: called with the share of a picture that is done, 0 to 1, while one is translated part by part; from
+            the thread that works on it.
         on_learn: called for every step by which a look (``like``) is learned.
 
     All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OnStart = Callable[[str, int], None]
 OnResult = Callable[[FileResult], None]
+OnPart = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class FolderTold:
 
     on_start: OnStart | None = None
     on_result: OnResult | None = None
+    on_part: OnPart | None = None
     on_learn: OnLearn | None = None
     progress: bool | None = None
 
@@ -82,11 +84,16 @@ class FolderJob:
                 if told.on_result:
                     told.on_result(result)
 
+            def tell_part(share: float) -> None:
+                bar.part(share)
+                if told.on_part:
+                    told.on_part(share)
+
             watch.reached("find")
             bar.start(plan.count)
             if told.on_start:
                 told.on_start(report.model, plan.count)
-            self._translate(plan, only, report, tell, watch)
+            self._translate(plan, only, report, tell, tell_part, watch)
             report.first = watch.first
             report.seconds |= watch.seconds | {"total": watch.total}
         if shard := self._options.work.part:
@@ -104,7 +111,13 @@ class FolderJob:
         )
 
     def _translate(
-        self, plan: Plan, only: Collection[str] | None, report: FolderReport, tell: OnResult, watch: Stopwatch
+        self,
+        plan: Plan,
+        only: Collection[str] | None,
+        report: FolderReport,
+        tell: OnResult,
+        tell_part: OnPart,
+        watch: Stopwatch,
     ) -> None:
         """Gives every picture of a plan its result."""
         with self._work.open_journal() as journal:
@@ -112,6 +125,6 @@ class FolderJob:
             for settled in worklist.sort_out():
                 tell(settled)
             if worklist:
-                report.settings = self._work.translate(worklist, tell, watch)
+                report.settings = self._work.translate(worklist, tell, watch, tell_part)
             for lost in worklist.lost():
                 tell(lost)

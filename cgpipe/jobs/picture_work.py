@@ -50,7 +50,13 @@ class PictureWork:
         """The pictures of a plan, or some of them, of which none is open yet."""
         return Worklist(plan, journal, self._masks, only)
 
-    def translate(self, worklist: Worklist, tell: Callable[[FileResult], None], watch: Stopwatch) -> dict[str, object]:
+    def translate(
+        self,
+        worklist: Worklist,
+        tell: Callable[[FileResult], None],
+        watch: Stopwatch,
+        tell_part: Callable[[float], None] | None = None,
+    ) -> dict[str, object]:
         """Translates the open pictures here, or on the cluster that was named; gives what was chosen for the work."""
         if self._options.work.ray is not None:
             from cgpipe.jobs.cluster_jobs import translate_pictures_on_cluster
@@ -59,7 +65,7 @@ class PictureWork:
         else:
             from cgpipe.jobs.pictures import translate_pictures
 
-            chosen = translate_pictures(self._loaded(watch), self._options, worklist, tell, watch)
+            chosen = translate_pictures(self._loaded(watch), self._options, worklist, tell, watch, tell_part)
         return chosen | self.asked()
 
     def asked(self) -> dict[str, object]:

@@ -19,6 +19,7 @@ from cgpipe.media.pictures.huge import is_huge
 from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.pictures.sink import WRITERS, PictureSink, Written
 from cgpipe.media.pictures.source import PictureOrigin, PictureSource
+from cgpipe.media.progress import Progress
 from cgpipe.options import Options
 from cgpipe.storage import fetched
 
@@ -29,11 +30,13 @@ def translate_pictures(
     worklist: Worklist,
     tell: Callable[[FileResult], None],
     watch: Stopwatch,
+    tell_part: Callable[[float], None] | None = None,
 ) -> dict[str, object]:
     """Translates the open pictures of a list, and closes each with a result.
 
     Args:
         tell: told of each result.
+        tell_part: told how much of the next result there is, 0 to 1, where that takes long; from any thread.
 
     Returns:
         What was chosen for the work, for a report.
@@ -60,18 +63,22 @@ def translate_pictures(
         finish(written)
 
     source = PictureSource(worklist.origins, worklist.masks)
+    progress = Progress(tell_part)
     with PictureSink(
         written_or_put_off,
         worklist.publisher,
         format=encoding.format,
         quality=encoding.quality,
         writers=max(WRITERS, worklist.parallel),
+        progress=progress,
     ) as sink:
-        pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers)
+        pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers, progress=progress)
     for origin in large:  # one after the other, each in this process
-        one = PictureSource(partial(list, [origin]), worklist.masks, by_lines=True)
-        with PictureSink(finish, worklist.publisher, format=encoding.format, quality=encoding.quality) as sink:
-            pipeline.run(one, sink, watch, batch_size=1)
+        one = PictureSource(partial(list, [origin]), worklist.masks, by_lines=progress)
+        with PictureSink(
+            finish, worklist.publisher, format=encoding.format, quality=encoding.quality, progress=progress
+        ) as sink:
+            pipeline.run(one, sink, watch, batch_size=1, progress=progress)
     for origin in moving:
         finish(translate_animation(pipeline, options, origin, worklist, watch))
     return pipeline.settings() | {"batch_size": batch_size, "workers": workers}

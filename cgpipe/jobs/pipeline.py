@@ -11,6 +11,7 @@ from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.media.frames import Batch, Failed, Frame, Origin, Sink, Source, batched
+from cgpipe.media.progress import Progress
 from cgpipe.models.choose import Chosen
 from cgpipe.options import Options
 
@@ -71,6 +72,7 @@ class Pipeline:
         batch_size: int,
         first: int = 0,
         workers: int = 0,
+        progress: Progress | None = None,
     ) -> None:
         """Translates every frame of ``source`` into ``sink``; a frame that fails is told to it in the frame's place.
 
@@ -79,14 +81,18 @@ class Pipeline:
             batch_size: frames translated together.
             first: index of the frame to begin with.
             workers: processes that decode, where the source can be divided.
+            progress: told of pictures that are translated part by part; stopped when the run ends before its time.
 
         Raises:
             CgpipeError: errors that are not a picture's fault.
         """
-        busy = self.translator.busy_seconds
+        busy, progress = self.translator.busy_seconds, progress or Progress()
         batches = watch.passing("decode", self._batches(source, batch_size, first, workers))
         translated = watch.passing("inference", self.translator.stream(batches))
-        with closing(prefetch(translated, self._ahead)) as items:
+        with (
+            self.translator.telling(progress),
+            closing(prefetch(translated, self._ahead, progress.stopped)) as items,
+        ):
             for item in items:
                 if isinstance(item, Failed):
                     sink.fail(item)

@@ -84,6 +84,7 @@ class Passes:
         planes: what is kept between two passes.
         room: bytes that may be kept.
         statistics: of norms that are known already; they get no pass.
+        on_tile: told of each tile of each pass: the share of all, with the result's own; what it raises ends the work.
     """
 
     graph: Graph
@@ -93,10 +94,13 @@ class Passes:
     planes: Planes
     room: int
     statistics: Statistics = field(default_factory=dict)
+    on_tile: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
         self._sizes = sizes(self.graph, self.size)
-        self._channels: dict[int, int] = {}
+        passes = 1 + len({*self.graph.norms} - {*self.statistics})
+        self._in_all = passes * sum(1 for _ in self._regions())
+        self._done = 0
 
     def learn(self) -> Statistics:
         """Goes over the picture once for each norm whose moments are not known, and gives all that are."""
@@ -200,6 +204,14 @@ class Passes:
         return uses
 
     def _tiles(self) -> Iterator[Region]:
+        """The tiles of one pass; each is told of when the next is asked for."""
+        for tile in self._regions():
+            yield tile
+            self._done += 1
+            if self.on_tile is not None:
+                self.on_tile(self._done / self._in_all)
+
+    def _regions(self) -> Iterator[Region]:
         """Tiles of the picture, without gaps and without overlap."""
         for rows in spans(self.size.height, self.tile):
             for columns in spans(self.size.width, self.tile):

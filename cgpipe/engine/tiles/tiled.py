@@ -108,12 +108,14 @@ class TiledNetwork:
         precision: Precision,
         statistics: Statistics | None = None,
         folder: PathLike | None = None,
+        on_tile: Callable[[float], None] | None = None,
     ) -> Statistics:
         """Runs the network on a picture, and gives each region of its result, (1, 3, h, w), as soon as it is there.
 
         Args:
             statistics: of its norms; None: those of this picture, which is then gone over once for each norm.
             folder: on a disk for what does not stay in memory.
+            on_tile: told of each tile of each pass: the share of all; what it raises ends the work.
 
         Returns:
             The statistics.
@@ -128,6 +130,7 @@ class TiledNetwork:
                 planes=planes,
                 room=max(room, self._plane_bytes),
                 statistics=dict(statistics or {}),
+                on_tile=on_tile,
             )
             found = passes.learn()
             passes.result(inside(picture.own, write))

@@ -28,6 +28,7 @@ from cgpipe.media.frames import Frame
 from cgpipe.media.pictures.extras import PictureExtras, TiffLayout
 from cgpipe.media.pictures.formats import BY_NAME, SLIDE_SUFFIXES
 from cgpipe.media.pictures.tags import Tags, read_orientation, read_tags
+from cgpipe.media.progress import Progress, Stage, StoppedError
 from cgpipe.scratch import folder_of, is_scratch, release, scratch, scratch_from
 from cgpipe.storage import PathLike, available_memory
 
@@ -93,16 +94,21 @@ def is_slide(path: PathLike) -> bool:
     return os.path.splitext(path)[1].lower() in SLIDE_SUFFIXES
 
 
-def read_huge(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
+def read_huge(path: PathLike, folder: PathLike, progress: Progress) -> Frame[PictureExtras]:
     """Reads a picture upright, as RGB, into a file in ``folder``; its origin is a :class:`PictureExtras`.
+
+    Args:
+        progress: told of each part that is read.
 
     Raises:
         MediaError: it is damaged, of a kind that cannot be kept, or the disk is full.
         UnsupportedFormatError: the extra that reads it is not installed.
+        StoppedError: the job was stopped.
     """
+    read = _read_slide if is_slide(path) else _read_by_vips
     try:
-        return _read_slide(path, folder) if is_slide(path) else _read_by_vips(path, folder)
-    except MediaError:
+        return read(path, folder, progress)
+    except (MediaError, StoppedError):
         raise
     except OSError as error:
         raise MediaError(_no_disk(path, folder, error)) from error
@@ -111,7 +117,7 @@ def read_huge(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
         raise MediaError(f"The file is damaged or cut short ({line}). Copy it again from its source.") from error
 
 
-def _read_by_vips(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
+def _read_by_vips(path: PathLike, folder: PathLike, progress: Progress) -> Frame[PictureExtras]:
     vips = _vips()
     with _header(path) as image, open(path, "rb") as file:
         orientation = read_orientation(image)
@@ -125,7 +131,8 @@ def _read_by_vips(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
     dtype = np.dtype(np.uint16 if rgb.format == "ushort" else np.uint8)
 
     def fill(descriptor: int) -> None:
-        rgb.rawsave_target(vips.Target.new_to_descriptor(descriptor))
+        with _told(rgb, progress, "read"):
+            rgb.rawsave_target(vips.Target.new_to_descriptor(descriptor))
 
     values = scratch_from(fill, (rgb.height, rgb.width, rgb.bands), dtype, folder)
     return _frame(values, format, gray, tags, notes, layout)
@@ -151,7 +158,7 @@ def _as_rgb(image: pyvips.Image) -> pyvips.Image:
     return joined
 
 
-def _read_slide(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
+def _read_slide(path: PathLike, folder: PathLike, progress: Progress) -> Frame[PictureExtras]:
     """The first level of a slide; areas that were not scanned are white."""
     slides = _openslide()
     with slides.OpenSlide(os.fspath(path)) as slide:
@@ -166,6 +173,7 @@ def _read_slide(path: PathLike, folder: PathLike) -> Frame[PictureExtras]:
                 ground.alpha_composite(part)
                 values[top : top + rows, left : left + columns] = np.asarray(ground)[..., :3]
             release(torch.from_numpy(values))
+            progress.reached("read", (top + rows) / height)
         tags = Tags(dpi=_slide_resolution(slide.properties), icc=_slide_profile(slide))
     notes = ("a slide's label and overview",)
     return _frame(values, "TIFF", False, tags, notes, TiffLayout(tile=TILE, pyramid=True, compression="jpeg"))
@@ -298,15 +306,17 @@ def is_written_here(pixels: _Array) -> bool:
     return is_scratch(torch.from_numpy(pixels))
 
 
-def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, quality: int) -> None:
+def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, quality: int, progress: Progress) -> None:
     """Writes a picture line by line.
 
     Args:
         path: the temporary file, with a suffix of the format.
         pixels: RGB (height, width, 3), for which :func:`is_written_here` holds.
         kind: the format.
+        progress: told of each part that is written.
 
     Raises:
+        StoppedError: the job was stopped.
         MediaError: the format cannot be written line by line, or cannot hold so large a picture.
     """
     if kind not in BY_LINES:
@@ -321,9 +331,9 @@ def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, qua
         held.append(alpha.cast(held[0].format, shift=True))
     image = held[0] if len(held) == 1 else held[0].bandjoin(held[1])
     image = image.copy(interpretation="rgb16" if pixels.itemsize == 2 else "srgb")
-    _released_on_the_way(image, pixels, extras.alpha)
     try:
-        _WRITERS[kind](image, os.fspath(path), extras, quality)
+        with _told(image, progress, "write", pixels, extras.alpha):
+            _WRITERS[kind](image, os.fspath(path), extras, quality)
     except vips.Error as error:
         line = (str(error).strip().splitlines() or ["unknown"])[-1][:120]
         raise MediaError(f"It cannot be written as {BY_NAME[kind].title} ({line}).") from error
@@ -336,19 +346,35 @@ def _held(vips: Any, values: _Array) -> pyvips.Image:
     return held
 
 
-def _released_on_the_way(image: pyvips.Image, *arrays: _Array | None) -> None:
-    """Releases the pages that libvips has read from this process's memory."""
+@contextmanager
+def _told(image: pyvips.Image, progress: Progress, stage: Stage, *arrays: _Array | None) -> Iterator[None]:
+    """Reports each percent that libvips computes of an image; pages of arrays that it has read leave memory.
+
+    Raises:
+        StoppedError: the job was stopped.
+    """
     held = [torch.from_numpy(values) for values in arrays if values is not None]
     last = 0
 
-    def progressed(_: Any, progress: Any) -> None:
+    def progressed(_: Any, now: Any) -> None:
         nonlocal last
-        if progress.percent > last:
-            last = progress.percent
+        if now.percent > last:
+            last = now.percent
             release(*held)
+            try:
+                progress.reached(stage, last / 100)
+            except StoppedError:  # which libvips would swallow
+                image.set_kill(True)
 
     image.set_progress(True)
     image.signal_connect("eval", progressed)
+    try:
+        yield
+    except Exception:
+        if progress.stopped.is_set():
+            raise StoppedError from None
+        raise
+    progress.reached(stage, 1)
 
 
 def _described(image: pyvips.Image, tags: Tags) -> pyvips.Image:

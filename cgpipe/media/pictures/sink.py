@@ -15,6 +15,7 @@ from cgpipe.errors import reason_of
 from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.pictures.source import PictureOrigin
 from cgpipe.media.pictures.write import write_picture
+from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish
 
 WRITERS = max(2, (os.cpu_count() or 1) // 2)
@@ -48,6 +49,7 @@ class PictureSink:
         quality: of lossy formats, 1 to 100.
         format: of every output; None: that of each input.
         writers: number of threads; more if each mostly waits for remote storage.
+        progress: told of pictures that are written line by line; stopped if the sink is left with an error.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class PictureSink:
         format: str | None = None,
         quality: int | None = None,
         writers: int = WRITERS,
+        progress: Progress | None = None,
     ) -> None:
         self._tell = on_written
         self._publish = publish
         self._format = format
         self._quality = quality
         self._writers = writers
+        self._progress = progress or Progress()
         self._threads = ThreadPoolExecutor(writers, thread_name_prefix="cgpipe-writer")
         self._under_way: deque[Future[Written] | Written] = deque()
 
@@ -73,10 +77,14 @@ class PictureSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        whole = False
         try:
             if error is None:
                 self._drain(0)
+                whole = True
         finally:
+            if not whole:
+                self._progress.stopped.set()
             self._threads.shutdown(wait=True, cancel_futures=True)
 
     def write(self, frame: Frame[PictureOrigin]) -> None:
@@ -108,6 +116,7 @@ class PictureSink:
                 format=self._format,
                 quality=self._quality,
                 publish=self._publish(origin),
+                progress=self._progress,
             )
         except Exception as error:
             reason = reason_of(error)

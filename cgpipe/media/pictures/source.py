@@ -13,6 +13,7 @@ from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.huge import confined_by_lines, read_huge
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.progress import Progress
 from cgpipe.storage import Stamp, fetched_ahead, scratch_folder, store_of
 
 
@@ -45,7 +46,7 @@ class PictureSource:
     Args:
         tasks: returns the origins of the pictures; may be called more than once.
         masks: the masks that confine the change.
-        by_lines: read pictures larger than memory, each into a file beside its output.
+        by_lines: read pictures larger than memory, each into a file beside its output, and tell this of it.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class PictureSource:
         tasks: Callable[[], Iterable[PictureOrigin]],
         masks: PictureMasks | None = None,
         *,
-        by_lines: bool = False,
+        by_lines: Progress | None = None,
     ) -> None:
         self.tasks = tasks
         self._masks = masks
@@ -78,7 +79,7 @@ class PictureSource:
 @dataclass(frozen=True)
 class _Read:
     masks: PictureMasks | None
-    by_lines: bool
+    by_lines: Progress | None
 
     def __call__(self, task: PictureOrigin, path: Path | None = None) -> Frame[PictureOrigin]:
         """Reads a picture, from ``path`` if a local copy exists."""
@@ -86,7 +87,7 @@ class _Read:
             with store_of(task.inputs[0]).fetched(str(task.inputs[0])) as here:
                 return self(task, here)
         began = time.perf_counter()
-        frame = self._by_lines(task, path) if self.by_lines else self._whole(task, path)
+        frame = self._whole(task, path) if self.by_lines is None else self._in_parts(task, path, self.by_lines)
         seconds = time.perf_counter() - began
         return Frame(pixels=frame.pixels, origin=replace(task, extras=frame.origin, decode_seconds=seconds))
 
@@ -94,7 +95,7 @@ class _Read:
         frame = read_picture(path)
         return self.masks.confine(frame, task.place) if self.masks else frame
 
-    def _by_lines(self, task: PictureOrigin, path: Path) -> Frame[PictureExtras]:
+    def _in_parts(self, task: PictureOrigin, path: Path, progress: Progress) -> Frame[PictureExtras]:
         folder = scratch_folder(task.output)
-        frame = read_huge(path, folder)
+        frame = read_huge(path, folder, progress)
         return confined_by_lines(frame, self.masks.read(task.place), folder) if self.masks else frame

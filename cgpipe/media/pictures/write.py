@@ -13,6 +13,7 @@ from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.encode import QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
+from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish, atomic_write
 
 _Array = npt.NDArray[np.unsignedinteger]
@@ -27,6 +28,7 @@ def write_picture(
     format: str | None = None,
     quality: int | None = None,
     publish: Publish = os.replace,
+    progress: Progress | None = None,
 ) -> None:
     """Writes a picture file to ``path``: whole, or not at all.
 
@@ -42,6 +44,7 @@ def write_picture(
         quality: of lossy formats, 1 to 100; 100 is lossless for WebP. None: :data:`QUALITY`, or lossless if the picture
             was read from lossless WebP.
         publish: moves the finished file into place.
+        progress: told of a picture that is written line by line.
 
     Raises:
         MediaError: the format cannot hold the picture (a side is too long), or the file cannot be written.
@@ -57,7 +60,7 @@ def write_picture(
     try:
         with atomic_write(path, publish=publish) as temporary:
             if by_lines:
-                huge.write_huge(temporary, pixels, extras, kind, quality)
+                huge.write_huge(temporary, pixels, extras, kind, quality, progress or Progress())
             else:
                 temporary.write_bytes(encoded)
     except OSError as error:
