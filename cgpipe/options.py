@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypedDict, TypeVar
 
 from cgpipe.errors import UsageError
-from cgpipe.storage import PathLike, digest_of
+from cgpipe.storage import PathLike, digest_of, is_address
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -211,7 +211,7 @@ class Look(Group):
         _check_range("steadiness (steady)", self.steady, 0, 1)
         _check_tile(self.tile)
         _check_one_of("tile_mode", self.tile_mode, ("exact", "fast"))
-        if self.mask is not None:
+        if self.mask is not None and not is_address(self.mask):
             object.__setattr__(self, "mask", Path(self.mask))  # what it holds counts, and not its name
 
     def deciding(self, *, pictures_only: bool = False) -> dict[str, object]:

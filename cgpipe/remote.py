@@ -16,7 +16,6 @@ import os
 import random
 import re
 import secrets
-import tempfile
 import threading
 import time
 import weakref
@@ -41,13 +40,21 @@ from cgpipe.storage import (
     is_address,
     mount,
     mounted,
-    remove_stale,
+    require_local,
+    shown,
+    spool,
     store_of,
     temporary_beside,
 )
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),
+    *(".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".gif"),
+)
+"""Files that are taken for videos when a folder is named."""
 
 Settings = Mapping[str, object]
 """What a file system is told; each kind knows its own names."""
@@ -89,6 +96,56 @@ def located(path: PathLike) -> Path:
     if _archive_kind(text) and place.is_file() and mounted(text) is None:
         mount(text, ArchiveStore(text))
     return place
+
+
+def located_output(path: PathLike) -> Path:
+    """As :func:`located`, for what is to be written.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    text = os.fspath(path)
+    if is_address(text) and _scheme(text) in _STREAMS:
+        require_local(text)
+    if is_address(text) and _scheme(text) in _WEB:
+        raise UsageError(f"{shown(text)} cannot be written: a web server takes no files. Use a folder, or s3://.")
+    return located(path)
+
+
+def located_video(name: str) -> str:
+    """As :func:`located`, of a video; the address of a stream stays as it is, and so does what is only a name.
+
+    Of a web server's addresses, those are files that end as videos do and whose length the server tells, or that end
+    in a slash: the links of a page. Without the extra they are read as streams.
+    """
+    if not is_address(name):
+        return os.fspath(located(name))
+    scheme = _scheme(name)
+    if scheme in _STREAMS:
+        return name
+    try:
+        place = os.fspath(located(name))
+        return place if scheme not in _WEB or name.endswith("/") or _is_whole_video(name, place) else name
+    except MissingDependencyError:
+        if scheme in _WEB:
+            return name
+        raise
+
+
+_WEB = frozenset(("http", "https"))
+_STREAMS = frozenset(("file", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms", "mmsh"))
+
+
+def _scheme(address: str) -> str:
+    return address.partition(":")[0].lower()
+
+
+def _is_whole_video(name: str, place: str) -> bool:
+    if os.path.splitext(urlsplit(name).path)[1].lower() not in VIDEO_SUFFIXES:
+        return False
+    with suppress(OSError):
+        return store_of(place).stamp(place).size > 0
+    return False
 
 
 def is_archive(path: PathLike) -> bool:
@@ -245,7 +302,14 @@ class RemoteStore:
         return False
 
     def is_file(self, path: str) -> bool:
-        return self.exists(path)
+        folder, name = os.path.split(path)
+        with self._lock:
+            known = self._folders.get(folder)
+        if known is not None:
+            return name in known.stamps
+        with suppress(OSError):
+            return self._tried(self._system().info, self._key(path))["type"] == "file"
+        return False
 
     def is_folder(self, path: str) -> bool:
         if path == self.root or path in self.folders:
@@ -393,12 +457,16 @@ class RemoteStore:
             try:
                 return do(*args, **options)
             except _FINAL as error:
-                raise type(error)(error.errno or errno.EIO, clean(error.strerror or str(error))) from None
+                raise type(error)(error.errno or errno.EIO, clean(error.strerror or _plain(error))) from None
             except Exception as error:
                 if number == TRIES - 1:
                     raise OSError(errno.EIO, clean(f"{error}") or type(error).__name__) from None
             time.sleep(FIRST_WAIT * 2**number * random.uniform(0.5, 1.5))
         raise AssertionError
+
+
+def _plain(error: OSError) -> str:
+    return os.strerror(errno.ENOENT) if isinstance(error, FileNotFoundError) else str(error)
 
 
 class ArchiveStore(RemoteStore):
@@ -511,22 +579,6 @@ class _ObjectLog:
         self._add(level, b"".join(content for _, content in pieces))
         for path, _ in pieces:
             self._store.remove(path)
-
-
-def spool() -> Path:
-    """The folder of this machine where files lie between a store and the work; what a killed process left goes."""
-    global _swept
-    folder = Path(tempfile.gettempdir()) / f"cgpipe-{os.getuid() if hasattr(os, 'getuid') else 'spool'}"
-    if not _swept:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-            raise PermissionError(errno.EACCES, f"{folder} belongs to somebody else")
-        remove_stale(folder)
-        _swept = True
-    return folder
-
-
-_swept = False
 
 
 _VERSIONS = ("ETag", "etag", "md5Hash", "CRC", "date_time", "mtime", "LastModified", "updated")

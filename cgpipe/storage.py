@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import tempfile
 import time
 import zlib
@@ -23,6 +24,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from cgpipe.errors import UsageError
 
@@ -87,6 +89,11 @@ def digest_of(path: PathLike) -> str:
             if not entry.name.startswith("."):
                 sum.update(os.fsencode(f"{entry.name}\0{tuple(Stamp.of(entry))}\n"))
         return sum.hexdigest()
+    store = store_of(path)
+    if store is not LOCAL and store.is_folder(os.fspath(path)):
+        for name in store.listing(os.fspath(path)).files:
+            sum.update(os.fsencode(f"{name}\0{tuple(store.stamp(f'{path}/{name}'))}\n"))
+        return sum.hexdigest()
     with fetched(path) as here, open(here, "rb") as file:
         while block := file.read(1 << 20):
             sum.update(block)
@@ -136,9 +143,10 @@ def require_local(path: PathLike) -> None:
     """Raises UsageError where ``path`` is an address: it would be taken for a folder called ``s3:``."""
     if is_address(path):
         scheme, _, rest = os.fspath(path).partition(":")
+        named = shown(f"{scheme}://{rest.lstrip('/')}")
         raise UsageError(
-            f"{scheme}://{rest.lstrip('/')} is an address, and only files of this machine are read and written: "
-            "copy what is there first, or mount it."
+            f"{named} is an address, and only files of this machine are read and written: copy what is there first, or "
+            "mount it."
         )
 
 
@@ -378,14 +386,36 @@ def store_of(path: PathLike) -> Store:
 
 
 def shown(path: PathLike) -> str:
-    """A path for a person: ``s3:/bucket/a.jpg`` as ``s3://bucket/a.jpg``."""
+    """A path for a person: ``s3:/bucket/a.jpg`` as ``s3://bucket/a.jpg``, an address without what is secret in it."""
     text = os.fspath(path)
+    if "://" in text:
+        parts = urlsplit(text)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + "?…" * bool(parts.query)
     return text.replace(":/", "://", 1) if _mounts and _ADDRESS.match(text) and mounted(text) else text
 
 
 def fetched(path: PathLike) -> AbstractContextManager[Path]:
     """A file's content on this machine, for as long as the body runs (see :class:`Store`)."""
     return store_of(path).fetched(os.fspath(path))
+
+
+@contextmanager
+def fetched_whole(path: PathLike) -> Iterator[Path]:
+    """As :func:`fetched`, and of a distant folder the files in it, though none of the folders below."""
+    store, place = store_of(path), os.fspath(path)
+    if store is LOCAL or not store.is_folder(place):
+        with store.fetched(place) as here:
+            yield here
+        return
+    with tempfile.TemporaryDirectory(prefix=_WORK, dir=spool()) as folder:
+
+        def fetch(name: str) -> None:
+            with store.fetched(f"{place}/{name}") as here:
+                shutil.copyfile(here, os.path.join(folder, name))
+
+        with ThreadPoolExecutor(max(1, store.parallel)) as pool:
+            list(pool.map(fetch, store.listing(place).files))
+        yield Path(folder)
 
 
 @contextmanager
@@ -398,6 +428,32 @@ def spooled(path: PathLike) -> Iterator[Path]:
     with store.temporary(os.fspath(path)) as here:
         here.unlink()
         yield here
+
+
+def spool() -> Path:
+    """The folder of this machine where files lie between a store and the work; what a killed process left goes."""
+    global _swept
+    folder = Path(tempfile.gettempdir()) / f"cgpipe-{os.getuid() if hasattr(os, 'getuid') else 'spool'}"
+    if not _swept:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            raise PermissionError(errno.EACCES, f"{folder} belongs to somebody else")
+        remove_stale(folder)
+        for work in folder.glob(f"{_WORK}*"):
+            with suppress(OSError):
+                if time.time() - work.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(work)
+        _swept = True
+    return folder
+
+
+_swept = False
+_WORK = f"{PREFIX}work-"
+
+
+def work_folder(path: PathLike) -> Path:
+    """A folder of this machine for what is made of a distant ``path``: the same in every run, swept after a day."""
+    return spool() / f"{_WORK}{blake2b(os.fsencode(path), digest_size=8).hexdigest()}"
 
 
 def scratch_folder(path: PathLike) -> Path:

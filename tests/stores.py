@@ -47,28 +47,30 @@ class Faults:
 
 
 @contextmanager
-def s3_server(faults: Faults | None = None) -> Iterator[str]:
-    """The address of a server with the bucket ``photos``; behind the faults, if there are any."""
+def s3_server() -> Iterator[tuple[str, int]]:
+    """Host and port of a server."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
     try:
-        connection = http.client.HTTPConnection(host, port)
-        connection.request("POST", "/moto-api/reset")
-        connection.getresponse().read()
-        connection.request("PUT", "/photos", headers={"Authorization": _anybody()})
-        connection.getresponse().read()
-        connection.close()
-        if faults is None:
-            yield f"http://{host}:{port}"
-        else:
-            with _proxy(host, port, faults) as address:
-                yield address
+        yield server.get_host_and_port()
     finally:
         server.stop()
+
+
+@contextmanager
+def bucket_behind(faults: Faults, host: str, port: int) -> Iterator[str]:
+    """The address of the empty bucket ``photos`` on a server, behind faults."""
+    connection = http.client.HTTPConnection(host, port)
+    connection.request("POST", "/moto-api/reset")
+    connection.getresponse().read()
+    connection.request("PUT", "/photos", headers={"Authorization": _anybody()})
+    connection.getresponse().read()
+    connection.close()
+    with _proxy(host, port, faults) as address:
+        yield address
 
 
 def _anybody() -> str:

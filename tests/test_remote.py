@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clips import Sound, make_clip
 from runs import bytes_of, make_photos
-from stores import Faults, s3_server
+from stores import Faults, bucket_behind, s3_server
 
 import cgpipe
 from cgpipe import remote, storage
-from cgpipe.errors import MissingDependencyError, UsageError
+from cgpipe.errors import MediaError, MissingDependencyError, UsageError
 from cgpipe.storage import shown
 
 fsspec = pytest.importorskip("fsspec")
@@ -35,7 +36,7 @@ fsspec = pytest.importorskip("fsspec")
 def nothing_mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(storage, "_mounts", {})
     monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(remote, "_swept", False)
+    monkeypatch.setattr(storage, "_swept", False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
 
@@ -79,12 +80,18 @@ class Bucket:
         return {name.removeprefix(f"photos/{place}/"): self.system.cat_file(name) for name in names}
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+@pytest.fixture(scope="session")
+def server() -> Iterator[tuple[str, int]]:
     pytest.importorskip("s3fs")
     pytest.importorskip("moto.server")
+    with s3_server() as host_and_port:
+        yield host_and_port
+
+
+@pytest.fixture
+def bucket(server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     faults = Faults()
-    with s3_server(faults) as address:
+    with bucket_behind(faults, *server) as address:
         for name, value in {
             "ACCESS_KEY_ID": "AKIATEST",
             "SECRET_ACCESS_KEY": "s3cr3t",
@@ -166,6 +173,73 @@ def test_a_job_on_a_bucket_that_is_killed_goes_on(bucket: Bucket, photos: Path, 
     assert pictures(bucket.get("out")) == bytes_of(tmp_path / "plain")
     assert max(bucket.faults.puts.values()) == 1
     assert files_left(tmp_path) == []
+
+
+# --- videos ---------------------------------------------------------------------------------------------------------
+
+
+def video(*args: Any, **options: Any) -> cgpipe.VideoReport:
+    return cgpipe.translate_video(*args, **({"to": "zebra"} | options))
+
+
+def test_a_video_goes_from_bucket_to_bucket_whatever_fails_on_the_way(bucket: Bucket, tmp_path: Path) -> None:
+    """Sound and all, as between local files; its pieces lie beside it until it is whole."""
+    clip = make_clip(tmp_path / "clip.mp4", count=130, size=(32, 32), sounds=[Sound()])
+    bucket.system.pipe_file("photos/in/clip.mp4", clip.read_bytes())
+    make_photos(tmp_path / "mask", 1, 32)
+    bucket.system.pipe_file("photos/mask.png", (tmp_path / "mask" / "0.png").read_bytes())
+    mask = {"mask": tmp_path / "mask" / "0.png", "strength": 0.5}
+    video(clip, tmp_path / "plain.mp4", **mask)
+    bucket.faults.busy = bucket.faults.broken = 0.05
+    report = video("s3://photos/in/clip.mp4", "s3://photos/out/clip.mp4", **mask | {"mask": "s3://photos/mask.png"})
+    bucket.faults.busy = bucket.faults.broken = 0
+    assert (report.input, report.output) == ("s3://photos/in/clip.mp4", "s3://photos/out/clip.mp4")
+    assert (report.frames, report.exit_code, report.settings["mask"]) == (130, 0, "s3://photos/mask.png")
+    assert bucket.get("out")["clip.mp4"] == (tmp_path / "plain.mp4").read_bytes()
+    assert [name for name in bucket.get("out") if "journal" not in name] == ["clip.mp4"]
+    assert bucket.faults.puts["/photos/out/clip.mp4"] == 1
+    assert files_left(tmp_path) == []
+    storage._mounts.clear()
+    again = cgpipe.translate_videos(["s3://photos/in"], "s3://photos/out", to="zebra", **mask)
+    assert [one.skipped for one in again.videos] == [True]
+    bucket.system.pipe_file("photos/in/broken.mp4", b"not a video")
+    for name, reason in {"broken": "it is not a video", "none": "No such file"}.items():
+        with pytest.raises(MediaError, match=f"s3://photos/in/{name}.mp4 cannot be read: {reason}"):
+            video(f"s3://photos/in/{name}.mp4", tmp_path / "no.mp4")
+
+
+@pytest.mark.slow
+def test_a_video_on_a_bucket_that_is_killed_goes_on_at_its_last_piece_on_another_machine(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", count=400, size=(32, 32))
+    bucket.system.pipe_file("photos/in/clip.mp4", clip.read_bytes())
+    video(clip, tmp_path / "plain.mp4")
+    code = "import cgpipe; cgpipe.translate_video('s3://photos/in/clip.mp4', 's3://photos/out/clip.mp4', to='zebra')"
+    running = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path / "temporary")})
+    while not bucket.system.exists("photos/out/.clip.mp4.cgpipe/000000.mp4") and running.poll() is None:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not bucket.system.exists("photos/out/clip.mp4")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    report = video("s3://photos/in/clip.mp4", "s3://photos/out/clip.mp4")
+    assert (report.frames, report.resumed >= 120) == (400, True)
+    assert bucket.get("out")["clip.mp4"] == (tmp_path / "plain.mp4").read_bytes()
+    assert [name for name in bucket.get("out") if "journal" not in name] == ["clip.mp4"]
+
+
+def test_masks_of_a_folder_in_a_bucket(bucket: Bucket, photos: Path, tmp_path: Path) -> None:
+    masks = make_photos(tmp_path / "masks", 9, 24)
+    bucket.put(masks, "masks")
+    assert translated(photos, "s3://photos/out", mask="s3://photos/masks") == (9, 0, 1)
+    assert translated(photos, tmp_path / "plain", mask=masks) == (9, 0, 1)
+    assert pictures(bucket.get("out")) == bytes_of(tmp_path / "plain")
+    storage._mounts.clear()
+    assert translated(photos, "s3://photos/out", mask="s3://photos/masks") == (0, 9, 1)
+    with pytest.raises(UsageError, match=r"no mask s3://photos/nothing"):
+        translated(photos, tmp_path / "none", mask="s3://photos/nothing")
 
 
 # --- archives and listings -----------------------------------------------------------------------------------------

@@ -170,7 +170,6 @@ def test_a_name_of_nothing_is_wrong_usage_everywhere(
     [
         ["translate", "photo.jpg", "--json", "https://host/report.json"],
         ["video", "photo.jpg", "rtmp://host/live", "--to", "zebra"],
-        ["video", "photo.jpg", "-o", "gs://bucket/out", "--to", "zebra"],
         ["train", "--dataset-dir", "s3://bucket/horse2zebra"],
         ["evaluate", "horse2zebra", "https://host/dataset"],
         ["models", "import", "https://host/model.pth"],

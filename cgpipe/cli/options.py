@@ -240,7 +240,7 @@ speed_options = together(
     ),
     click.option(
         "--mask",
-        type=LocalPath(path_type=Path),
+        type=Place(path_type=Path),
         help="Grayscale masks: white is translated, black is kept. A folder with one mask of the same name per "
         "picture, one picture for all, or, for a video, another video.",
     ),

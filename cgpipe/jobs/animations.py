@@ -16,7 +16,7 @@ from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.sink import Written
 from cgpipe.media.pictures.source import PictureOrigin
 from cgpipe.options import Options
-from cgpipe.storage import PathLike, fetched, spooled
+from cgpipe.storage import PathLike, fetched, shown, spooled
 
 ANIMATED = ("GIF", "PNG", "WEBP")
 """Formats of pictures that are written moving."""
@@ -47,8 +47,10 @@ def translate_animation(
         own = replace(options, look=replace(options.look, mask=mask), work=replace(options.work, workers=None))
         written = origin.output.with_suffix(".apng") if format == "PNG" else origin.output
         with fetched(origin.inputs[0]) as here, spooled(written) as there:
-            report = _Report(input=str(here), output=str(there), model="")
-            info = translate_clip(pipeline, own, Clip(publish=into_place), report, watch)
+            report = _Report(input=shown(origin.inputs[0]), output=shown(origin.output), model="")
+            info = translate_clip(
+                pipeline, own, Clip(input=str(here), output=str(there), publish=into_place), report, watch
+            )
     except Exception as error:
         return Written(origin=origin, reason=reason_of(error))
     return Written(origin=origin, height=info.height, width=info.width)

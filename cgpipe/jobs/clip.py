@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from cgpipe.engine.steady import Steady, first_needed
@@ -18,7 +17,7 @@ from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
 from cgpipe.media.video.opening import open_sink, open_source
 from cgpipe.options import Look, Options
-from cgpipe.storage import Publish
+from cgpipe.storage import Publish, fetched_whole, shown
 
 
 def _nobody(count: int | None) -> None:
@@ -30,6 +29,8 @@ class Clip:
     """What a job knows of one clip beside the options of all.
 
     Args:
+        input: a file of this machine, or another input of :func:`cgpipe.media.video.open_source`.
+        output: where the result goes.
         publish: puts the finished file in its place.
         resume: names all that decides the pictures, for those of an interrupted run; None: nothing is kept for later.
         on_start: told the number of frames, or None where the input does not say.
@@ -37,6 +38,8 @@ class Clip:
         on_picture: told of each frame and its translation; False ends a camera or a stream.
     """
 
+    input: str
+    output: str
     publish: Publish
     resume: str | None = None
     on_start: Callable[[int | None], None] = _nobody
@@ -47,18 +50,18 @@ class Clip:
 def translate_clip(
     pipeline: Pipeline, options: Options, clip: Clip, report: VideoReport, watch: Stopwatch
 ) -> VideoInfo:
-    """Translates every frame of ``report.input`` into ``report.output``, and says in the report what was done.
+    """Translates every frame of a clip, and says in the report, which has names for both ends, what was done.
 
     Raises:
         UsageError, MediaError: see :func:`cgpipe.translate_video`.
     """
-    with _source(report.input, options) as source, _mask(source.info, options) as mask:
+    with _source(clip.input, report.input, options) as source, _mask(source.info, options) as mask:
         report.tell(source.info.notices)
         info = source.info
         batch_size = pipeline.batch_size_for(info.height, info.width)
         enlarges = pipeline.translator.enlarges
         info = replace(info, width=enlarges * info.width, height=enlarges * info.height)
-        with _sink(report.output, info, options, clip) as sink:
+        with _sink(info, options, clip) as sink:
             clip.on_start(info.frames)
             if sink.resumed:
                 clip.on_frames(sink.resumed)
@@ -69,7 +72,7 @@ def translate_clip(
             report.tell(frames.notices)
         report.tell(sink.notices)
         look = options.look
-        asked = {"batch_size": batch_size, "mask": None if look.mask is None else os.fspath(look.mask)}
+        asked = {"batch_size": batch_size, "mask": None if look.mask is None else shown(look.mask)}
         steady = {"steady": look.steady} if look.steady else {}
         report.settings = pipeline.settings() | asked | steady | dict(sink.settings)
         _count(report, source, sink)
@@ -107,24 +110,30 @@ def _count(report: VideoReport, source: Source, sink: Sink) -> None:
     report.frames, report.resumed, report.streams = sink.frames, sink.resumed, sink.streams
 
 
-def _source(input: str, options: Options) -> Source:
+def _source(input: str, name: str, options: Options) -> Source:
     return open_source(
         input,
         cut=options.cut,
         hwaccel=options.hardware.hwaccel,
         threads=options.work.workers,
         deinterlace=options.look.deinterlace,
+        name=None if input == name else name,
     )
 
 
-def _mask(info: VideoInfo, options: Options) -> AbstractContextManager[VideoMask | None]:
+@contextmanager
+def _mask(info: VideoInfo, options: Options) -> Iterator[VideoMask | None]:
     mask = options.look.mask
-    return nullcontext() if mask is None else VideoMask(mask, info, options.cut)
+    if mask is None:
+        yield None
+        return
+    with fetched_whole(mask) as here, VideoMask(here, info, options.cut, name=shown(mask)) as masks:
+        yield masks
 
 
-def _sink(output: str, info: VideoInfo, options: Options, clip: Clip) -> Sink:
+def _sink(info: VideoInfo, options: Options, clip: Clip) -> Sink:
     return open_sink(
-        output,
+        clip.output,
         like=replace(info, width=2 * info.width) if options.look.side_by_side else info,
         encoding=options.encoding,
         resume=clip.resume,

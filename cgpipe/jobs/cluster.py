@@ -22,7 +22,7 @@ from cgpipe.jobs.chunks import MOST_TRIES, Chunk, Chunks, Item
 from cgpipe.jobs.cluster_worker import Answer, Introduction
 from cgpipe.jobs.ray_cluster import Actor, NewWorker, Node, Promise, Ray
 from cgpipe.options import Options
-from cgpipe.storage import LOCAL, mounts, remove_written_by, store_of
+from cgpipe.storage import LOCAL, mounted, mounts, remove_written_by, store_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +43,7 @@ def absolute(options: Options) -> Options:
     model = os.fspath(choice.model) if choice.model is not None else None
     if model is not None and os.path.exists(model):
         choice = replace(choice, model=os.path.abspath(model))
-    if look.mask is not None:
+    if look.mask is not None and not mounted(look.mask):
         look = replace(look, mask=Path(os.path.abspath(look.mask)))
     return replace(options, choice=choice, look=look, work=replace(options.work, ray=None, shard=None))
 

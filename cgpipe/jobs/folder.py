@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cgpipe.jobs.folder_job import FolderJob, FolderTold
 from cgpipe.jobs.learning import pictures_of, with_look
+from cgpipe.jobs.plan import with_located_mask
 from cgpipe.jobs.report import FolderReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import choose_model
@@ -51,7 +52,7 @@ def translate_folder(
         MediaError: the one mask for all cannot be read, or the page cannot be written.
         ModelError: the model cannot be found or read.
     """
-    watch = Stopwatch()
+    watch, options = Stopwatch(), with_located_mask(options)
     chosen = choose_model(options.choice)
     if chosen.is_missing:
         pictures = pictures_of(inputs, output, options, chosen.domain)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cgpipe.errors import UsageError
 from cgpipe.jobs.report import FileResult, FolderReport, VideoReport
 from cgpipe.options import Options, Shard
-from cgpipe.storage import PathLike
+from cgpipe.storage import LOCAL, PathLike, shown, store_of
 
 if TYPE_CHECKING:
     from cgpipe.pages.page import Page
@@ -73,6 +73,12 @@ def page_of(wanted: bool | PathLike, output: PathLike) -> Page | None:
     if wanted is False:
         return None
     from cgpipe.pages.page import Page
+
+    if wanted is True and store_of(output) is not LOCAL:
+        raise UsageError(
+            f"The page lies beside its output, and {shown(output)} is not on this machine: omit --gallery, or give it "
+            "a name in Python, such as gallery='photos.html'."
+        )
 
     return Page.beside(output) if wanted is True else Page(require_page_name(wanted))
 

@@ -108,11 +108,12 @@ def frames_of(inputs: Sequence[str], options: Options) -> Callable[[int], Iterat
 
 
 def _spread(input: str, options: Options, count: int) -> Iterator[Pixels]:
+    from cgpipe.jobs.video_job import at_hand
     from cgpipe.media.video.opening import open_source
 
     reading: dict[str, Any] = {"deinterlace": options.look.deinterlace, "threads": options.work.workers}
     cut = options.cut
-    with open_source(input, **vars(cut), **reading) as source:
+    with at_hand(input) as here, open_source(here, **vars(cut), **reading) as source:
         info = source.info
         if not info.frames or not info.rate or info.frames <= FEW:
             every = max(1, -(-(info.frames or FEW) // count))
@@ -121,7 +122,7 @@ def _spread(input: str, options: Options, count: int) -> Iterator[Pixels]:
         seconds = float(info.frames / info.rate)
     for place in range(count):
         start = (cut.start or 0) + seconds * place / count
-        with open_source(input, **vars(Cut(start=start)), **reading) as source:
+        with at_hand(input) as here, open_source(here, **vars(Cut(start=start)), **reading) as source:
             yield from (item.pixels for item in islice(source, 1) if isinstance(item, Frame))
 
 

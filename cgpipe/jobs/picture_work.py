@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgpipe.jobs.early import picture_looks_made
@@ -16,6 +15,7 @@ from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.worklist import Worklist
 from cgpipe.models.choose import Chosen
 from cgpipe.options import Options
+from cgpipe.storage import shown, store_of
 
 if TYPE_CHECKING:
     from cgpipe.jobs.pipeline import Pipeline
@@ -71,7 +71,7 @@ class PictureWork:
     def asked(self) -> dict[str, object]:
         """How the result is to look, for a report."""
         look = self._options.look
-        mask = None if look.mask is None else os.fspath(look.mask)
+        mask = None if look.mask is None else shown(look.mask)
         return {"size": look.size, "strength": look.strength, "mask": mask}
 
     def _loaded(self, watch: Stopwatch) -> Pipeline:
@@ -92,6 +92,6 @@ def _masks(options: Options) -> PictureMasks | None:
 
 def _fingerprint(chosen: Chosen, options: Options) -> str:
     """Of all that was asked for; a folder's masks are inputs of their pictures."""
-    if options.look.mask is not None and Path(options.look.mask).is_dir():
+    if options.look.mask is not None and store_of(options.look.mask).is_folder(os.fspath(options.look.mask)):
         options = replace(options, look=replace(options.look, mask=None))
     return options.fingerprint(chosen.deciding)

@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -23,8 +23,8 @@ from typing import IO, NamedTuple
 from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
 from cgpipe.media.pictures.formats import BY_NAME, PICTURE_SUFFIXES, kind_of_file, named_format, picture_format
-from cgpipe.options import Shard
-from cgpipe.remote import located
+from cgpipe.options import Options, Shard
+from cgpipe.remote import located, located_output
 from cgpipe.storage import PAGE_MARK, PathLike, is_own, mounted, store_of
 
 _SPOOL_BYTES = 1 << 20
@@ -277,9 +277,15 @@ def plan_files(
     if not inputs:
         raise UsageError("No input: give a folder, files or a pattern such as 'photos/*.jpg'.")
     chosen = named_format(format) if format else None
-    paths, out = _in_and_out([located(path) for path in inputs], None if output is None else located(output))
+    paths, out = _in_and_out([located(path) for path in inputs], None if output is None else located_output(output))
     sources = tuple(_source(path, paths, domain, out, chosen, recursive) for path in paths)
     return _surveyed(_Search(sources, frozenset(map(_place_of, paths)), domain, chosen), paths, shard)
+
+
+def with_located_mask(options: Options) -> Options:
+    """The options with the mask as a path from here on, whose secrets, if it is an address, are in no message."""
+    mask = options.look.mask
+    return options if mask is None else replace(options, look=replace(options.look, mask=located(mask)))
 
 
 def _in_and_out(paths: Sequence[Path], out: Path | None) -> tuple[list[Path], Path | None]:
@@ -448,6 +454,17 @@ def _walk(tree: _Tree, outputs: frozenset[str]) -> Iterator[tuple[str, bool]]:
                 yield os.path.join(relative, name), True
         below = ((name, _advance(tree.pattern, places, name)) for name in reversed(folders))
         stack.extend((os.path.join(relative, name), after, (*above, real)) for name, after in below if after)
+
+
+def files_below(folder: Path, pattern: tuple[str, ...] = ("**", "*")) -> Iterator[Path]:
+    """The files in a folder and those below, without what is hidden; or those whose path below it fits a pattern."""
+    found = _walk(_Tree(folder, pattern, None, Path()), frozenset())
+    return (folder / relative for relative, listed in found if listed)
+
+
+def matching(pattern: Path) -> Iterator[Path]:
+    """The files that a pattern means; ``**`` stands for any number of folders."""
+    return files_below(*_split_pattern(pattern)) if any(map(_is_magic, pattern.parts)) else iter(())
 
 
 def _list(folder: Path) -> tuple[list[str], list[str]]:

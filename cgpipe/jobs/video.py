@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 from cgpipe.jobs.learning import frames_of, with_look
+from cgpipe.jobs.plan import with_located_mask
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import Told, VideoJob
+from cgpipe.jobs.video_plan import input_place, output_place
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike
@@ -48,9 +50,10 @@ def translate_video(
         MediaError: the input or the mask cannot be read at all, the mask does not fit, or the output cannot be written.
         ModelError: the model cannot be found or read.
     """
-    watch = Stopwatch()
+    watch, options = Stopwatch(), with_located_mask(options)
+    one, target = input_place(os.fspath(input)), output_place(output)
     chosen = choose_model(options.choice)
     if chosen.is_missing:
-        chosen = with_look(chosen, options, frames_of([os.fspath(input)], options), told.on_learn, told.progress)
+        chosen = with_look(chosen, options, frames_of([one], options), told.on_learn, told.progress)
     with VideoJob(chosen, options, watch, told, gallery) as job:
-        return job.run(os.fspath(input), os.fspath(output))
+        return job.run(one, target)

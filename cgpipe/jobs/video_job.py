@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cgpipe.errors import MediaError
+from cgpipe.errors import MediaError, reason_of
 from cgpipe.jobs.early import video_looks_made
 from cgpipe.jobs.gallery import claim_page, clip_page
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
@@ -21,7 +22,7 @@ from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import Chosen
 from cgpipe.notebook import ProgressBar
 from cgpipe.options import Options
-from cgpipe.storage import PathLike, Stamp
+from cgpipe.storage import LOCAL, PathLike, Stamp, fetched_whole, shown, store_of
 
 if TYPE_CHECKING:
     from cgpipe.jobs.pipeline import Pipeline
@@ -81,9 +82,10 @@ class VideoJob:
     def run(self, input: str, output: str) -> VideoReport:
         """Translates one video; see :func:`cgpipe.translate_video`."""
         watch, self._watch = self._watch or Stopwatch(), None
-        report = VideoReport(input=input, output=output, model=str(self._chosen))
+        store_of(input).forget(os.path.dirname(input))
         claim_page(self._gallery, output)
-        if self._is_done(report):
+        report = VideoReport(input=shown(input), output=shown(output), model=str(self._chosen))
+        if self._is_done(input, output, report):
             report.skipped = True
             report.page = clip_page(self._gallery, report, self._options)
             return report
@@ -92,18 +94,18 @@ class VideoJob:
             from cgpipe.jobs.pipeline import Pipeline
 
             self._pipeline = Pipeline(self._chosen, self._options, watch)
-        self._translate(self._pipeline, report, watch)
+        self._translate(self._pipeline, input, output, report, watch)
         report.first = watch.first
         report.seconds = watch.seconds | {"total": watch.total}
         report.page = clip_page(self._gallery, report, self._options)
         return report
 
-    def _translate(self, pipeline: Pipeline, report: VideoReport, watch: Stopwatch) -> None:
+    def _translate(self, pipeline: Pipeline, input: str, output: str, report: VideoReport, watch: Stopwatch) -> None:
         from cgpipe.jobs.clip import Clip, translate_clip
 
-        inputs = _files(report.input)
+        inputs = _files(input)
         stamps = stamps_of(inputs)
-        with ProgressBar("frame", self._told.progress) as bar:
+        with at_hand(input) as here, ProgressBar("frame", self._told.progress) as bar:
 
             def start(frames: int | None) -> None:
                 if self._told.on_start:
@@ -116,25 +118,27 @@ class VideoJob:
                     self._told.on_frames(frames)
 
             clip = Clip(
+                input=here,
+                output=output,
                 publish=self._journal.publisher(inputs, stamps),
-                resume=self._resume_key(report.input, stamps),
+                resume=self._resume_key(input, stamps),
                 on_start=start,
                 on_frames=count,
                 on_picture=self._told.on_picture,
             )
             translate_clip(pipeline, self._options, clip, report, watch)
 
-    def _is_done(self, report: VideoReport) -> bool:
+    def _is_done(self, input: str, output: str, report: VideoReport) -> bool:
         """Whether the output is current.
 
         Raises:
             MediaError: there is a file that cgpipe did not make.
         """
-        if not _is_file_name(report.output):
+        if not _is_file_name(output):
             return False
-        inputs, output = _files(report.input), Path(report.output)
+        inputs = _files(input)
         standing = self._journal.standing(output, inputs)
-        if standing is Standing.FOREIGN and not output.is_dir():  # of which the sink speaks
+        if standing is Standing.FOREIGN and not os.path.isdir(output):  # of which the sink speaks
             raise MediaError(foreign_reason(output))
         if standing is Standing.EARLY:
             report.tell([f"{output} is from before cgpipe kept journals. It is taken as up to date."])
@@ -148,7 +152,20 @@ class VideoJob:
 
 def _files(input: str) -> tuple[Path, ...]:
     """The input, where it is a file, which can be told to be unchanged."""
-    return (Path(input),) if os.path.isfile(input) else ()
+    return (Path(input),) if store_of(input).is_file(input) else ()
+
+
+@contextmanager
+def at_hand(input: str) -> Iterator[str]:
+    """The name by which an input is opened on this machine; what lies elsewhere is fetched first, whole."""
+    with ExitStack() as stack:
+        here = input
+        if store_of(input) is not LOCAL:
+            try:
+                here = os.fspath(stack.enter_context(fetched_whole(input)))
+            except OSError as error:
+                raise MediaError(f"{shown(input)} cannot be read: {reason_of(error)}.") from error
+        yield here
 
 
 def _is_file_name(output: str) -> bool:

@@ -10,14 +10,10 @@ from pathlib import Path
 
 from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
+from cgpipe.jobs.plan import files_below, matching
 from cgpipe.jobs.video_job import STANDARD
-from cgpipe.storage import PathLike, require_local
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),
-    *(".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".gif"),
-)
-"""Files that are taken for videos when a folder is named."""
+from cgpipe.remote import VIDEO_SUFFIXES, located_output, located_video
+from cgpipe.storage import LOCAL, PathLike, shown, store_of
 
 WRITTEN_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", ".webp", ".apng"))
 """Containers that are written; what came in another one goes out as mp4."""
@@ -33,22 +29,24 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
     Raises:
         UsageError: an input is missing, or two would become the same file, or one its own input.
     """
-    inputs = [STANDARD if name in STANDARD_INPUTS else name for name in inputs]
-    pairs = [_pair_without_folder(inputs, domain)] if output is None else _pairs_into(inputs, os.fspath(output))
-    pairs = [(one, STANDARD if target in STANDARD_OUTPUTS else target) for one, target in pairs]
+    if output is None:
+        pairs = [_pair_without_folder(inputs, domain)]
+    else:
+        pairs = _pairs_into([input_place(name) for name in inputs], output_place(output))
     taken: dict[str, str] = {}
-    read = {os.path.realpath(one): one for one, _ in pairs}
+    read = {_real(one): one for one, _ in pairs}
     for one, target in pairs:
         if target == STANDARD:
             continue
-        require_local(target)
-        place = os.path.realpath(target)
-        if place == os.path.realpath(one):
-            raise UsageError(f"{one} would overwrite itself: use another output.")
+        place = _real(target)
+        if place == _real(one):
+            raise UsageError(f"{shown(one)} would overwrite itself: use another output.")
         if place in read:
-            raise UsageError(f"{one} would overwrite the input {read[place]}: use another output.")
+            raise UsageError(f"{shown(one)} would overwrite the input {shown(read[place])}: use another output.")
         if taken.setdefault(place, one) != one:
-            raise UsageError(f"{taken[place]} and {one} would both be written to {target}: rename one of them.")
+            raise UsageError(
+                f"{shown(taken[place])} and {shown(one)} would both be written to {shown(target)}: rename one of them."
+            )
     return pairs
 
 
@@ -56,18 +54,18 @@ def _pair_without_folder(inputs: Sequence[str], domain: str) -> tuple[str, str]:
     if len(inputs) > 2:
         raise UsageError("Several videos need an output folder: give one with -o.")
     if len(inputs) == 2:
-        return inputs[0], inputs[1]
-    path = Path(inputs[0])
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file, so there is no default output: give one.")
+        return input_place(inputs[0]), output_place(inputs[1])
+    path = Path(input_place(inputs[0]))
+    if not store_of(path).is_file(os.fspath(path)):
+        raise UsageError(f"{shown(path)} is not a file, so there is no default output: give one.")
     return str(path), str(path.with_name(f"{path.stem}-{domain}{written_suffix(path)}"))
 
 
 def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
     if (
         len(inputs) == 1
-        and not Path(inputs[0]).is_dir()
-        and (output in ("-", *STANDARD_OUTPUTS) or Path(output).suffix in WRITTEN_SUFFIXES)
+        and not store_of(inputs[0]).is_folder(inputs[0])
+        and (output == STANDARD or Path(output).suffix in WRITTEN_SUFFIXES)
     ):
         return [(inputs[0], output)]
     pairs = []
@@ -76,30 +74,54 @@ def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def input_place(name: str) -> str:
+    """Where a video is read from, as a path without secrets; the name of a stream stays as it is."""
+    return STANDARD if name in STANDARD_INPUTS else located_video(name)
+
+
+def output_place(name: PathLike) -> str:
+    """Where a video is written to.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    return STANDARD if os.fspath(name) in STANDARD_OUTPUTS else os.fspath(located_output(name))
+
+
+def _real(place: str) -> str:
+    return store_of(place).real(place)
+
+
 def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """Every video that is named, with its place below the output folder."""
     for name in inputs:
-        path = Path(name)
-        matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))] if not path.exists() else [path]
+        store = store_of(name)
+        matches = [Path(name)] if store.exists(name) else _matching(name)
         if not matches:
-            raise UsageError(f"{name} does not exist: check the spelling.")
+            raise UsageError(f"{shown(name)} does not exist: check the spelling.")
         for match in matches:
-            if not match.is_dir():
+            if not store.is_folder(os.fspath(match)):
                 yield match, Path(match.name)
                 continue
             videos = sorted(_videos_below(match))
             if not videos:
-                raise UsageError(f"{match} holds no videos ({' '.join(VIDEO_SUFFIXES)}).")
+                raise UsageError(f"{shown(match)} holds no videos ({' '.join(VIDEO_SUFFIXES)}).")
             base = match if len(inputs) == 1 else match.parent
             yield from ((video, video.relative_to(base)) for video in videos)
 
 
+def _matching(pattern: str) -> list[Path]:
+    if store_of(pattern) is LOCAL:
+        return [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    return sorted(matching(Path(pattern)))
+
+
 def _videos_below(folder: Path) -> Iterator[Path]:
     """The videos in a folder and those below, but what an earlier run made of one of them."""
-    base = os.path.join(os.path.realpath(folder), "")
+    base = os.path.join(_real(os.fspath(folder)), "")
     journals = lru_cache(maxsize=4)(FolderJournal)
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith("."):
+    for path in files_below(folder):
+        if path.suffix.lower() in VIDEO_SUFFIXES:
             source = journals(str(path.parent)).source_of(path.name)
             if not (source or "").startswith(base):
                 yield path

@@ -10,15 +10,16 @@ from pathlib import Path
 from cgpipe.errors import MissingDependencyError, ModelError, UsageError, reason_of
 from cgpipe.jobs.gallery import clip_page
 from cgpipe.jobs.learning import frames_of, with_look
+from cgpipe.jobs.plan import with_located_mask
 from cgpipe.jobs.report import VideoReport, write_report
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import Told, VideoJob
-from cgpipe.jobs.video_plan import plan_videos
+from cgpipe.jobs.video_plan import output_place, plan_videos
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.notebook import html_table
 from cgpipe.options import Options, takes_options
-from cgpipe.storage import PathLike
+from cgpipe.storage import PathLike, shown
 
 FATAL = (UsageError, MissingDependencyError, ModelError)
 """What no video is to blame for: every other would fail alike."""
@@ -99,23 +100,23 @@ def translate_videos(
         ModelError: the model cannot be found or read.
         CgpipeError: there is one input alone, and it failed.
     """
-    watch = Stopwatch()
+    watch, options = Stopwatch(), with_located_mask(options)
     chosen = choose_model(options.choice)
     pairs = plan_videos([os.fspath(path) for path in inputs], output, chosen.domain)
     clips = [one for one, _ in pairs]
     alone, shard, report = len(pairs) == 1, options.work.part, VideosReport()
-    folder = os.path.dirname(pairs[0][1]) if output is None or alone else os.fspath(output)
+    folder = os.path.dirname(pairs[0][1]) if output is None or alone else output_place(output)
     if shard:
         pairs = [pair for pair in pairs if shard.holds(os.path.relpath(pair[1], folder))]
     if chosen.is_missing:
         chosen = with_look(chosen, options, frames_of(clips, options), told.on_learn, told.progress)
     for (one, target), result in _results(pairs, chosen, options, watch, told, gallery):
         if isinstance(result, VideoReport):
-            report.videos.append(replace(result, input=one, output=target))
+            report.videos.append(replace(result, input=shown(one), output=shown(target)))
             continue
         if alone or isinstance(result, FATAL):
             raise result
-        report.failures.append(VideoFailure(input=one, reason=reason_of(result)))
+        report.failures.append(VideoFailure(input=shown(one), reason=reason_of(result)))
         if told.on_failure:
             told.on_failure(f"Failed: {reason_of(result)}")
     if shard:

@@ -14,10 +14,11 @@ from cgpipe.jobs.plan import format_of
 from cgpipe.jobs.report import FileResult, Status
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import Told, VideoJob
-from cgpipe.jobs.video_plan import VIDEO_SUFFIXES, written_suffix
+from cgpipe.jobs.video_plan import written_suffix
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Options, takes_options
+from cgpipe.remote import VIDEO_SUFFIXES
 from cgpipe.storage import PathLike, Stamp, require_local
 
 BUSY_SHARE = 0.1

@@ -14,7 +14,7 @@ from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.formats import kind_of_file
 from cgpipe.media.pictures.read import is_animation, read_picture
-from cgpipe.storage import atomic_write
+from cgpipe.storage import atomic_write, fetched
 
 WIDTH, HEIGHT = 480, 240
 """A thumbnail fits into this."""
@@ -51,9 +51,10 @@ def see(path: Path) -> Seen:
     Raises:
         MediaError: it cannot be read.
     """
-    kind = kind_of_file(path)
-    shown = kind is not None and kind.format in SHOWN
-    pixels, size = _read(path, reduced_to=HEIGHT if shown else None)
+    with fetched(path) as here:
+        kind = kind_of_file(here)
+        shown = kind is not None and kind.format in SHOWN
+        pixels, size = _read(here, reduced_to=HEIGHT if shown else None)
     return Seen(fitted(pixels, WIDTH, HEIGHT), *size, None if shown else fitted(pixels, LARGE, LARGE))
 
 

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cgpipe.errors import MediaError, UsageError
+from cgpipe.errors import MediaError, UsageError, reason_of
 from cgpipe.media.frames import Frame, Origin, Pixels
 from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 from cgpipe.media.pictures.read import read_picture
+from cgpipe.storage import LOCAL, fetched, shown, store_of
 
 Mask = npt.NDArray[np.uint8]
 """Shape (height, width); 255 lets the whole change through, 0 nothing of it."""
@@ -83,9 +84,10 @@ def read_mask(path: Path) -> Mask:
         MediaError: the picture cannot be read.
     """
     try:
-        frame = huge.read_reduced(path) if huge.is_huge(path) else read_picture(path)
-    except MediaError as error:
-        raise MediaError(f"The mask {path} cannot be used: {error}") from error
+        with fetched(path) as here:
+            frame = huge.read_reduced(here) if huge.is_huge(here) else read_picture(here)
+    except (MediaError, OSError) as error:
+        raise MediaError(f"The mask {shown(path)} cannot be used: {reason_of(error)}") from error
     lightness = lightness_of(frame.pixels)
     if frame.origin.alpha is None:
         return lightness
@@ -115,9 +117,11 @@ class PictureMasks:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise UsageError(f"There is no mask {self.path}: check the spelling.")
-        self._one = None if self.path.is_dir() else read_mask(self.path)
+        self._listed: dict[str, frozenset[str]] = {}
+        store, place = store_of(path), os.fspath(path)
+        if not store.exists(place):
+            raise UsageError(f"There is no mask {shown(path)}: check the spelling.")
+        self._one = None if store.is_folder(place) else read_mask(self.path)
 
     def confine(self, frame: Frame[Origin], place: Path) -> Frame[Origin]:
         """The picture with its mask as fourth channel; ``place`` is its path relative to the input folder.
@@ -155,6 +159,16 @@ class PictureMasks:
         stem = named.with_suffix("") if picture_format(named) else named
         suffixes = [case for suffix in PICTURE_SUFFIXES for case in (suffix, suffix.upper())]
         for path in (named, *(stem.with_name(stem.name + suffix) for suffix in suffixes)):
-            if path.is_file():
+            if self._has(path):
                 return path
-        raise MediaError(f"There is no mask {stem}.png for it, nor one in another format.")
+        raise MediaError(f"There is no mask {shown(stem)}.png for it, nor one in another format.")
+
+    def _has(self, path: Path) -> bool:
+        """Whether there is such a file; a distant folder is asked once for all that is in it."""
+        folder, name = os.path.split(path)
+        store = store_of(folder)
+        if store is LOCAL:
+            return path.is_file()
+        if folder not in self._listed:
+            self._listed[folder] = frozenset(store.names(folder, ""))
+        return name in self._listed[folder]

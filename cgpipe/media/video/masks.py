@@ -36,26 +36,28 @@ class VideoMask:
         path: the picture, the video, or the folder or numbered pattern of pictures.
         info: of the video to translate.
         cut: the cut of that video.
+        name: what messages call the mask; by default its path.
 
     Raises:
         UsageError: the path does not exist.
         MediaError: it cannot be read, or has another aspect ratio than the video, or clearly fewer frames.
     """
 
-    def __init__(self, path: str | os.PathLike[str], info: VideoInfo, cut: Cut = Cut()) -> None:
-        self.name = os.fspath(path)
-        sequence = is_sequence(self.name)
-        if not (sequence or os.path.exists(self.name)):
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo, cut: Cut = Cut(), *, name: str = "") -> None:
+        place = os.fspath(path)
+        self.name = name or place
+        sequence = is_sequence(place)
+        if not (sequence or os.path.exists(place)):
             raise UsageError(f"There is no mask {self.name}: check the spelling.")
         self._source = None
         self._one = None
         self._still = False
-        if picture_format(self.name) and not sequence and not is_animation(self.name):
-            self._one = fit(read_mask(Path(self.name)), info.height, info.width)
+        if picture_format(place) and not sequence and not is_animation(place):
+            self._one = fit(read_mask(Path(place)), info.height, info.width)
             return
         if sequence:
             cut = replace(cut, fps=cut.fps or (float(info.rate) if info.rate else None))
-        self._source = open_source(self.name, cut=cut)
+        self._source = open_source(place, cut=cut, name=name or None)
         # A GIF or clip with a single frame counts as one picture.
         self._still = self._source.info.frames == 1 and not sequence
         try:

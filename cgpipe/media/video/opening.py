@@ -31,6 +31,7 @@ def open_source(
     hwaccel: str | None = None,
     threads: int | None = None,
     deinterlace: bool = True,
+    name: str | None = None,
     **given: Unpack[CutFields],
 ) -> Source:
     """Opens a source of frames.
@@ -42,32 +43,34 @@ def open_source(
         hwaccel: libav's name of a hardware decoder, such as ``cuda``.
         threads: decoding threads; by default one per processor, at most 4.
         deinterlace: deinterlace interlaced frames.
+        name: what messages call a video file; by default its path.
 
     Raises:
         MediaError: the input cannot be read.
         UsageError: an option is invalid for this input.
     """
-    name = os.fspath(spec)
+    path = os.fspath(spec)
     cut = replace(cut, **given)
     start, end, fps = cut.start, _end(cut), cut.fps
-    if name.startswith(PREFIX):
+    if path.startswith(PREFIX):
         if start:
-            raise UsageError(f"{name} is a camera, which has no start time: omit --start.")
-        return CameraSource(name, fps=fps, end=end)
-    if "://" not in name and is_sequence(name):
-        return SequenceSource(name, fps=fps, start=start, end=end)
-    if is_webp(name):
-        return WebpSource(name, start=start, end=end, fps=fps)
-    file = _opened(name)
+            raise UsageError(f"{path} is a camera, which has no start time: omit --start.")
+        return CameraSource(path, fps=fps, end=end)
+    if "://" not in path and is_sequence(path):
+        return SequenceSource(path, fps=fps, start=start, end=end)
+    if is_webp(path):
+        return WebpSource(path, start=start, end=end, fps=fps)
+    file = _opened(path)
     return VideoSource(
-        name if file is None else readable(file),
+        path if file is None else readable(file),
         start=start,
         end=end,
         fps=fps,
         hwaccel=hwaccel,
         threads=threads,
         deinterlace=deinterlace,
-        owned=file is not None and name != STANDARD,
+        owned=file is not None and path != STANDARD,
+        name=name,
     )
 
 

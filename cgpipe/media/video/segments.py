@@ -1,7 +1,8 @@
 """A long video is written in segments that decode on their own, so that an interrupt loses little, then joined.
 
-Segments lie in a hidden folder beside the output, ``.clip.mp4.cgpipe``. Each gets its name only when it is complete.
-Timestamps continue from one to the next, in the time base of the input, so that joining only copies packets.
+Segments lie in a hidden folder beside the output, ``.clip.mp4.cgpipe``; for an output behind an address they are made
+on this machine, and copied to there one by one. Each gets its name only when it is complete. Timestamps continue from
+one to the next, in the time base of the input, so that joining only copies packets.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels
 from cgpipe.media.video.alpha import has_alpha_mode
 from cgpipe.media.video.clip import Alpha, VideoInfo
+from cgpipe.media.video.distant import DistantPieces
 from cgpipe.media.video.encoding import Container, EncoderSettings, VideoEncoder
 from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
+from cgpipe.storage import LOCAL, shown, store_of, work_folder
 
 _KEY_FILE = "job"
 # Packets of each stream, for a trial.
@@ -113,17 +116,32 @@ class SegmentFolder:
     """
 
     def __init__(self, target: Path, key: str) -> None:
-        self.path = hidden_beside(target, ".cgpipe")
-        with writing(str(target)):
+        self._name = shown(target)
+        beside = hidden_beside(target, ".cgpipe")
+        self._distant = None if store_of(target) is LOCAL else DistantPieces(beside)
+        self.path = beside if self._distant is None else work_folder(beside)
+        with writing(self._name):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path / "lock", target)
+            self._lock = _locked(self.path / "lock", self._name)
         self.segments: list[Path] = []
         self.frames = 0
-        if self._key() == key:
-            self._find()
+        here = self._key() == key
+        there = self._distant is not None and self._distant.text(_KEY_FILE) == key
+        if here or there:
+            self._find(here, self._distant if there else None)
         self._clear()
-        with writing(str(target)):
+        with writing(self._name):
             (self.path / _KEY_FILE).write_text(key)
+            if self._distant is not None and not there:
+                self._distant.remove()
+                self._distant.put(self.path / _KEY_FILE)
+
+    def add(self, segment: Path) -> None:
+        """Takes the next piece, which is whole."""
+        self.segments.append(segment)
+        if self._distant is not None:
+            with writing(self._name):
+                self._distant.put(segment)
 
     def next(self) -> Path:
         """Path of the next segment."""
@@ -133,6 +151,9 @@ class SegmentFolder:
         """Removes the folder and its content."""
         self.release()
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._distant is not None:
+            with contextlib.suppress(OSError):
+                self._distant.remove()
 
     def release(self) -> None:
         """Unlocks the folder, so that another process can resume."""
@@ -143,10 +164,18 @@ class SegmentFolder:
             return (self.path / _KEY_FILE).read_text()
         return None
 
-    def _find(self) -> None:
-        while (path := self.next()).exists() and (frames := _whole_frames(path)):
-            self.segments.append(path)
+    def _find(self, here: bool, there: DistantPieces | None) -> None:
+        """Takes the pieces over that are on this machine, and what is only elsewhere."""
+        while frames := self._found(self.next(), here, there):
+            self.segments.append(self.next())
             self.frames += frames
+
+    def _found(self, path: Path, here: bool, there: DistantPieces | None) -> int:
+        """Frames of a piece; 0 where there is no whole one."""
+        if here and path.exists() and (frames := _whole_frames(path)):
+            return frames
+        with writing(self._name):
+            return _whole_frames(path) if there is not None and there.fetch(path) else 0
 
     def _clear(self) -> None:
         for path in self.path.iterdir():
@@ -293,7 +322,7 @@ def _whole_frames(path: Path) -> int:
         return 0
 
 
-def _locked(path: Path, target: Path) -> IO[bytes]:
+def _locked(path: Path, target: str) -> IO[bytes]:
     """A locked file; the system releases the lock when this process ends, however it ends."""
     file = path.open("ab")
     try:

@@ -19,7 +19,7 @@ from cgpipe.media.video.libav import writing
 from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments, try_to_join
 from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.options import Encoding, EncodingFields
-from cgpipe.storage import Publish
+from cgpipe.storage import Publish, shown
 
 # At most this much work is lost when a run is killed. A keyframe every 120 frames also keeps seeking quick.
 SEGMENT_FRAMES = 120
@@ -73,6 +73,7 @@ class VideoSink(Sink):
         encoding = replace(encoding, **given)
         self._publish = publish
         self._path = Path(path)
+        self._name = shown(path)
         self._info = like
         self._container = container_of(self._path)
         self._keep = resume is not None
@@ -80,7 +81,7 @@ class VideoSink(Sink):
         self._timeline = Timeline(like)
         self.encoding = EncoderSettings.choose(like, self._container, encoding, options)
         if self._path.is_dir():
-            raise MediaError(f"{self._path} cannot be written: there is a folder of this name.")
+            raise MediaError(f"{self._name} cannot be written: there is a folder of this name.")
         self._others = OtherStreams(like, self._container, audio=encoding.audio)
         self._writer: SegmentWriter | None = None
         with ExitStack() as undo:
@@ -88,8 +89,7 @@ class VideoSink(Sink):
             self._folder = SegmentFolder(self._path, _key(resume, like, self.encoding, segment_frames))
             undo.callback(self.abort)
             self.frames = self.resumed = self._folder.frames
-            name = str(self._path)
-            try_to_join(self._folder.path, name, like, self.encoding, self._container, self._others)
+            try_to_join(self._folder.path, self._name, like, self.encoding, self._container, self._others)
             self._writer = self._open_segment()
             undo.pop_all()
 
@@ -122,11 +122,10 @@ class VideoSink(Sink):
         try:
             self._close_segment()
             if not self._folder.segments:
-                raise MediaError(f"{self._path} was not written: there were no frames.")
+                raise MediaError(f"{self._name} was not written: there were no frames.")
             joined = self._folder.path / f"joined{self._path.suffix}"
-            name = str(self._path)
-            join_segments(self._folder.segments, joined, name, self._info, self._container, self._others)
-            with writing(str(self._path)):
+            join_segments(self._folder.segments, joined, self._name, self._info, self._container, self._others)
+            with writing(self._name):
                 self._publish(joined, self._path)
         except BaseException:
             self.abort()
@@ -146,14 +145,14 @@ class VideoSink(Sink):
             self._folder.remove()
 
     def _open_segment(self) -> SegmentWriter:
-        return SegmentWriter(self._folder.next(), str(self._path), self._info, self.encoding)
+        return SegmentWriter(self._folder.next(), self._name, self._info, self.encoding)
 
     def _close_segment(self) -> None:
         writer, self._writer = self._writer, None
         if writer is None:
             return
         if writer.frames:
-            self._folder.segments.append(writer.finish())
+            self._folder.add(writer.finish())
         else:
             writer.abort()
 

@@ -43,6 +43,7 @@ class VideoSource(Source):
         threads: decoding threads; by default one per processor, at most 4.
         deinterlace: deinterlace interlaced frames.
         owned: close the file object with the source.
+        name: what messages call it; by default its path.
 
     Attributes:
         info: what is known about the clip, a :class:`~cgpipe.media.video.clip.VideoInfo`.
@@ -64,11 +65,13 @@ class VideoSource(Source):
         threads: int | None = None,
         deinterlace: bool = True,
         owned: bool = False,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         self._file = path
         self._to_close = path if owned and not isinstance(path, str | os.PathLike) else None
-        self._name = _name(path)
+        place = _name(path)
+        self._name = name or place
         self._start = seconds(start or 0)
         self._end = None if end is None else seconds(end)
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
@@ -76,8 +79,9 @@ class VideoSource(Source):
         self._hwaccel = hwaccel
         self._deinterlace = deinterlace
         self._threads = threads or min(4, os.cpu_count() or 1)
-        self._once = not isinstance(path, (str, os.PathLike)) or "://" in self._name
-        self._stamp = None if self._once else _stamp(self._name)
+        self._once = not isinstance(path, (str, os.PathLike)) or "://" in place
+        self._path = None if self._once else place
+        self._stamp = None if self._once else _stamp(place)
         first = self._open()
         try:
             self.info = self._describe(first)
@@ -162,7 +166,7 @@ class VideoSource(Source):
             info = replace(info, frames=_count(None if length is None else length - self._start, info.rate))
         return replace(
             info,
-            path=None if self._once else self._name,
+            path=self._path,
             start=timed.pts * info.time_base if self._start else info.start,
             end=None if self._end is None else reader.zero + self._end,
             trimmed=self._start > 0,

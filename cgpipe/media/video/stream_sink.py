@@ -23,7 +23,7 @@ from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.options import Encoding
-from cgpipe.storage import PathLike, Publish
+from cgpipe.storage import LOCAL, PathLike, Publish, shown, store_of, work_folder
 
 
 class StreamSink(Sink):
@@ -64,7 +64,7 @@ class StreamSink(Sink):
         self._pipe = None if isinstance(target, str | os.PathLike) or not owned else target
         self._refused = 0
         self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
-        self._name = "standard output" if self._path is None else str(self._path)
+        self._name = "standard output" if self._path is None else shown(self._path)
         container = CONTAINERS[".mkv"] if self._path is None else _animation(self._path)
         self._shortest = container.shortest
         info = like if container.tick is None else replace(like, time_base=container.tick)
@@ -74,7 +74,7 @@ class StreamSink(Sink):
         self._timeline = Timeline(info)
         self._last: int | None = None
         self._dropped = 0
-        self._part = None if self._path is None else hidden_beside(self._path, ".cgpipe-part")
+        self._part = None if self._path is None else _part_of(self._path)
         self._open(container, target if self._part is None else address(self._part))
 
     @property
@@ -171,6 +171,11 @@ class StreamSink(Sink):
             if is_about_the_place(error):
                 raise
             self._refused += 1
+
+
+def _part_of(path: Path) -> Path:
+    """Where a file is written before it is whole."""
+    return hidden_beside(path, ".cgpipe-part") if store_of(path) is LOCAL else work_folder(path)
 
 
 def _animation(path: Path) -> Container:
