@@ -1,6 +1,6 @@
 """cgpipe translates folders of pictures and videos with CycleGAN generators.
 
-Names are imported when they are first used: ``import cgpipe`` alone loads no torch.
+Names are imported on first use: ``import cgpipe`` alone does not import torch.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class MediaNotFoundError(MediaError):
 
 
 class UnsupportedFormatError(MediaError):
-    """A picture of a format that is not supported, or not without an extra; the message says what to do."""
+    """A picture format that is not supported, or needs an extra; the message says what to do."""
 
 
 class ModelError(CgpipeError):
@@ -66,7 +66,7 @@ class CgpipeWarning(UserWarning):
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, for the user, whatever was raised."""
+    """The reason of any exception, for the user."""
     if isinstance(error, CgpipeError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -1,4 +1,4 @@
-"""How cgpipe shows itself in a notebook: a bar while it works, and tables for reports and translators."""
+"""Output in notebooks: a progress bar, and tables for reports and translators."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Protocol, Self
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook: Jupyter, JupyterLab, Colab, VS Code."""
+    """Whether this process is a notebook's kernel: Jupyter, JupyterLab, Colab, VS Code."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and hasattr(shell, "kernel")
 
 
 class _Bar(Protocol):
-    """What is used of tqdm."""
+    """The part of tqdm that is used."""
 
     n: float
 
@@ -27,11 +27,11 @@ class _Bar(Protocol):
 
 
 class ProgressBar:
-    """Counts what is done: as a widget in a notebook that has ipywidgets, else as text on standard error.
+    """A progress bar: a widget in a notebook with ipywidgets, else text on standard error.
 
     Args:
         unit: what is counted, in the singular.
-        shown: whether it is shown; None: in a notebook alone.
+        shown: whether it is shown; None: only in a notebook.
     """
 
     def __init__(self, unit: str, shown: bool | None = None) -> None:
@@ -41,7 +41,7 @@ class ProgressBar:
         self._count = 0
 
     def start(self, total: int | None) -> None:
-        """Begins to count up to ``total``, or without end."""
+        """Starts to count to ``total``, or without a limit."""
         if not self._shown:
             return
         if in_notebook() and find_spec("ipywidgets"):
@@ -51,7 +51,7 @@ class ProgressBar:
         self._bar = tqdm(total=total, unit=self._unit)
 
     def advance(self, count: int = 1) -> None:
-        """Counts ``count`` more."""
+        """Adds ``count``."""
         self._count += count
         self._show(self._count)
 
@@ -76,9 +76,9 @@ class ProgressBar:
 
 
 def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
-    """A table of names and values, for ``_repr_html_``; rows without a value are left out.
+    """A table of names and values, for ``_repr_html_``; rows without a value are omitted.
 
-    Nothing in it is markup, whatever a file is called.
+    All text is escaped.
     """
     cells = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{_cell(value)}</td></tr>"

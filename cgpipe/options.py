@@ -1,8 +1,8 @@
-"""What can be asked for, in small frozen groups that check themselves, and the fingerprint of what decides a result.
+"""Options in small frozen groups that validate themselves, and the fingerprint of those that determine a result.
 
-A new option is one field in one of these groups. It counts for the fingerprint unless its :class:`Counts` says that it
-does not, so that what was made without it is made again with it; a field at its default never counts, so that adding
-it changes nothing for those who do not use it.
+A new option is one field in one of these groups. It enters the fingerprint unless its :class:`Counts` says otherwise,
+so that outputs made without it are made again with it. A field at its default never enters, so that adding a field
+changes nothing for those who do not use it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ Direction = Literal["AtoB", "BtoA"]
 """Which of two generators, by the order of the domains."""
 
 Counts = Literal["pictures", "file", "never"]
-"""What a field decides: the pixels of a result; the file around them alone (its sound); or nothing of the result."""
+"""What a field affects: the pixels of a result, only the file around them (such as its audio), or nothing."""
 
 Kind = Literal["pictures", "video"]
 
 SMALLEST_TILE = 64
-"""Pixels: around a smaller one a network would compute more than in it."""
+"""Smallest tile in pixels: around a smaller one a network would compute more margin than tile."""
 
 PIXELS_VERSION = 1
-"""Raised when cgpipe gives other pixels for the same options: what was made before is then made again."""
+"""Incremented when pixels change for the same options, so that earlier outputs are made again."""
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -63,14 +63,14 @@ def option(default: Value, *, counts: Counts = "pictures", kinds: tuple[Kind, ..
     """A field of a group.
 
     Args:
-        counts: what it decides.
-        kinds: the jobs that have it.
+        counts: what it affects.
+        kinds: the kinds of job that have it.
     """
     return field(default=default, metadata={"counts": counts, "kinds": kinds})
 
 
 def _content(value: object) -> object:
-    """A JSON value of an option; of a path that is there, what it holds."""
+    """An option as a JSON value; for an existing path, a checksum of its content."""
     if isinstance(value, os.PathLike):
         try:
             return digest_of(value)
@@ -107,18 +107,18 @@ _VIDEO: tuple[Kind, ...] = ("video",)
 
 
 class Group:
-    """What the groups have in common."""
+    """The base class of the groups."""
 
     @classmethod
     def options(cls, kind: Kind | None = None) -> tuple[Field[object], ...]:
-        """The fields, or those of one kind of job."""
+        """The fields, or those of a kind of job."""
         return tuple(f for f in fields(cls) if kind in (None, *f.metadata["kinds"]))  # type: ignore[arg-type]
 
     def deciding(self, *, pictures_only: bool = False) -> dict[str, object]:
-        """What decides a result, of all that was asked for: JSON values by field, those at their default left out.
+        """The options that determine a result: JSON values by field, without those at their default.
 
         Args:
-            pictures_only: leave out what changes the file but none of its pictures.
+            pictures_only: omit options that change the file but not its pictures.
         """
         counting = ("pictures",) if pictures_only else ("pictures", "file")
         asked = {f.name: getattr(self, f.name) for f in self.options() if f.metadata["counts"] in counting}
@@ -128,22 +128,22 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice(Group):
-    """Which model, and which way through it; without anything, the default model.
+    """The model, and how it is read; by default, the default model.
 
-    None of it counts by itself: what was chosen does (see :class:`cgpipe.models.choose.Chosen`).
+    None of it enters the fingerprint; the chosen model does (see :class:`cgpipe.models.choose.Chosen`).
 
     Args:
-        to: the domain that comes out, such as ``zebra``.
-        source: the domain that goes in, where ``to`` alone is not clear.
-        model: a model file of any known project, or a model's name.
+        to: the target domain, such as ``zebra``.
+        source: the source domain, if ``to`` alone is ambiguous.
+        model: a model file of any known project, an address, or a model's name.
         direction: which generator to take from another project's file that holds both.
-        generator: the name, in another project's file, of the generator to take where it holds several.
-        batch_statistics: normalise another project's network with batch norm by each picture's own statistics.
-        model_inputs: values for the inputs of an ONNX network besides the picture, ``NAME=VALUE`` each.
-        like: a painting, or several, whose look is learned on the job's own pictures, once, and kept.
-        like_steps: steps of learning.
-        like_strength: of the look against what a picture shows, in learning; 1 is the recipe's own.
-        like_now: ask a network that takes a painting beside the picture, in place of learning.
+        generator: the generator's name in another project's file with several.
+        batch_statistics: let batch norm of another project's network use each picture's own statistics.
+        model_inputs: values of a program's inputs besides the picture, ``NAME=VALUE`` each.
+        like: one or several paintings, whose look is learned on the job's own pictures, once, and kept.
+        like_steps: training steps of the look.
+        like_strength: weight of style against content in training, 0.1 to 10; 1 is the recipe's default.
+        like_now: use a network that takes a painting beside the picture, instead of training.
     """
 
     to: str | None = option(None, counts="never")
@@ -175,7 +175,7 @@ class ModelChoice(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Look(Group):
-    """How the result looks, whatever the model.
+    """The look of the result, for any model.
 
     Args:
         size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one of
@@ -183,13 +183,13 @@ class Look(Group):
         strength: blend strength, 0 to 2: 0 is the original, 1 the full translation.
         mask: grayscale pictures that confine the change: white is translated, black is kept. For pictures a folder
             with one of the same name for each, or one for all; for a video another one, pictures, or one picture.
-        tile: side in pixels of the tiles by which the network runs over larger pictures; ``auto`` where there is no
-            memory for the whole, ``off`` never.
-        tile_mode: ``exact`` gives what the whole picture would, and goes over it once for each norm of the network;
-            ``fast`` goes over it once, with statistics from a reduced picture.
-        side_by_side: original and translation in one picture.
-        steady: temporal smoothing of a video, 0 to 1: how much of each frame's change comes from the frames before it.
-        deinterlace: make whole pictures of a video's interlaced frames, which hold two fields each.
+        tile: side in pixels of the tiles in which the network processes larger pictures; ``auto``: if the whole does
+            not fit in memory; ``off``: never.
+        tile_mode: ``exact`` equals the result of the whole picture, and needs one pass per norm of the network;
+            ``fast`` needs one pass, with statistics from a reduced picture.
+        side_by_side: show original and translation side by side.
+        steady: temporal smoothing of a video, 0 to 1: how much of each frame's change comes from earlier frames.
+        deinterlace: deinterlace a video's interlaced frames.
     """
 
     size: Size = option("auto")
@@ -215,22 +215,22 @@ class Look(Group):
             object.__setattr__(self, "mask", Path(self.mask))  # what it holds counts, and not its name
 
     def deciding(self, *, pictures_only: bool = False) -> dict[str, object]:
-        """As of any group; but exact tiles, of whatever size, give what the whole picture would."""
+        """Same as for any group, but exact tiles do not enter, since they equal the result of the whole picture."""
         told = super().deciding(pictures_only=pictures_only)
         return told if self.tile_mode == "fast" else {name: value for name, value in told.items() if name != "tile"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware(Group):
-    """What computes; none of it is a reason to translate again.
+    """The hardware, and how it is used; does not enter the fingerprint.
 
     Args:
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; several
-            with commas between them share the work.
-        precision: numeric precision of the network; ``auto`` tries.
-        engine: what runs the network.
-        batch_size: pictures translated together; None: what is fastest.
-        hwaccel: a device that decodes video.
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; several, separated by
+            commas, share the work.
+        precision: numeric precision (dtype) of the network; ``auto`` tries.
+        engine: the engine that runs the network.
+        batch_size: pictures per batch; None: the fastest.
+        hwaccel: libav's name of a hardware decoder for video, such as ``cuda``.
     """
 
     device: str = option("auto", counts="never")
@@ -245,18 +245,17 @@ class Hardware(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding(Group):
-    """How the result is written.
+    """The format of the result.
 
     Args:
-        format: of pictures: ``jpg``, ``png``, ``webp``, ``avif`` and so on, by any suffix of theirs; None: each one's
-            own. The output's name says it, so it does not count.
-        quality: of JPEG and WebP, 1 to 100.
-        codec: libav's name of a video encoder, or a short one such as ``hevc``; None: the container's most widely
-            played.
-        crf: constant quality of a video encoder; smaller is better.
-        preset: its speed against size, in its own words.
+        format: of pictures: ``jpg``, ``png``, ``webp``, ``avif`` and so on, by any of their suffixes; None: that of
+            each input. The output's name shows it, so it does not enter the fingerprint.
+        quality: of lossy picture formats, 1 to 100.
+        codec: libav's name of a video encoder, or a short one such as ``hevc``; None: the container's default.
+        crf: constant rate factor of a video encoder, 0 to 63; lower is better.
+        preset: its speed/size preset, by its own names.
         pix_fmt: libav's name of a pixel format, such as ``yuv420p10le``.
-        audio: keep a video's sound.
+        audio: keep a video's audio.
     """
 
     format: str | None = option(None, counts="never", kinds=_PICTURES)
@@ -272,7 +271,7 @@ class Encoding(Group):
 
 
 class EncodingFields(TypedDict, total=False):
-    """Fields of :class:`Encoding` that a video has, as keywords."""
+    """Fields of :class:`Encoding` for videos, as keywords."""
 
     codec: str | None
     crf: float | None
@@ -283,13 +282,13 @@ class EncodingFields(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Cut(Group):
-    """Which part of a video is read.
+    """The part of a video that is read.
 
     Args:
         start: seconds into the clip.
         end: seconds into the clip.
-        fps: a constant rate in place of the input's own times.
-        duration: seconds from the start on, after which a camera or a stream ends; another way of saying ``end``.
+        fps: constant frame rate; None: the input's own times.
+        duration: seconds from the start, after which a camera or a stream ends; an alternative to ``end``.
     """
 
     start: float | None = option(None, kinds=_VIDEO)
@@ -302,8 +301,8 @@ class Shard(NamedTuple):
     """One part of a job that several processes or machines share, such as ``2/8``.
 
     Args:
-        number: which part, from 1.
-        of: how many there are.
+        number: number of the part, from 1.
+        of: number of parts.
     """
 
     number: int
@@ -311,7 +310,7 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The part that ``text`` names.
+        """Parses ``I/N``.
 
         Raises:
             UsageError: it is not ``I/N``, with I from 1 to N.
@@ -322,9 +321,9 @@ class Shard(NamedTuple):
         return cls(int(found[1]), int(found[2]))
 
     def holds(self, place: str) -> bool:
-        """Whether the file at ``place`` below the inputs belongs to this part.
+        """Whether the file at ``place``, relative to the inputs, belongs to this part.
 
-        Its name alone decides, so that every machine agrees, whatever order a folder is listed in.
+        Only its name decides, so that all machines agree, in whatever order they list a folder.
         """
         text = unicodedata.normalize("NFC", place.replace(os.sep, "/"))
         digest = blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
@@ -345,16 +344,16 @@ class CutFields(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Work(Group):
-    """How the work is done, and what of it is done again.
+    """How the work is done, and what is done again.
 
     Args:
-        workers: processes that decode pictures, 0 for a thread of this one; or threads that decode a video.
-        ahead: batches that each stage works ahead.
-        overwrite: translate again what is done, and replace files that cgpipe did not make.
-        checksum: compare the content of inputs, not their size and time of change, to see that they changed.
-        recursive: go into sub-folders.
-        shard: do one part alone, ``I/N`` with I from 1: the same job started N times, anywhere, does all of it.
-        ray: the Ray cluster that does the work: ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+        workers: processes that decode pictures, 0: a thread of this process; or threads that decode a video.
+        ahead: batches that each stage prepares ahead.
+        overwrite: translate again what is up to date, and replace files that cgpipe did not make.
+        checksum: detect changed inputs by content instead of size and modification time.
+        recursive: include subfolders.
+        shard: do only one part, ``I/N`` with I from 1: the same job started N times, anywhere, does all of it.
+        ray: address of the Ray cluster that does the work: ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
     """
 
     workers: int | None = option(None, counts="never")
@@ -372,31 +371,31 @@ class Work(Group):
             Shard.parse(self.shard)
         if self.ray is not None and not re.fullmatch(r"local|auto|(ray://)?[^/\s]+:\d+", self.ray):
             raise UsageError(
-                f"The address {self.ray!r} is none of a Ray cluster: use local, auto, HOST:PORT or ray://HOST:PORT."
+                f"The address {self.ray!r} is not that of a Ray cluster: use local, auto, HOST:PORT or ray://HOST:PORT."
             )
 
     @property
     def part(self) -> Shard | None:
-        """The part that is asked for; None: all."""
+        """The shard; None: the whole job."""
         return None if self.shard is None else Shard.parse(self.shard)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """All groups that a function takes, each a field."""
+    """All groups that a function takes, one per field."""
 
     @classmethod
     def defaults(cls) -> dict[str, Group]:
-        """The groups by the names that they have here, at their defaults."""
+        """The groups with default values, by field name."""
         return vars(cls())
 
     @classmethod
     def gather(cls, given: Mapping[str, object], kind: Kind | None = None) -> Self:
-        """The groups from keywords: whole ones by the names they have here, and single fields, which go before.
+        """Builds the groups from keywords: whole groups by field name, and single options, which take precedence.
 
         Raises:
-            TypeError: a keyword that no group of this kind of job has, or another value in the place of a group.
-            UsageError: a value that cannot be used.
+            TypeError: no group of this kind of job has a keyword, or a value is not the group it should be.
+            UsageError: a value is invalid.
         """
         groups = {home: _group(home, given.get(home), default) for home, default in cls.defaults().items()}
         homes = {option.name: home for home, group in groups.items() for option in group.options(kind)}
@@ -421,7 +420,7 @@ def _group(home: str, given: object, default: Group) -> Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Groups):
-    """All groups of a job that translates."""
+    """All groups of a translation job."""
 
     choice: ModelChoice = ModelChoice()
     look: Look = Look()
@@ -431,11 +430,11 @@ class Options(Groups):
     work: Work = Work()
 
     def fingerprint(self, model: Mapping[str, object], *, pictures_only: bool = False) -> str:
-        """16 hex digits that are the same exactly where the result of the same input would be.
+        """16 hex digits that are equal exactly if the results for the same input are.
 
         Args:
-            model: what of the model decides (see :meth:`cgpipe.models.choose.Chosen.deciding`).
-            pictures_only: leave out what changes the file but none of its pictures.
+            model: the model's part (see :meth:`cgpipe.models.choose.Chosen.deciding`).
+            pictures_only: omit options that change the file but not its pictures.
         """
         deciding = {f.name: getattr(self, f.name).deciding(pictures_only=pictures_only) for f in fields(self)}
         told = {"pixels": PIXELS_VERSION, "model": dict(model)} | {name: own for name, own in deciding.items() if own}
@@ -445,15 +444,15 @@ class Options(Groups):
 def takes_options(
     kind: Kind | None = None, all_groups: type[Groups] = Options, *, told: type[DataclassInstance] | None = None
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Gives a function that takes ``options`` (:class:`Options`, or other groups) their groups and fields as keywords.
+    """Lets a function that takes ``options`` (:class:`Options`, or other groups) take groups and fields as keywords.
 
     So ``translate_folder("photos", to="zebra", look=Look(strength=0.5))`` works, and help, notebooks and editors show
     every keyword.
 
     Args:
-        kind: of the job, which may not have all options.
-        all_groups: what ``options`` is.
-        told: what the function's ``told`` is, if it has one: who hears of the job, each field as a keyword too.
+        kind: the kind of job, which may not have all options.
+        all_groups: the class of ``options``.
+        told: the class of the function's ``told``, if it has one: the job's callbacks, also each as a keyword.
     """
     groups, hearers = all_groups.defaults(), fields(told) if told else ()
 

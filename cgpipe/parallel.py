@@ -1,17 +1,16 @@
-"""Several processes that train one run together, each on a GPU of its own or on a part of the processors.
+"""Data-parallel training in several processes, each on its own GPU or on some of the processors.
 
-The recipe's batch is shared out, and the run goes as it would in one process, to rounding. For that every process holds
-the whole run (networks, optimisers, pools, random numbers), the same to the bit. It makes the losses of its own share
-of each batch and learns from the mean of everybody's gradients. What is drawn for each picture is drawn for all, and
-each process takes its share; so a state is the same whoever wrote it, and can be resumed by another number of them.
-Dropout alone is drawn by each process, for its own pictures.
+The recipe's batch is divided among the processes, and the run equals that of one process, up to rounding. Every process
+holds the whole run (networks, optimisers, pools, random state), bit for bit the same. It computes the losses of its
+share of each batch, and gradients are averaged by all-reduce. Random numbers are drawn for all pictures, and each
+process takes its share; so a state does not depend on its writer, and can be resumed by another number of processes.
+Only dropout is drawn by each process for its own pictures.
 
-This is what torch's DistributedDataParallel does for a module whose forward is called once before each backward. Here a
-generator is called up to three times, and the generators' losses go through discriminators that do not learn from them:
-one all-reduce of all gradients after a backward suits that better, works with compiled networks, and leaves the names
-in the state as they are.
+torch's DistributedDataParallel expects one forward before each backward. Here a generator is called up to three times,
+and its losses pass through discriminators that do not learn from them. One all-reduce of all gradients after backward
+suits that better, works with compiled networks, and leaves the names in the state unchanged.
 
-Without torchrun or :func:`launch` there is one process, and every function here gives back what it was given.
+Without torchrun or :func:`launch` there is one process, and every function here returns its argument unchanged.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 PATIENCE = timedelta(minutes=30)
-"""How long the others are waited for: the first process measures and writes meanwhile, and networks are compiled."""
+"""Timeout for other processes, during which the first one may measure and write, and networks are compiled."""
 
 Whole = TypeVar("Whole", torch.Tensor, list[int], range)
 
 
 def process_count() -> int:
-    """Of this run."""
+    """Number of processes of this run."""
     return distributed.get_world_size() if _are_several() else 1
 
 
@@ -57,21 +56,21 @@ def is_member() -> bool:
 
 
 def place_on_machine() -> tuple[int, int]:
-    """Which of the processes on this machine this is, counted from 0, and how many there are."""
+    """The local rank, from 0, and the number of processes on this machine."""
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the other processes, if torchrun or :func:`launch` started any, until the body has ended.
+    """Joins the process group, if torchrun or :func:`launch` started one, until the body ends.
 
-    All processes end when one fails. The first to fail raises its error, the others leave by SystemExit without a word.
+    All processes end when one fails. The first to fail raises its error, the others exit silently by SystemExit.
 
     Args:
-        device: where this process computes; it decides what they talk by, gloo or NCCL.
+        device: device of this process, which selects the backend: gloo or NCCL.
 
     Raises:
-        TrainingError: the processes do not find one another.
+        TrainingError: the processes cannot connect.
     """
     if not is_member() or _are_several():
         yield
@@ -121,12 +120,12 @@ def _are_several() -> bool:
 
 
 def global_count(count: int) -> int:
-    """How many pictures all processes have together, when each has ``count``."""
+    """The number of pictures of all processes, if each has ``count``."""
     return count * process_count()
 
 
 def share(whole: Whole) -> Whole:
-    """This process's part of what there is for the pictures of all, in their order."""
+    """This process's share of values for the pictures of all processes, in order."""
     if not _are_several():
         return whole
     part = len(whole) // process_count()
@@ -135,7 +134,7 @@ def share(whole: Whole) -> Whole:
 
 
 def require_shares(batch_size: int) -> None:
-    """Raises UsageError where the processes cannot have equally many pictures of a batch."""
+    """Raises UsageError if a batch cannot be divided equally among the processes."""
     if batch_size % process_count():
         raise UsageError(
             f"A batch of {batch_size} cannot be shared out equally among {process_count()} processes: make "
@@ -166,7 +165,7 @@ def all_reduce_sum(numbers: torch.Tensor) -> torch.Tensor:
 
 
 def any_rank(mine: bool) -> bool:
-    """Whether it is so in any process."""
+    """Whether ``mine`` is true in any process."""
     return bool(all_reduce_sum(torch.tensor(int(mine)))) if _are_several() else mine
 
 
@@ -179,7 +178,7 @@ def all_reduce_mean(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def average_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Gives all weights of ``optimizer`` the mean of their gradients over the processes, in one exchange."""
+    """Averages the gradients of all weights of ``optimizer`` over the processes, in one all-reduce."""
     if not _are_several():
         return
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -190,7 +189,7 @@ def average_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def gather(pictures: torch.Tensor) -> torch.Tensor:
-    """(N, ...) of every process, one after the other."""
+    """All-gather: concatenates (N, ...) of all processes."""
     if not _are_several():
         return pictures
     mine = pictures.contiguous()
@@ -201,7 +200,7 @@ def gather(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def require_alike(*numbers: int) -> None:
-    """Raises TrainingError where a process has other numbers: it has other files or was told something else."""
+    """Raises TrainingError if the numbers differ between processes, because files or options do."""
     if _are_several() and any(row != list(numbers) for row in gather(torch.tensor([numbers])).tolist()):
         raise TrainingError(
             "The processes of the run do not have the same dataset, recipe or state: give all of them the same files "
@@ -210,7 +209,7 @@ def require_alike(*numbers: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what torch says, without the place in its source."""
+    """The first sentence of torch's message, without the source location."""
     return re.sub(r"^\[.*?\] ", "", str(error).strip().split("\n")[0].split(". ")[0]).rstrip(".")
 
 
@@ -220,8 +219,8 @@ def _reason(error: Exception) -> str:
 def launch(arguments: Sequence[str], *, processes: int) -> int:
     """Runs ``python ARGUMENTS`` in several processes on this machine, as torchrun would.
 
-    Gives their exit code: that of the first that failed, or 128 and the number of the signal that stopped them. SIGINT
-    and SIGTERM are handed on. When a process fails or is lost the others are ended.
+    Returns the exit code of the first that failed, or 128 plus the number of the signal that stopped them. SIGINT and
+    SIGTERM are passed on. When a process fails or is lost, the others are ended.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

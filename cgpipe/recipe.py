@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 MODEL_FILES = ("teacher", "init", "init_a_to_b", "init_b_to_a")
-"""Settings that name a model, or the path of its file."""
+"""Settings that name a model or the path of its file."""
 LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
-"""Settings that change nothing in what is learned."""
+"""Settings that do not affect what is learned."""
 
 Value = TypeVar("Value")
 
 RECIPE_NAME = "recipe.toml"
-"""The file in a run's folder that holds the run's settings."""
+"""The file in a run's folder with the run's settings."""
 
 
 def setting(
@@ -39,13 +39,13 @@ def setting(
     at_least: float | None = None,
     below: float | None = None,
 ) -> Value:
-    """A setting of a recipe, with the text that ``--help`` shows.
+    """A setting of a recipe, with its help text.
 
     Args:
-        default: its value where nobody names another.
-        help: the text.
-        flag: its option, where that has another name.
-        files: a path may be that of a file, not only of a folder.
+        default: its default value.
+        help: its help text.
+        flag: the name of its option, if that differs.
+        files: whether a path may be a file, not only a folder.
         above, at_least, below: the bounds of a number, for :func:`check_settings`.
     """
     metadata: dict[str, object] = {"help": help, "files": files, "above": above, "at_least": at_least, "below": below}
@@ -59,10 +59,10 @@ def setting(
 
 
 def read_recipe(recipe: Path | None, config: type[DataclassInstance]) -> dict[str, Any]:
-    """What the TOML file ``recipe`` says, each value of the type that the dataclass ``config`` has for it.
+    """Reads the TOML file ``recipe``, with each value converted to its type in the dataclass ``config``.
 
     Raises:
-        UsageError: the recipe cannot be read, a name in it is unknown, or a value is of another type.
+        UsageError: the recipe cannot be read, a name in it is unknown, or a value has the wrong type.
     """
     if recipe is None:
         return {}
@@ -81,7 +81,7 @@ def read_recipe(recipe: Path | None, config: type[DataclassInstance]) -> dict[st
 
 
 def read_run_recipe(folder: Path, config: type[DataclassInstance]) -> dict[str, Any]:
-    """The settings of the run in ``folder``, except the folder itself; nothing where it left no recipe.
+    """The settings of the run in ``folder``, except the folder itself; empty if it has no recipe.
 
     Raises:
         UsageError: the recipe cannot be read.
@@ -109,7 +109,7 @@ def type_hints(config: Hashable) -> dict[str, object]:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """The words of a setting that is a list with commas."""
+    """The items of a comma-separated setting."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
@@ -117,7 +117,7 @@ def parse_list(text: str) -> tuple[str, ...]:
 
 
 def check_settings(settings: DataclassInstance) -> None:
-    """Checks each setting against its bounds or choices; raises UsageError with the first that is outside."""
+    """Checks each setting against its bounds or choices; raises UsageError for the first invalid one."""
     hints = type_hints(settings.__class__)
     for entry in fields(settings):
         value, bounds = getattr(settings, entry.name), entry.metadata
@@ -141,7 +141,7 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def plain_settings(config: DataclassInstance) -> dict[str, object]:
-    """The recipe as JSON values, without what belongs to one machine or one run's folders; of model files the names."""
+    """The recipe as JSON values, without settings of a machine or of folders; model files are reduced to names."""
     return {
         name: Path(value).name if name in MODEL_FILES else value
         for name, value in asdict(config).items()
@@ -150,14 +150,14 @@ def plain_settings(config: DataclassInstance) -> dict[str, object]:
 
 
 def _is_place(value: object) -> bool:
-    """Whether a setting says where something is, or says nothing."""
+    """Whether a setting is a path, or empty."""
     if isinstance(value, tuple):
         return bool(value) and all(isinstance(entry, Path) for entry in value)
     return isinstance(value, Path | None)
 
 
 def to_toml(config: DataclassInstance, *, leave_out: tuple[str, ...] = ()) -> str:
-    """The settings of a recipe as TOML that :func:`read_recipe` reads back; paths are made absolute."""
+    """The settings of a recipe as TOML for :func:`read_recipe`, with absolute paths."""
     lines = []
     for name, value in asdict(config).items():
         if value is not None and name not in leave_out:

@@ -1,8 +1,8 @@
-"""Files on disk: whole or not at all, temporaries that say what they are, and what tells a file from another.
+"""Files: atomic writes, recognisable temporaries, stamps and checksums, and stores of remote files.
 
-Everything that cgpipe writes for its own use has a hidden name that begins with :data:`PREFIX`: a temporary
-(:func:`atomic_write`), a download that a later run resumes (:func:`partial_of`), a journal of outputs. Such a file is
-never an input, and one sweep (:func:`remove_stale`) knows which of them nobody needs any more.
+Every file that cgpipe writes for its own use has a hidden name that begins with :data:`PREFIX`: a temporary
+(:func:`atomic_write`), a download that a later run resumes (:func:`partial_of`), a journal of outputs. Such files are
+never inputs, and one sweep (:func:`remove_stale`) removes those that are abandoned.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ except ImportError:  # Windows
 
 PathLike = str | os.PathLike[str]
 Publish = Callable[[PathLike, PathLike], None]
-"""Puts a finished temporary in its place, as :func:`os.replace` does."""
+"""Moves a finished temporary into place, like :func:`os.replace`."""
 
 PREFIX = ".cgpipe-"
-"""What the name of every file of cgpipe's own begins with."""
+"""Prefix of the names of cgpipe's own files."""
 
 PAGE_MARK = f"{PREFIX}page"
 """The empty file in a folder that holds the pictures of a page: the folder is cgpipe's, and nothing in it an input."""
 
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-"""This machine in the name of a file that belongs to one of its processes."""
+"""Identifies this machine in the names of its processes' files."""
 
 _writer = ""
 
@@ -59,9 +59,9 @@ _LONGEST_SUFFIX = 16
 
 
 class Stamp(NamedTuple):
-    """A file's size in bytes and its time of change in nanoseconds: what is compared to see that it changed.
+    """A file's size in bytes and modification time in nanoseconds, compared to detect changes.
 
-    Of an object behind an address the second is made of what its server says of the content, an ETag or a time.
+    For a remote object the second value is derived from its ETag or time.
     """
 
     size: int
@@ -81,7 +81,7 @@ def digest_of(path: PathLike) -> str:
     """A checksum (BLAKE2b, 128 bits, in hex) of a file's content; of a folder, of the names and stamps of its files.
 
     Raises:
-        OSError: there is nothing at this path, or it cannot be read.
+        OSError: the path does not exist, or cannot be read.
     """
     sum = blake2b(digest_size=16)
     if os.path.isdir(path):
@@ -101,14 +101,14 @@ def digest_of(path: PathLike) -> str:
 
 
 def cache_folder(*names: str) -> Path:
-    """The folder called ``names`` in the user's cache; it may not exist yet."""
+    """The folder ``names`` in the user's cache; it may not exist yet."""
     from platformdirs import user_cache_path
 
     return user_cache_path("cgpipe").joinpath(*names)
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take: of the machine, or of its container; None where neither says."""
+    """Bytes of memory that this process may still use, of the machine or its container; None if unknown."""
     found = [int(line.split()[1]) << 10 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
     limit, used = ("".join(_lines(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
     if limit.isdigit() and used.isdigit():
@@ -124,12 +124,12 @@ def _lines(path: str) -> list[str]:
 
 
 def is_own(name: str) -> bool:
-    """Whether a file of this name is one of cgpipe's own, and so never an input."""
+    """Whether a file name is one of cgpipe's own, and so never an input."""
     return name.startswith(PREFIX)
 
 
 def partial_of(path: PathLike) -> Path:
-    """Where the part of ``path`` that already exists is kept for a later run to resume; the sweep leaves it alone."""
+    """Path of the partial download of ``path``, which a later run resumes; the sweep leaves it alone."""
     target = Path(path)
     return target.with_name(f"{PREFIX}partial-{target.name}")
 
@@ -140,7 +140,7 @@ def is_address(path: PathLike) -> bool:
 
 
 def require_local(path: PathLike) -> None:
-    """Raises UsageError where ``path`` is an address: it would be taken for a folder called ``s3:``."""
+    """Raises UsageError if ``path`` is an address, which would be taken for a folder called ``s3:``."""
     if is_address(path):
         scheme, _, rest = os.fspath(path).partition(":")
         named = shown(f"{scheme}://{rest.lstrip('/')}")
@@ -161,92 +161,92 @@ class Listing(NamedTuple):
 
 
 class Log(Protocol):
-    """Lines that a process adds to a journal; safe for threads."""
+    """A journal that a process appends to; thread-safe."""
 
     def write(self, line: bytes) -> None:
-        """Adds a whole line, or none.
+        """Appends a whole line, or none.
 
         Raises:
-            OSError: there is no room for it, or it cannot be written.
+            OSError: the disk is full, or the line cannot be written.
         """
 
     def flush(self) -> None:
-        """Waits until all lines that were added are kept."""
+        """Waits until all lines are stored."""
 
     def close(self) -> None:
-        """Ends it."""
+        """Closes the journal."""
 
 
 class Store(Protocol):
-    """Where files lie: on this machine, or behind an address (see :mod:`cgpipe.remote`).
+    """A place for files: this machine, or remote storage (see :mod:`cgpipe.remote`).
 
-    Every method takes whole paths and raises OSError where something is not there or cannot be done.
+    Every method takes full paths, and raises OSError on failure.
 
     Attributes:
-        parallel: files that are best under way at a time; 0 where waiting is no matter.
+        parallel: files to transfer in parallel because of latency; 0 if there is none.
     """
 
     parallel: int
 
     def listing(self, folder: str) -> Listing:
-        """What lies in a folder, looked up anew."""
+        """The content of a folder, read anew."""
 
     def names(self, folder: str, prefix: str) -> list[str]:
-        """Sorted names in a folder that begin with ``prefix``; none where there is no such folder."""
+        """Sorted names in a folder that begin with ``prefix``; empty if the folder does not exist."""
 
     def stamp(self, path: str) -> Stamp:
         """A file's stamp."""
 
     def future_stamp(self, temporary: PathLike) -> Stamp:
-        """The stamp that a temporary will most likely have in its place."""
+        """The expected stamp of a temporary once it is in place."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is anything."""
+        """Whether the path exists."""
 
     def is_file(self, path: str) -> bool:
-        """Whether there is a regular file."""
+        """Whether the path is a regular file."""
 
     def is_folder(self, path: str) -> bool:
-        """Whether there is a folder."""
+        """Whether the path is a folder."""
 
     def real(self, path: str) -> str:
-        """A text that is the same for every name of a file or folder."""
+        """A canonical path, the same for all names of a file or folder."""
 
     def fetched(self, path: str) -> AbstractContextManager[Path]:
-        """The content as a file of this machine, for as long as the body runs."""
+        """The content as a local file, while the body runs."""
 
     def temporary(self, path: str) -> AbstractContextManager[Path]:
-        """An empty file of this machine in which ``path`` is prepared; gone after the body."""
+        """An empty local file in which ``path`` is prepared; removed after the body."""
 
     def put(self, temporary: PathLike, path: str, *, new: bool = False) -> None:
-        """Puts a finished temporary in its place, whole or not at all.
+        """Moves a finished temporary into place, whole or not at all.
 
         Args:
-            new: nothing may be there yet; FileExistsError says that there is. A store may not know how to look.
+            new: raise FileExistsError if the path exists, if the store can tell.
         """
 
     def remove(self, path: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it exists."""
 
     def make_folder(self, path: str) -> None:
-        """Makes room for ``path``: the folders above it.
+        """Creates the parent folders of ``path``.
 
         Raises:
-            FileExistsError: there is a device or a pipe in its place.
+            FileExistsError: a device or a pipe is in its place.
         """
 
     def forget(self, folder: str) -> None:
-        """Looks at a folder again when it is next asked for."""
+        """Discards cached information about a folder."""
 
     def open(self, path: str) -> IO[bytes]:
-        """A file, to be read."""
+        """Opens a file for reading."""
 
     def open_log(self, folder: str, name: str, compacted: Callable[[], Iterable[bytes]] | None) -> Log:
-        """A journal of this process's own in a folder.
+        """Opens this process's own journal in a folder.
 
         Args:
-            name: what its name begins with.
-            compacted: gives the lines to begin anew with, in place of the journals that nobody has any more.
+            name: prefix of its name.
+            compacted: returns the lines of a new journal that replaces abandoned ones.
         """
 
 
@@ -364,24 +364,24 @@ _mounts: dict[str, Store] = {}
 
 
 def mount(root: PathLike, store: Store) -> None:
-    """Lets a store answer for ``root`` and all paths below it."""
+    """Mounts a store at ``root``."""
     _mounts[os.fspath(root)] = store
 
 
 def mounts() -> dict[str, Store]:
-    """What is mounted, for another process."""
+    """All mounts, for another process."""
     return dict(_mounts)
 
 
 def mounted(path: PathLike) -> Store | None:
-    """The store that answers for a path, if one was mounted: that of the longest root."""
+    """The store mounted at the longest root of a path, if any."""
     text = os.fspath(path)
     found = [root for root in _mounts if text == root or text.startswith(f"{root}/")]
     return _mounts[max(found, key=len)] if found else None
 
 
 def store_of(path: PathLike) -> Store:
-    """Where a path lies."""
+    """The store of a path."""
     return (mounted(path) or LOCAL) if _mounts else LOCAL
 
 
@@ -395,7 +395,7 @@ def shown(path: PathLike) -> str:
 
 
 def fetched(path: PathLike) -> AbstractContextManager[Path]:
-    """A file's content on this machine, for as long as the body runs (see :class:`Store`)."""
+    """A file's content as a local file, while the body runs (see :class:`Store`)."""
     return store_of(path).fetched(os.fspath(path))
 
 
@@ -420,7 +420,7 @@ def fetched_whole(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def spooled(path: PathLike) -> Iterator[Path]:
-    """Where a file is best prepared whose name and folder matter: in its own place, or on this machine for a while."""
+    """Path at which to prepare a file whose name matters: its own, or a local one that is uploaded afterwards."""
     store = store_of(path)
     if store is LOCAL:
         yield Path(path)
@@ -457,7 +457,7 @@ def work_folder(path: PathLike) -> Path:
 
 
 def scratch_folder(path: PathLike) -> Path:
-    """A folder of this machine for what is large and only needed while ``path`` is made: its own, where it is one."""
+    """A local folder for large temporary data while ``path`` is made: its own, if it is local."""
     folder = Path(path).parent
     if store_of(path) is not LOCAL:
         return Path(tempfile.gettempdir())
@@ -466,7 +466,7 @@ def scratch_folder(path: PathLike) -> Path:
 
 
 def put(temporary: PathLike, path: PathLike) -> None:
-    """Puts a finished temporary in its place (see :class:`Store`)."""
+    """Moves a finished temporary into place (see :class:`Store`)."""
     store_of(path).put(temporary, os.fspath(path))
 
 
@@ -476,7 +476,7 @@ T = TypeVar("T")
 def fetched_ahead(
     items: Iterable[T], path_of: Callable[[T], PathLike]
 ) -> Iterator[tuple[T, Callable[[], AbstractContextManager[Path]]]]:
-    """Items, each with what gives its file on this machine; those of a distant store are fetched some ahead."""
+    """Items, each with a function that returns its local file; remote files are fetched ahead."""
     under_way: deque[tuple[T, Future[tuple[ExitStack, Path]] | None]] = deque()
     pool: ThreadPoolExecutor | None = None
     try:
@@ -523,15 +523,15 @@ def _at_hand(
 
 @contextmanager
 def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = put) -> Iterator[Path]:
-    """Gives an empty temporary file beside ``path``, and renames it to ``path`` when the body ends without an error.
+    """Yields an empty temporary file beside ``path``, and renames it to ``path`` if the body succeeds.
 
-    The folders above are made. The temporary is hidden, ends in the same suffix, and stays locked until then, so that
-    :func:`remove_stale` finds it after a kill and leaves it alone before, whichever container or machine it runs on. If
-    the body raises, nothing is left and an older file at ``path`` stays as it was.
+    Parent folders are created. The temporary is hidden, has the same suffix, and is locked until then, so that
+    :func:`remove_stale` removes it after a kill but not before, in any container and on any machine. If the body raises,
+    nothing is left, and an older file at ``path`` is unchanged.
 
     Args:
-        durable: wait until the bytes are on the disk before renaming, for files that cannot be made again.
-        publish: what to do in place of renaming.
+        durable: sync to disk before renaming, for files that cannot be made again.
+        publish: called instead of renaming.
     """
     store, target = store_of(path), Path(path)
     store.make_folder(os.fspath(path))
@@ -545,7 +545,7 @@ def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = pu
 
 @contextmanager
 def temporary_beside(path: PathLike) -> Iterator[Path]:
-    """An empty temporary file in the folder of ``path``, locked while the body runs; removed if it is still there."""
+    """An empty temporary file in the folder of ``path``, locked while the body runs; removed if it still exists."""
     target = Path(path)
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
     file: int | None = None
@@ -564,10 +564,10 @@ def temporary_beside(path: PathLike) -> Iterator[Path]:
 
 
 def remove_stale(folder: PathLike) -> int:
-    """Removes the temporaries in ``folder`` that a killed process of this machine left; returns how many.
+    """Removes the temporaries in ``folder`` that killed processes of this machine left; returns their number.
 
-    A temporary whose lock can be taken has no writer, in whichever container it was. Where the file system has no
-    locks, one that nobody wrote to for a day counts as left.
+    A temporary whose lock is free has no writer, in any container. On a file system without locks, one that was not
+    written to for a day counts as abandoned.
     """
     removed = 0
     if store_of(folder) is not LOCAL:  # what is written there has no temporaries
@@ -588,7 +588,7 @@ def remove_stale(folder: PathLike) -> int:
 
 
 def name_writer(name: str) -> None:
-    """Marks the temporaries of this process from now on.
+    """Sets the mark of this process's temporaries.
 
     Args:
         name: 8 hex digits of its own.
@@ -606,7 +606,7 @@ def remove_written_by(name: str, folder: PathLike) -> None:
 
 
 def create_locked(path: Path) -> int:
-    """Creates a file of cgpipe's own, open for appending and locked, so that nobody takes it over.
+    """Creates one of cgpipe's own files, open for appending and locked, so that no process takes it over.
 
     Raises:
         OSError: it already exists, or cannot be created.
@@ -617,9 +617,9 @@ def create_locked(path: Path) -> int:
 
 
 def take_over(path: Path) -> int | None:
-    """Opens a file of cgpipe's own that belongs to nobody any more, locked; None if it may be in use, or is gone.
+    """Opens and locks an abandoned file of cgpipe's own; None if it may be in use, or is gone.
 
-    Its name must hold :data:`HOST`: locks say nothing about a process of another machine.
+    Its name must contain :data:`HOST`: locks say nothing about processes of other machines.
     """
     if HOST not in path.name:
         return None

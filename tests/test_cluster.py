@@ -180,7 +180,7 @@ def test_temporaries_of_a_lost_worker_are_known_on_every_machine(tmp_path: Path)
 
 @pytest.mark.parametrize("address", ["photos/", "10.0.0.1", "ray://", "host:port"])
 def test_what_is_no_address_of_a_cluster(address: str) -> None:
-    with pytest.raises(UsageError, match="none of a Ray cluster: use local, auto, HOST:PORT"):
+    with pytest.raises(UsageError, match="not that of a Ray cluster: use local, auto, HOST:PORT"):
         Work(ray=address)
 
 

@@ -1,8 +1,8 @@
-"""How good a generator is: translated pictures against real ones, through the eyes of a classifier.
+"""Metrics of a generator: compares translated with real pictures by a classifier.
 
-To compare with, on horse2zebra at 256x256 against the test set of the target domain, by Lite0 (and Lite2): untranslated
-horses are seen as zebras 0% (0%) of the time and have KID x1000 219.4 (133.8) against testB; real zebras of testB are
-seen as zebras 95.0% (94.3%) of the time and have KID x1000 -0.2 (-0.1) against trainB.
+Baselines on horse2zebra at 256x256, by Lite0 (and Lite2): untranslated horses are classified as zebras 0% (0%) of the
+time and have KID x1000 219.4 (133.8) against testB; real zebras of testB are classified as zebras 95.0% (94.3%) of the
+time and have KID x1000 -0.2 (-0.1) against trainB.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from cgpipe.media.pictures.read import read_picture
 from cgpipe.networks.efficientnet import EfficientNetLite
 
 Translation = Callable[[Tensor], Tensor]
-"""(N, 3, H, W) in [-1, 1] to the same; a generator, or any function."""
+"""Maps (N, 3, H, W) in [-1, 1] to the same: a generator, or any function."""
 
 ClassifierName = Literal["lite0", "lite2", "inception"]
 Folders = Path | str | Sequence[Path | str]
-"""One folder of pictures, or several that count as one set."""
+"""A folder of pictures, or several that form one set."""
 
 
 def available_classifiers() -> tuple[ClassifierName, ...]:
-    """EfficientNet-Lite0 and Lite2, and Inception where torch-fidelity or clean-fid has it."""
+    """EfficientNet-Lite0 and Lite2, and Inception if torch-fidelity or clean-fid is installed."""
     return ("lite0", "lite2", "inception") if has_inception() else ("lite0", "lite2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one classifier says about a set of translated pictures.
+    """The metrics of a set of translated pictures by one classifier.
 
     Args:
         weights: name of the classifier's file.
-        resolution: pixels a side that it looks at.
-        class_share: share, 0 to 1, of pictures whose top-1 class is the one asked for; None where none was.
-        kid: kernel distance to the reference, times 1000 (:func:`cgpipe.evaluation.scores.kid`).
+        resolution: side of its input in pixels.
+        class_share: fraction, 0 to 1, of pictures whose top-1 class is the requested one; None without one.
+        kid: kernel distance (KID) to the reference, times 1000 (:func:`cgpipe.evaluation.scores.kid`).
         fid: Fréchet distance to the reference on the same features; not the Inception FID of papers.
     """
 
@@ -62,19 +62,19 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Figures of a generator, and everything that must be named beside them.
+    """The metrics of a generator, with everything needed to interpret them.
 
     Args:
-        inputs: folder of the pictures translated: its name and its parent's.
-        input_count: how many.
+        inputs: folder of the translated pictures: its name and its parent's.
+        input_count: their number.
         reference: folder of the real pictures of the target domain.
-        reference_count: how many.
-        size: side of the pictures, in pixels, when translated and compared.
-        class_name: the ImageNet class of ``class_share``; None where none was asked for.
-        figures: by variant of the classifier.
+        reference_count: their number.
+        size: side, in pixels, at which pictures are translated and compared.
+        class_name: the ImageNet class of ``class_share``; None without one.
+        figures: metrics by classifier.
         mean_change: mean absolute difference between input and output, in levels of 255.
-        cycle_error: the same between input and input translated there and back; None without a reverse generator.
-        background_change: the same as ``mean_change``, only outside the masks; None without masks.
+        cycle_error: the same between input and its reconstruction; None without a reverse generator.
+        background_change: ``mean_change`` outside the masks; None without masks.
     """
 
     inputs: str
@@ -93,7 +93,7 @@ class Evaluation:
         return asdict(self)
 
     def to_markdown(self) -> str:
-        """A table, one row a classifier, above it what was measured, below it the changes."""
+        """A table with one row per classifier, with the sets above and the changes below."""
         inputs = f"{self.input_count} pictures of {self.inputs} translated at {self.size}x{self.size}"
         lines = [
             f"{inputs}, against {self.reference_count} of {self.reference}:",
@@ -113,25 +113,25 @@ class Evaluation:
 
 
 class Evaluator:
-    """Measures generators on one pair of folders; the reference is measured once, so that a trainer can ask often.
+    """Measures generators on one pair of folders; the reference is measured only once.
 
-    ``evaluate(lambda pictures: pictures)`` gives the figures of untranslated pictures. Everything is deterministic: the
-    same folders, sizes and batches give the same figures.
+    ``evaluate(lambda pictures: pictures)`` measures untranslated pictures. Everything is deterministic: the same
+    folders, sizes and batches give the same metrics.
 
     Args:
         inputs: folder of pictures to translate, or several.
         reference: folder of real pictures of the target domain, or several.
-        class_name: an ImageNet class, such as ``zebra``, whose share among the results is counted.
-        size: pictures of another size are resized (antialiased bicubic, to a square) to this side first.
+        class_name: an ImageNet class, such as ``zebra``, whose share among the results is measured.
+        size: pictures of another size are first resized (antialiased bicubic) to a square of this side, in pixels.
         networks: the classifiers: variants of EfficientNet-Lite, and ``inception``.
-        masks: a folder with a mask for each input, or one picture for all; white is where a change belongs.
-        batch_size: pictures translated and classified together.
-        device: where everything runs, the generators included.
+        masks: a folder with a mask for each input, or one mask for all; white marks where changes belong.
+        batch_size: pictures per batch.
+        device: device of classifiers and generators.
 
     Raises:
         DataError: a folder is missing or holds fewer than two pictures.
-        UsageError: there is no such class, or nothing at the path of the masks.
-        MediaError: an input has no mask, or one that cannot be read.
+        UsageError: the class or the path of the masks does not exist.
+        MediaError: an input has no mask, or an unreadable one.
         MissingDependencyError: the classifiers' packages are missing.
     """
 
@@ -166,7 +166,7 @@ class Evaluator:
         """Translates every input and compares the results with the reference.
 
         Args:
-            generator: moved to ``device`` by the caller; modules are put into evaluation mode meanwhile.
+            generator: on ``device``; modules are temporarily switched to eval mode.
             reverse: the generator of the other direction, for the cycle error.
 
         Raises:
@@ -220,7 +220,7 @@ class Evaluator:
             raise UsageError(f"This generator takes sides that are multiples of {multiple}, not a size of {self.size}.")
 
     def _outside(self, first: int, count: int) -> Tensor:
-        """How much each pixel of some inputs lies outside its mask, 0 to 1; (count, 1, size, size)."""
+        """Inverted masks of some inputs, 0 to 1: (count, 1, size, size)."""
         assert self._masks is not None
         rows = []
         for path in self.input_paths[first : first + count]:
@@ -252,7 +252,7 @@ def imagenet_class(name: str) -> int:
 
 
 class _Background:
-    """The mean change outside masks, over pictures that pass in batches; those without any background count nothing."""
+    """The mean change outside masks, accumulated over batches; pictures without background are ignored."""
 
     def __init__(self) -> None:
         self._total, self._count = 0.0, 0
@@ -266,12 +266,12 @@ class _Background:
         self._count += int(there.sum())
 
     def mean_change(self) -> float | None:
-        """In levels of 255; None where nothing came."""
+        """In levels of 255; None if nothing was added."""
         return self._total / self._count if self._count else None
 
 
 class _Outputs:
-    """Features and logits of pictures that pass in batches."""
+    """Features and logits, collected over batches."""
 
     def __init__(self, networks: Mapping[ClassifierName, EfficientNetLite | Inception]) -> None:
         self._networks = networks
@@ -300,7 +300,7 @@ def load_picture(path: Path, size: int) -> Tensor:
 
 
 def _levels(difference: Tensor) -> float:
-    """Summed over the pictures: the mean absolute difference of each, in levels of 255."""
+    """Mean absolute difference of each picture, in levels of 255, summed over pictures."""
     return difference.abs().mean(dim=(1, 2, 3)).double().sum().item() * 127.5
 
 
@@ -313,7 +313,7 @@ def _folders(folders: Folders) -> tuple[Path, ...]:
 
 
 def pictures_of(folders: Folders) -> list[Path]:
-    """All pictures of some folders, in their order.
+    """All pictures of some folders, in order.
 
     Raises:
         DataError: one is missing or holds no picture.
@@ -322,13 +322,13 @@ def pictures_of(folders: Folders) -> list[Path]:
 
 
 def split_name(folders: Folders) -> str:
-    """What a set is called beside its figures: its folders' names with their parents'."""
+    """Name of a set beside its metrics: its folders' names with their parents'."""
     return " and ".join("/".join(folder.resolve().parts[-2:]) for folder in _folders(folders))
 
 
 @contextmanager
 def _evaluation_mode(translation: object) -> Iterator[None]:
-    """Dropout off and batch statistics fixed inside; as it was afterwards."""
+    """Switches to eval mode (no dropout, fixed batch statistics) during the body."""
     if not isinstance(translation, nn.Module):
         yield
         return

@@ -1,4 +1,4 @@
-"""Animations among the pictures of a folder: they go the way that videos go."""
+"""Animations among the pictures of a folder, which are translated like videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cgpipe.options import Options
 from cgpipe.storage import PathLike, fetched, shown, spooled
 
 ANIMATED = ("GIF", "PNG", "WEBP")
-"""Formats of pictures that are written moving."""
+"""Picture formats in which animations are written."""
 
 
 def translate_animation(
@@ -29,9 +29,9 @@ def translate_animation(
     worklist: Worklist,
     watch: Stopwatch,
 ) -> Written:
-    """Translates a GIF, PNG or WebP that moves, every frame at its own time; whatever it raises is its failure.
+    """Translates an animated GIF, PNG or WebP, with every frame at its own time; an exception is its failure.
 
-    Its mask is a picture for all frames, or one that moves too.
+    Its mask is one picture for all frames, or another animation.
     """
     publish = worklist.publisher(origin)
 
@@ -43,7 +43,7 @@ def translate_animation(
         if format not in ANIMATED:
             raise MediaError("Only GIF, PNG and WebP can hold an animation: omit --format.")
         mask = None if worklist.masks is None else worklist.masks.path_of(origin.place)
-        # The processes that decode pictures are no threads of a video's decoder.
+        # `workers` are processes that decode pictures here, but threads of a video's decoder there.
         own = replace(options, look=replace(options.look, mask=mask), work=replace(options.work, workers=None))
         written = origin.output.with_suffix(".apng") if format == "PNG" else origin.output
         with fetched(origin.inputs[0]) as here, spooled(written) as there:
@@ -57,7 +57,7 @@ def translate_animation(
 
 
 class _Report(VideoReport):
-    """Of one clip among many files, whose notices name it."""
+    """The report of one clip among many files, whose notices name it."""
 
     def tell(self, notices: Iterable[str]) -> None:
         for notice in notices:

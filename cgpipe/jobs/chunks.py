@@ -1,8 +1,8 @@
-"""How the items of a job are shared out among many workers, of which some are lost on the way.
+"""Divides the items of a job among many workers, some of which may be lost.
 
-Items go out in chunks: small ones at first, then as many as take a worker some seconds, and small ones again towards
-the end, so that all end together (guided self-scheduling, Polychronopoulos and Kuck 1987). A chunk whose worker is
-lost goes out again, each of its items alone, so that one that kills its workers takes no others with it.
+Items are handed out in chunks: small ones at first, then some seconds of work each, and small ones again towards the
+end, so that all workers finish together (guided self-scheduling, Polychronopoulos and Kuck 1987). The items of a lost
+worker's chunk are retried one by one, so that an item that kills its workers does not take others with it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 FIRST = 4
-"""Items of the first chunks, of which nobody knows how long they take."""
+"""Items of the first chunks, before their speed is known."""
 
 LARGEST = 256
-"""Items of a chunk at most: what is done again when a worker is lost."""
+"""Most items of a chunk, which are repeated when a worker is lost."""
 
 SECONDS = 5.0
-"""How long a chunk is to take."""
+"""Seconds that a chunk should take."""
 
 MOST_TRIES = 3
-"""Workers that may be lost with an item before it is given up: no item is begun more often than that."""
+"""Workers that may be lost with an item before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[T]):
-    """One piece of work and its place among all."""
+    """One item of work and its index."""
 
     index: int
     value: T
@@ -40,12 +40,12 @@ Chunk = tuple[Item[T], ...]
 
 
 class Chunks(Generic[T]):
-    """Shares items out in chunks. Each is either done or given up in the end.
+    """Hands items out in chunks. Each item ends up done or given up.
 
     Args:
-        items: in their order; read as they are needed.
-        count: how many they are.
-        largest: items of a chunk at most.
+        items: in order; read lazily.
+        count: number of items.
+        largest: most items of a chunk.
     """
 
     def __init__(self, items: Iterator[Item[T]], count: int, *, largest: int = LARGEST) -> None:
@@ -62,7 +62,7 @@ class Chunks(Generic[T]):
         return self._unread + len(self._returned)
 
     def take(self, workers: int) -> Chunk[T]:
-        """The next chunk for one of some workers; empty if nothing waits."""
+        """The next chunk for one of ``workers`` workers; empty if nothing waits."""
         if self._returned:
             return (self._returned.popleft(),)
         chunk = tuple(islice(self._items, self._size(workers)))
@@ -70,19 +70,19 @@ class Chunks(Generic[T]):
         return chunk
 
     def is_again(self, chunk: Chunk[T]) -> bool:
-        """Whether a lost worker had any of it, and may have finished it."""
+        """Whether a lost worker had any item of it, and may have finished it."""
         return any(item.index in self._tries for item in chunk)
 
     def done(self, chunk: Chunk[T], seconds: float) -> None:
-        """A chunk came back."""
+        """Records a finished chunk and its duration."""
         each = seconds / len(chunk)
         self._seconds = each if not self._seconds else 0.7 * self._seconds + 0.3 * each
 
     def lost(self, chunk: Chunk[T], *, begun: bool = True) -> Chunk[T]:
-        """A chunk's worker was lost; gives the items that are tried no more.
+        """Records a chunk whose worker was lost; returns the items that are given up.
 
         Args:
-            begun: whether the worker was at it; else it is as if it had never gone out.
+            begun: whether the worker had started it; if not, the chunk does not count as tried.
         """
         if begun:
             self._tries.update(item.index for item in chunk)

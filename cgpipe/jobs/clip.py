@@ -1,4 +1,4 @@
-"""One clip through the pipeline, whatever its ends are: the way of videos, and of animations among pictures."""
+"""Translates one clip through the pipeline: a video, or an animation among pictures."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from cgpipe.storage import Publish, fetched_whole, shown
 
 
 def _nobody(count: int | None) -> None:
-    """Is told, and does nothing."""
+    """A callback that does nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """What a job knows of one clip beside the options of all.
+    """The settings of one clip, beside the options of the job.
 
     Args:
-        input: a file of this machine, or another input of :func:`cgpipe.media.video.open_source`.
-        output: where the result goes.
-        publish: puts the finished file in its place.
-        resume: names all that decides the pictures, for those of an interrupted run; None: nothing is kept for later.
-        on_start: told the number of frames, or None where the input does not say.
-        on_frames: told how many frames more there are.
+        input: a local file, or another input of :func:`cgpipe.media.video.open_source`.
+        output: path of the result.
+        publish: moves the finished file into place.
+        resume: identifies everything that determines the frames, to resume an interrupted run; None: keep nothing.
+        on_start: called with the number of frames, or None if the input does not say.
+        on_frames: called with the number of new frames.
         on_picture: told of each frame and its translation; False ends a camera or a stream.
     """
 
@@ -50,7 +50,7 @@ class Clip:
 def translate_clip(
     pipeline: Pipeline, options: Options, clip: Clip, report: VideoReport, watch: Stopwatch
 ) -> VideoInfo:
-    """Translates every frame of a clip, and says in the report, which has names for both ends, what was done.
+    """Translates every frame of a clip, and completes the report, which already names input and output.
 
     Raises:
         UsageError, MediaError: see :func:`cgpipe.translate_video`.
@@ -82,7 +82,7 @@ def translate_clip(
 def _result(
     sink: Sink, look: Look, report: VideoReport, watch: Stopwatch, clip: Clip, frames: VideoFrames
 ) -> tuple[int, VideoResult]:
-    """The frame to begin with, and what takes the translated ones."""
+    """The index of the first frame, and the receiver of translated ones."""
 
     def show(before: Pixels, after: Pixels) -> None:
         if clip.on_picture is not None and clip.on_picture(before, after) is False:

@@ -1,8 +1,8 @@
-"""A job on many machines, by Ray: names go out in chunks, whole files are read and written where the workers are.
+"""Runs a job on many machines with Ray: workers get chunks of file names, and read and write the files themselves.
 
-No pixel passes through Ray. Each worker is an actor with a GPU, or a share of a machine's cores, that holds the model
-and runs the same job as one machine does. A worker that is lost with its machine is replaced, and what it had goes out
-again: every item is done at least once, and since files appear whole or not at all, what is done twice shows once.
+No pixels pass through Ray. Each worker is an actor with a GPU, or some of a machine's cores, that holds the model and
+runs the same job as a single machine. A lost worker is replaced and its items are retried: every item is done at least
+once, and since files appear whole, doing one twice is harmless.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CORES = 4
-"""Processor cores of a worker without a GPU, where a machine has as many."""
+"""Processor cores of a worker without a GPU, if its machine has that many."""
 
 AHEAD = 2
-"""Chunks that a worker has at a time, so that it need not wait for the next."""
+"""Chunks in flight per worker, so that it need not wait for the next."""
 
 PATIENCE = 60.0
-"""Seconds without a single worker after which that is said."""
+"""Seconds without any worker before a notice."""
 
 
 def absolute(options: Options) -> Options:
-    """The options for workers in other folders: paths in full, and no cluster."""
+    """The options for workers: with absolute paths, and without the cluster."""
     choice, look = options.choice, options.look
     model = os.fspath(choice.model) if choice.model is not None else None
     if model is not None and os.path.exists(model):
@@ -50,7 +50,7 @@ def absolute(options: Options) -> Options:
 
 @dataclass(eq=False)
 class _Member(Generic[T, R]):
-    """A worker as its driver sees it."""
+    """The driver's view of a worker."""
 
     actor: Actor[T, R]
     introduction: Promise[Introduction]
@@ -60,13 +60,13 @@ class _Member(Generic[T, R]):
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What one worker takes of a machine."""
+    """The resources of one worker."""
 
     cpus: int
     gpus: int
 
     def fits(self, node: Node) -> int:
-        """How many workers a machine has room for."""
+        """How many workers fit on a machine."""
         there = node["Resources"]
         fits = int(there.get("CPU", 0)) // self.cpus
         return min(fits, int(there.get("GPU", 0))) if self.gpus else fits
@@ -79,8 +79,8 @@ class Crew(Generic[T, R]):
         ray: the module, connected.
         worker: a class that does chunks (see :class:`cgpipe.jobs.cluster_worker.Worker`).
         options: of the job.
-        fingerprint: what the workers must have, too.
-        folders_of: the folders that an item's worker may leave a temporary in.
+        fingerprint: must be that of every worker.
+        folders_of: the folders in which an item's worker may leave a temporary file.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Crew(Generic[T, R]):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends all workers, and removes what they were writing."""
+        """Ends all workers, and removes their temporary files."""
         members, self._members = self._members, []
         for member in members:
             with suppress(Exception):
@@ -118,12 +118,12 @@ class Crew(Generic[T, R]):
                 self._sweep(member, chunk)
 
     def run(self, chunks: Chunks[T]) -> Iterator[tuple[int, R | CgpipeError]]:
-        """Has every chunk done, and gives each item's place and its result, in the order in which they come.
+        """Runs all chunks; yields each item's index and result as they arrive.
 
-        The result of an item that too many workers were lost with is an error.
+        The result of an item that was given up is an error.
 
         Raises:
-            CgpipeError: what no item is to blame for, such as a worker of another version.
+            CgpipeError: an error that is not an item's fault, such as a worker with another version.
         """
         while chunks.waiting or any(member.chunks for member in self._members):
             self._staff(chunks.waiting)
@@ -142,7 +142,7 @@ class Crew(Generic[T, R]):
         return [node for node in self._ray.nodes() if node["Alive"]]
 
     def _staff(self, waiting: int) -> None:
-        """Starts workers up to what the machines have room for; those that come later count, too."""
+        """Starts workers on all free resources, including machines that join later."""
         wanted = min(sum(map(self._share.fits, self._nodes())), waiting + sum(bool(m.chunks) for m in self._members))
         for _ in range(wanted - len(self._members)):
             actor = self._actor.remote(self._options, self._share.cpus, mounts())
@@ -181,7 +181,7 @@ class Crew(Generic[T, R]):
     def _answered(
         self, member: _Member[T, R], promise: Promise[Answer[R]] | None, chunks: Chunks[T]
     ) -> list[tuple[int, R]]:
-        """What a worker says."""
+        """Handles a worker's answer."""
         if promise is None:
             member.writer = self._checked(self._ray.get(member.introduction)).writer
             return []
@@ -199,10 +199,10 @@ class Crew(Generic[T, R]):
         return answer.results
 
     def _checked(self, worker: Introduction) -> Introduction:
-        """An introduction that fits.
+        """Checks a worker's introduction.
 
         Raises:
-            UsageError: the worker would make something else.
+            UsageError: the worker's version, model or mask differs.
         """
         if worker.version != __version__:
             raise UsageError(
@@ -221,7 +221,7 @@ class Crew(Generic[T, R]):
         return (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError)
 
     def _lose(self, member: _Member[T, R], chunks: Chunks[T]) -> list[Item[T]]:
-        """Takes back what a lost worker had, for others to do; gives the items that are tried no more."""
+        """Requeues the items of a lost worker; returns those that are given up."""
         self._members.remove(member)
         if not member.writer:
             self._raise_unless_lost(member)
@@ -236,7 +236,7 @@ class Crew(Generic[T, R]):
         return over
 
     def _raise_unless_lost(self, member: _Member[T, R]) -> None:
-        """Raises what kept a worker from starting, where that was no loss of its machine."""
+        """Raises the error that kept a worker from starting, unless its machine was lost."""
         try:
             self._ray.get(member.introduction)
         except self._ray.exceptions.RayActorError as error:
@@ -269,10 +269,10 @@ class Crew(Generic[T, R]):
 
 
 def _share(nodes: Sequence[Node], device: str) -> _Share:
-    """What each worker takes.
+    """The resources of each worker.
 
     Raises:
-        UsageError: the cluster has none of the device that was asked for.
+        UsageError: the cluster lacks the requested device.
     """
     cpus = max((int(node["Resources"].get("CPU", 0)) for node in nodes), default=0)
     with_gpus = [node["Resources"] for node in nodes if node["Resources"].get("GPU", 0) >= 1]

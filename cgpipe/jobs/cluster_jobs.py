@@ -1,4 +1,4 @@
-"""The jobs of a folder and of videos, done by the workers of a cluster."""
+"""Folder and video jobs on a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ R = TypeVar("R")
 def translate_pictures_on_cluster(
     options: Options, fingerprint: str, worklist: Worklist, tell: Callable[[FileResult], None], watch: Stopwatch
 ) -> dict[str, object]:
-    """Does for a list of pictures what :func:`cgpipe.jobs.pictures.translate_pictures` does, on a cluster."""
+    """:func:`cgpipe.jobs.pictures.translate_pictures` on a cluster."""
     known: dict[int, Names] = {}
 
     def items() -> Iterator[Item[Names]]:
@@ -56,7 +56,7 @@ def translate_pictures_on_cluster(
 def translate_videos_on_cluster(
     options: Options, fingerprint: str, pairs: Sequence[tuple[str, str]]
 ) -> Iterator[tuple[int, VideoReport | CgpipeError]]:
-    """Translates whole videos on a cluster; gives the place of each pair, and its report or why it failed."""
+    """Translates whole videos on a cluster; yields the index of each pair, and its report or error."""
     items = (Item(index, (_full(one), _full(target))) for index, (one, target) in enumerate(pairs))
     with _crew(VideoWorker, options, fingerprint) as crew:
         yield from crew.run(Chunks(items, len(pairs), largest=1))
@@ -64,7 +64,7 @@ def translate_videos_on_cluster(
 
 @contextmanager
 def _crew(worker: NewWorker[T, R], options: Options, fingerprint: str) -> Iterator[Crew[T, R]]:
-    """Workers on the cluster that the options name, for items of which the second value is an output."""
+    """Workers on the cluster of the options, for items whose second value is an output."""
     with (
         ray_cluster(options.work.ray or "local") as ray,
         Crew(ray, worker, options, fingerprint, lambda names: [os.path.dirname(names[1])]) as crew,

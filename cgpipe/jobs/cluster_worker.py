@@ -1,4 +1,4 @@
-"""What runs on the machines of a cluster: a model and its job, for one chunk of names after another."""
+"""The workers of a cluster: each holds a model and its job, and processes chunks of file names."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduction:
-    """Who a worker is, and what it would make.
+    """Identifies a worker, and everything that determines its results.
 
     Args:
-        machine: its name.
-        writer: what its temporaries are marked with.
-        version: of cgpipe there.
-        fingerprint: of all that decides a result, its own model file's content among it.
+        machine: name of its machine.
+        writer: mark of its temporary files.
+        version: its version of cgpipe.
+        fingerprint: of everything that determines a result, including its own model file's content.
     """
 
     machine: str
@@ -46,14 +46,14 @@ class Introduction:
 
 @dataclass(kw_only=True)
 class Answer(Generic[R]):
-    """What became of a chunk.
+    """The result of a chunk.
 
     Args:
-        results: by the items' places.
-        settings: what was chosen for the work.
-        seconds: times by stage; ``total`` is the chunk's by the clock.
+        results: results by the items' indices.
+        settings: the chosen settings.
+        seconds: times by stage; ``total`` is wall-clock time.
         notices: warnings.
-        fatal: what no item is to blame for.
+        fatal: an error that is not an item's fault.
     """
 
     results: list[tuple[int, R]] = field(default_factory=list)
@@ -64,17 +64,17 @@ class Answer(Generic[R]):
 
 
 class Worker(Protocol[T, R]):
-    """What the driver of a cluster asks of a worker."""
+    """The interface of a worker for its driver."""
 
     def introduce(self) -> Introduction:
-        """Who it is."""
+        """Identifies it."""
 
     def work(self, chunk: Chunk[T], again: bool) -> Answer[R]:
-        """Does a chunk; ``again``: a lost worker had it, and may have finished some of it."""
+        """Processes a chunk; ``again``: a lost worker had it, and may have finished some of it."""
 
 
 class _Worker:
-    """A model, and the stores behind the addresses of the job, their secrets among it: Ray alone carries them."""
+    """A model, and the storage options of the job's addresses, with secrets, which travel only through Ray."""
 
     def __init__(self, options: Options, threads: int, stores: Mapping[str, Store]) -> None:
         import torch
@@ -108,7 +108,7 @@ class PictureWorker(_Worker):
         answer, watch = Answer[FileResult](), Stopwatch()
 
         def tell(result: FileResult) -> None:
-            # What is current by now was made by the worker that is gone.
+            # Outputs that are current were made by the lost worker.
             made = replace(result, status="translated") if result.status == "skipped" else result
             answer.results.append((places[os.fspath(result.output)], made))
 

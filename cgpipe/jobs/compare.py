@@ -16,27 +16,27 @@ from cgpipe.media.pictures.write import write_picture
 from cgpipe.storage import PAGE_MARK, PathLike, is_own, require_local
 
 GAP = 8
-"""Pixels of white between two pairs."""
+"""White pixels between two pairs."""
 
 
 def compare(
     original: PathLike, translated: PathLike, sheet: PathLike, *, count: int = 12, columns: int = 3, height: int = 256
 ) -> list[Path]:
-    """Writes one picture of pairs, each original with its translation to its right.
+    """Writes a sheet of pairs, each with the original on the left and its translation on the right.
 
     Args:
-        original, translated: two pictures, or two folders in which a pair has the same place and name but for the
-            format.
-        sheet: the picture to write; its name says in which format.
-        count: pairs on the sheet, taken evenly from all.
-        columns: pairs beside one another.
+        original, translated: two pictures, or two folders in which pairs have the same relative path, apart from the
+            suffix.
+        sheet: the picture to write; its suffix selects the format.
+        count: most pairs on the sheet, spread evenly over all.
+        columns: pairs per row.
         height: of each picture, in pixels.
 
     Returns:
-        The originals that are on it.
+        The originals on the sheet.
 
     Raises:
-        UsageError: something is missing, there are no pairs, or the sheet's name is not that of a picture.
+        UsageError: an input is missing, there are no pairs, or the sheet's suffix is not a picture format.
         MediaError: a picture cannot be read, or the sheet cannot be written.
     """
     for path in (original, translated, sheet):
@@ -76,7 +76,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _shown(path: Path, height: int) -> Pixels:
-    """A picture of some height, in 8 bits."""
+    """A picture resized to a height, in 8 bits."""
     try:
         pixels = read_picture(path).pixels[..., :3]
     except MediaError as error:

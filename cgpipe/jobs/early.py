@@ -1,4 +1,4 @@
-"""Whether an output that no journal knows, since it is older than all of them, looks like a translation."""
+"""Guesses whether an output that is older than all journals is a translation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cgpipe.media.pictures.formats import picture_format
 
 
 def picture_looks_made(source: Path, output: Path) -> bool:
-    """Whether a picture may be a translation of another: of the right format and size, and no copy."""
+    """Whether a picture may be a translation of another: the right format and size, and not a copy."""
     from PIL import Image
 
     try:
@@ -22,7 +22,7 @@ def picture_looks_made(source: Path, output: Path) -> bool:
 
 
 def video_looks_made(source: Path, output: Path, *, side_by_side: bool) -> bool:
-    """Whether a video may be a translation of another: of the right size, and no copy."""
+    """Whether a video may be a translation of another: the right size, and not a copy."""
     from cgpipe.media.video.opening import open_source
 
     try:

@@ -32,22 +32,21 @@ def translate_folder(
     Args:
         inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, or several of them.
         output: the folder to write, or a file for one input; by default ``<folder>-<domain>`` beside the input.
-        gallery: write a page of before and after that opens in any browser: True for ``<output>.html`` beside the
-            output, or its name. Its pictures go to a folder of the same name with ``_files``.
-        progress: show a progress bar; by default in a notebook alone.
-        on_start: called with the model's description and the number of pictures, when the work begins.
-        on_result: told what became of each file.
-        on_part: called with the share of a picture that is done, 0 to 1, while one is translated part by part; from
-            the thread that works on it.
-        on_learn: called for every step by which a look (``like``) is learned.
+        gallery: write an HTML page of before and after: True for ``<output>.html`` beside the output, or its path. Its
+            pictures go to a folder of the same name with ``_files``.
+        progress: show a progress bar; by default only in a notebook.
+        on_start: called with the model's description and the number of pictures, when the work starts.
+        on_result: called with the result of each file.
+        on_part: called with the fraction, 0 to 1, of a picture that is translated in parts; from a worker thread.
+        on_learn: called for every training step of a look (``like``).
 
-    All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
-    ``strength=0.5``, ``workers=0``), or a whole group (``look=Look(strength=0.5)``). ``workers`` are processes that
-    decode, by default one for every four processors where processes fork, else 0: elsewhere a script that does not
-    guard its main module could not start them. A picture that ``mask`` holds no mask for fails.
+    All other keywords are options of the groups in :mod:`cgpipe.options`: a field (``to="zebra"``, ``strength=0.5``,
+    ``workers=0``), or a whole group (``look=Look(strength=0.5)``). ``workers`` are processes that decode, by default
+    one for every four processors where processes fork, else 0, since a script without a main guard could not start
+    them. A picture without a mask in ``mask`` fails.
 
     Raises:
-        UsageError: an option cannot be used, an input or the mask is missing, or two inputs would write the same file;
+        UsageError: an option is invalid, an input or the mask is missing, or two inputs would write the same file;
             nothing has been written.
         MediaError: the one mask for all cannot be read, or the page cannot be written.
         ModelError: the model cannot be found or read.

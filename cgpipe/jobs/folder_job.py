@@ -1,4 +1,4 @@
-"""One lot of pictures after another with one model: what is current is skipped, all else goes through the pipeline."""
+"""Translates sets of pictures with one model: current outputs are skipped, all others go through the pipeline."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class FolderTold:
 
 
 class FolderJob:
-    """A model and options for one lot of pictures after another; the model is loaded when the first needs it.
+    """A model and options for any number of sets of pictures; the model is loaded when it is first needed.
 
     Args:
-        watch: runs since before the model was chosen; of the first lot alone.
-        pipeline: the model, where it is loaded already.
+        watch: started before the model was chosen; counts for the first set.
+        pipeline: the model, if it is already loaded.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class FolderJob:
         gallery: bool | PathLike = False,
         told: FolderTold = FolderTold(),
     ) -> FolderReport:
-        """Translates one lot; see :func:`cgpipe.translate_folder`.
+        """Translates one set; see :func:`cgpipe.translate_folder`.
 
         Args:
-            only: of what the inputs name, the files to take; None: all.
+            only: the files to translate among the inputs; None: all.
         """
         watch, self._watch = self._watch or Stopwatch(), None
         plan = self._plan([inputs] if isinstance(inputs, str | os.PathLike) else list(inputs), output)

@@ -1,4 +1,4 @@
-"""The page of a job: another observer of its results."""
+"""The page of a job, fed with its results."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 def folder_page(
     wanted: bool | PathLike, report: FolderReport, total: int, part: Shard | None = None
 ) -> Iterator[Callable[[FileResult], None]]:
-    """Gives what shows a result on the page of a folder job; the page is written while the body runs and at its end.
+    """Yields a function that adds a result to the page; the page is written during the body and at its end.
 
     Args:
-        wanted: whether there is one, or where it goes; by default ``<output>.html`` beside the first output.
-        report: of the job: when the body ends, all of it is there, and the page says it too.
-        total: how many results there will be.
-        part: of a job that several processes share: each has a page of its own, and a run of the whole job makes one.
+        wanted: whether to write a page, or its path; by default ``<output>.html`` beside the first output.
+        report: of the job; when the body ends it is complete, and goes on the page.
+        total: number of results.
+        part: the shard of a job shared by several processes, each of which has a page of its own.
 
     Raises:
-        UsageError: the name is none of a page, or something that cgpipe did not make is in its place.
-        MediaError: it cannot be written, at the beginning, or at the end, when the job is done all the same.
+        UsageError: the path is not a page's name, or a file that cgpipe did not make is in its place.
+        MediaError: it cannot be written, at the start or, with the job done, at the end.
     """
     page = page_of(wanted, report.outputs[0])
     if page is None:
@@ -65,10 +65,10 @@ def folder_page(
 
 
 def page_of(wanted: bool | PathLike, output: PathLike) -> Page | None:
-    """Where the page of an output goes, if there is to be one.
+    """The page of an output, if wanted.
 
     Raises:
-        UsageError: the name is none of a page.
+        UsageError: the path is not a page's name.
     """
     if wanted is False:
         return None
@@ -84,11 +84,11 @@ def page_of(wanted: bool | PathLike, output: PathLike) -> Page | None:
 
 
 def claim_page(wanted: bool | PathLike, output: str) -> None:
-    """Makes sure, before the work, that the page of a video can be written.
+    """Checks, before the work, that the page of a video can be written.
 
     Raises:
-        UsageError: the output is no file that a page could show, or something is in the page's place.
-        MediaError: nothing can be written there.
+        UsageError: the output is not a file that a page can show, or another file is in the page's place.
+        MediaError: the page cannot be written.
     """
     page = page_of(wanted, output)
     if page is None:
@@ -102,7 +102,7 @@ def claim_page(wanted: bool | PathLike, output: str) -> None:
 
 
 def require_page_name(path: PathLike) -> Path:
-    """The path, if it is that of a page; UsageError where it is not."""
+    """Returns the path of a page; UsageError if its suffix is wrong."""
     if Path(path).suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{path} is not a page's name: use one such as gallery.html.")
     return Path(path)
@@ -112,13 +112,13 @@ def clip_page(wanted: bool | PathLike, report: VideoReport, options: Options) ->
     """Writes the page of a video, whose report is complete: a player of both, and a strip of frames.
 
     Args:
-        wanted: whether there is one, or where it goes; by default ``<output>.html`` beside the output.
+        wanted: whether to write a page, or its path; by default ``<output>.html`` beside the output.
 
     Returns:
-        The page; None where none is wanted or the output is no single file.
+        The page; None if none is wanted or the output is not a single file.
 
     Raises:
-        UsageError: the name is none of a page, or something that cgpipe did not make is in its place.
+        UsageError: the path is not a page's name, or a file that cgpipe did not make is in its place.
         MediaError: it cannot be written.
     """
     page = page_of(wanted, report.output)

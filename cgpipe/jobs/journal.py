@@ -1,10 +1,9 @@
-"""What cgpipe made, and from what: a small hidden journal in every folder of outputs.
+"""Records what cgpipe made, and from what, in a small hidden journal in every output folder.
 
-Each writer appends lines to a file of its own, locked while it is at work, so that several may write at once, on
-network file systems too; a reader takes the lines of all of them. A line stands for one output and is written before
-the output gets its name, so that a kill leaves none unknown. It describes the output itself (size, time, checksum), so
-that a file put in its place is noticed and the newest of several lines needs no telling; and all is relative to the
-folder, so that a copy or a part of it knows as much.
+Each writer appends lines to its own file, which it locks, so that several can write at once, also on network file
+systems; a reader merges all of them. A line describes one output and is written before the output gets its name, so
+that even a kill leaves none unrecorded. It holds the output's own size, time and checksum, so that a replaced file is
+noticed and several lines need no order. All paths are relative to the folder, so a copy or a part of it is as good.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from cgpipe.errors import MediaError
 from cgpipe.storage import LOCAL, PREFIX, Log, PathLike, Publish, Stamp, digest_of, shown, store_of
 
 NAME = f"{PREFIX}journal-"
-"""What the names of journals begin with."""
+"""Prefix of journals' names."""
 
 _OPEN_JOURNALS = 16
 _SUM_DIGITS = 16
@@ -36,29 +35,29 @@ Stamps = tuple[Stamp, ...]
 
 
 class Standing(Enum):
-    """How an output stands to what would be made now."""
+    """The state of an output compared with what a job would make now."""
 
     OPEN = auto()
-    """It is not there, or was made by cgpipe from something else: make it."""
+    """It does not exist, or cgpipe made it from something else: make it."""
     CURRENT = auto()
-    """It is what would be made."""
+    """It is up to date."""
     EARLY = auto()
-    """It is taken for what would be made, though it is older than any journal."""
+    """It is older than any journal, and assumed to be up to date."""
     FOREIGN = auto()
-    """It was not made by cgpipe, and must not be replaced."""
+    """cgpipe did not make it, and must not replace it."""
 
 
 class Entry(NamedTuple):
     """One output.
 
     Args:
-        source: the input, relative to the folder of the output.
-        fingerprint: of all that was asked for.
-        inputs: stamps of the input, and of what else went in (its mask).
+        source: the input, relative to the output's folder.
+        fingerprint: of all options.
+        inputs: stamps of the input and of its mask.
         output: the output's stamp.
-        digest: the start of the output's checksum.
-        checksum: of the input; empty where it was not taken.
-        made: whether cgpipe made it, which is not known of a file older than the journal.
+        digest: first part of the output's checksum.
+        checksum: checksum of the input; empty if not computed.
+        made: whether cgpipe made it, which is unknown for files older than the journal.
     """
 
     source: str
@@ -70,7 +69,7 @@ class Entry(NamedTuple):
     made: bool = True
 
     def line(self, name: str) -> bytes:
-        """The entry as a line of a journal, with its checksum."""
+        """The entry as a line of a journal, with the line's checksum."""
         stamps = [number for stamp in (self.output, *self.inputs) for number in stamp]
         values = [name, self.source, self.fingerprint, self.digest, self.checksum, int(self.made), *stamps]
         text = json.dumps(values, separators=(",", ":")).encode()
@@ -84,17 +83,17 @@ class Entry(NamedTuple):
         return cls(source, fingerprint, tuple(inputs), output, digest, checksum, bool(made))
 
     def describes(self, path: PathLike, stamp: Stamp) -> bool:
-        """Whether the file at ``path``, which has this stamp, is the output; one with another time, by its content."""
+        """Whether the file at ``path``, with this stamp, is the output; if only its time differs, by content."""
         if stamp == self.output:
             return True
         return stamp.size == self.output.size and digest_of(path)[:_SUM_DIGITS] == self.digest
 
 
 class FolderJournal:
-    """All that the journals of one folder say.
+    """The merged journals of one folder.
 
     Attributes:
-        lines: how many were read.
+        lines: number of lines read.
     """
 
     def __init__(self, folder: str) -> None:
@@ -108,30 +107,30 @@ class FolderJournal:
 
     @cached_property
     def had_made(self) -> bool:
-        """Whether cgpipe had recorded any output that it made itself."""
+        """Whether any output that cgpipe made is recorded."""
         return any(Entry.parse(text).made for texts in self._texts.values() for text in texts.split(b"\n"))
 
     @property
     def count(self) -> int:
-        """How many outputs are known, those included that are gone."""
+        """Number of recorded outputs, including deleted ones."""
         return len(self._texts)
 
     def add(self, name: str, text: bytes) -> None:
-        """Knows one line more."""
+        """Adds a line."""
         before = self._texts.get(name)
         self._texts[name] = text if before is None else before + b"\n" + text
         self.lines += 1
 
     def has(self, name: str, mark: bytes, tail: bytes) -> bool:
-        """Whether a line of the output called ``name`` holds ``mark`` and ends in ``tail``: a look without parsing."""
+        """Whether a line of the output ``name`` contains ``mark`` and ends in ``tail``, without parsing."""
         texts = self._texts.get(name)
         return texts is not None and any(mark in text and text.endswith(tail) for text in texts.split(b"\n"))
 
     def entry(self, name: str, stamp: Stamp) -> Entry | None:
-        """The entry of the file called ``name`` as it is now; the latest, if several describe it.
+        """The entry that describes the present file ``name``; the latest, if there are several.
 
         Raises:
-            OSError: its content was to be compared and cannot be read.
+            OSError: its content had to be compared and cannot be read.
         """
         texts = self._texts.get(name)
         for text in reversed(texts.split(b"\n")) if texts else ():
@@ -141,7 +140,7 @@ class FolderJournal:
         return None
 
     def source_of(self, name: str) -> str | None:
-        """The path of the input that the file called ``name``, as it is now, was made of; None if it was not."""
+        """The path of the input from which the present file ``name`` was made; None if it was not."""
         if name not in self._texts:
             return None
         with suppress(OSError):
@@ -151,7 +150,7 @@ class FolderJournal:
         return None
 
     def was_made_of(self, name: str, source: str) -> bool:
-        """Whether ``name`` was once made of ``source``, whatever lies there now."""
+        """Whether ``name`` was ever made from ``source``, whatever it is now."""
         texts = self._texts.get(name, b"")
         return any(self._path_of(Entry.parse(text)) == source for text in filter(None, texts.split(b"\n")))
 
@@ -159,7 +158,7 @@ class FolderJournal:
         return os.path.normpath(os.path.join(self._store.real(self.folder), entry.source))
 
     def compacted(self) -> Iterator[bytes]:
-        """The lines that describe files that are there."""
+        """The lines that describe existing files."""
         for name in self._texts:
             with suppress(OSError):
                 entry = self.entry(name, Stamp.of(os.path.join(self.folder, name)))
@@ -167,7 +166,7 @@ class FolderJournal:
                     yield entry.line(name)
 
     def _read(self, path: str) -> None:
-        """Takes the whole lines; what a crash or a network file system tore is passed over."""
+        """Reads complete lines; torn ones, from a crash or a network file system, are skipped."""
         with self._store.open(path) as file:
             for line in file:
                 text = line[8:-1]
@@ -180,13 +179,13 @@ _first_value = json.JSONDecoder().raw_decode
 
 
 class Journal:
-    """Says which outputs are current, and records those that are made; safe for threads.
+    """Knows which outputs are current, and records new ones; thread-safe.
 
     Args:
-        fingerprint: of all that is asked for (see :meth:`cgpipe.options.Options.fingerprint`).
-        looks_made: whether an output that is older than any journal looks like what would be made of an input.
-        overwrite: make everything, and replace what cgpipe did not make.
-        checksum: compare the content of inputs, not their size and time.
+        fingerprint: of all options (see :meth:`cgpipe.options.Options.fingerprint`).
+        looks_made: guesses whether an output older than any journal is a translation of an input.
+        overwrite: make everything, and replace files that cgpipe did not make.
+        checksum: compare inputs by content instead of size and time.
     """
 
     def __init__(
@@ -215,12 +214,12 @@ class Journal:
                 self._logs.popitem()[1].close()
 
     def forget(self) -> None:
-        """Reads again what others may have recorded meanwhile."""
+        """Forces a new read of the journals, which other processes may have extended."""
         with self._lock:
             self._folders.clear()
 
     def standing(self, output: PathLike, inputs: Sequence[PathLike]) -> Standing:
-        """How ``output`` stands to what would be made of ``inputs``: a picture or video, and its own mask, if any."""
+        """The standing of ``output``, made from ``inputs``: a picture or video, and its own mask, if any."""
         if self._overwrite:
             return Standing.OPEN
         output = os.fspath(output)
@@ -243,7 +242,7 @@ class Journal:
         return Standing.OPEN if entry.made else Standing.FOREIGN
 
     def _is_plainly_current(self, folder: FolderJournal, name: str, there: Stamp, inputs: Sequence[PathLike]) -> bool:
-        """Whether all is as it was recorded, which for most outputs of most runs is all there is to know."""
+        """Whether everything is as recorded: the quick check, which suffices for most outputs."""
         try:
             stamps = (there, *map(Stamp.of, inputs))
         except OSError:
@@ -251,14 +250,14 @@ class Journal:
         return folder.has(name, self._mark, _stamp_text(stamps))
 
     def publisher(self, inputs: Sequence[PathLike], stamps: Stamps) -> Publish:
-        """What records an output and puts it in its place; for :func:`cgpipe.storage.atomic_write`.
+        """A function that records an output and moves it into place; for :func:`cgpipe.storage.atomic_write`.
 
         Args:
-            inputs: what it was made of.
-            stamps: theirs, from before they were read.
+            inputs: the output's inputs.
+            stamps: their stamps from before they were read.
 
         Raises, when it is called:
-            MediaError: there is a file that cgpipe did not make.
+            MediaError: a file that cgpipe did not make is in its place.
         """
         return partial(self._publish, inputs, stamps)
 
@@ -274,7 +273,7 @@ class Journal:
         return Standing.FOREIGN
 
     def _same(self, entry: Entry, output: str, inputs: Sequence[PathLike]) -> bool:
-        """Whether the inputs are those of an entry; without them nothing can be made, which the reader says."""
+        """Whether the inputs are those of an entry; missing inputs are left to the reader's error."""
         with suppress(OSError):
             if self._checksum and entry.checksum:
                 return self._sum(inputs) == entry.checksum
@@ -305,12 +304,12 @@ class Journal:
         self._confirm(output, entry)
 
     def _confirm(self, output: str, entry: Entry) -> None:
-        """Records the stamp that a server gave an output, where it is another than was foreseen."""
+        """Records an output's stamp again, if a server gave it another one than expected."""
         if store_of(output) is not LOCAL and (stamp := Stamp.of(output)) != entry.output:
             self._append(output, entry._replace(output=stamp)).flush()
 
     def _require_ours(self, output: str) -> None:
-        """Another process may have put a file there meanwhile: its own journal tells whether it is one of ours."""
+        """Checks a file that another process has put there meanwhile: its journal tells whether it is ours."""
         if self._overwrite or not store_of(output).exists(output):
             return
         parent, name = os.path.split(output)
@@ -342,7 +341,7 @@ class Journal:
         return "".join(digest_of(path)[:_SUM_DIGITS] for path in inputs) if self._checksum else ""
 
     def _folder(self, path: str) -> FolderJournal:
-        """What is known of a folder; only few are kept, since a folder of a million outputs is large."""
+        """The journals of a folder; only a few are kept in memory, since a folder may have a million outputs."""
         found = self._folders.get(path)
         if found is None:
             found = self._folders[path] = FolderJournal(path)
@@ -351,7 +350,7 @@ class Journal:
         return found
 
     def _append(self, output: str, entry: Entry) -> Log:
-        """Adds a line; the log that it gives knows when it is kept."""
+        """Adds a line; the returned log knows when it is on disk."""
         parent, name = os.path.split(output)
         line = entry.line(name)
         with self._lock:
@@ -362,7 +361,7 @@ class Journal:
         return log
 
     def _log(self, folder: str) -> Log:
-        """This process's own journal in a folder; anew where most lines of the others are of the past."""
+        """This process's journal in a folder; compacted if most of the others' lines are outdated."""
         if folder in self._logs:
             self._logs.move_to_end(folder)
             return self._logs[folder]
@@ -379,13 +378,13 @@ def stamps_of(paths: Sequence[PathLike]) -> Stamps:
     """The stamps of some files.
 
     Raises:
-        OSError: one is not there.
+        OSError: one does not exist.
     """
     return tuple(map(Stamp.of, paths))
 
 
 def foreign_reason(output: PathLike) -> str:
-    """Why an output is not written."""
+    """The error for an output that cgpipe did not make."""
     return (
         f"{shown(output)} already exists and was not made by cgpipe. Move it, use another output, or replace it with "
         "--overwrite."
@@ -393,7 +392,7 @@ def foreign_reason(output: PathLike) -> str:
 
 
 def _stamp_text(stamps: Stamps) -> bytes:
-    """How a line with these stamps, of the output and then of the inputs, ends."""
+    """The end of a line with these stamps, of the output and then of the inputs."""
     return "".join(f",{number}" for stamp in stamps for number in stamp).encode() + b"]"
 
 

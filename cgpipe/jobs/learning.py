@@ -1,4 +1,4 @@
-"""``like``: before a job begins, the look that it asks for is learned on its own pictures, unless it is there."""
+"""``like``: trains the look of a job on its own pictures before the job starts, unless the look exists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OnLearn = Callable[["Progress"], None]
 
 FEW = 400
-"""Frames that are read one after the other; of a longer clip single ones are looked for."""
+"""Frames up to which a clip is read sequentially; in a longer one, single frames are sought."""
 
 
 def with_look(
@@ -31,19 +31,19 @@ def with_look(
     on_learn: OnLearn | None = None,
     progress: bool | None = None,
 ) -> Chosen:
-    """The model of a look that is still to be learned: it is learned first.
+    """Learns the look first, and returns its model.
 
     Args:
-        chosen: what :func:`cgpipe.models.choose.choose_model` found.
+        chosen: from :func:`cgpipe.models.choose.choose_model`.
         options: of the job.
-        pictures: up to so many pictures of the job, (H, W, 3) each.
-        on_learn: called for every step.
-        progress: as for the job.
+        pictures: returns up to the given number of pictures of the job, (H, W, 3) uint8 or uint16 each.
+        on_learn: called for every training step.
+        progress: same as for the job.
 
     Raises:
         UsageError: a painting cannot be used.
         DataError: no picture of the job can be read.
-        CgpipeError: as :func:`cgpipe.training.look.learn_look` has it.
+        CgpipeError: see :func:`cgpipe.training.look.learn_look`.
     """
     assert chosen.look is not None
     from cgpipe.training.look import learn_look
@@ -68,10 +68,10 @@ def with_look(
 def pictures_of(
     inputs: PathLike | Sequence[PathLike], output: PathLike | None, options: Options, domain: str
 ) -> Callable[[int], Iterator[Pixels]]:
-    """Pictures of a folder's job, spread evenly over all, whatever the shard; what cannot be read is passed over.
+    """Pictures of a folder job, spread evenly over all shards; unreadable ones are skipped.
 
     Raises:
-        UsageError: as :func:`cgpipe.jobs.plan.plan_files` has it.
+        UsageError: see :func:`cgpipe.jobs.plan.plan_files`.
     """
     given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     format, recursive = options.encoding.format, options.work.recursive
@@ -92,7 +92,7 @@ def pictures_of(
 
 
 def frames_of(inputs: Sequence[str], options: Options) -> Callable[[int], Iterator[Pixels]]:
-    """Frames of videos, spread evenly over each; videos that cannot be read are passed over."""
+    """Frames of videos, spread evenly over each; unreadable videos are skipped."""
     for input in inputs:
         _require_twice(input)
 
@@ -127,7 +127,7 @@ def _spread(input: str, options: Options, count: int) -> Iterator[Pixels]:
 
 
 def _require_twice(input: str) -> None:
-    """Raises UsageError where an input can be read once only: it is read for learning, and then to be translated."""
+    """Raises UsageError for an input that can be read only once: learning and translating both read it."""
     from cgpipe.media.video.camera import PREFIX
     from cgpipe.media.video.pipes import is_pipe
 
@@ -139,7 +139,7 @@ def _require_twice(input: str) -> None:
 
 
 def _gpu_ids(device: str) -> str:
-    """The device of a job as training names it."""
+    """A job's device in the form of ``--gpu-ids``."""
     first = device.split(",")[0]
     if first == "auto":
         return "auto"

@@ -1,4 +1,4 @@
-"""One picture in all looks that there are, on one sheet."""
+"""A sheet of one picture in all available looks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     pass
 
 GAP = 8
-"""Pixels of white around each picture."""
+"""White pixels around each picture."""
 LINE = 22
-"""Pixels for the name below it."""
+"""Pixels for the name below each picture."""
 OnLook = Callable[[str, int], None]
 
 
@@ -41,23 +41,23 @@ def looks_sheet(
     device: str = "auto",
     on_look: OnLook | None = None,
 ) -> list[str]:
-    """Writes one sheet with a photo and what every model for any photo makes of it, each with its name.
+    """Writes a sheet with a photo and its translation by every model for any photo, each with its name.
 
-    A look whose model cannot be used, for example because an extra is missing, is omitted with a warning.
+    A look whose model cannot be used, for example for lack of an extra, is omitted with a warning.
 
     Args:
         photo: the picture.
-        sheet: the picture to write; its name says in which format.
+        sheet: the picture to write; its suffix selects the format.
         height: of each picture, in pixels.
-        columns: pictures beside one another; None: as many as make the sheet about square.
-        device: where the models run.
-        on_look: told the name of each look before it is made, and how many there are.
+        columns: pictures per row; None: as many as make the sheet about square.
+        device: device of the models.
+        on_look: called with the name of each look before it is made, and the number of looks.
 
     Returns:
-        The names of the looks that are on it.
+        The names of the looks on the sheet.
 
     Raises:
-        UsageError: the sheet's name is not that of a picture, or is the photo's.
+        UsageError: the sheet's suffix is not a picture format, or it is the photo itself.
         MediaError: the photo cannot be read, or the sheet cannot be written.
     """
     for path in (photo, sheet):

@@ -1,4 +1,4 @@
-"""The pictures that a folder job has to translate, through the pipeline."""
+"""Translates the pictures of a folder job through the pipeline."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def translate_pictures(
     watch: Stopwatch,
     tell_part: Callable[[float], None] | None = None,
 ) -> dict[str, object]:
-    """Translates the open pictures of a list, and closes each with a result.
+    """Translates the open pictures of a worklist, and closes each with a result.
 
     Args:
-        tell: told of each result.
-        tell_part: told how much of the next result there is, 0 to 1, where that takes long; from any thread.
+        tell: called with each result.
+        tell_part: called with the fraction, 0 to 1, of a slow result, from any thread.
 
     Returns:
-        What was chosen for the work, for a report.
+        The chosen settings, for a report.
     """
     encoding = options.encoding
     batch_size = _batch_size(pipeline)
@@ -85,7 +85,7 @@ def translate_pictures(
 
 
 def _batch_size(pipeline: Pipeline) -> int:
-    """Nothing is known yet of the pictures' sizes: the one that the generator knows stands for them."""
+    """The batch size for the generator's training size, since the pictures' sizes are not known yet."""
     side = pipeline.translator.model.card.training_size or 256
     return pipeline.batch_size_for(side, side)
 
@@ -121,7 +121,7 @@ def _is(kind: Callable[[Path], bool], origin: PictureOrigin) -> bool:
 
 
 def _workers(asked: int | None, device: str) -> int:
-    """Processes that decode: beside a GPU the processor has little else to do."""
+    """Number of decoding processes: more with a GPU, since the processor has little else to do."""
     if asked is not None:
         return asked
     share = 4 if device == "cpu" else 2

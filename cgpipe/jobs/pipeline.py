@@ -1,4 +1,4 @@
-"""The one loop of all jobs: source, batches, translator, sink."""
+"""The loop of all jobs: source, batches, translator, sink."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from cgpipe.options import Options
 
 @runtime_checkable
 class Divisible(Protocol[Origin]):
-    """A source whose frames may be read in any process, each on its own."""
+    """A source whose frames can be read independently, in any process."""
 
     def tasks(self) -> Iterable[Origin]:
         """Origins of the frames, in order."""
 
     def read(self, task: Origin) -> Frame[Origin]:
-        """The frame of a task; whatever it raises is that frame's failure."""
+        """The frame of a task; an exception is that frame's failure."""
 
 
 class Pipeline:
-    """A loaded model, ready to translate what one source after another gives.
+    """A loaded model, ready to translate any number of sources.
 
     Args:
         chosen: the model.
-        options: what was asked for.
-        watch: told of each step until the model is ready.
-        like: one of the same model, hardware and tiles, whose network is shared.
+        options: the options of the job.
+        watch: counts the steps until the model is ready.
+        like: a pipeline of the same model, hardware and tiles, whose network is shared.
     """
 
     def __init__(self, chosen: Chosen, options: Options, watch: Stopwatch, like: Pipeline | None = None) -> None:
@@ -60,7 +60,7 @@ class Pipeline:
         watch.reached("prepare")
 
     def batch_size_for(self, height: int, width: int) -> int:
-        """How many pictures of a size are translated together: what was asked for, or what is fastest."""
+        """The batch size for pictures of a size: the requested one, or the fastest."""
         return self.batch_size or self.translator.batch_size(height, width)
 
     def run(
@@ -74,14 +74,14 @@ class Pipeline:
         workers: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        """Translates every frame of ``source`` into ``sink``; a frame that fails is told to it in the frame's place.
+        """Translates every frame of ``source`` into ``sink``, which gets a :class:`Failed` for each that fails.
 
         Args:
             watch: counts ``inference``, and ends the steps up to it.
-            batch_size: frames translated together.
-            first: index of the frame to begin with.
-            workers: processes that decode, where the source can be divided.
-            progress: told of pictures that are translated part by part; stopped when the run ends before its time.
+            batch_size: frames per batch.
+            first: index of the first frame.
+            workers: processes that decode, if the source is :class:`Divisible`.
+            progress: follows pictures that are translated in parts; stopped when the run ends early.
 
         Raises:
             CgpipeError: errors that are not a picture's fault.
@@ -109,7 +109,7 @@ class Pipeline:
         return prefetch(batched(source.frames(first), batch_size), self._ahead)
 
     def settings(self) -> dict[str, object]:
-        """What was asked for and what was chosen, for a report; complete once a picture was translated."""
+        """The requested and chosen settings, for a report; complete once a picture has been translated."""
         translator = self.translator
         asked = {"size": translator.size, "scales": translator.model.card.working_scales}
         return asked | {"strength": translator.strength} | translator.describe()

@@ -1,4 +1,4 @@
-"""Which files go in, and where each one comes out."""
+"""Plans a folder job: the input files, and the output of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _END = b"\0\0"
 
 
 class FilePair(NamedTuple):
-    """An input, the file that it becomes, and its place below the input that was named.
+    """An input file, its output, and its path relative to the named input.
 
     Of several inputs each folder counts as a part of the place, as it does in an output folder. With a ``problem`` it
     cannot become that file.
@@ -60,7 +60,7 @@ Names = tuple[str, str, str]
 
 
 class Left(Enum):
-    """Why a file that was met is no input."""
+    """Why a file is not an input."""
 
     NO_PICTURE = auto()
     """By its name and its first bytes."""
@@ -69,15 +69,15 @@ class Left(Enum):
 
 
 class Plan:
-    """What goes in and where it comes out, as :func:`plan_files` found it.
+    """Inputs and outputs, as found by :func:`plan_files`.
 
-    The pairs lie in a temporary file, so that memory does not grow with their number.
+    The pairs are spooled to a temporary file, so that memory does not grow with their number.
 
     Attributes:
         roots: the folders below which the outputs lie, in the order of the inputs; of a file alone its output.
         folders: the same, and of a file alone the folder of its output.
-        count: how many pairs there are.
-        left: how many files were left out, and why.
+        count: number of pairs.
+        left: numbers of files left out, by reason.
     """
 
     def __init__(self, roots: Iterable[Path], *, of_file: bool = False) -> None:
@@ -99,12 +99,12 @@ class Plan:
         return plan
 
     def pairs(self) -> Iterator[FilePair]:
-        """The pairs one by one, always in the same order."""
+        """The pairs, always in the same order."""
         for input, output, place in self.names():
             yield FilePair(Path(input), Path(output), Path(place), self.problem(output))
 
     def names(self) -> Iterator[Names]:
-        """The same as texts, which is several times as fast."""
+        """The same as strings, which is several times as fast."""
         start, rest = 0, b""
         while block := self._block(start):
             start += len(block)
@@ -114,7 +114,7 @@ class Plan:
                 yield input, output, place
 
     def problem(self, output: str) -> str:
-        """Why an output cannot be written, if so; by its name as :meth:`names` gives it."""
+        """Why an output, named as in :meth:`names`, cannot be written; empty if it can."""
         if output in self._blocked:
             return f"It would overwrite the input {self._blocked[output]}. Use another --output."
         return ""
@@ -247,7 +247,7 @@ def plan_files(
     recursive: bool = True,
     shard: Shard | None = None,
 ) -> Plan:
-    """Finds the pictures that ``inputs`` name, and where each of them goes.
+    """Finds the pictures in ``inputs``, and the output of each.
 
     - A folder gives the pictures in it (by suffix, in either case) and, if ``recursive``, in the folders below. Its
       tree is mirrored in ``<folder>-<domain>`` beside it, or in ``output``; of several inputs each folder has a folder
@@ -266,12 +266,12 @@ def plan_files(
     reads it reports it.
 
     Args:
-        domain: what the outputs show, for their names.
+        domain: the target domain, for the outputs' names.
         format: the format of every output, as in :data:`PICTURE_SUFFIXES`; None keeps each input's own.
-        shard: plan this part of them alone. All are walked through, so that names in each other's way are found.
+        shard: plan only this part. All files are still walked, to find names that collide.
 
     Raises:
-        UsageError: an input is missing, nothing is found, two inputs would become the same file, or an output would
+        UsageError: an input is missing, nothing is found, two inputs would write the same file, or an output would
             overwrite an input.
     """
     if not inputs:
@@ -363,7 +363,7 @@ def beside(path: Path, domain: str, format: str | None = None) -> Path:
 
 
 def format_of(path: PathLike, chosen: str | None) -> tuple[bool, str | None]:
-    """Whether a file is a picture, and the format that its output's name shall have; None: that of its own name.
+    """Whether a file is a picture, and the format for its output's name; None: that of its own name.
 
     Names of the formats that are always read are believed. Other files are looked into: a JPEG called ``a.heic``
     becomes ``a.jpg``. A picture that cannot be read keeps its name, so that it is in the way of no other.
@@ -381,7 +381,7 @@ def format_of(path: PathLike, chosen: str | None) -> tuple[bool, str | None]:
 
 
 def with_format(name: str, format: str | None) -> str:
-    """The file name, or path, with the suffix of ``format``; unchanged where it is of that format already."""
+    """The file name, or path, with the suffix of ``format``; unchanged if it already has that format."""
     if format in (None, picture_format(name)):
         return name
     return _split_suffix(name)[0] + next(suffix for suffix, kind in PICTURE_SUFFIXES.items() if kind == format)

@@ -1,4 +1,4 @@
-"""One photo at several strengths, sizes and looks, on one sheet."""
+"""A sheet of one photo at several strengths, sizes and looks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cgpipe.options import Look, ModelChoice, Size
 from cgpipe.storage import PathLike, require_local
 
 LONGEST = 2048
-"""Longer side in pixels to which a photo is reduced before it is translated."""
+"""Long side in pixels to which a photo is reduced before it is translated."""
 
 STRENGTHS: tuple[float, ...] = (0.5, 1.0, 1.5)
 SIZES: tuple[Size, ...] = ("auto", 512)
@@ -39,23 +39,24 @@ def preview(
     device: str = "auto",
     on_cell: OnCell | None = None,
 ) -> list[str]:
-    """Writes one sheet: the photo, and below it a row for each look and size, and in it each strength.
+    """Writes a sheet: the photo, and below it a row for each look and size, with a column for each strength.
 
     Args:
         photo: the picture; one longer than 2048 pixels is reduced first.
         sheet: the picture to write; its name says in which format.
         choices: the models; without any, the default.
-        strengths: how much of the change to add, 0 to 2.
-        sizes: short sides at which the generator works, as ``size`` of :class:`cgpipe.Look`.
+        strengths: blend strengths, 0 to 2.
+        sizes: working sizes, as ``size`` of :class:`cgpipe.Look`.
         height: of each picture on the sheet, in pixels.
-        device: where the models run.
-        on_cell: told what is made next, and how many pictures there will be.
+        device: device of the models.
+        on_cell: called with the title of the next picture, and the number of pictures.
 
     Returns:
-        What each picture shows, in order.
+        The title of each picture, in order.
 
     Raises:
-        UsageError: the sheet's name is not that of a picture or is the photo's, or a strength or size cannot be used.
+        UsageError: the sheet's suffix is not a picture format, or it is the photo itself, or a strength or size is
+            invalid.
         MediaError: the photo cannot be read, or the sheet cannot be written.
         ModelError: a model cannot be found or read.
     """

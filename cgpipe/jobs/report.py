@@ -1,4 +1,4 @@
-"""What a job says when it is done."""
+"""The reports of jobs."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 Status = Literal["translated", "skipped", "failed", "unsupported"]
 
 SHOWN_FAILURES = 10
-"""Failed files that a table in a notebook names."""
+"""Most failed files in a notebook's table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileResult:
-    """What became of one file.
+    """The result of one file.
 
     Args:
-        input: the file that was read.
-        output: the file that was written, or would have been.
-        status: ``translated``, ``skipped`` (done before and current), ``failed``, or ``unsupported`` (a picture of a
-            format that is not read here).
+        input: the input file.
+        output: the output file, written or not.
+        status: ``translated``, ``skipped`` (already up to date), ``failed``, or ``unsupported`` (a picture in a format
+            that is not read here).
         reason: why it failed, or what to do.
-        width, height: of the picture, in pixels; 0 where it could not be read.
+        width, height: of the picture, in pixels; 0 if it could not be read.
         decode_seconds, encode_seconds: time spent on this file alone.
-        notes: what the file holds and its translation does not, such as a gain map.
+        notes: content of the file that its translation lacks, such as a gain map.
     """
 
     input: Path
@@ -55,7 +55,7 @@ class FileResult:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """The result as JSON values; names that are no text in the file system's encoding are shown escaped."""
+        """The result as JSON values; names that cannot be decoded are escaped."""
         values = {name: getattr(self, name) for name in self.__slots__}
         values |= {
             name: os.fsencode(shown(values[name])).decode("utf-8", "backslashreplace") for name in ("input", "output")
@@ -66,23 +66,23 @@ class FileResult:
 
 @dataclass(kw_only=True)
 class FolderReport:
-    """What :func:`cgpipe.translate_folder` did.
+    """The result of :func:`cgpipe.translate_folder`.
 
-    Only files that failed are kept one by one, so that the report of a very large job stays small; ``on_result`` of
-    the job is told of every file.
+    It lists only failed files, so that the report of a very large job stays small; the job's ``on_result`` gets every
+    file.
 
     Args:
-        model: one line: which model, and where it came from.
-        outputs: the folders that were written to.
-        settings: what was chosen: device, precision, engine, batch size and so on.
-        translated, skipped: how many pictures; skipped are those that were done before and are current.
+        model: one line: the model and its origin.
+        outputs: the output folders.
+        settings: the chosen settings: device, precision, engine, batch size and so on.
+        translated, skipped: numbers of pictures; skipped ones were already up to date.
         unsupported: pictures of a format that is not read here, such as camera raw.
-        left_out: what pictures hold and their translations do not, such as gain maps: in how many pictures.
-        ignored: files that are no pictures.
-        earlier: files left out because an earlier run made them from others among the inputs.
-        seconds: times by stage; ``total`` is by the clock, the others are summed over workers.
+        left_out: content that translations lack, such as gain maps, with the number of pictures.
+        ignored: files that are not pictures.
+        earlier: files left out because an earlier run made them from other inputs.
+        seconds: times by stage; ``total`` is wall-clock time, the others are summed over workers.
         first: seconds to the first picture written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
-        page: the gallery, where one was asked for.
+        page: the gallery, if requested.
     """
 
     model: str
@@ -100,7 +100,7 @@ class FolderReport:
     page: Path | None = None
 
     def add(self, result: FileResult) -> None:
-        """Counts one file's result."""
+        """Adds one file's result."""
         self.left_out.update(result.notes)
         if result.status == "failed":
             self.failures.append(result)
@@ -115,7 +115,7 @@ class FolderReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when all is done, 1 when nothing could be done, 3 when some files failed or could not be read."""
+        """0: all done; 1: nothing could be done; 3: some files failed or could not be read."""
         if not (self.failures or self.unsupported):
             return 0
         return 3 if self.translated or self.skipped else 1
@@ -150,7 +150,7 @@ class FolderReport:
         return html_table("Pictures", rows)
 
     def to_json(self) -> dict[str, object]:
-        """Everything but the results of single files."""
+        """Everything except the results of single files."""
         return {
             "model": self.model,
             "outputs": [shown(output) for output in self.outputs],
@@ -170,26 +170,26 @@ class FolderReport:
 
 @dataclass(kw_only=True)
 class VideoReport:
-    """What :func:`cgpipe.translate_video` did.
+    """The result of :func:`cgpipe.translate_video`.
 
     Args:
-        input, output: as they were named.
-        model: one line: which model, and where it came from.
-        settings: what was chosen for the network and the encoder.
-        skipped: the output was there and current, so nothing was done.
-        frames: written.
-        resumed: how many of them an interrupted run had written before.
-        filled: frames that stand for lost ones, as repeats of their neighbours.
+        input, output: as given.
+        model: one line: the model and its origin.
+        settings: the chosen settings of network and encoder.
+        skipped: whether the output was already up to date.
+        frames: frames written.
+        resumed: frames of them that an interrupted run had written.
+        filled: lost frames that were replaced by repeats of their neighbours.
         bad_packets: packets that could not be decoded.
-        missing: frames that the input promised after the place where it ends.
-        failed: frames that the network failed on; they are left out.
-        bad_sound: damaged packets of sound and subtitles; they are left out.
+        missing: frames that the input promised beyond its end.
+        failed: frames that the network failed on, which are dropped.
+        bad_sound: damaged packets of audio and subtitles, which are dropped.
         changed: the input was replaced or changed during the job.
         streams: what became of every stream of the input.
-        notices: what else should be known.
-        seconds: times by stage; ``total`` is by the clock, the others overlap.
+        notices: other notices.
+        seconds: times by stage; ``total`` is wall-clock time, the others overlap.
         first: seconds to the first frame written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
-        page: the player, where one was asked for.
+        page: the page with the player, if requested.
     """
 
     input: str
@@ -213,13 +213,13 @@ class VideoReport:
 
     @property
     def damaged(self) -> bool:
-        """Whether something of the input could not be read or translated."""
+        """Whether a part of the input could not be read or translated."""
         lost = self.filled or self.bad_packets or self.missing or self.failed or self.bad_sound
         return bool(lost or self.changed)
 
     @property
     def exit_code(self) -> int:
-        """0 when all is well, 3 when the input was damaged and what could be read of it was translated."""
+        """0: all well; 3: the input was damaged, and its readable part was translated."""
         return 3 if self.damaged else 0
 
     def summary(self) -> str:
@@ -260,19 +260,19 @@ class VideoReport:
         return values
 
     def tell(self, notices: Iterable[str]) -> None:
-        """Takes what should be known, and warns of it."""
+        """Adds notices, and issues them as warnings."""
         for notice in notices:
             self.notices.append(notice)
             warnings.warn(notice, CgpipeWarning, stacklevel=4)
 
 
 class ReportFile:
-    """Writes a report as one JSON object while the job runs, so that no list of files has to be kept.
+    """Writes a report as one JSON object while the job runs, without keeping a list of files in memory.
 
-    The file appears when it is whole. Without a path, nothing is written; to :data:`STANDARD_OUTPUT`, to there.
+    The file appears when it is complete. Without a path, nothing is written; :data:`STANDARD_OUTPUT` is a valid path.
 
     Raises:
-        UsageError: the file cannot be written, before the job begins.
+        UsageError: the file cannot be written; raised before the job starts.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -300,10 +300,10 @@ class ReportFile:
             self._separator = ",\n"
 
     def finish(self, report: Mapping[str, object]) -> None:
-        """Writes the rest and puts the file in its place.
+        """Writes the rest and moves the file into place.
 
         Raises:
-            CgpipeError: it, or something before it, could not be written; the job is done all the same.
+            CgpipeError: a part of it could not be written; the job itself is done.
         """
         self._write("\n],\n" + _dumped(report, self.path, indent=1)[1:].lstrip("\n"), end=True)
         if self._error is not None:
@@ -326,7 +326,7 @@ class ReportFile:
         return self._stack.enter_context(self._partial.open("w", encoding="utf-8"))
 
     def _write(self, text: str, *, end: bool = False) -> None:
-        """Writes, unless something could not be written before: the job continues without its report."""
+        """Writes, unless an earlier write failed: the job continues without its report."""
         if self._file is None or self._error is not None:
             return
         try:
@@ -356,7 +356,7 @@ def _dumped(value: object, path: Path | None, indent: int | None = None) -> str:
 
 
 def write_report(path: Path, report: Mapping[str, object]) -> None:
-    """Writes a whole report, as :class:`ReportFile` does.
+    """Writes a complete report, like :class:`ReportFile`.
 
     Raises:
         CgpipeError: it cannot be written.

@@ -1,4 +1,4 @@
-"""What the shards of a job leave in its output folder for one another, and the one report that it makes together."""
+"""Reports that the shards of a job leave in its output folder, and the joined report."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ WORDS = {
     "failed": "failed",
     "unsupported": "of a format that is not read",
 }
-"""What is counted, in a person's words."""
+"""Names of the counts, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
-    """What one shard did.
+    """The result of one shard.
 
     Args:
-        shard: which one, ``I/N``.
-        job: fingerprint of all that was asked for.
-        model: one line: which model, and where it came from.
-        unit: what is counted: ``picture`` or ``video``.
-        counts: by what became of them (see :data:`WORDS`).
-        left_out: what inputs hold and outputs do not, in how many.
+        shard: the shard, ``I/N``.
+        job: fingerprint of all options.
+        model: one line: the model and its origin.
+        unit: ``picture`` or ``video``.
+        counts: numbers by result (see :data:`WORDS`).
+        left_out: content that outputs lack, with the number of inputs.
         failures: names and reasons.
         seconds: times by stage.
-        finished: when, in UTC, in ISO 8601.
+        finished: time of completion: UTC, ISO 8601.
     """
 
     shard: str
@@ -100,7 +100,7 @@ class ShardReport:
         )
 
     def leave(self, folders: Iterable[PathLike]) -> None:
-        """Writes the report into the folders of the outputs, in place of an earlier one of the same shard.
+        """Writes the report to the output folders, replacing an earlier one of the same shard.
 
         Raises:
             OSError: it cannot be written.
@@ -115,16 +115,16 @@ class ShardReport:
 
 @dataclass(frozen=True, kw_only=True)
 class JoinedReport:
-    """What all shards of a job did together.
+    """The result of all shards of a job.
 
     Args:
-        folder: of the outputs.
-        shards: how many the job was divided into.
-        missing: the numbers of those that have left no report: they failed, were stopped, or are still at work.
-        model, unit: as in :class:`ShardReport`.
-        counts, left_out, seconds: of all shards together.
+        folder: the output folder.
+        shards: number of shards.
+        missing: numbers of the shards without a report: they failed, were stopped, or are still running.
+        model, unit: see :class:`ShardReport`.
+        counts, left_out, seconds: sums over all shards.
         failures: names and reasons.
-        longest: seconds that the slowest shard took.
+        longest: seconds of the slowest shard.
     """
 
     folder: str
@@ -140,7 +140,7 @@ class JoinedReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when every shard is done and nothing failed, 1 when nothing could be done, else 3."""
+        """0: every shard is done and nothing failed; 1: nothing could be done; else 3."""
         if not (self.missing or self.failures or self.counts["damaged"]):
             return 0
         return 3 if any(self.counts[what] for what in ("translated", "skipped", "damaged")) else 1
@@ -180,10 +180,10 @@ class JoinedReport:
 
 
 def join_reports(folder: PathLike) -> JoinedReport:
-    """Joins the reports that the shards of the latest job have left in its output folder.
+    """Joins the reports of the latest job's shards in an output folder.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no reports.
     """
     found = list(_reports(Path(folder)))
     if not found:

@@ -1,4 +1,4 @@
-"""Where the time of a job goes."""
+"""Times the stages of a job."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """One for a job; it begins when it is made.
+    """Times a job from its creation on.
 
     Attributes:
-        first: seconds that each step on the way to the first result took, in their order: ``find`` the model and the
-            inputs, ``load`` torch and the model, ``prepare`` it for the device, and of the first picture ``decode``,
-            ``inference`` (with the trial of its precision, and compiling) and ``encode`` until it is written.
+        first: seconds of each step up to the first result, in order: ``find`` the model and the inputs, ``load`` torch
+            and the model, ``prepare`` it for the device, then for the first picture ``decode``, ``inference`` (with the
+            trial of its precision, and compiling) and ``encode``, until it is written.
         seconds: by stage, summed over all pictures.
     """
 
@@ -27,18 +27,18 @@ class Stopwatch:
 
     @property
     def total(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the start."""
         return time.perf_counter() - self._began
 
     def reached(self, step: str) -> None:
-        """Ends a step on the way to the first result; only the first time counts."""
+        """Ends a step up to the first result; only the first call counts."""
         if step not in self.first:
             now = time.perf_counter()
             self.first[step] = now - self._last
             self._last = now
 
     def passing(self, step: str, items: Generator[T, None, None]) -> Generator[T, None, None]:
-        """Passes ``items`` on, and ends ``step`` with the first that is no failure."""
+        """Passes ``items`` on, and ends ``step`` at the first one that is not a failure."""
         from cgpipe.media.frames import Failed
 
         with closing(items):
@@ -48,12 +48,12 @@ class Stopwatch:
                 yield item
 
     def add(self, stage: str, seconds: float) -> None:
-        """Counts time of a stage that was taken elsewhere."""
+        """Adds time of a stage that was measured elsewhere."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     @contextmanager
     def running(self, stage: str) -> Iterator[None]:
-        """Counts the time of the body."""
+        """Adds the time of the body."""
         began = time.perf_counter()
         try:
             yield
@@ -61,7 +61,7 @@ class Stopwatch:
             self.add(stage, time.perf_counter() - began)
 
     def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """Passes ``items`` on, and counts the time that it takes to get them."""
+        """Passes ``items`` on, and adds the time spent getting them."""
         iterator = iter(items)
         while True:
             with self.running(stage):
@@ -73,5 +73,5 @@ class Stopwatch:
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Times as a report shows them: to the millisecond."""
+    """Times rounded to the millisecond, for a report."""
     return {stage: round(value, 3) for stage, value in seconds.items()}

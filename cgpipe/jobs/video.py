@@ -26,12 +26,12 @@ def translate_video(
 ) -> VideoReport:
     """Translates a video; only the look of its pictures changes.
 
-    Every frame keeps its time. Sound, subtitles, chapters, metadata, colour, size and orientation are kept. The output
-    appears when it is whole, and does not replace a file that cgpipe did not make; an interrupted job resumes where it
-    was when it is started again.
+    Every frame keeps its time. Audio, subtitles, chapters, metadata, colour, size and orientation are kept. The output
+    appears when it is complete, and never replaces a file that cgpipe did not make; an interrupted job resumes when it
+    is run again.
 
     Args:
-        input: a file, a folder or numbered pattern of pictures, ``camera:0``, the address of a stream, or ``-``.
+        input: a file, a folder or numbered pattern of pictures, ``camera:0``, the URL of a stream, or ``-``.
         output: a file (mp4, mov, mkv, webm, gif, webp), a folder or pattern of pictures, or ``-``.
         gallery: write a page with a player of before and after that opens in any browser: True for ``<output>.html``
             beside the output, or its name. It needs one file as output.
@@ -42,11 +42,11 @@ def translate_video(
             uint16. If it returns False, a camera or a stream ends.
         on_learn: called for every step by which a look (``like``) is learned.
 
-    All else is an option of one of the groups in :mod:`cgpipe.options`: a field as a keyword (``to="zebra"``,
-    ``crf=18``, ``start=3.5``), or a whole group (``cut=Cut(start=3.5)``). ``workers`` are threads of the decoder.
+    All other keywords are options of the groups in :mod:`cgpipe.options`: a field (``to="zebra"``, ``crf=18``,
+    ``start=3.5``), or a whole group (``cut=Cut(start=3.5)``). ``workers`` are threads of the decoder.
 
     Raises:
-        UsageError: an option cannot be used, such as a codec that the container does not take.
+        UsageError: an option is invalid, such as a codec that the container cannot hold.
         MediaError: the input or the mask cannot be read at all, the mask does not fit, or the output cannot be written.
         ModelError: the model cannot be found or read.
     """

@@ -1,4 +1,4 @@
-"""The two ends of a video's way through the pipeline: what it takes from a clip, and what it gives to a sink."""
+"""The source and the sink of a video job."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ OnPicture = Callable[[Pixels, Pixels], bool | None]
 
 
 class VideoFrames:
-    """The frames of a video as the pipeline takes them: with their masks, and their originals where asked for.
+    """The frames of a video for the pipeline: with their masks, and their originals if requested.
 
     Attributes:
-        notices: what the source had to say between the frames.
+        notices: notices of the source between frames.
     """
 
     def __init__(self, source: Source, mask: VideoMask | None, watch: Stopwatch, *, originals: bool) -> None:
@@ -54,12 +54,12 @@ class VideoFrames:
 
 
 class VideoResult:
-    """A video's sink as the pipeline takes it.
+    """A video's sink for the pipeline.
 
     Args:
-        steady: holds the frames still; needs their originals.
-        side_by_side: write each frame beside its original, which it needs.
-        repeated: frames that come first and are in the sink already: those that ``steady`` must see again.
+        steady: temporal smoothing; needs the originals.
+        side_by_side: write each frame beside its original, which is needed.
+        repeated: number of leading frames that the sink already has, but ``steady`` must see again.
         on_picture: told of each frame, which needs its original.
     """
 
@@ -115,7 +115,7 @@ class VideoResult:
 
 @dataclass(frozen=True, slots=True)
 class ClipOrigin:
-    """A frame's origin and, where asked for, its pixels from before the translation, with their mask."""
+    """A frame's origin and, if requested, its original pixels with their mask."""
 
     origin: VideoOrigin
     original: Pixels | None

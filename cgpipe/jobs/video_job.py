@@ -1,4 +1,4 @@
-"""One video after another with one model: what is current already is skipped, all else goes through the pipeline."""
+"""Translates videos with one model: current outputs are skipped, all others go through the pipeline."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Told:
 
 
 class VideoJob:
-    """A model and options for one video after another; the model is loaded when the first needs it."""
+    """A model and options for any number of videos; the model is loaded when it is first needed."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class VideoJob:
         """Whether the output is current.
 
         Raises:
-            MediaError: there is a file that cgpipe did not make.
+            MediaError: a file that cgpipe did not make is in its place.
         """
         if not _is_file_name(output):
             return False
@@ -145,19 +145,19 @@ class VideoJob:
         return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)
 
     def _resume_key(self, input: str, stamps: tuple[Stamp, ...]) -> str:
-        """Names all that decides the pictures, for those of an interrupted run."""
+        """Identifies everything that determines the frames, to resume an interrupted run."""
         pictures = self._options.fingerprint(self._chosen.deciding, pictures_only=True)
         return json.dumps([os.path.basename(input), stamps, pictures])
 
 
 def _files(input: str) -> tuple[Path, ...]:
-    """The input, where it is a file, which can be told to be unchanged."""
+    """The input if it is a file, whose changes can be detected."""
     return (Path(input),) if store_of(input).is_file(input) else ()
 
 
 @contextmanager
 def at_hand(input: str) -> Iterator[str]:
-    """The name by which an input is opened on this machine; what lies elsewhere is fetched first, whole."""
+    """The local name of an input; a remote one is first fetched, whole."""
     with ExitStack() as stack:
         here = input
         if store_of(input) is not LOCAL:

@@ -1,4 +1,4 @@
-"""Which videos go in, and where each one comes out."""
+"""Plans a video job: the input videos, and the output of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgpipe.remote import VIDEO_SUFFIXES, located_output, located_video
 from cgpipe.storage import LOCAL, PathLike, shown, store_of
 
 WRITTEN_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif", ".webp", ".apng"))
-"""Containers that are written; what came in another one goes out as mp4."""
+"""Containers that are written; videos in others become mp4."""
 
 STANDARD_INPUTS = frozenset(("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"))
 STANDARD_OUTPUTS = frozenset(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"))
@@ -24,10 +24,10 @@ STANDARD_OUTPUTS = frozenset(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"))
 
 
 def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> list[tuple[str, str]]:
-    """Which input becomes which output; see :func:`translate_videos`.
+    """Pairs of input and output; see :func:`translate_videos`.
 
     Raises:
-        UsageError: an input is missing, or two would become the same file, or one its own input.
+        UsageError: an input is missing, two would write the same file, or one would overwrite its own input.
     """
     if output is None:
         pairs = [_pair_without_folder(inputs, domain)]
@@ -75,15 +75,15 @@ def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
 
 
 def input_place(name: str) -> str:
-    """Where a video is read from, as a path without secrets; the name of a stream stays as it is."""
+    """The path of an input video, without secrets; the name of a stream is unchanged."""
     return STANDARD if name in STANDARD_INPUTS else located_video(name)
 
 
 def output_place(name: PathLike) -> str:
-    """Where a video is written to.
+    """The path of an output video.
 
     Raises:
-        UsageError: nothing can be written there.
+        UsageError: the place is read-only.
     """
     return STANDARD if os.fspath(name) in STANDARD_OUTPUTS else os.fspath(located_output(name))
 
@@ -93,7 +93,7 @@ def _real(place: str) -> str:
 
 
 def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
-    """Every video that is named, with its place below the output folder."""
+    """Every named video, with its path relative to the output folder."""
     for name in inputs:
         store = store_of(name)
         matches = [Path(name)] if store.exists(name) else _matching(name)
@@ -117,7 +117,7 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def _videos_below(folder: Path) -> Iterator[Path]:
-    """The videos in a folder and those below, but what an earlier run made of one of them."""
+    """The videos in a folder and below, without those that an earlier run made from others."""
     base = os.path.join(_real(os.fspath(folder)), "")
     journals = lru_cache(maxsize=4)(FolderJournal)
     for path in files_below(folder):

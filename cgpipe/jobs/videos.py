@@ -22,12 +22,12 @@ from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike, shown
 
 FATAL = (UsageError, MissingDependencyError, ModelError)
-"""What no video is to blame for: every other would fail alike."""
+"""Errors that are not a video's fault: all others would fail too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFailure:
-    """A video of which nothing could be made, and why."""
+    """A video that failed, and why."""
 
     input: str
     reason: str
@@ -35,14 +35,14 @@ class VideoFailure:
 
 @dataclass(kw_only=True)
 class VideosReport:
-    """What :func:`translate_videos` did: a report for each video that was translated, and those that failed."""
+    """The result of :func:`translate_videos`: the reports of translated videos, and the failures."""
 
     videos: list[VideoReport] = field(default_factory=list)
     failures: list[VideoFailure] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0 when all is well, 1 when nothing could be done, 3 when something failed or was damaged."""
+        """0: all well; 1: nothing could be done; 3: something failed or was damaged."""
         if self.failures:
             return 3 if self.videos else 1
         return max((video.exit_code for video in self.videos), default=0)
@@ -86,9 +86,9 @@ def translate_videos(
 
     Args:
         inputs: files, patterns, and folders (with all videos below them), or the other inputs of
-            :func:`cgpipe.translate_video`; without ``output``, the second of two is where the first goes, and one
-            alone goes to ``<name>-<domain>`` beside it.
-        output: a folder, in which each result has the name of its input; or a file for one input.
+            :func:`cgpipe.translate_video`; without ``output``, the second of two is the first one's output, and a
+            single one goes to ``<name>-<domain>`` beside it.
+        output: a folder, where each result has the name of its input; or a file for one input.
         gallery: write a page beside each result, ``<output>.html``.
         progress, on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
         on_picture: as there; not called for frames that a cluster translates.
@@ -96,9 +96,9 @@ def translate_videos(
         on_learn: called for every step by which a look (``like``) is learned.
 
     Raises:
-        UsageError: an input is missing, or two would become the same file; nothing has been written.
+        UsageError: an input is missing, or two would write the same file; nothing has been written.
         ModelError: the model cannot be found or read.
-        CgpipeError: there is one input alone, and it failed.
+        CgpipeError: the only input failed.
     """
     watch, options = Stopwatch(), with_located_mask(options)
     chosen = choose_model(options.choice)
@@ -136,7 +136,7 @@ def _results(
     told: Told,
     gallery: bool,
 ) -> Iterator[tuple[Pair, VideoReport | Exception]]:
-    """What became of each pair: its report, or what was raised."""
+    """The result of each pair: its report, or its exception."""
     if options.work.ray is not None:
         from cgpipe.jobs.cluster_jobs import translate_videos_on_cluster
 

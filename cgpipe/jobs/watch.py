@@ -1,4 +1,4 @@
-"""Translates what appears in a folder, for as long as somebody wants it."""
+"""Watches a folder, and translates what appears in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cgpipe.remote import VIDEO_SUFFIXES
 from cgpipe.storage import PathLike, Stamp, require_local
 
 BUSY_SHARE = 0.1
-"""Of the time, that may go into looking at a very large folder."""
+"""Most of the time that scanning a very large folder may take, as a fraction."""
 
 
 @takes_options(None)
@@ -36,28 +36,28 @@ def watch_folder(
     on_result: OnResult | None = None,
     on_notice: Callable[[str], None] | None = None,
 ) -> None:
-    """Translates the pictures and videos in a folder, and what appears there, until it is interrupted.
+    """Translates the pictures and videos in a folder, and those that appear there, until it is interrupted.
 
-    A file is taken once it has not changed between two looks. What is done is skipped, as by
-    :func:`cgpipe.translate_folder`; what failed is told once, and tried again when it changes. A folder that is gone,
-    with its disk or its network, is waited for.
+    A file is translated once it has not changed between two scans. Current outputs are skipped, as by
+    :func:`cgpipe.translate_folder`; a failure is reported once, and retried when the file changes. If the folder
+    disappears, with its disk or network, the job waits for it.
 
     Args:
-        folder: to watch, with all folders below, unless ``recursive`` says otherwise.
-        output: the folder to write; by default ``<folder>-<domain>`` beside it.
-        every: seconds between two looks.
-        on_start: told the model in words, before the first look.
-        on_result: told what became of each file.
-        on_notice: told in a line what else should be known.
+        folder: the folder, with subfolders unless ``recursive`` is false.
+        output: the output folder; by default ``<folder>-<domain>`` beside it.
+        every: seconds between two scans.
+        on_start: called with the model's description, before the first scan.
+        on_result: called with the result of each file.
+        on_notice: called with other notices, a line each.
 
     Raises:
-        UsageError: there is no such folder at the beginning, or an option cannot be used.
+        UsageError: the folder does not exist at the start, or an option is invalid.
         ModelError: the model cannot be found or read.
     """
     require_local(folder)
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(f"{root} is no folder: name one to watch.")
+        raise UsageError(f"{root} is not a folder: name one to watch.")
     chosen = choose_model(options.choice)
     if output is None:
         full = Path(os.path.abspath(root))
@@ -88,10 +88,10 @@ class Ready(NamedTuple):
 
 
 class _Watcher:
-    """Tells which files of a folder are whole and have not been tried as they are.
+    """Finds the files of a folder that are complete and have not been tried in their present state.
 
     Args:
-        output: is left out, where it lies in the folder.
+        output: skipped if it lies in the folder.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class _Watcher:
         self._gone = False
 
     def ready(self) -> Ready:
-        """Looks at the folder."""
+        """Scans the folder."""
         try:
             now = dict(self._files())
         except OSError as error:
@@ -126,13 +126,13 @@ class _Watcher:
         return Ready(pictures, videos)
 
     def settle(self, done: set[str], tried: set[str]) -> None:
-        """Remembers files as they were when they were tried; those that vanished meanwhile are tried again."""
+        """Remembers the state of files when they were tried; those that have vanished are tried again."""
         for path in tried:
             if path in done or os.path.exists(path):
                 self._tried[path] = self._before[path]
 
     def _files(self) -> Iterator[tuple[str, Stamp]]:
-        """Every file, with its stamp; hidden ones and the output are left out.
+        """Every file, with its stamp, except hidden ones and the output.
 
         Raises:
             OSError: the folder itself cannot be listed.
@@ -173,7 +173,7 @@ def _is_video(path: str) -> bool:
 def _translate_pictures(
     job: FolderJob, root: Path, output: Path, pictures: set[str], on_result: OnResult | None
 ) -> set[str]:
-    """Those that were translated, now or earlier."""
+    """Translates pictures, and returns those that are done, now or earlier."""
     results: list[FileResult] = []
 
     def tell(result: FileResult) -> None:

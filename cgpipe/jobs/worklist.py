@@ -1,4 +1,4 @@
-"""What a folder job decides before it starts: which pictures need work, and what becomes of the others."""
+"""Decides which pictures of a folder job need work, and the results of the others."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Worklist:
-    """The pictures of a plan that are open: those that have no result yet. Each gets one.
+    """The open pictures of a plan: those without a result. Each gets one in the end.
 
     Args:
         plan: all pictures of the job.
-        journal: says which translations are current.
-        masks: what confines the change, if anything does; a picture's own mask is one of its inputs.
-        only: the inputs to look at; None: all.
+        journal: knows which outputs are current.
+        masks: the masks, if any; a picture's own mask counts as one of its inputs.
+        only: the inputs to include; None: all.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Worklist:
         return sum(self._open)
 
     def sort_out(self) -> Iterator[FileResult]:
-        """Opens the pictures that need work, and gives the results of all others; sweeps the output folders."""
+        """Opens the pictures that need work, yields the results of all others, and sweeps the output folders."""
         early, last = 0, None
         for index, names in enumerate(self._plan.names()):
             if self._only is not None and names[0] not in self._only:
@@ -71,16 +71,16 @@ class Worklist:
 
     @property
     def parallel(self) -> int:
-        """Outputs that are best under way at a time; 0 where waiting is no matter."""
+        """Outputs to write in parallel, for storage with latency; 0 if it has none."""
         first = next(self._plan.names(), None)
         return store_of(first[1]).parallel if first else 0
 
     def open_all(self) -> None:
-        """Opens all pictures without a look: somebody else has sorted them out."""
+        """Opens all pictures without checks, which another process has made."""
         self._open = bytearray(b"\1" * self._plan.count)
 
     def names(self) -> Iterator[tuple[int, Names]]:
-        """The open pictures, each with its place in the plan."""
+        """The open pictures, each with its index in the plan."""
         return ((index, names) for index, names in enumerate(self._plan.names()) if self._open[index])
 
     def origins(self) -> Iterator[PictureOrigin]:
@@ -102,15 +102,15 @@ class Worklist:
             )
 
     def publisher(self, origin: PictureOrigin) -> Publish:
-        """What records a picture's translation and puts it in its place."""
+        """A function that records a picture's translation and moves it into place."""
         return self._journal.publisher(origin.inputs, origin.stamps)
 
     def close(self, index: int) -> None:
-        """The picture at this place has its result."""
+        """Closes the picture at this index, which has its result."""
         self._open[index] = 0
 
     def lost(self) -> Iterator[FileResult]:
-        """Results of the pictures that are open at the end of the job: none vanishes without a word."""
+        """Failures for pictures that are still open at the end of the job, so that none vanishes silently."""
         if self:
             for _, names in self.names():
                 yield _failed(names, "it was lost on its way through the job; run it again")
@@ -122,7 +122,7 @@ class Worklist:
             return Standing.OPEN
 
     def _inputs(self, input: str, place: str) -> tuple[str, ...]:
-        """What goes into a translation: the picture, and its own mask."""
+        """The inputs of a translation: the picture, and its own mask."""
         return (input,) if self.masks is None else (input, *map(str, self.masks.own(Path(place))))
 
 

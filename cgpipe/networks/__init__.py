@@ -1,4 +1,4 @@
-"""What computes: generators and discriminators, and a plain table of the generators' names."""
+"""Generators and discriminators, and the table of generators by name."""
 
 from cgpipe.networks.base import Generator
 from cgpipe.networks.generators import GENERATORS, all_settings, build_generator, effective_settings

@@ -35,10 +35,10 @@ class ResidualBlock(nn.Module):
 
 
 class DeepPath(nn.Module):
-    """Residual blocks at half the size of their input, brought back up and added to it.
+    """Residual blocks at half the size of their input, upsampled and added to it.
 
-    A convolution at half the size sees twice as far for the same cost, which is what a generator needs in order to
-    know where a large animal begins and ends.
+    A convolution at half the size has twice the receptive field for the same cost, which a generator needs to find the
+    outline of a large animal.
     """
 
     def __init__(self, channels: int, deep_channels: int, blocks: int, norm: NormKind, padding: Padding) -> None:
@@ -53,7 +53,7 @@ class DeepPath(nn.Module):
         return x + F.pixel_shuffle(self.up(y), 2)
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The step down, and the middle of the blocks."""
+        """The downsampled map, and the output of the middle block."""
         y = F.relu(self.down_norm(self.down(x)))
         return [y, self.blocks[: (len(self.blocks) + 1) // 2](y)]
 
@@ -65,10 +65,10 @@ class CompactGenerator(Generator):
         channels: width at a quarter of the picture's sides; a multiple of 16 runs best.
         blocks: residual blocks at that size, half of them before the deep path and half after.
         deep_channels: width at an eighth of the sides.
-        deep_blocks: residual blocks at an eighth of the sides; 0 leaves the deep path out.
-        norm: normalisation after every convolution but those that make pixels.
-        padding: of every convolution. Zeros leave stripes along the edges of smooth skies, where instance norm makes
-            them strong; reflection leaves none.
+        deep_blocks: residual blocks at an eighth of the sides; 0: no deep path.
+        norm: normalisation after every convolution except those that output pixels.
+        padding: of every convolution. Zeros leave stripes along the edges of smooth skies, which instance norm
+            amplifies; reflection leaves none.
     """
 
     def __init__(
@@ -105,18 +105,18 @@ class CompactGenerator(Generator):
         return torch.tanh(F.pixel_shuffle(y, 2))
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The pixels, the stem, the blocks before the deep path, and that as far as its middle."""
+        """The pixels, the stem, the blocks before the deep path, and the deep path up to its middle."""
         stem = F.relu(self.stem_norm(self.stem(F.pixel_unshuffle(x, 4))))
         before = self.before(stem)
         deep = self.deep.encode(before) if isinstance(self.deep, DeepPath) else []
         return [x, stem, before, *deep]
 
     def subpixel_convolutions(self) -> list[nn.Conv2d]:
-        """The convolutions whose output is shuffled into space: their starting weights need care (ICNR)."""
+        """The convolutions before a pixel shuffle, whose initial weights need care (ICNR)."""
         deep = [self.deep.up] if isinstance(self.deep, DeepPath) else []
         return [*deep, self.widen, self.to_pixels]
 
 
 def _conv(inputs: int, outputs: int, norm: NormKind, padding: Padding, *, stride: int = 1) -> nn.Conv2d:
-    # A bias in front of a norm that removes the mean computes nothing.
+    # A norm that removes the mean cancels a bias before it.
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode=padding, bias=norm == "none")

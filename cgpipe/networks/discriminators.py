@@ -1,4 +1,4 @@
-"""Discriminators: what tells real pictures from translated ones while a generator learns."""
+"""Discriminators, which tell real pictures from translated ones in training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PatchDiscriminator(nn.Sequential):
 
 
 class PixelDiscriminator(nn.Sequential):
-    """PixelGAN (arXiv 1611.07004): judges every pixel for itself; (N, 3, H, W) in, (N, 1, H, W) logits out."""
+    """PixelGAN (arXiv 1611.07004): one logit for every pixel; (N, 3, H, W) in, (N, 1, H, W) logits out."""
 
     def __init__(self, *, ndf: int = 64, norm: NormKind = "instance") -> None:
         super().__init__(
@@ -48,11 +48,11 @@ class PixelDiscriminator(nn.Sequential):
 class FeatureHeads(nn.Module):
     """Small discriminators on the features of a frozen network (Projected GAN, arXiv 2111.01007).
 
-    The features know where the animal is, so what is outside it is left alone.
+    The features locate the subject, so that its surroundings are left alone.
 
     Args:
-        channels: of each feature map that is judged.
-        width: of the heads.
+        channels: channels of each feature map.
+        width: width of the heads.
     """
 
     def __init__(self, channels: Sequence[int], *, width: int = 96) -> None:
@@ -77,12 +77,12 @@ class FeatureHeads(nn.Module):
 class PooledHead(nn.Module):
     """A small discriminator on the means of feature maps over the whole picture.
 
-    :class:`FeatureHeads` judge patches, and normalise what all patches of a picture have in common; this one judges
-    just that, such as how much of the picture is striped.
+    :class:`FeatureHeads` discriminate patches, and their norms remove what all patches of a picture share; this head
+    discriminates exactly that, such as how much of the picture is striped.
 
     Args:
-        channels: of each feature map whose mean is judged.
-        width: of its hidden layer.
+        channels: channels of each feature map.
+        width: width of the hidden layer.
     """
 
     def __init__(self, channels: Sequence[int], *, width: int = 128) -> None:
@@ -102,7 +102,7 @@ DISCRIMINATORS: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def build_discriminator(name: str, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance") -> nn.Module:
-    """The discriminator called ``name``; raises ValueError for an unknown name. Only PatchGAN has ``layers``."""
+    """Builds a discriminator by name; raises ValueError for an unknown name. Only PatchGAN has ``layers``."""
     if name not in DISCRIMINATORS:
         raise ValueError(f"unknown discriminator {name!r}: choose one of {', '.join(DISCRIMINATORS)}")
     depth = {"layers": layers} if name == "n_layers" else {}

@@ -1,4 +1,4 @@
-"""Networks that take pictures of one size alone, or of no more than a size."""
+"""Networks that accept only one size of picture, or sizes up to a limit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 
 def at_fixed_size(run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """What ``run``, which takes ``size`` alone, makes of pictures of any size.
+    """Runs a network with a fixed input size on pictures of any size.
 
-    A picture is fitted into that size, filled up by reflection, and brought back to its own.
+    A picture is scaled to fit, padded by reflection, and the result is scaled back.
 
     Args:
         run: (N, 3, *size) to the same shape.
@@ -30,7 +30,7 @@ def at_fixed_size(run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, 
 
 
 def fill_up(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Reflects (N, C, h, w) at its bottom and right edges, as often as it takes, up to ``size``."""
+    """Pads (N, C, h, w) to ``size`` by reflection at the bottom and right edges, repeatedly if needed."""
     while x.shape[2:] != size:
         down, right = (wanted - side for wanted, side in zip(size, x.shape[2:], strict=True))
         if min(x.shape[2:]) == 1:
@@ -42,9 +42,9 @@ def fill_up(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def by_parts(
     run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, size: tuple[int, int], margin: int, enlarges: int
 ) -> torch.Tensor:
-    """What an upscaler makes of pictures of any size, which it sees in parts that overlap.
+    """Runs an upscaler on pictures of any size, in overlapping parts.
 
-    Upscalers look at what is near: of each part, what lies within half of ``margin`` of its border is thrown away.
+    Upscalers look only at the neighbourhood: of each part, a border of half the ``margin`` is discarded.
 
     Args:
         run: (N, 3, h, w) to (N, 3, enlarges * h, enlarges * w).

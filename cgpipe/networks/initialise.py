@@ -1,4 +1,4 @@
-"""Starting weights for training."""
+"""Initial weights for training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cgpipe.networks.compact import CompactGenerator
 def initialise(network: nn.Module, *, std: float = 0.02) -> None:
     """Convolutions from N(0, std), biases 0, as in CycleGAN (arXiv 1703.10593).
 
-    Sub-pixel convolutions start with the weights of each group of four sub-pixels alike (ICNR, arXiv 1707.02937), so
-    that training does not begin with a checkerboard.
+    Subpixel convolutions start with equal weights for each group of four subpixels (ICNR, arXiv 1707.02937), so that
+    training does not start with a checkerboard.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -52,26 +52,26 @@ class BlurDown(nn.Module):
 
 
 class ResNetGenerator(Generator):
-    """Steps down, residual blocks, and as many steps up; sides are multiples of 2 for each step.
+    """Downsampling steps, residual blocks, and as many upsampling steps; sides are multiples of ``2 ** steps``.
 
     Args:
         blocks: residual blocks: 9 for pictures of 256 pixels and more, 6 for 128 in the paper.
         ngf: channels at full size; they double with every step.
         norm: normalisation after every convolution but the last.
         dropout: 0.5 between the two convolutions of each block, while training.
-        antialias: low-pass filters where the sides change, as in CUT (arXiv 2007.15651): both ways (True), or only on
-            the way "down" or "up".
-        in_channels: of the picture that comes in.
-        out_channels: of the picture that goes out.
-        steps: down, and up: 2 in CycleGAN, 4 in pix2pixHD (arXiv 1711.11585).
-        upsample: how the sides are doubled: by transposed convolutions, or by resizing and a convolution.
-        down_edges: padding of the convolutions on the way down.
-        up_edges: padding of the convolutions on the way up, where they are not transposed.
-        kernel: side of the first and the last convolution.
-        output: what limits the pixels; ``linear`` leaves that to who takes them.
+        antialias: low-pass filters at changes of resolution, as in CUT (arXiv 2007.15651): True for both, or only
+            "down" or "up".
+        in_channels: input channels.
+        out_channels: output channels.
+        steps: downsampling and upsampling steps: 2 in CycleGAN, 4 in pix2pixHD (arXiv 1711.11585).
+        upsample: kind of upsampling: transposed convolutions, or resizing and a convolution.
+        down_edges: padding of the downsampling convolutions.
+        up_edges: padding of the upsampling convolutions, if they are not transposed.
+        kernel: kernel size of the first and the last convolution.
+        output: output activation; ``linear`` leaves clamping to the caller.
 
     Raises:
-        ValueError: a setting has a value that makes no network.
+        ValueError: a setting is invalid.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ResNetGenerator(Generator):
         return torch.tanh(y) if self.output == "tanh" else y
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The pixels, all steps down, and the first and the middle block, which are the layers of CUT."""
+        """The pixels, all downsampling steps, and the first and the middle block, which are the layers of CUT."""
         y, features = self.stem(x), [x]
         for layer in self.down:
             y = layer(y)

@@ -20,8 +20,8 @@ class UNetGenerator(Generator):
         ngf: channels at half size; they double with every level up to eight times as many.
         norm: normalisation after every convolution but the first, the innermost and the last.
         dropout: 0.5 on the way up, in the levels of full width but the innermost, while training.
-        in_channels: of the picture that comes in.
-        out_channels: of the picture that goes out.
+        in_channels: input channels.
+        out_channels: output channels.
 
     Raises:
         ValueError: there are too few levels.

@@ -1,1 +1,1 @@
-"""Pages of HTML that open from disk, without a network and without anything to build."""
+"""HTML pages that open from disk, without a network or a build step."""

@@ -1,4 +1,4 @@
-"""The page of a video: a player of before and after in step, and a strip of frames."""
+"""The page of a video: a synchronised player of before and after, and a strip of frames."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FRAMES = 24
-"""Frames in the strip, evenly over the clip."""
+"""Frames in the strip, spread evenly over the clip."""
 
 WIDTH, HEIGHT = 960, 540
-"""A frame of the strip fits into this: it stands for the clip where a browser cannot play it."""
+"""Bounds of a frame in the strip, which replaces a clip that the browser cannot play."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,12 @@ class Clip:
     """A video and its translation.
 
     Args:
-        before: the original; None where there is no file of it, as of a camera.
+        before: the original; None if there is no file, as for a camera.
         after: the translation.
-        start: seconds into the original at which the translation begins.
-        beside: the translation holds the original in its left half.
-        lead: one line about it.
-        tables: rows of names and values by heading.
+        start: seconds into the original at which the translation starts.
+        beside: whether the translation has the original in its left half.
+        lead: one line below the title.
+        tables: rows of names and values, by heading.
     """
 
     before: Path | None
@@ -47,7 +47,7 @@ def write_clip(page: Page, clip: Clip) -> None:
     """Writes the page, with its frames.
 
     Raises:
-        UsageError: something that cgpipe did not make is in its place.
+        UsageError: a file that cgpipe did not make is in its place.
         MediaError: it cannot be written.
     """
     page.claim()
@@ -86,7 +86,7 @@ def _duration(path: Path) -> tuple[float, float]:
 
 
 def _save(page: Page, which: str, path: Path | None, times: Sequence[float]) -> list[NDArray[np.uint8]]:
-    """Writes the frames at some times, as far as the clip can be read, and gives them."""
+    """Writes and returns the frames at the given times, as far as the clip can be read."""
     from cgpipe.media.video.strip import frames_at
     from cgpipe.pages.thumbnails import save
 

@@ -1,4 +1,4 @@
-"""The gallery of a folder: before and after in a grid, written as the job runs."""
+"""The gallery of a folder: a grid of before and after, written while the job runs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DRAWERS = max(1, (os.cpu_count() or 1) // 2)
 """Threads that draw thumbnails."""
 
 WAITING = 32
-"""Pictures that may wait to be drawn; then the job waits, so that memory does not grow."""
+"""Most pictures that wait to be drawn before the job waits, so that memory does not grow."""
 
 EVERY_SECONDS = 5.0
-"""How often the page is written while the job runs."""
+"""Seconds between writes of the page while the job runs."""
 
 SHARE = 20
-"""Writing the page takes at most this fraction of the time: a page of 100,000 pictures is written less often."""
+"""Most of the time that writing the page may take, as a fraction: a page of 100,000 pictures is written less often."""
 
 
 FAILED = ("failed", "unsupported")
@@ -40,11 +40,11 @@ class Pair:
     """A picture and its translation, as a job reports them.
 
     Args:
-        before, after: the files; the translation of one that failed is not looked at.
+        before, after: the files; ``after`` is ignored for one that failed.
         status: ``translated``, ``skipped``, ``failed`` or ``unsupported``.
         reason: why it failed.
-        decode_seconds, encode_seconds: time that reading and writing took.
-        notes: what the translation does not hold.
+        decode_seconds, encode_seconds: time spent reading and writing.
+        notes: content that the translation lacks.
     """
 
     before: Path
@@ -67,21 +67,20 @@ of the two there are (x, y), which have a larger picture (l), seconds (d, e), no
 
 
 class Gallery:
-    """A page of pairs. It is written every few seconds and at the end, so that a killed job leaves a page too.
+    """A page of pairs, written every few seconds and at the end, so that a killed job leaves a page too.
 
-    What an earlier page of this name shows, and is still there, stays on it; thumbnails are drawn again only of what
-    has changed.
+    Existing pairs of an earlier page of this name stay on it; only thumbnails of changed files are drawn again.
 
     Args:
-        page: where it goes.
+        page: its path.
         title: of the page.
         lead: one line below it.
-        roots: folders of the outputs, which names are shown without.
-        total: how many pairs there will be.
+        roots: output folders, relative to which names are shown.
+        total: number of pairs.
 
     Raises:
         UsageError: a file or folder that cgpipe did not make is in the page's place.
-        MediaError: nothing can be written there, at the beginning or at the end.
+        MediaError: it cannot be written, at the start or at the end.
     """
 
     def __init__(self, page: Page, *, title: str, lead: str, roots: Sequence[Path], total: int) -> None:
@@ -114,7 +113,7 @@ class Gallery:
             raise self._trouble
 
     def add(self, pair: Pair) -> None:
-        """Shows one pair. That the page cannot be written is said at the end: it is no reason to stop a job."""
+        """Adds a pair. Errors of writing the page are raised at the end: they must not stop the job."""
         self._drawing.append(self._threads.submit(self._drawn, pair))
         self._take(WAITING)
         if time.monotonic() >= self._next:
@@ -123,7 +122,7 @@ class Gallery:
             self._next = time.monotonic() + max(EVERY_SECONDS, SHARE * (time.monotonic() - began))
 
     def conclude(self, tables: Mapping[str, list[tuple[str, str]]]) -> None:
-        """Takes what the page says of the whole job: rows of names and values by heading."""
+        """Adds the summary of the job: rows of names and values, by heading."""
         self._tables = list(tables.items())
 
     def _take(self, most: int) -> None:
@@ -153,7 +152,7 @@ class Gallery:
         return entry | self._draw(pair, thumbnail)
 
     def _draw(self, pair: Pair, thumbnail: str) -> Entry:
-        """Writes the thumbnails, and says which there are, how large the picture is and by how much it changed."""
+        """Writes the thumbnails, and returns the entry: what exists, the size, and the amount of change."""
         from cgpipe.pages.thumbnails import (  # which takes seconds; a job with nothing to do needs none
             change,
             save,
@@ -208,12 +207,12 @@ class Gallery:
             self._trouble = error
 
     def _still_stands(self, entry: Entry) -> bool:
-        """Whether what an earlier job showed is there: it stays on the page."""
+        """Whether the files of an earlier entry still exist, so that it stays on the page."""
         place = os.fsdecode(unquote_to_bytes(entry["a" if entry["s"] in FAILED else "b"]))
         return os.path.lexists(os.path.join(self.page.path.parent, place))
 
     def _sweep(self) -> None:
-        """Removes the thumbnails of what is not on the page any more."""
+        """Removes thumbnails that are no longer on the page."""
         used = {entry["t"] for entry in (*self._entries.values(), *self._earlier.values())}
         for path in self.page.files.glob("*.jpg"):
             name, _, which = path.stem.partition("-")
@@ -222,7 +221,7 @@ class Gallery:
 
 
 def _entries_of(data: Mapping[str, Any]) -> list[Entry]:
-    """The entries of an earlier page, as far as they are entries."""
+    """The valid entries of an earlier page."""
     found = data.get("entries")
     wanted = {"n", "s", "r", "a", "b", "t", "d", "e", "o", "h", "w", "c", "l", "x", "y"}
     entries = found if isinstance(found, list) else []
@@ -233,7 +232,7 @@ _DIGITS = 20
 
 
 def _thumbnail_name(pair: Pair) -> str:
-    """A name that changes with either file, so that no old thumbnail stands for a new picture."""
+    """A name that changes with either file, so that an old thumbnail is never shown for a new picture."""
     text = os.fsencode(pair.after) + b"\0" + pair.status.replace("skipped", "translated").encode()
     for path in (pair.before, pair.after):
         with suppress(OSError):

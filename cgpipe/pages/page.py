@@ -1,4 +1,4 @@
-"""A page beside an output: one file of HTML, and a folder with its pictures."""
+"""A page beside an output: an HTML file, and a folder with its pictures."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 GENERATOR = "cgpipe"
-"""What the ``generator`` of every page begins with: a page without it is somebody else's, and stays."""
+"""Prefix of every page's ``generator`` tag: a page without it is not ours, and is never replaced."""
 
 _HEAD_BYTES = 1024
 
 
 class Page:
-    """Where a page lies, and whether it may be written.
+    """The path of a page, and access to it.
 
     Args:
-        path: of the HTML file; its pictures go to ``<path without .html>_files`` beside it, which browsers and file
-            managers know as belonging to it.
+        path: the HTML file; its pictures go to ``<path without .html>_files`` beside it, which file managers treat as
+            part of it.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -39,19 +39,19 @@ class Page:
 
     @classmethod
     def beside(cls, output: PathLike) -> Page:
-        """The page of an output, which is a folder or a file."""
+        """The page of an output folder or file."""
         path = Path(os.path.abspath(output))
         return cls(path.with_name(f"{path.name}.html"))
 
     def claim(self, *, pictures: bool = True) -> None:
-        """Makes sure that nothing of somebody else's is in the way, and creates the folder.
+        """Checks that nothing that cgpipe did not make is in the way, and creates the folder.
 
         Args:
-            pictures: the page has pictures of its own, and so a folder.
+            pictures: whether the page has pictures, and so a folder.
 
         Raises:
-            UsageError: there is a file or a folder that cgpipe did not make.
-            MediaError: nothing can be written here.
+            UsageError: a file or folder that cgpipe did not make is in the way.
+            MediaError: the page cannot be written.
         """
         if os.path.lexists(self.path) and not is_page(self.path):
             raise UsageError(f"{self.path} already exists and is not a page of cgpipe: move it away or rename it.")
@@ -68,7 +68,7 @@ class Page:
             raise MediaError(f"The page cannot be written to {self.path}: {error.strerror}.") from error
 
     def write(self, template: str, **values: object) -> None:
-        """Writes the page, whole.
+        """Renders and writes the page, whole or not at all.
 
         Raises:
             MediaError: it cannot be written.
@@ -81,11 +81,11 @@ class Page:
             raise MediaError(f"The page cannot be written to {self.path}: {error.strerror}.") from error
 
     def address(self, path: PathLike) -> str:
-        """The address of a file for a link on the page, relative where that is possible."""
+        """The URL of a file for a link on the page, relative if possible."""
         return address(path, self.path.parent)
 
     def data(self) -> dict[str, object]:
-        """What an earlier page of this name was made from; empty where there is none, or it cannot be read."""
+        """The data of an earlier page of this name; empty if there is none, or it cannot be read."""
         with suppress(OSError, ValueError):
             text = self.path.read_text(encoding="utf-8")
             _, found, rest = text.partition('<script type="application/json" id="data">')
@@ -95,18 +95,18 @@ class Page:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page that cgpipe wrote."""
+    """Whether a file is a page written by cgpipe."""
     with suppress(OSError), path.open("rb") as file:
         return f'<meta name="generator" content="{GENERATOR} '.encode() in file.read(_HEAD_BYTES)
     return False
 
 
 def render(template: str, **values: object) -> str:
-    """The text of a page; whatever a value holds, it is shown as text, and ``data`` is JSON for the page's script."""
+    """The HTML of a page; values are escaped, and ``data`` becomes JSON for the page's script."""
     from markupsafe import Markup
 
     if "data" in values:
-        # As JSON it is the same, and no browser takes it for the end of the script or the beginning of a comment.
+        # Equivalent in JSON, and no browser takes it for the end of the script or the start of a comment.
         text = json.dumps(values["data"], separators=(",", ":")).replace("<", r"\u003c")
         values["data"] = Markup(text)
     generator = f"{GENERATOR} {cgpipe.__version__}"
@@ -115,7 +115,7 @@ def render(template: str, **values: object) -> str:
 
 
 def address(path: PathLike, folder: Path) -> str:
-    """The address of ``path`` seen from a page in ``folder``; any bytes of a name come through."""
+    """The URL of ``path`` relative to a page in ``folder``; any bytes of a name are preserved."""
     absolute = os.path.abspath(path)
     try:
         relative = os.path.relpath(absolute, os.path.abspath(folder))
@@ -126,12 +126,12 @@ def address(path: PathLike, folder: Path) -> str:
 
 
 def readable(path: PathLike) -> str:
-    """A name as people read it; bytes that are no text are shown escaped."""
+    """A name for people, with undecodable bytes escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def rows_of(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Names and values for a table, those without a value left out."""
+    """Names and values for a table, without empty values."""
     told = ((name.replace("_", " "), value) for name, value in values.items())
     return [(name.capitalize(), _text(value)) for name, value in told if value not in (None, "", (), [], {})]
 

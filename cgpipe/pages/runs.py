@@ -1,4 +1,4 @@
-"""Pages of training runs: curves, grids over time, figures, settings; one run, or several beside one another."""
+"""Pages of training runs: curves, grids over time, metrics, settings; of one run, or a comparison of several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = "run.html"
 """The page in a run's folder."""
 
 POINTS = 600
-"""Points of a curve at most; of more, neighbours are averaged."""
+"""Most points of a curve; with more, neighbours are averaged."""
 
 _NO_CURVE = frozenset(("step", "epoch", "time", "seconds_a_step"))
 _GRID = re.compile(r"(.+)-(\d{4,})\.jpg")
@@ -31,16 +31,16 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What a run's folder says of it.
+    """The record of a run, read from its folder.
 
     Args:
         folder: the run's folder.
         recipe: its settings by name.
-        step, epoch: how far it is.
-        seconds: spent on steps.
-        curves: step and value of everything that was logged, by name.
-        epochs: the step at which each epoch was first logged.
-        warnings: what was noticed, with the step.
+        step, epoch: its progress.
+        seconds: time spent on steps.
+        curves: logged steps and values, by name.
+        epochs: the first logged step of each epoch.
+        warnings: warnings, with their steps.
     """
 
     folder: Path
@@ -59,11 +59,11 @@ class RunRecord:
 
     @property
     def kid(self) -> dict[str, float]:
-        """The best KID x1000 of every model that was measured."""
+        """The best KID x1000 of every measured model."""
         return {name[10:]: min(value for _, value in curve) for name, curve in self.curves.items() if _is_kid(name)}
 
     def figures(self) -> list[tuple[str, str]]:
-        """What stands at the head of the page."""
+        """The rows at the top of the page."""
         rate = f"{self.step / self.seconds:.2f}" if self.seconds else ""
         told = [("Steps", f"{self.step:,}"), ("Epochs", f"{self.epoch:,}"), ("Hours", f"{self.seconds / 3600:.2f}")]
         told += [("Steps a second", rate)] if rate else []
@@ -96,7 +96,7 @@ def find_runs(folder: Path) -> list[RunRecord]:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """A run's record; what is damaged or not there is left out."""
+    """Reads a run's record; damaged or missing parts are omitted."""
     step = epoch = 0
     seconds, last = 0.0, 0
     curves: dict[str, Curve] = {}
@@ -141,7 +141,7 @@ def _recipe(path: Path) -> dict[str, Any]:
 
 
 def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """The settings that are not the same in all runs, folders aside."""
+    """The settings that differ between runs, apart from folders."""
     names = dict.fromkeys(name for run in runs for name in run.recipe if name not in _PLACES)
     return [name for name in names if any(run.recipe.get(name) != runs[0].recipe.get(name) for run in runs)]
 
@@ -150,7 +150,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def write_run(folder: Path) -> Path:
-    """Writes the page of the run in ``folder``, and gives its path.
+    """Writes the page of the run in ``folder``, and returns its path.
 
     Raises:
         UsageError: a page that cgpipe did not make is in its place.
@@ -188,7 +188,7 @@ def _thinned(points: Curve) -> Curve:
 
 
 def _grids(page: Page, folder: Path) -> Iterator[dict[str, Any]]:
-    """Grids of one name in the order of their numbers."""
+    """Sample grids by name, in order of step."""
     found: dict[str, list[tuple[int, Path]]] = {}
     for path in sorted(folder.glob("*.jpg")):
         if parts := _GRID.fullmatch(path.name):
@@ -201,12 +201,12 @@ def _grids(page: Page, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def names_of(runs: Sequence[RunRecord], folder: Path) -> list[str]:
-    """What the runs are called: their places in the folder."""
+    """Names of the runs: their paths relative to the folder."""
     return [readable(run.folder.relative_to(folder)) if run.folder != folder else folder.resolve().name for run in runs]
 
 
 def table_of(runs: Sequence[RunRecord], folder: Path) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each run: steps, hours, KID, losses, and what differs in the recipe."""
+    """Headings, and a row for each run: steps, hours, KID, losses, and differing settings."""
     settings = differing(runs)
     headings = ["run", "steps", "hours", "KID x1000", *settings, "losses"]
     rows = []
@@ -219,7 +219,7 @@ def table_of(runs: Sequence[RunRecord], folder: Path) -> tuple[list[str], list[l
 
 
 def _short(value: object) -> str:
-    """A setting in a table; of a path the name."""
+    """A setting in a table; for a path, its name."""
     text = dict(rows_of({"x": value})).get("X", "")
     return Path(text).name if "/" in text or "\\" in text else text
 
@@ -235,7 +235,7 @@ def to_text(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def to_json(runs: Sequence[RunRecord], folder: Path) -> list[dict[str, Any]]:
-    """The same for programs, with the whole recipe."""
+    """The same as JSON values, with the whole recipe."""
     return [
         {
             "run": name,
@@ -252,10 +252,10 @@ def to_json(runs: Sequence[RunRecord], folder: Path) -> list[dict[str, Any]]:
 
 
 def write_runs(runs: Sequence[RunRecord], folder: Path, path: Path) -> None:
-    """Writes a page with the runs beside one another.
+    """Writes a page that compares the runs.
 
     Raises:
-        UsageError: a page that cgpipe did not make is in its place, or the name is none of a page.
+        UsageError: a page that cgpipe did not make is in its place, or the path is not a page's name.
         MediaError: it cannot be written.
     """
     if path.suffix.lower() not in (".html", ".htm"):
@@ -280,7 +280,7 @@ def write_runs(runs: Sequence[RunRecord], folder: Path, path: Path) -> None:
 
 
 def write_figures(folder: Path, title: str, lead: str, tables: Sequence[tuple[str, list[tuple[str, str]]]]) -> Path:
-    """Writes the page of an evaluation into the folder of its grids, and gives its path.
+    """Writes the page of an evaluation to the folder of its grids, and returns its path.
 
     Raises:
         UsageError: a page that cgpipe did not make is in its place.

@@ -1,4 +1,4 @@
-"""Small pictures for a page, and larger ones of those that no browser shows."""
+"""Thumbnails for a page, and larger pictures in place of formats that browsers do not show."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cgpipe.media.pictures.read import is_animation, read_picture
 from cgpipe.storage import atomic_write, fetched
 
 WIDTH, HEIGHT = 480, 240
-"""A thumbnail fits into this."""
+"""Bounds of a thumbnail in pixels."""
 
 LARGE = 2048
-"""The longer side, at most, of the picture that stands for one of a kind that browsers do not show."""
+"""Long side, in pixels, of the picture that replaces one that browsers do not show."""
 
 QUALITY = 82
 
@@ -31,12 +31,12 @@ Small = npt.NDArray[np.uint8]
 
 
 class Seen(NamedTuple):
-    """A picture as a page shows it.
+    """A picture for a page.
 
     Args:
         small: RGB, (height, width, 3), uint8, within :data:`WIDTH` and :data:`HEIGHT`.
-        height, width: of the picture itself.
-        large: a larger one, where browsers do not show the picture's own format.
+        height, width: of the picture itself, in pixels.
+        large: a larger one, if browsers do not show the picture's format; None otherwise.
     """
 
     small: Small
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
 
 def see(path: Path) -> Seen:
-    """Reads a picture for a page: upright, in 8 bits, of an animation the first frame.
+    """Reads a picture for a page: upright, in 8 bits, the first frame of an animation.
 
     Raises:
         MediaError: it cannot be read.
@@ -59,7 +59,7 @@ def see(path: Path) -> Seen:
 
 
 def _read(path: Path, reduced_to: int | None) -> tuple[Small, tuple[int, int]]:
-    """A picture in 8 bits, on white where it is transparent, and its own height and width."""
+    """A picture in 8 bits, composited on white, and its own height and width."""
     try:
         frame = read_picture(path, reduced_to=reduced_to)
     except MediaError:
@@ -72,7 +72,7 @@ def _read(path: Path, reduced_to: int | None) -> tuple[Small, tuple[int, int]]:
 
 
 def in_8_bits(pixels: Pixels) -> Small:
-    """Pixels of 8 or 16 bits a channel in 8."""
+    """Pixels of 8 or 16 bits per channel, in 8."""
     return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8, copy=False)
 
 
@@ -84,7 +84,7 @@ def _on_white(pixels: Small, alpha: Pixels | None) -> Small:
 
 
 def fitted(pixels: Small, width: int, height: int) -> Small:
-    """A picture reduced to fit; a smaller one as it is."""
+    """A picture reduced to fit; smaller ones are returned unchanged."""
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
     if scale >= 1:
         return pixels
@@ -100,7 +100,7 @@ def change(before: Small, after: Small) -> float:
 
 
 def save(path: Path, pixels: Small) -> None:
-    """Writes a picture as JPEG; an OSError where that cannot be."""
+    """Writes a picture as JPEG; raises OSError on failure."""
     done, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert done
     with atomic_write(path) as partial:
