@@ -526,8 +526,8 @@ def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = pu
     """Yields an empty temporary file beside ``path``, and renames it to ``path`` if the body succeeds.
 
     Parent folders are created. The temporary is hidden, has the same suffix, and is locked until then, so that
-    :func:`remove_stale` removes it after a kill but not before, in any container and on any machine. If the body raises,
-    nothing is left, and an older file at ``path`` is unchanged.
+    :func:`remove_stale` removes it after a kill but not before, in any container and on any machine. If the body
+    raises, nothing is left, and an older file at ``path`` is unchanged.
 
     Args:
         durable: sync to disk before renaming, for files that cannot be made again.
