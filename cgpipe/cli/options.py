@@ -64,7 +64,7 @@ def tile(value: str) -> int | str:
     if value in ("auto", "off"):
         return value
     if not value.isdecimal() or int(value) < SMALLEST_TILE:
-        raise click.BadParameter(f"{value!r} is none of auto, off and a number of pixels from {SMALLEST_TILE} on.")
+        raise click.BadParameter(f"{value!r} is not a valid tile: use auto, off or at least {SMALLEST_TILE} pixels.")
     return int(value)
 
 

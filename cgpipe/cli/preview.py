@@ -23,7 +23,7 @@ def several(kind: Callable[[str], Value]) -> Callable[[click.Context, click.Para
         try:
             return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
         except ValueError as error:
-            raise click.BadParameter(f"{value!r} is no list of numbers such as 0.5,1.") from error
+            raise click.BadParameter(f"{value!r} is not a valid list: use numbers such as 0.5,1.") from error
 
     return callback
 

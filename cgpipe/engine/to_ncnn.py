@@ -1,4 +1,4 @@
-"""Generators by ncnn: written in its own format, layer by layer, for any size."""
+"""Runs generators by ncnn: writes its format, layer by layer, for any size."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAGIC = "7767517"
 INPUT, OUTPUT = "picture", "translated"
 
 REFLECT = 2
-"""ncnn's number for this kind of padding."""
+"""ncnn's codes of padding modes."""
 
 
 class _Writer:
-    """ncnn's two files: a line a layer, and the weights in that order."""
+    """Writes ncnn's two files: one line per layer, and the weights in the same order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -44,23 +44,23 @@ class _Writer:
         )
 
     def tensor(self, values: torch.Tensor, *, flag: bool = False) -> None:
-        """Adds weights, behind the flag for fp32 where the layer wants one."""
+        """Adds weights, after the fp32 flag if the layer needs it."""
         self.weights.append((b"\0" * 4 if flag else b"") + values.detach().float().contiguous().numpy().tobytes())
 
     def files(self) -> tuple[str, bytes]:
-        """What ncnn calls param and bin."""
+        """ncnn's param and bin."""
         head = f"{MAGIC}\n{len(self.lines)} {self.blobs}\n"
         return head + "\n".join(self.lines) + "\n", b"".join(self.weights)
 
 
 def to_ncnn(generator: Generator) -> tuple[str, bytes]:
-    """A generator as ncnn's param and bin; its sides may be any that it takes.
+    """A generator as ncnn's param and bin, for all sides that it accepts.
 
     Args:
         generator: in eval mode, in fp32, on a CPU.
 
     Raises:
-        UsageError: it has a layer for which nothing is written here.
+        UsageError: it has an unsupported layer.
     """
     try:
         graph = LayerTracer().trace(generator)
@@ -70,7 +70,7 @@ def to_ncnn(generator: Generator) -> tuple[str, bytes]:
 
 
 class _Translation:
-    """From a graph of torch's to layers of ncnn's."""
+    """Translates a torch graph to ncnn layers."""
 
     def __init__(self, generator: Generator, graph: fx.Graph) -> None:
         self._generator = generator
@@ -106,7 +106,7 @@ class _Translation:
         return self._names[node].pop()
 
     def _layer(self, node: fx.Node, kind: str, inputs: Sequence[str] | None = None, **settings: float) -> None:
-        """The layer that makes a node's result, by default from its first argument."""
+        """Adds the layer that computes a node's result, by default from its first argument."""
         given = [self._use(node.args[0])] if inputs is None else inputs
         name = INPUT if kind == "Input" else node.name
         self._writer.layer(kind, given, [name], **settings)
@@ -234,11 +234,11 @@ MODULES: dict[type[nn.Module], Callable[[_Translation, fx.Node, nn.Module], None
 
 
 def load_ncnn(generator: Generator) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What runs (N, 3, H, W) by ncnn, a picture at a time, with as many threads as torch has here.
+    """A function that runs (N, 3, H, W) by ncnn, one picture at a time, with torch's number of threads.
 
     Raises:
         MissingDependencyError: the package of the extra ``ncnn`` is not installed.
-        UsageError: ncnn does not run this network.
+        UsageError: ncnn does not support this network.
     """
     ncnn = extra("ncnn", "ncnn")
     net = ncnn.Net()

@@ -1,4 +1,4 @@
-"""Integer pictures in, translated integer pictures out; everything between happens on one device."""
+"""Translates integer pictures to integer pictures; everything between runs on one device."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from cgpipe.options import Direction, Engine, ModelChoice, Precision, Size, Tile
 from cgpipe.scratch import is_scratch
 
 PROBE_SIDE = 1024
-"""Pixels of a side of a large picture on which the dtype is chosen."""
+"""Side, in pixels, of the part of a large picture on which the dtype is chosen."""
 
 
 class TranslatorOptions(TypedDict, total=False):
@@ -61,7 +61,7 @@ class TranslatorOptions(TypedDict, total=False):
 
 
 class FindOptions(TranslatorOptions, total=False):
-    """The keywords of :meth:`Translator.find` beside what names the model."""
+    """The keywords of :meth:`Translator.find` beside those that select the model."""
 
     direction: Direction | None
     generator: str | None
@@ -72,10 +72,10 @@ class FindOptions(TranslatorOptions, total=False):
 class Translator:
     """A model ready to translate pictures of any size.
 
-    A picture larger than the model knows is reduced for the generator, and the change is brought up to the picture's
-    own size and added to it (see :mod:`cgpipe.engine.scale`). Sides that the network cannot take are padded by
-    reflection and cropped back. A batch for which there is no memory is halved; one whose result is not finite in half
-    precision is translated again in fp32.
+    A picture larger than the model's scales is reduced for the generator, and the change is upsampled and added to
+    the picture (see :mod:`cgpipe.engine.scale`). Sides that the network does not accept are padded by reflection and
+    cropped back. A batch that does not fit in memory is halved; one whose result in half precision is not finite is
+    translated again in fp32.
 
     Args:
         model: from :func:`cgpipe.load_model`; :meth:`find` looks one up by domain.
@@ -132,7 +132,7 @@ class Translator:
             )
             for name in others
         ]
-        """The same on the other devices that were named."""
+        """Translators of the other devices."""
         self._exact: Network | None = None
         self._largest: int | None = None
         self._tiles = Tiles(model.generator, self.device, self.network.engine, tile)
@@ -141,7 +141,7 @@ class Translator:
         self._begin()
 
     def _begin(self) -> None:
-        """Makes what belongs to one look at a network: its clock, and on a GPU its graphs and its way there."""
+        """Creates the state of one look: its clock, and on a GPU its graphs and pipeline."""
         self._busy = Lock()
         self._busy_seconds = 0.0
         self._progress = Progress()
@@ -153,7 +153,7 @@ class Translator:
             self._pipeline = GpuPipeline(CudaGpu(self.device), self._within_memory, IN_FLIGHT, self.enlarges)
 
     def with_look(self, *, size: Size, strength: float) -> Translator:
-        """A translator with another size and strength that shares this one's network: nothing is loaded again.
+        """A translator with another size and strength that shares this one's network, without loading it again.
 
         Raises:
             UsageError: an option has a value that cannot be used.
@@ -178,17 +178,17 @@ class Translator:
         """A translator by target domain, such as ``Translator.find("zebra")``; without arguments, the default model.
 
         Args:
-            to: what the result shows; of a file of another project that holds both generators, which to take.
-            source: what the pictures show, where ``to`` alone is not clear.
-            model: a model file of any known format, or a model's name.
+            to: the target domain, which also selects the generator of another project's file that holds both.
+            source: the source domain, if ``to`` alone is ambiguous.
+            model: a model file of any known format, an address, or a model's name.
             file: the same as ``model``.
             options: of :class:`Translator`, and for files of other projects ``direction``, ``generator``,
                 ``batch_statistics`` and ``model_inputs`` (see :class:`cgpipe.ModelChoice`).
 
         Raises:
-            ModelNotFoundError: none or several models answer.
+            ModelNotFoundError: no model, or more than one, matches.
             ModelError: the file cannot be read as a model.
-            UsageError: ``model`` and ``file`` name two, or ``to`` or ``source`` contradicts the file's card.
+            UsageError: ``model`` and ``file`` are both given, or ``to`` or ``source`` contradicts the file's card.
         """
         if model is not None and file is not None and os.fspath(model) != os.fspath(file):
             raise UsageError("`model` and `file` are the same option: give one of them.")
@@ -236,12 +236,12 @@ class Translator:
 
     @property
     def precision(self) -> Precision:
-        """The dtype of the network; ``auto`` until the first picture, on which that is chosen."""
+        """The dtype of the network; ``auto`` until it is chosen on the first picture."""
         return self.network.precision
 
     @property
     def engine(self) -> Engine:
-        """What runs the network."""
+        """The engine that runs the network."""
         return self.network.engine
 
     @property
@@ -256,28 +256,28 @@ class Translator:
 
     @property
     def overlaps(self) -> bool:
-        """Whether :meth:`launch` comes back before the batch is done."""
+        """Whether :meth:`launch` returns before the batch is done."""
         return self._pipeline is not None
 
     @property
     def parallel(self) -> bool:
         """Whether several threads may translate at once."""
-        # What is compiled is so for a number of threads.
+        # Compiled code is for a fixed number of threads.
         return self.device.type == "cpu" and self.engine != "compile"
 
     def describe(self) -> dict[str, object]:
-        """What was chosen and why, for a report; the precision of each device where they differ."""
+        """The choices and their reasons, for a report; the precision per device if they differ."""
         told = {"device": self.devices} | self.network.describe()
         precisions = [member.precision for member in (self, *self.replicas)]
         return told | ({"precision": ",".join(precisions)} if len({*precisions} - {"auto"}) > 1 else {})
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds that batches were under way, added up over all that ran side by side."""
+        """Seconds that batches were in flight, summed over parallel ones."""
         return self._busy_seconds + sum(replica.busy_seconds for replica in self.replicas)
 
     def batch_size(self, height: int, width: int) -> int:
-        """How many pictures of ``height`` x ``width`` to translate together (see :mod:`cgpipe.engine.autotune`)."""
+        """The batch size for pictures of ``height`` x ``width`` pixels (see :mod:`cgpipe.engine.autotune`)."""
         rows, columns = (self.enlarges * side for side in self._working_size(height, width))
         return batch_size(self.device, height * width, rows * columns)
 
@@ -329,12 +329,12 @@ class Translator:
         return stream([self, *self.replicas], items, self._threads)
 
     def pixels(self, batch: Batch[Origin]) -> int:
-        """How many pixels of a batch the generator will see."""
+        """How many pixels of a batch the generator sees."""
         return self._seen_pixels(batch.pixels)
 
     @torch.inference_mode()
     def launch(self, batch: Batch[Origin], count: int = 0) -> Callable[[], Batch[Origin]]:
-        """Starts on a batch, on a GPU as one of ``count``, and gives a function that waits for its result."""
+        """Starts a batch, on a GPU padded to ``count`` pictures, and returns a function that waits for its result."""
         started = time.perf_counter()
         if self.enlarges > 1 and is_scratch(batch.pixels):
             raise MediaError("The picture is too large to be enlarged in memory: cut it into smaller ones.")
@@ -374,7 +374,7 @@ class Translator:
             self._busy_seconds += time.perf_counter() - started
 
     def _finished(self, batch: Batch[Origin], translated: Translated) -> Batch[Origin]:
-        """The result of a batch, computed again in fp32 where half precision left the range of numbers."""
+        """The result of a batch, computed again in fp32 if half precision overflowed."""
         if not math.isfinite(translated.sums.sum()):
             translated = self._in_fp32(batch.pixels)
         return replace(batch, pixels=translated.pixels)
@@ -399,7 +399,7 @@ class Translator:
         return self._exact
 
     def _within_memory(self, pixels: torch.Tensor) -> Translated:
-        """Translates a batch on the device in as many parts as its memory asks for."""
+        """Translates a batch on the device, split into as many parts as its memory requires."""
         if self._largest and len(pixels) > self._largest:
             parts = [self._within_memory(part) for part in pixels.split(self._largest)]
             return Translated(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -418,10 +418,10 @@ class Translator:
         return self._within_memory(pixels)
 
     def _tile_for(self, pixels: torch.Tensor) -> int | None:
-        """Side of the tiles for pictures of this size; None where the network sees them whole.
+        """Side of the tiles for pictures of this size; None if the network sees them whole.
 
         Raises:
-            MediaError: there is certainly no room for the whole, and tiles are off or not possible.
+            MediaError: the whole certainly does not fit in memory, and tiles are off or impossible.
         """
         size = self._working_size(*pixels.shape[1:3])
         try:
@@ -437,7 +437,7 @@ class Translator:
         return lambda: replace(batch, pixels=translated.pixels)
 
     def _by_regions(self, picture: torch.Tensor, tile: int | None) -> Translated:
-        """One picture, on the CPU, part by part; in fp32 where half precision leaves the range of numbers."""
+        """Translates one picture, on the CPU, part by part; in fp32 if half precision overflows."""
         size = self._working_size(*picture.shape[:2])
         precision = self.network.ready_for(self._middle(picture))
         for attempt in dict.fromkeys((precision, "fp32")):
@@ -462,7 +462,7 @@ class Translator:
         )
 
     def _middle(self, picture: torch.Tensor) -> torch.Tensor:
-        """A part of a large picture to choose the dtype on, as the network takes it."""
+        """A part of a large picture as network input, to choose the dtype on."""
         top, left = (max(0, side - PROBE_SIDE) // 2 for side in picture.shape[:2])
         part = picture[top : top + PROBE_SIDE, left : left + PROBE_SIDE, :3].to(self.device)
         low, high = self._value_range(self.model.card.source, picture.dtype)
@@ -481,12 +481,12 @@ class Translator:
         )
 
     def _translate_on_device(self, pixels: torch.Tensor, network: Network | None = None) -> Translated:
-        """(N, H, W, 3) integers to the same, on the device; going in they may have a mask as fourth channel."""
+        """Translates (N, H, W, 3) integers, or (N, H, W, 4) with a mask, on the device."""
         pixels = pixels.to(self.device)
         pixels, mask = pixels[..., :3], pixels[..., 3] if pixels.shape[3] > 3 else None
         height, width = pixels.shape[1:3]
         size = self._working_size(height, width)
-        # A view: rows of interleaved RGB are what torch calls channels_last.
+        # A view: interleaved RGB is torch's channels_last.
         seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
         card = self.model.card
         low, high = self._value_range(card.source, pixels.dtype)
@@ -502,7 +502,7 @@ class Translator:
         return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
 
     def _value_range(self, domain: str, dtype: torch.dtype) -> tuple[int, int]:
-        """Black and white: of 16-bit pixels what the model was trained on, such as 0 and 4095, else the type's own."""
+        """Black and white: for 16-bit pixels those of training, such as 0 and 4095, else those of the dtype."""
         ranges = self.model.card.made_by.get("value_range")
         match ranges.get(domain) if dtype == torch.uint16 and isinstance(ranges, Mapping) else None:
             case [int(low), int(high)] if 0 <= low < high <= highest(dtype):
@@ -527,7 +527,7 @@ class Translator:
 
 
 def _check(model: Model, size: Size, strength: float) -> None:
-    """Raises what no translator can do."""
+    """Raises errors for a model or options that no translator supports."""
     if isinstance(size, int) and size < 1:
         raise UsageError(f"The size must be at least 1 pixel, not {size}.")
     if not 0 <= strength <= 2:
@@ -548,7 +548,7 @@ def choose_device(name: str) -> torch.device:
     """The device called ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``xpu:N``.
 
     Raises:
-        UsageError: the name is unknown, or there is no such GPU.
+        UsageError: the name is unknown, or the GPU does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

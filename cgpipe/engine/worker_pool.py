@@ -1,4 +1,4 @@
-"""Work side by side, one thread of torch's each."""
+"""A pool of worker threads, each with one torch thread."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 @contextmanager
 def worker_pool(count: int) -> Generator[ThreadPoolExecutor, None, None]:
-    """A pool of ``count`` threads in which torch's operations use no others.
+    """A pool of ``count`` threads, in which torch's operations are single-threaded.
 
-    An operation on many threads ends with the slowest of them, which on a busy machine may not even run. Tasks that
-    never wait for one another do not mind.
+    An operation on many threads waits for the slowest, which on a busy machine may not even be scheduled. Independent
+    tasks do not wait for each other.
     """
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, "cgpipe-worker", initializer=torch.set_num_threads, initargs=(1,))
@@ -22,5 +22,5 @@ def worker_pool(count: int) -> Generator[ThreadPoolExecutor, None, None]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        # What a worker is told, torch tells every thread that comes later.
+        # torch applies a worker's setting to every thread created later.
         torch.set_num_threads(threads)

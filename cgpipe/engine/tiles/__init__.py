@@ -1,1 +1,1 @@
-"""Networks on pictures larger than memory: tile by tile, with the result of the whole picture."""
+"""Networks on pictures larger than memory: tile by tile, equal to the result of the whole picture."""

@@ -1,4 +1,4 @@
-"""Whether a picture goes through the network whole or by tiles, and how large these are."""
+"""Chooses whether a picture goes through the network whole or in tiles, and the size of the tiles."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cgpipe.networks import Generator
 from cgpipe.options import Engine, Tile
 
 LARGE_PIXELS = 1 << 22
-"""Pixels from which on it is looked whether there is memory for them."""
+"""Pixels from which on free memory is checked."""
 
 
 class NoRoomError(MediaError):
-    """There is no memory for a single picture as a whole."""
+    """A single picture as a whole does not fit in memory."""
 
 
 class Tiles:
@@ -23,12 +23,12 @@ class Tiles:
 
     Args:
         generator: in fp32.
-        device: where it runs.
-        engine: that runs it.
-        asked: side of the tiles, ``auto`` or ``off``.
+        device: its device.
+        engine: its engine.
+        asked: side of the tiles in pixels, ``auto`` or ``off``.
 
     Raises:
-        UsageError: tiles are asked for, and this network or engine has none.
+        UsageError: tiles are requested, but this network or engine does not support them.
     """
 
     def __init__(self, generator: Generator, device: torch.device, engine: Engine, asked: Tile) -> None:
@@ -42,7 +42,7 @@ class Tiles:
 
     @property
     def refusal(self) -> str:
-        """Why there are no tiles; empty where there can be."""
+        """Why tiles are impossible; empty if they are possible."""
         if self._engine != "eager":
             return f"tiles are run by --engine eager alone, not {self._engine}"
         reason = self.network.refusal
@@ -50,16 +50,16 @@ class Tiles:
 
     @property
     def hint(self) -> str:
-        """What else can be done where there is no memory."""
+        """What else to do if memory is short."""
         if self._asked == "off":
             return ", or omit --tile off"
         return f" ({self.refusal})" if self.refusal else ""
 
     def side_for(self, size: tuple[int, int], count: int, *, fast: bool) -> int | None:
-        """Side of the tiles for pictures that the network sees at this size; None where it sees them whole.
+        """Side of the tiles for pictures that the network sees at this size; None if it sees them whole.
 
         Raises:
-            NoRoomError: there is certainly no memory for the whole, and there are no tiles.
+            NoRoomError: the whole certainly does not fit in memory, and tiles are impossible.
         """
         if isinstance(self._asked, int):
             side = self.network.rounded(self._asked)
@@ -72,14 +72,14 @@ class Tiles:
         return self._side(fast=fast)
 
     def after_out_of_memory(self, pixels: int) -> int | None:
-        """Side of the tiles for a picture for which there was no memory, and from now on for others as large."""
+        """Side of the tiles for a picture that ran out of memory, and from now on for others as large."""
         if self._asked != "auto" or self.refusal:
             return None
         self._too_large = min(pixels, self._too_large or pixels)
         return self._side(fast=True)
 
     def needed(self, pixels: int) -> str:
-        """Memory that a whole picture takes, as text; empty where that is not known."""
+        """Memory that a whole picture needs, as text; empty if unknown."""
         wanted = self.network.bytes_a_pixel * pixels
         return f" and which takes about {wanted / 1e9:.1f} GB" if wanted else ""
 
@@ -94,12 +94,12 @@ class Tiles:
         memory = self._memory()
         if self._asked == "auto" and not self.refusal:
             return memory is not None and self.network.bytes_a_pixel * pixels > memory
-        # Without tiles it is tried but where it certainly fails and the system would end the process.
+        # Without tiles it is tried unless it certainly fails, in which case the system would kill the process.
         certain = self.network.bytes_a_pixel / LAYERS_AT_ONCE * pixels * count
         return self._device.type == "cpu" and memory is not None and certain > memory
 
     def _memory(self) -> int | None:
-        """Bytes that are free on the device."""
+        """Free bytes on the device."""
         if self._device.type == "cuda":
             cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
             return int(torch.cuda.mem_get_info(self._device)[0] + cached)

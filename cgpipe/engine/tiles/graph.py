@@ -1,7 +1,7 @@
-"""A network as a list of operations on regions, found by tracing it.
+"""Traces a network to a list of operations on regions.
 
-Nothing is known of an architecture here but the layers that it is made of: one that is made of others is traced too,
-and what looks at the whole picture in another way than by a normalisation is refused by name.
+Only layers are known here, not architectures: composite modules are traced into, and anything other than a norm that
+depends on the whole picture is refused by name.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from cgpipe.networks.resnet import BlurDown
 
 
 class NotTileableError(ModelError):
-    """A network looks at the whole picture at once; the message names where."""
+    """A part of the network depends on the whole picture; the message names it."""
 
 
 class Normalisation(nn.Module):
-    """A normalisation by the mean and deviation over the whole plane, of each channel or of groups of them.
+    """Normalisation by mean and standard deviation over the whole plane, per channel or per group.
 
     Args:
-        groups: of channels that share one mean and one deviation.
+        groups: number of groups of channels that share statistics.
         weight, bias: (C,), or None.
     """
 
@@ -57,12 +57,12 @@ class Normalisation(nn.Module):
 
 
 class Step(NamedTuple):
-    """One operation, and which of the steps before it are its inputs; the picture is number 0.
+    """One operation, and the indices of the steps that are its inputs; the picture is 0.
 
     Args:
-        name: of the layer.
-        operation: what it does; of a normalisation, which places what it is given, see ``norm``.
-        norm: the normalisation that it is.
+        name: name of the layer.
+        operation: its operation; for a normalisation, see ``norm``.
+        norm: its normalisation, if it is one.
     """
 
     name: str
@@ -73,21 +73,21 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """The steps of a network in their order, the picture first; the last is the result."""
+    """The steps of a network in order; the first is the picture, the last is the result."""
 
     steps: Sequence[Step]
 
     @property
     def norms(self) -> tuple[int, ...]:
-        """The steps that are normalisations by the whole plane."""
+        """The indices of normalisations over the whole plane."""
         return tuple(index for index, step in enumerate(self.steps) if step.norm is not None)
 
 
 def trace(generator: Generator, device: torch.device, dtype: torch.dtype) -> Graph:
-    """The operations of a network, with weights of their own on ``device`` in ``dtype``.
+    """Traces a network, with copies of its weights on ``device`` in ``dtype``.
 
     Raises:
-        NotTileableError: a part of it looks at the whole picture, or cannot be traced.
+        NotTileableError: a part of it depends on the whole picture, or cannot be traced.
     """
     if generator.runtime:
         raise NotTileableError(f"it is a program run by {generator.runtime}, into which one cannot look")
@@ -266,11 +266,11 @@ LAYERS: Mapping[type[nn.Module], Callable[[Any], Operation | Normalisation]] = {
     **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Tanh, nn.Sigmoid), _pointwise),
     **dict.fromkeys((nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout2d), _pointwise),
 }
-"""Layers by what they do to a region; others are looked into."""
+"""Operations of layers on a region; other modules are traced into."""
 
 
 def _called_pointwise(node: fx.Node) -> Operation:
-    """A call that takes each place by itself; of its arguments those that are tensors come from the pieces."""
+    """A pointwise call, whose tensor arguments come from the pieces."""
     function: Any = getattr(torch, str(node.target)) if node.op == "call_method" else node.target
     keywords = {name: value for name, value in node.kwargs.items() if name != "inplace"}
     order = {other: index for index, other in enumerate(node.all_input_nodes)}
@@ -319,7 +319,7 @@ FUNCTIONS: Mapping[object, Callable[[fx.Node], Operation]] = {
     F.pixel_shuffle: lambda node: Shuffle(int(node.args[1])),  # type: ignore[arg-type]
     F.pixel_unshuffle: lambda node: Unshuffle(int(node.args[1])),  # type: ignore[arg-type]
 }
-"""Functions by what they do to a region."""
+"""Operations of functions on a region."""
 
 
 def _pair(value: Any) -> Pair:

@@ -1,8 +1,7 @@
-"""The layers of a network as operations on regions of their planes: what each needs of its input, and what it makes.
+"""Layers as operations on regions: the input region that each needs, and the output region that it computes.
 
-A plane is the whole (C, H, W) that a layer would give for a picture; a region is a rectangle of it. Padding is added
-at the border of the plane and nowhere else, so that what is computed region by region is what the layer makes of the
-whole plane.
+A plane is the whole (C, H, W) output of a layer for a picture; a region is a rectangle of it. Padding is added only at
+the border of the plane, so that the result of all regions equals that of the whole plane.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 
 class Span(NamedTuple):
-    """Lines, or columns, from ``start`` up to but without ``stop``."""
+    """Lines or columns from ``start`` to ``stop``, exclusive."""
 
     start: int
     stop: int
@@ -27,11 +26,11 @@ class Span(NamedTuple):
         return self.stop - self.start
 
     def joined(self, other: Span) -> Span:
-        """The shortest span that holds both."""
+        """The shortest span that contains both."""
         return Span(min(self.start, other.start), max(self.stop, other.stop))
 
     def within(self, outer: Span) -> slice:
-        """Where it lies in ``outer``, which holds it."""
+        """Its slice of ``outer``, which contains it."""
         return slice(self.start - outer.start, self.stop - outer.start)
 
 
@@ -42,7 +41,7 @@ class Region(NamedTuple):
     columns: Span
 
     def joined(self, other: Region) -> Region:
-        """The smallest region that holds both."""
+        """The smallest region that contains both."""
         return Region(self.rows.joined(other.rows), self.columns.joined(other.columns))
 
 
@@ -58,28 +57,28 @@ class Size(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A region of a plane with what is in it: (1, C, h, w)."""
+    """A region of a plane with its values, (1, C, h, w)."""
 
     values: torch.Tensor
     region: Region
     size: Size
 
     def part(self, region: Region) -> torch.Tensor:
-        """What is in a smaller region."""
+        """The values of a smaller region."""
         return self.values[..., region.rows.within(self.region.rows), region.columns.within(self.region.columns)]
 
 
 class Operation(Protocol):
-    """What a layer is, seen along one axis (0 for lines, 1 for columns) and as a whole."""
+    """A layer, along one axis (0 for lines, 1 for columns) and as a whole."""
 
     def length(self, axis: int, length: int) -> int:
-        """How long the output is, of an input of ``length``."""
+        """The length of the output for an input of ``length``."""
 
     def needs(self, axis: int, wanted: Span, length: int) -> Span:
-        """What of an input of ``length`` is needed for ``wanted`` of the output."""
+        """The span of an input of ``length`` that is needed for ``wanted`` of the output."""
 
     def run(self, pieces: Sequence[Piece], wanted: Region) -> torch.Tensor:
-        """The ``wanted`` region of the output, from pieces of the inputs that hold what is needed."""
+        """The ``wanted`` region of the output, from pieces of the inputs that contain what is needed."""
 
 
 Pair = tuple[int, int]
@@ -91,13 +90,13 @@ def needed_for(operation: Operation, wanted: Region, size: Size) -> Region:
 
 
 def unchanged(x: torch.Tensor) -> torch.Tensor:
-    """The same."""
+    """The identity."""
     return x
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pointwise:
-    """Each place by itself: activations, sums, joined channels."""
+    """Pointwise operations: activations, sums, concatenated channels."""
 
     function: Callable[..., torch.Tensor]
 
@@ -113,10 +112,10 @@ class Pointwise:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A kernel that goes over a padded plane: convolutions and pooling; padding alone is a kernel of one.
+    """A sliding window over a padded plane: convolutions and pooling; padding alone is a window of one.
 
     Args:
-        function: what is done with a region that holds all that is needed, padding included.
+        function: applied to a region with everything that is needed, including padding.
         before, after: padding, by axis; less than 0 crops.
         mode: of the padding, as :func:`torch.nn.functional.pad` names it.
         value: of constant padding.
@@ -162,13 +161,13 @@ class Window:
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1
 
     def _seen(self, axis: int, wanted: Span) -> Span:
-        """What the kernel sees, in the places of the input: less than 0 and beyond its end is padding."""
+        """The span that the kernel covers, in coordinates of the input; outside of it is padding."""
         start = wanted.start * self.stride[axis] - self.before[axis]
         return Span(start, start + (wanted.length - 1) * self.stride[axis] + self._reach(axis))
 
 
 def _margins(seen: Span, have: Span, length: int) -> Pair:
-    """How much padding a region takes before and behind it."""
+    """Padding needed before and after a region."""
     before = max(0, -seen.start) if have.start == 0 else 0
     after = max(0, seen.stop - length) if have.stop == length else 0
     return before, after
@@ -179,9 +178,9 @@ class Transposed:
     """A transposed convolution.
 
     Args:
-        function: the same without padding, given the output padding of either axis.
-        padding: taken off the output on all sides.
-        behind: the output padding.
+        function: the convolution without padding, called with the output padding per axis.
+        padding: cropped from the output on all sides.
+        behind: output padding.
     """
 
     function: Callable[[torch.Tensor, Pair], torch.Tensor]
@@ -219,7 +218,7 @@ class Transposed:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Channels to space: sides times ``factor``."""
+    """Pixel shuffle: sides are multiplied by ``factor``."""
 
     factor: int
 
@@ -241,7 +240,7 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class Unshuffle:
-    """Space to channels: a ``factor``-th of the sides."""
+    """Pixel unshuffle: sides are divided by ``factor``."""
 
     factor: int
 
@@ -259,11 +258,11 @@ class Unshuffle:
 
 @dataclass(frozen=True, kw_only=True)
 class Enlarge:
-    """Sides times a whole number, nearest or bilinear.
+    """Upsampling by an integer factor, nearest or bilinear.
 
     Args:
-        align_corners: as :func:`torch.nn.functional.interpolate` has it: the step between pixels then depends on how
-            long the plane is.
+        align_corners: see :func:`torch.nn.functional.interpolate`: the step between pixels then depends on the length
+            of the plane.
     """
 
     factor: int
@@ -286,7 +285,7 @@ class Enlarge:
         return x
 
     def _place(self, place: int, length: int) -> float:
-        """Where in the input a line of the output lies."""
+        """The position in the input of a line of the output."""
         if not self.bilinear:
             return place // self.factor
         if self.align_corners:

@@ -1,9 +1,9 @@
-"""A network on a picture of any size, tile by tile.
+"""Runs a network on a picture of any size, tile by tile.
 
-A normalisation needs the mean and deviation of its whole plane before one place of its output is known. So a picture
-is gone over once for each of them, in their order: a pass computes a norm's input tile by tile, and takes its moments.
-What the next pass begins with is kept (:mod:`cgpipe.engine.tiles.planes`), as far as there is room; else it begins
-further up, in the end at the picture.
+A normalisation needs the mean and deviation of its whole plane before any of its output is known. So there is one pass
+over the picture per norm, in order, which computes the norm's input tile by tile and accumulates its moments. The
+starting point of the next pass is kept (:mod:`cgpipe.engine.tiles.planes`) if there is room; otherwise that pass starts
+further up, at the latest at the picture.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cgpipe.engine.tiles.planes import Plane, Planes
 
 @dataclass
 class Moments:
-    """Mean and squared deviations of the channels of a plane, in fp64, put together tile by tile.
+    """Mean and squared deviations of a plane's channels, in fp64, accumulated tile by tile.
 
-    By the pairwise update of Chan, Golub and LeVeque (1983): sums of squares of 400 million values would lose the
-    deviation.
+    It uses the pairwise update of Chan, Golub and LeVeque (1983): with plain sums of squares of 400 million values the
+    deviation would be lost to rounding.
     """
 
     count: int = 0
@@ -31,7 +31,7 @@ class Moments:
     squares: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, values: torch.Tensor) -> None:
-        """Takes in (1, C, h, w)."""
+        """Adds (1, C, h, w)."""
         count = values.shape[2] * values.shape[3]
         variance, mean = torch.var_mean(values.float(), (0, 2, 3), correction=0)
         squares, mean = variance.double() * count, mean.double()
@@ -45,7 +45,7 @@ class Moments:
         self.count = total
 
     def affine(self, norm: Normalisation) -> Affine:
-        """The norm as a factor and an offset for each channel."""
+        """The norm as a factor and an offset per channel."""
         channels = len(self.mean)
         by_group = self.mean.view(norm.groups, -1)
         mean = by_group.mean(1, keepdim=True)
@@ -59,7 +59,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Affine:
-    """A normalisation whose moments are known: ``x * factor + offset``, (C, 1, 1) each."""
+    """A normalisation with known moments: ``x * factor + offset``, (C, 1, 1) each."""
 
     factor: torch.Tensor
     offset: torch.Tensor
@@ -69,7 +69,7 @@ class Affine:
 
 
 Statistics = dict[int, Affine]
-"""The norms that are known, by the number of their step."""
+"""Known norms, by the index of their step."""
 
 
 @dataclass(kw_only=True)
@@ -78,12 +78,12 @@ class Passes:
 
     Args:
         graph: of the network.
-        picture: gives regions of the picture, (1, 3, h, w) in [-1, 1], as the network takes them.
-        size: of the picture; its sides are such as the network takes.
+        picture: returns regions of the picture, (1, 3, h, w) in [-1, 1], as network input.
+        size: of the picture, with sides that the network accepts.
         tile: side of a tile in pixels.
-        planes: what is kept between two passes.
-        room: bytes that may be kept.
-        statistics: of norms that are known already; they get no pass.
+        planes: the planes kept between passes.
+        room: most bytes to keep.
+        statistics: of norms that are already known and need no pass.
         on_tile: told of each tile of each pass: the share of all, with the result's own; what it raises ends the work.
     """
 
@@ -103,14 +103,14 @@ class Passes:
         self._done = 0
 
     def learn(self) -> Statistics:
-        """Goes over the picture once for each norm whose moments are not known, and gives all that are."""
+        """Makes one pass for each norm whose moments are unknown; returns all statistics."""
         for norm in self.graph.norms:
             if norm not in self.statistics:
                 self._learn(norm)
         return self.statistics
 
     def result(self, write: Callable[[Region, torch.Tensor], None]) -> None:
-        """Goes over the picture once more, and gives each region of the result as soon as it is there.
+        """Makes the last pass, and writes each region of the result as soon as it is computed.
 
         Regions come from top to bottom, and from left to right.
         """
@@ -120,7 +120,7 @@ class Passes:
             write(wanted, self.compute({last: wanted})[last])
 
     def compute(self, wanted: Mapping[int, Region]) -> dict[int, torch.Tensor]:
-        """Regions of some steps' planes, from what is kept and the picture."""
+        """Regions of some steps' planes, from kept planes and the picture."""
         needed = self._needed(wanted)
         uses = self._uses(needed)
         pieces: dict[int, Piece] = {}
@@ -137,7 +137,7 @@ class Passes:
         return found
 
     def _learn(self, norm: int) -> None:
-        """One pass: the moments of a norm's input, and what later passes begin with."""
+        """One pass: the moments of a norm's input, and the planes that later passes start from."""
         (source,) = self.graph.steps[norm].inputs
         kept = self._needed_behind(norm)
         new: Sequence[int] | None = None
@@ -155,7 +155,7 @@ class Passes:
             self.planes.settle(kept)
 
     def _to_keep(self, steps: Sequence[int], found: Mapping[int, torch.Tensor]) -> Sequence[int]:
-        """Those of some steps that are not kept yet, if there is room for all of them."""
+        """The steps whose planes are not kept yet, if there is room for all of them."""
         new = [step for step in steps if step not in self.planes]
         pixels = {step: self._sizes[step].height * self._sizes[step].width for step in new}
         wanted = sum(pixels[step] * found[step].shape[1] * found[step].element_size() for step in new)
@@ -167,7 +167,7 @@ class Passes:
         return norm
 
     def _needed_behind(self, norm: int) -> Sequence[int]:
-        """The steps before a norm that are used by it or later: with these planes all that follows can be made."""
+        """The steps before a norm that it or a later step uses: their planes suffice for everything after."""
         steps = self.graph.steps
         later = {other for step in steps[norm:] for other in step.inputs if other < norm}
         return sorted(index for index in later if steps[index].inputs)
@@ -185,7 +185,7 @@ class Passes:
         return values if step.norm is None else self.statistics[index](values)
 
     def _needed(self, wanted: Mapping[int, Region]) -> dict[int, Region]:
-        """What of each step's plane is to be there."""
+        """The region of each step's plane that is needed."""
         needed = dict(wanted)
         for index in range(max(wanted), -1, -1):
             if index not in needed or self._is_given(index):
@@ -218,7 +218,7 @@ class Passes:
                 yield Region(rows, columns)
 
     def _scaled(self, tile: Region, step: int) -> Region:
-        """The same part of another plane."""
+        """The corresponding region of another plane."""
         size = self._sizes[step]
         parts = (
             Span(span.start * own // whole, span.stop * own // whole)
@@ -228,7 +228,7 @@ class Passes:
 
 
 def spans(length: int, step: int) -> Iterator[Span]:
-    """Spans of ``step``, the last one shorter."""
+    """Consecutive spans of length ``step``; the last may be shorter."""
     for start in range(0, length, step):
         yield Span(start, min(start + step, length))
 
@@ -246,7 +246,7 @@ def sizes(graph: Graph, picture: Size) -> list[Size]:
 
 
 def reach(graph: Graph, multiple: int) -> int:
-    """How many pixels to each side of a place its result can depend on, norms aside."""
+    """Radius of the receptive field in pixels, without norms."""
     side = 1 << 20
     last = len(graph.steps) - 1
     plane = sizes(graph, Size(side, side))

@@ -1,4 +1,4 @@
-"""What a network sees of a picture, region by region."""
+"""Regions of a picture as network input."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cgpipe.scratch import release
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A picture as a network takes it: in [-1, 1], its sides filled up by reflection.
+    """A picture as network input: in [-1, 1], its sides padded by reflection.
 
     Args:
-        pixels: (H, W, C) integers, of which the first three channels are RGB, or (1, 3, H, W) float likewise.
+        pixels: (H, W, C) integers, of which the first three channels are RGB, or (1, 3, H, W) float.
         low, high: black and white.
         multiple, least: the sides become multiples of it, and at least this.
-        dtype: of what is given.
+        dtype: of the network's input.
     """
 
     pixels: torch.Tensor
@@ -32,29 +32,29 @@ class Seen:
 
     @property
     def own(self) -> Size:
-        """Of the picture itself."""
+        """Size of the picture itself."""
         floating = self.pixels.is_floating_point()
         return Size(*(self.pixels.shape[2:] if floating else self.pixels.shape[:2]))
 
     @property
     def size(self) -> Size:
-        """As the network sees it."""
+        """Size with padding."""
         return Size(*(max(-(-side // self.multiple) * self.multiple, self.least) for side in self.own))
 
     @property
     def fits(self) -> bool:
-        """Whether one reflection fills it up."""
+        """Whether a single reflection suffices."""
         return all(wanted < 2 * side for wanted, side in zip(self.size, self.own, strict=True))
 
     def read(self, region: Region) -> torch.Tensor:
-        """(1, 3, h, w) on the device."""
+        """A region as network input, (1, 3, h, w), on the device."""
         after = (self.size.height - self.own.height, self.size.width - self.own.width)
         filled = Window(after=after, mode="reflect")
         there = needed_for(filled, region, self.own)
         return filled.run([Piece(self._scaled(there), there, self.own)], region)
 
     def values(self, region: Region) -> torch.Tensor:
-        """(1, 3, h, w) of the picture itself, float, in its own units."""
+        """A region of the picture itself, (1, 3, h, w), float, in its own units."""
         rows, columns = slice(*region.rows), slice(*region.columns)
         if self.pixels.is_floating_point():
             return self.pixels[..., rows, columns].to(self.device)
@@ -68,7 +68,7 @@ class Seen:
 
 
 def inside(own: Size, write: Callable[[Region, torch.Tensor], None]) -> Callable[[Region, torch.Tensor], None]:
-    """Gives on what lies in the picture itself, without what it was filled up by."""
+    """Passes on only what lies in the picture itself, without the padding."""
 
     def cropped(region: Region, values: torch.Tensor) -> None:
         rows, columns = (span._replace(stop=min(span.stop, side)) for span, side in zip(region, own, strict=True))

@@ -1,4 +1,4 @@
-"""Planes of a network that are kept between two passes over a picture: in memory while they are small, else on disk."""
+"""Planes of a network that are kept between two passes: in memory while they are small, else on disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cgpipe.storage import PREFIX, PathLike
 
 
 class Plane(Protocol):
-    """All that a layer gives for a picture."""
+    """The whole output of a layer for a picture."""
 
     def read(self, region: Region) -> torch.Tensor:
-        """(1, C, h, w) of a region."""
+        """Reads a region: (1, C, h, w)."""
 
 
 class Store(Plane, Protocol):
@@ -26,14 +26,14 @@ class Store(Plane, Protocol):
     bytes: int
 
     def write(self, region: Region, values: torch.Tensor) -> None:
-        """Keeps (1, C, h, w) of a region."""
+        """Stores a region: (1, C, h, w)."""
 
     def close(self) -> None:
-        """Gives back what it takes."""
+        """Frees its memory or file."""
 
 
 class InMemory:
-    """A plane in the memory of the device."""
+    """A plane in device memory."""
 
     def __init__(self, size: Size, like: torch.Tensor) -> None:
         shape = (1, like.shape[1], *size)
@@ -51,9 +51,9 @@ class InMemory:
 
 
 class OnDisk:
-    """A plane in a file without a name, line by line with its channels last; nothing is left of it after a kill.
+    """A plane in an unnamed file, line by line with channels last, which vanishes when the process is killed.
 
-    It is read and written by calls and not mapped: pages of a mapped file count as this process's memory.
+    It is read and written by system calls, not mapped: mapped pages count as this process's memory.
     """
 
     def __init__(self, size: Size, like: torch.Tensor, folder: PathLike | None) -> None:
@@ -81,7 +81,7 @@ class OnDisk:
         self._file.close()
 
     def _lines(self, region: Region, lines: torch.Tensor) -> list[tuple[int, memoryview]]:
-        """Where each line of a region lies in the file, and the memory that it fills; whole lines are one."""
+        """The file offset of each line of a region, and its memory; full-width lines are merged."""
         held = lines.view(torch.uint8).numpy().data.cast("B")
         width, count = region.columns.length, region.rows.length
         start = (region.rows.start * self._size.width + region.columns.start) * self._pixel
@@ -92,7 +92,7 @@ class OnDisk:
 
 
 def _all_of(move: Callable[[memoryview], int | None], memory: memoryview) -> None:
-    """Moves all of it: one call moves 2 GB at most."""
+    """Transfers all of it: one call transfers 2 GB at most."""
     while memory:
         moved = move(memory)
         if not moved:
@@ -101,11 +101,11 @@ def _all_of(move: Callable[[memoryview], int | None], memory: memoryview) -> Non
 
 
 class Planes:
-    """The planes that are whole and can be read, by the number of their step, and those that a pass fills.
+    """The complete planes, by the index of their step, and those that a pass is filling.
 
     Args:
-        folder: where files without a name are made; None: where the system has temporary files.
-        memory: bytes of planes that may stay in memory.
+        folder: folder of the unnamed files; None: the system's folder for temporary files.
+        memory: most bytes of planes in memory.
     """
 
     def __init__(self, folder: PathLike | None, memory: int) -> None:
@@ -130,17 +130,17 @@ class Planes:
 
     @property
     def bytes(self) -> int:
-        """Of all of them."""
+        """Total size of all planes."""
         return sum(plane.bytes for plane in self._all())
 
     def fill(self, step: int, region: Region, values: torch.Tensor, size: Size) -> None:
-        """Keeps a region of the step's plane, which is made for the first of them."""
+        """Stores a region of a step's plane, which is created for its first region."""
         if step not in self._filled:
             self._filled[step] = self._new(size, values)
         self._filled[step].write(region, values)
 
     def settle(self, steps: Collection[int]) -> None:
-        """At the end of a pass: what was filled is whole; all but these steps are given back."""
+        """Ends a pass: filled planes are complete, and all but those of ``steps`` are freed."""
         self._whole |= self._filled
         self._filled = {}
         for step in [step for step in self._whole if step not in steps]:

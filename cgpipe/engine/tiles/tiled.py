@@ -1,4 +1,4 @@
-"""A generator that is run by tiles."""
+"""A generator that runs in tiles."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from cgpipe.options import Precision
 from cgpipe.storage import PathLike
 
 SIDES = (2048, 1024, 512, 256)
-"""Of tiles, where nobody names one: the largest for which there is memory."""
+"""Default sides of tiles: the largest that fits in memory is used."""
 
 TILE_BYTES = 1 << 30
-"""Memory that a tile may take: beyond, larger tiles are no faster."""
+"""Most memory of a tile in bytes: larger tiles are no faster."""
 
 PLANE_BYTES = 1 << 28
-"""Memory of planes that are kept between two passes; more of them go to the disk."""
+"""Most memory of planes between two passes, in bytes; the rest goes to disk."""
 
 FREE_SHARE = 0.8
-"""Share of a disk's free bytes that planes may take."""
+"""Fraction of a disk's free space that planes may take."""
 
 LAYERS_AT_ONCE = 2.0
-"""How many layers' inputs and outputs are there together: padding, and what a skip joins on later."""
+"""Number of layers whose inputs and outputs exist at once: padding, and skip connections."""
 
 
 class TiledNetwork:
-    """A generator that is run by tiles, to the same result as on the whole picture.
+    """A generator that runs in tiles, with the same result as on the whole picture.
 
     Args:
         generator: in fp32.
-        device: where it runs.
+        device: its device.
     """
 
     def __init__(self, generator: Generator, device: torch.device) -> None:
@@ -51,7 +51,7 @@ class TiledNetwork:
 
     @cached_property
     def refusal(self) -> str:
-        """Why the network cannot be run by tiles; empty where it can."""
+        """Why the network cannot run in tiles; empty if it can."""
         try:
             self._graph("fp32")
         except NotTileableError as error:
@@ -60,7 +60,7 @@ class TiledNetwork:
 
     @cached_property
     def bytes_a_pixel(self) -> float:
-        """Memory that a whole picture takes for each pixel, in fp32; 0 where shapes alone do not tell."""
+        """Memory of a whole picture in bytes per pixel, in fp32; 0 if shapes alone do not tell."""
         try:
             return LAYERS_AT_ONCE * bytes_a_pixel(self._generator, self._generator.multiple)
         except Exception:  # a network of another runtime takes no tensors without values
@@ -68,27 +68,27 @@ class TiledNetwork:
 
     @cached_property
     def reach(self) -> int:
-        """How far a place of the result sees, in pixels, norms aside."""
+        """Radius of the receptive field in pixels, without norms."""
         return reach(self._graph("fp32"), self._generator.multiple)
 
     @property
     def normalises(self) -> bool:
-        """Whether the result depends on the mean and deviation of the whole picture."""
+        """Whether the network has norms over the whole picture."""
         return bool(self._graph("fp32").norms)
 
     def side(self, memory: int | None, *, fast: bool) -> int:
-        """Of tiles for which there is memory, in multiples that the network takes."""
+        """Side of the largest tiles that fit in memory, a multiple that the network accepts."""
         halo = self.reach if fast else 2 * self._generator.multiple
         room = min(TILE_BYTES, TILE_BYTES if memory is None else memory // 4)
         fitting = (side for side in SIDES if (side + 2 * halo) ** 2 * self.bytes_a_pixel <= room)
         return self.rounded(next(fitting, SIDES[-1]))
 
     def rounded(self, side: int) -> int:
-        """A side of tiles, brought up to a multiple that the network takes."""
+        """A side of tiles, rounded up to a multiple that the network accepts."""
         return -(-side // self._generator.multiple) * self._generator.multiple
 
     def seen(self, pixels: torch.Tensor, low: int, high: int, precision: Precision) -> Seen:
-        """A picture as the network takes it (see :class:`~cgpipe.engine.tiles.picture.Seen`)."""
+        """A picture as network input (see :class:`~cgpipe.engine.tiles.picture.Seen`)."""
         return Seen(
             pixels=pixels,
             low=low,
@@ -110,11 +110,11 @@ class TiledNetwork:
         folder: PathLike | None = None,
         on_tile: Callable[[float], None] | None = None,
     ) -> Statistics:
-        """Runs the network on a picture, and gives each region of its result, (1, 3, h, w), as soon as it is there.
+        """Runs the network on a picture, and writes each region of its result, (1, 3, h, w), as soon as it is computed.
 
         Args:
-            statistics: of its norms; None: those of this picture, which is then gone over once for each norm.
-            folder: on a disk for what does not stay in memory.
+            statistics: of its norms; None: those of this picture, which take one pass per norm.
+            folder: folder for planes that do not fit in memory.
             on_tile: told of each tile of each pass: the share of all; what it raises ends the work.
 
         Returns:
@@ -137,7 +137,7 @@ class TiledNetwork:
         return found
 
     def statistics(self, picture: Seen, *, tile: int, precision: Precision) -> Statistics:
-        """Of the norms on a picture."""
+        """The norms' statistics on a picture."""
         room = self._plane_bytes
         with Planes(None, room) as planes:
             graph = self._graph(precision)
@@ -145,7 +145,7 @@ class TiledNetwork:
 
     @property
     def _plane_bytes(self) -> int:
-        """Memory of the device for planes; a GPU's is spared the way to the disk."""
+        """Device memory for planes; on a GPU this saves the way to disk."""
         if self._device.type != "cuda":
             return PLANE_BYTES
         return max(PLANE_BYTES, int(torch.cuda.mem_get_info(self._device)[0]) // 4)
