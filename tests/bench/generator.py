@@ -28,7 +28,7 @@ BF16 = "OpenVINO bf16"
 
 COLUMNS = {
     "way": "",
-    "arithmetic": "",
+    "dtype": "",
     "frames a second": ".2f",
     "lowest": ".2f",
     "highest": ".2f",
@@ -57,11 +57,11 @@ def measure_generator(which: str, settings: Settings) -> list[Table]:
     rates = {limits[name]: 2 * _side(settings) ** 3 * measured[name].rate.median for name in limits}
     differences = _differences(peers, example)
     rows = [
-        _row(name, measured, peer.arithmetic, rates.get(peer.arithmetic, 0.0) / operations) | differences[name]
+        _row(name, measured, peer.dtype, rates.get(peer.dtype, 0.0) / operations) | differences[name]
         for name, peer in peers.items()
     ]
     rows += [
-        {"way": name, "arithmetic": kind, "frames a second": rates[kind] / operations, "gigaflops": rates[kind] / 1e9}
+        {"way": name, "dtype": kind, "frames a second": rates[kind] / operations, "gigaflops": rates[kind] / 1e9}
         for name, kind in limits.items()
     ]
     table = Table(
@@ -139,7 +139,7 @@ def _ours(subject: Subject, pixels: np.ndarray, size: int, settings: Settings, o
     def once(x: torch.Tensor) -> torch.Tensor:
         return _as_input(translate(pixels))
 
-    return Peer(arithmetic=translate.precision, once=once, many=many, batch=size)
+    return Peer(dtype=translate.precision, once=once, many=many, batch=size)
 
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:
@@ -175,11 +175,11 @@ def _product(kind: str, settings: Settings) -> Way:
     return repeated(many, 0.01 if settings.quick else SECONDS[settings.device.type] / 2, settings.device)
 
 
-def _row(name: str, measured: dict[str, Runs], arithmetic: str, limit: float) -> Row:
+def _row(name: str, measured: dict[str, Runs], dtype: str, limit: float) -> Row:
     rate = measured[name].rate
     return {
         "way": name,
-        "arithmetic": arithmetic,
+        "dtype": dtype,
         "frames a second": rate.median,
         "lowest": rate.lowest,
         "highest": rate.highest,

@@ -21,26 +21,26 @@ class Peer:
     """A network that is ready to run.
 
     Args:
-        arithmetic: what it computes in.
+        dtype: what it computes in.
         once: (N, 3, H, W) in [-1, 1] in, the result out; float32, on the network's device.
         many: runs it that many times on ``batch`` pictures.
         batch: pictures that it is given at a time.
     """
 
-    arithmetic: str
+    dtype: str
     once: Callable[[torch.Tensor], torch.Tensor]
     many: Callable[[int], None]
     batch: int = 1
 
 
-def _one_by_one(arithmetic: str, once: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor) -> Peer:
+def _one_by_one(dtype: str, once: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor) -> Peer:
     once = torch.inference_mode()(once)
 
     def many(count: int) -> None:
         for _ in range(count):
             once(example)
 
-    return Peer(arithmetic=arithmetic, once=once, many=many)
+    return Peer(dtype=dtype, once=once, many=many)
 
 
 def eager(network: nn.Module, example: torch.Tensor) -> Peer:
@@ -75,7 +75,7 @@ def onnxruntime(network: nn.Module, example: torch.Tensor) -> Peer:
     return _one_by_one("fp32", lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), example)
 
 
-def openvino(network: nn.Module, example: torch.Tensor, *, arithmetic: str = "fp32", hint: str = "LATENCY") -> Peer:
+def openvino(network: nn.Module, example: torch.Tensor, *, dtype: str = "fp32", hint: str = "LATENCY") -> Peer:
     try:
         import openvino as ov
     except ImportError as error:
@@ -84,14 +84,14 @@ def openvino(network: nn.Module, example: torch.Tensor, *, arithmetic: str = "fp
     with _quiet():
         # Traced networks with pixel_shuffle crash it, exported ones do not (2026.4).
         model = ov.convert_model(torch.export.export(network, (example,)))
-    settings = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[arithmetic], "PERFORMANCE_HINT": hint}
+    settings = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[dtype], "PERFORMANCE_HINT": hint}
     ready = ov.Core().compile_model(model, "CPU", settings)
 
     def once(x: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(ready(x.numpy())[0])
 
     if hint == "LATENCY":
-        return _one_by_one(arithmetic, once, example)
+        return _one_by_one(dtype, once, example)
     waiting = ov.AsyncInferQueue(ready)
     array = example.numpy()
 
@@ -100,7 +100,7 @@ def openvino(network: nn.Module, example: torch.Tensor, *, arithmetic: str = "fp
             waiting.start_async({0: array})
         waiting.wait_all()
 
-    return Peer(arithmetic=arithmetic, once=once, many=many)
+    return Peer(dtype=dtype, once=once, many=many)
 
 
 def _only_on_cpu(example: torch.Tensor) -> None:
@@ -123,8 +123,8 @@ PEERS: Mapping[str, Callable[[nn.Module, torch.Tensor], Peer]] = {
     "torch.compile": compiled,
     "ONNX Runtime": onnxruntime,
     "OpenVINO": openvino,
-    "OpenVINO bf16": lambda network, example: openvino(network, example, arithmetic="bf16"),
+    "OpenVINO bf16": lambda network, example: openvino(network, example, dtype="bf16"),
     "OpenVINO bf16, pictures side by side": lambda network, example: openvino(
-        network, example, arithmetic="bf16", hint="THROUGHPUT"
+        network, example, dtype="bf16", hint="THROUGHPUT"
     ),
 }

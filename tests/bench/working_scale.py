@@ -63,7 +63,7 @@ def guided(pixels: torch.Tensor, seen: torch.Tensor, translated: torch.Tensor) -
 WAYS: dict[str, Way] = {"as shipped": add_change, "bicubic alone": bicubic, "guided filter": guided}
 
 
-class Judge:
+class Classifiers:
     """Counts pictures that are seen as zebras."""
 
     def __init__(self) -> None:
@@ -98,11 +98,11 @@ def measure_scale(settings: Settings) -> list[Table]:
     if settings.dataset is None:
         raise CannotMeasureError("it needs --dataset, a folder with horses in testA and zebras in testB")
     rows: list[Row] = []
-    judge = Judge()
+    classifiers = Classifiers()
     for to, name in (("zebra", "testA"), ("horse", "testB")):
         paths = find_pictures(settings.dataset / name)[: 4 if settings.quick else None]
-        rows += shares_by_side(to, paths, judge)
-        rows += ways_compared(to, paths, judge)
+        rows += shares_by_side(to, paths, classifiers)
+        rows += ways_compared(to, paths, classifiers)
     example = read_picture(find_pictures(settings.dataset / "testA")[0]).pixels
     rows += [time_of_picture(settings, example), memory_of_picture(settings.folder, example)]
     return [Table(title="Pictures larger than the model knows", columns=dict.fromkeys(ROW, ""), rows=rows)]
@@ -125,18 +125,18 @@ def enlarged(pixels: np.ndarray, width: int, height: int, grain: float = 0) -> n
     return large
 
 
-def shares_by_side(to: str, paths: Sequence[Path], judge: Judge) -> Iterator[Row]:
+def shares_by_side(to: str, paths: Sequence[Path], classifiers: Classifiers) -> Iterator[Row]:
     """How many are seen as zebras at the generator's own size, and enlarged for the whole translator."""
     translate = cgpipe.Translator.find(to, device="cpu")
     for side in (SIDE, 1024, 3000):
         for path in paths:
             pixels = read_picture(path).pixels
-            judge.add(torch.from_numpy(translate(enlarged(pixels, side, side) if side > SIDE else pixels))[None])
+            classifiers.add(torch.from_numpy(translate(enlarged(pixels, side, side) if side > SIDE else pixels))[None])
         aim = "" if side == SIDE else "within 5 points of 256"
-        yield row(f"{len(paths)} to {to}, {side}x{side}: seen as zebra by Lite0 / Lite2", judge.shares(), aim)
+        yield row(f"{len(paths)} to {to}, {side}x{side}: seen as zebra by Lite0 / Lite2", classifiers.shares(), aim)
 
 
-def ways_compared(to: str, paths: Sequence[Path], judge: Judge) -> Iterator[Row]:
+def ways_compared(to: str, paths: Sequence[Path], classifiers: Classifiers) -> Iterator[Row]:
     """The ways to bring a change up, on the same pictures and the same changes."""
     at_own_size = cgpipe.Translator.find(to, device="cpu", size="full", precision="fp32")
 
@@ -161,7 +161,7 @@ def ways_compared(to: str, paths: Sequence[Path], judge: Judge) -> Iterator[Row]
             highest, lowest = F.max_pool2d(wanted, 5, 1, 2), -F.max_pool2d(-wanted, 5, 1, 2)
             halo += float(((brought - highest).relu() + (lowest - brought).relu()).mean()) / len(cases)
             result = way(large, seen, translated)
-            judge.add(result)
+            classifiers.add(result)
             still = mean_around((translated - seen).abs().amax(1, keepdim=True), 1) < UNCHANGED
             still = F.interpolate(still.float(), large.shape[1:3])[..., 1:-1, 1:-1] > 0
             before += float(laplacian(large)[still].square().sum())
@@ -169,7 +169,7 @@ def ways_compared(to: str, paths: Sequence[Path], judge: Judge) -> Iterator[Row]
         yield row(f"to {to}, {name}: error, halo", f"{error:.2f}, {halo:.2f}", "")
         sharpness = f"{after / before:.1%}" if before else "everything changed"
         yield row(f"to {to}, {name}: sharpness where nothing changed", sharpness, "97% to 103%")
-        yield row(f"to {to}, {name}: 512x512 with grain seen as zebra", judge.shares(), "")
+        yield row(f"to {to}, {name}: 512x512 with grain seen as zebra", classifiers.shares(), "")
 
 
 def laplacian(pixels: torch.Tensor) -> torch.Tensor:
