@@ -16,12 +16,14 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-class _Bar(Protocol):
+class Bar(Protocol):
     """The part of tqdm that is used."""
 
     n: float
 
     def update(self, count: int) -> object: ...
+
+    def clear(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -37,7 +39,7 @@ class ProgressBar:
     def __init__(self, unit: str, shown: bool | None = None) -> None:
         self._unit = unit
         self._shown = in_notebook() if shown is None else shown
-        self._bar: _Bar | None = None
+        self._bar: Bar | None = None
         self._count = 0
 
     def start(self, total: int | None) -> None:

@@ -55,9 +55,9 @@ def test_a_look_that_cannot_be_used_is_left_out_with_a_word(only_mine: Path, pho
 
 
 def test_what_cannot_be_shown_is_said(only_mine: Path, photo: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not a picture's name"):
+    with pytest.raises(UsageError, match="not a valid name for a picture"):
         looks_sheet(photo, tmp_path / "sheet.txt")
-    with pytest.raises(UsageError, match="the photo itself"):
+    with pytest.raises(UsageError, match="one of the input pictures"):
         looks_sheet(photo, photo)
     with pytest.raises(MediaError, match=r"none\.jpg cannot be read"):
         looks_sheet(tmp_path / "none.jpg", tmp_path / "sheet.jpg")

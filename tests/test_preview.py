@@ -52,9 +52,9 @@ def test_the_command_makes_a_sheet(tmp_path: Path, photo: Path) -> None:
 
 
 def test_what_cannot_be_is_said(tmp_path: Path, photo: Path) -> None:
-    with pytest.raises(UsageError, match="not a picture's name"):
+    with pytest.raises(UsageError, match="not a valid name for a picture"):
         preview(photo, tmp_path / "sheet.txt")
-    with pytest.raises(UsageError, match="the photo itself"):
+    with pytest.raises(UsageError, match="one of the input pictures"):
         preview(photo, photo)
     with pytest.raises(UsageError, match="between 0 and 2"):
         preview(photo, tmp_path / "sheet.png", strengths=[3])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgpipe.cli.terminal import Loudness, detail, escaped, loudness, say, warn
+from cgpipe.notebook import Bar
 
 if TYPE_CHECKING:
     from cgpipe.training.run import Progress
@@ -31,24 +32,26 @@ class CountingBar:
 
     def __init__(self, unit: str) -> None:
         self.unit = unit
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._count = 0
 
     def start(self, model: str, total: int | None) -> None:
         """Prints the model and starts to count to ``total``, or without a limit."""
-        from tqdm import tqdm
-
         say(f"Model: {model}")
-        self._bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
+        self._bar = self._bar_to(total)
 
     def count(self, name: str, total: int) -> None:
         """Counts what has this name, of ``total`` in all."""
         if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
+            self._bar = self._bar_to(total)
         self.detail(name)
         self.advance()
+
+    def _bar_to(self, total: int | None) -> Bar:
+        from tqdm import tqdm
+
+        bar: Bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
+        return bar
 
     def advance(self, count: int = 1) -> None:
         """Adds ``count``."""

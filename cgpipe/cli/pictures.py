@@ -97,7 +97,9 @@ def as_image(pixels: Pixels) -> Image.Image:
     """RGB pixels as Pillow has them, in 8 bits."""
     from PIL import Image
 
-    return Image.fromarray((pixels if pixels.dtype == "uint8" else pixels >> 8).astype("uint8"))
+    from cgpipe.media.frames import in_8_bits
+
+    return Image.fromarray(in_8_bits(pixels))
 
 
 def in_a_row(shown: Sequence[Image.Image]) -> Image.Image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from cgpipe.data.settings import PictureSettings
 from cgpipe.errors import MediaError
+from cgpipe.media.frames import in_8_bits
 from cgpipe.media.pictures.read import read_picture
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class ValueRange:
         """Whether not all 16 bits are used."""
         return (self.low, self.high) != (0, FULL_RANGE)
 
-    def scaled(self, pixels: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    def scaled(self, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """The same from 0 to 255; what lies outside is clipped."""
         scaled = (pixels.astype(np.float32) - self.low) * np.float32(255 / (self.high - self.low))
         return scaled.clip(0, 255, out=scaled)
@@ -49,10 +49,10 @@ def load_pixels(path: Path, values: ValueRange | None = None) -> Pixels:
         MediaError: it cannot be read; the message names it.
     """
     try:
-        pixels: Any = read_picture(path).pixels
+        pixels = read_picture(path).pixels
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from error
-    return (values or ValueRange()).scaled(pixels) if pixels.dtype == np.uint16 else pixels
+    return (values or ValueRange()).scaled(pixels) if pixels.dtype == np.uint16 else in_8_bits(pixels)
 
 
 def load_rgb(path: Path, values: ValueRange | None = None) -> npt.NDArray[np.uint8]:

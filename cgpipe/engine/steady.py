@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from cgpipe.engine.flow import Levels, Plane, agreement, flow_between, places, sampled
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Pixels, reduced
 
 SIDE = 256
 """Short side, in pixels, at which flow is computed and changes are blended."""
@@ -115,11 +115,7 @@ def _found(here: Pixels, before: Pixels) -> tuple[Plane, Plane]:
 
 
 def _halved(pixels: Pixels) -> Pixels:
-    return _resized(pixels, (max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)))
-
-
-def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    return cast(Pixels, cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    return reduced(pixels, max(1, pixels.shape[0] // 2), max(1, pixels.shape[1] // 2))
 
 
 def _reduced(pixels: Pixels, white: float) -> Plane:
@@ -131,7 +127,7 @@ def _reduced(pixels: Pixels, white: float) -> Plane:
     scale = min(1.0, SIDE / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if small.shape[1::-1] != size:
-        small = _resized(small, size)
+        small = reduced(small, size[1], size[0])
     levels: Plane = small.astype(np.float32) * np.float32(255 / white)
     return levels
 

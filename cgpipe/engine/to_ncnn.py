@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +101,8 @@ class _Translation:
                 return
         raise _unknown(type(module).__name__)
 
-    def _use(self, node: Any) -> str:
+    def _use(self, node: object) -> str:
+        assert isinstance(node, fx.Node)
         return self._names[node].pop()
 
     def _layer(self, node: fx.Node, kind: str, inputs: Sequence[str] | None = None, **settings: float) -> None:
@@ -165,7 +165,8 @@ class _Translation:
         self._layer(node, "BinaryOp", [self._use(summand) for summand in node.args], _0=0)
 
     def join(self, node: fx.Node) -> None:
-        parts: Any = node.args[0]
+        parts = node.args[0]
+        assert isinstance(parts, Sequence)
         self._layer(node, "Concat", [self._use(part) for part in parts], _0=0)
 
     def shuffle(self, node: fx.Node, module: nn.Module | None = None) -> None:

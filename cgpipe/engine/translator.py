@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
-from typing import Any, TypedDict, Unpack, overload
+from typing import TypedDict, Unpack, cast, overload
 
 import numpy as np
 import torch
@@ -302,9 +302,10 @@ class Translator:
             return Image.fromarray(self(np.array(pixels.convert("RGB")), mask))
         if pixels.shape[-1] != 3:
             raise ValueError(f"pixels must have shape (height, width, 3), not {pixels.shape}")
-        whole: Any = pixels if pixels.ndim == 4 else pixels[None]
+        whole = pixels if pixels.ndim == 4 else pixels[None]
         if mask is not None:
-            whole = np.stack([with_mask(picture, fit(mask, *picture.shape[:2])) for picture in whole])
+            masked = [with_mask(picture, fit(mask, *picture.shape[:2])) for picture in whole]
+            whole = cast(Pixels, np.stack(masked))
         stack = torch.from_numpy(np.ascontiguousarray(whole))
         result = self.translate(Batch(pixels=stack, origins=(None,) * len(stack)))
         translated: Pixels = result.pixels.numpy()

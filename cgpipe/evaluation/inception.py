@@ -13,8 +13,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor, nn
@@ -109,7 +111,9 @@ class _CleanFid(nn.Module):
             _download_whole(import_module("cleanfid.downloads_helper").check_download_inception, folder)
         package = import_module("cleanfid.inception_torchscript")
         self.network = package.InceptionV3W(str(folder), download=False)
-        self.resize: Callable[[Any], Any] = import_module("cleanfid.resize").build_resizer("clean")
+        self.resize: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] = import_module(
+            "cleanfid.resize"
+        ).build_resizer("clean")
 
     def forward(self, pixels: Tensor) -> Tensor:
         resized = [torch.from_numpy(self.resize(picture)) for picture in pixels.permute(0, 2, 3, 1).cpu().numpy()]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from cgpipe.engine.flow import agreement, flow_between, warped
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import DataError
-from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.frames import Frame, Pixels, reduced
 from cgpipe.media.video import VideoSource
 from cgpipe.models import Model
 
@@ -176,5 +175,4 @@ def _reduced(pixels: Pixels, size: int) -> Pixels:
     scale = size / min(height, width)
     if scale >= 1:
         return pixels
-    small: Any = cv2.resize(pixels, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
-    return small  # type: ignore[no-any-return]
+    return reduced(pixels, round(height * scale), round(width * scale))

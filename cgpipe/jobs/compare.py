@@ -6,17 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from cgpipe.errors import MediaError, UsageError
+from cgpipe.errors import UsageError
+from cgpipe.jobs.sheets import GAP, at_height, read_photo, require_sheet
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.formats import picture_format
-from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
 from cgpipe.storage import PAGE_MARK, PathLike, is_own, require_local
-
-GAP = 8
-"""White pixels between two pairs."""
 
 
 def compare(
@@ -39,17 +35,15 @@ def compare(
         UsageError: an input is missing, there are no pairs, or the sheet's suffix is not a picture format.
         MediaError: a picture cannot be read, or the sheet cannot be written.
     """
-    for path in (original, translated, sheet):
+    for path in (original, translated):
         require_local(path)
-    if picture_format(sheet) is None:
-        raise UsageError(f"{sheet} is not a valid name for a picture: use one such as sheet.png.")
+    require_sheet(sheet)
     pairs = list(_pairs(Path(original), Path(translated)))
     if not pairs:
         raise UsageError(f"No picture in {original} has a translation of the same name in {translated}.")
-    if Path(sheet).resolve() in {path.resolve() for pair in pairs for path in pair}:
-        raise UsageError(f"{sheet} is one of the input pictures: use another name.")
+    require_sheet(sheet, *(path for pair in pairs for path in pair))
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if len(pairs) > count else pairs
-    cells = [_side_by_side(*(_shown(path, height) for path in pair)) for pair in chosen]
+    cells = [_side_by_side(*(at_height(read_photo(path), height) for path in pair)) for pair in chosen]
     write_picture(Path(sheet), _grid(cells, columns))
     return [one for one, _ in chosen]
 
@@ -73,17 +67,6 @@ def _pairs(original: Path, translated: Path) -> Iterator[tuple[Path, Path]]:
 def _pictures(folder: Path) -> list[Path]:
     found = (path for path in folder.rglob("*") if picture_format(path) and not is_own(path.name) and path.is_file())
     return sorted(path for path in found if not (path.parent / PAGE_MARK).exists())
-
-
-def _shown(path: Path, height: int) -> Pixels:
-    """A picture resized to a height, in 8 bits."""
-    try:
-        pixels = read_picture(path).pixels[..., :3]
-    except MediaError as error:
-        raise MediaError(f"{path} cannot be read: {error}") from error
-    eight = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-    width = max(1, round(eight.shape[1] * height / eight.shape[0]))
-    return np.asarray(Image.fromarray(eight).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _side_by_side(*pictures: Pixels) -> Pixels:

@@ -7,17 +7,14 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from cgpipe.errors import MediaError, UsageError
-from cgpipe.jobs.looks_sheet import labelled_sheet
+from cgpipe.errors import UsageError
+from cgpipe.jobs.sheets import at_height, labelled_sheet, read_photo, require_sheet
 from cgpipe.media.frames import Pixels
-from cgpipe.media.pictures.formats import picture_format
-from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Look, ModelChoice, Size
-from cgpipe.storage import PathLike, require_local
+from cgpipe.storage import PathLike
 
 LONGEST = 2048
 """Long side in pixels to which a photo is reduced before it is translated."""
@@ -62,13 +59,13 @@ def preview(
     """
     from cgpipe.engine.translator import Translator
 
-    _check(photo, sheet)
+    require_sheet(sheet, photo)
     if not strengths or not sizes:
         raise UsageError("Name at least one strength and one size.")
     looks = [Look(size=size, strength=strength) for size, strength in product(sizes, strengths)]
     chosen = [choose_model(choice) for choice in choices or [ModelChoice()]]
     pixels = _read(Path(photo))
-    cells = [(Path(photo).name, _fitted(pixels, height))]
+    cells = [(Path(photo).name, at_height(pixels, height))]
     for one in chosen:
         model = one.load()
         for look in looks:
@@ -76,33 +73,15 @@ def preview(
             if on_cell:
                 on_cell(title, len(chosen) * len(looks))
             made = Translator(model, device=device, size=look.size, strength=look.strength)(pixels)
-            cells.append((title, _fitted(made, height)))
+            cells.append((title, at_height(made, height)))
     blank = np.full_like(cells[0][1], 255)
     first = [cells[0], *[("", blank)] * (len(strengths) - 1)]  # a row of its own
     write_picture(Path(sheet), labelled_sheet([*first, *cells[1:]], len(strengths)))
     return [title for title, _ in cells[1:]]
 
 
-def _check(photo: PathLike, sheet: PathLike) -> None:
-    for path in (photo, sheet):
-        require_local(path)
-    if picture_format(sheet) is None:
-        raise UsageError(f"{sheet} is not a picture's name: use one such as sheet.png.")
-    if Path(sheet).resolve() == Path(photo).resolve():
-        raise UsageError(f"{sheet} is the photo itself: choose another name.")
-
-
 def _read(photo: Path) -> Pixels:
     """The photo in 8 bits, reduced where it is very large."""
-    try:
-        pixels = read_picture(photo).pixels
-    except MediaError as error:
-        raise MediaError(f"{photo} cannot be read: {error}") from error
-    eight = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-    longest = max(eight.shape[:2])
-    return eight if longest <= LONGEST else _fitted(eight, round(eight.shape[0] * LONGEST / longest))
-
-
-def _fitted(pixels: Pixels, height: int) -> Pixels:
-    width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    pixels = read_photo(photo)
+    longest = max(pixels.shape[:2])
+    return pixels if longest <= LONGEST else at_height(pixels, round(pixels.shape[0] * LONGEST / longest))

@@ -7,7 +7,7 @@ transfer characteristics. libswscale has an enumeration of its own for matrices,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import TypedDict, cast
 
 import av
 import numpy as np
@@ -16,7 +16,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 
 from cgpipe.media import yuv
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Pixels, contiguous, in_8_bits
 
 UNSPECIFIED = 2
 RGB, BT709, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 5, 6, 7, 9
@@ -182,11 +182,11 @@ class ToRgb:
         same_size = (frame.width, frame.height) == (self._settings["width"], self._settings["height"])
         if self._matrix is not None and same_size and frame.format.name in yuv.FORMATS:
             return yuv.rgb_of(frame, self._matrix)
-        pixels: Any = self._scaler.reformat(frame, **self._settings).to_ndarray()
+        pixels = cast(Pixels, self._scaler.reformat(frame, **self._settings).to_ndarray())
         if self._white_is_low:
             pixels = np.minimum(pixels, _SCALER_WHITE)
             pixels += pixels >> 8
-        return np.ascontiguousarray(pixels)  # where lines are padded, the array has holes
+        return contiguous(pixels)  # where lines are padded, the array has holes
 
 
 class FromRgb:
@@ -226,7 +226,7 @@ class FromRgb:
 
     def __call__(self, pixels: Pixels) -> av.VideoFrame:
         """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16."""
-        whole: Any = np.ascontiguousarray(pixels)
+        whole = contiguous(pixels)
         if self._matrix is not None and whole.dtype == np.uint8 and self._width in (None, whole.shape[1]):
             frame = yuv.frame_of(whole, self._pix_fmt, self._matrix)
             frame.colorspace = self._colour.matrix
@@ -253,8 +253,9 @@ class ToPalette:
 
         Pixels that are less than half opaque in ``alpha``, (height, width), get the palette's last entry.
         """
-        shallow = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-        image = Image.fromarray(shallow).quantize(256 if alpha is None else 255, dither=Image.Dither.FLOYDSTEINBERG)
+        image = Image.fromarray(in_8_bits(pixels)).quantize(
+            256 if alpha is None else 255, dither=Image.Dither.FLOYDSTEINBERG
+        )
         colours = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
         palette = np.full((256, 4), 255, np.uint8)
         palette[: len(colours), 1:] = colours
@@ -262,5 +263,4 @@ class ToPalette:
         if alpha is not None:
             indices = np.where(alpha <= np.iinfo(alpha.dtype).max // 2, np.uint8(255), indices)
             palette[255, 0] = 0
-        both: Any = (indices, palette)
-        return av.VideoFrame.from_ndarray(both, format="pal8")
+        return av.VideoFrame.from_ndarray((indices, palette), format="pal8")  # type: ignore[arg-type]  # it takes both

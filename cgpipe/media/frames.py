@@ -98,6 +98,21 @@ class Sink(Protocol[Origin]):
         """Receives the failure of a frame, in its place."""
 
 
+def in_8_bits(pixels: Pixels) -> npt.NDArray[np.uint8]:
+    """Pixels of 8 bits a channel; of 16 the upper ones."""
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8, copy=False)
+
+
+def contiguous(pixels: Pixels) -> Pixels:
+    """The same without holes, as libraries in C take it."""
+    return cast(Pixels, np.ascontiguousarray(pixels))
+
+
+def reduced(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Pixels, or an opacity (height, width), at a smaller size, each the mean of what it covers."""
+    return cast(Pixels, cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
+
+
 def at_size(pixels: Pixels, height: int, width: int) -> Pixels:
     """Pixels, or an opacity (height, width), enlarged to another size, bicubic; of that size already, themselves."""
     if pixels.shape[:2] == (height, width):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cgpipe.errors import MediaError
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Pixels, in_8_bits
 from cgpipe.media.pictures.formats import kind_of_file
 from cgpipe.media.pictures.read import is_animation, read_picture
 from cgpipe.storage import atomic_write, fetched
@@ -69,11 +69,6 @@ def _read(path: Path, reduced_to: int | None) -> tuple[Small, tuple[int, int]]:
             first = np.asarray(image.convert("RGB"))
         return first, (first.shape[0], first.shape[1])
     return _on_white(in_8_bits(frame.pixels), frame.origin.alpha), frame.origin.size
-
-
-def in_8_bits(pixels: Pixels) -> Small:
-    """Pixels of 8 or 16 bits per channel, in 8."""
-    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels.astype(np.uint8, copy=False)
 
 
 def _on_white(pixels: Small, alpha: Pixels | None) -> Small:

@@ -17,7 +17,7 @@ from cgpipe.errors import CgpipeError, MediaError
 from cgpipe.jobs.folder import translate_folder
 from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.jobs.video import translate_video
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Pixels, in_8_bits
 from cgpipe.media.pictures.read import check_picture, read_picture
 from cgpipe.models import list_models
 from cgpipe.models.choose import choose_model
@@ -165,9 +165,8 @@ class Studio:
         """A file that browsers show: itself, or a PNG of it."""
         if path.suffix.lower() in SHOWN_BY_BROWSERS:
             return str(path)
-        pixels = read_picture(path).pixels
         shown = self._spool.new(".png")
-        Image.fromarray(pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")).save(shown)
+        Image.fromarray(in_8_bits(read_picture(path).pixels)).save(shown)
         return str(shown)
 
 

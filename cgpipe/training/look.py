@@ -6,7 +6,6 @@ import shutil
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from PIL import Image
 
 from cgpipe.data.loading import resize
 from cgpipe.errors import DataError, ModelError
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Pixels, in_8_bits
 from cgpipe.models.looks import Look
 from cgpipe.storage import atomic_write
 from cgpipe.training.config import TrainConfig, load_config
@@ -105,7 +104,7 @@ def _keep(pictures: Callable[[int], Iterable[Pixels]], folder: Path) -> None:
 
 def _reduced(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """The picture in 8 bits, its short side reduced to at most :data:`SIDE` pixels."""
-    eight: Any = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    eight = in_8_bits(pixels)
     scale = min(1.0, SIDE / min(eight.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in eight.shape[:2])
     return np.ascontiguousarray(resize(eight, height, width), np.uint8)

@@ -10,7 +10,7 @@ import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import fx, nn
@@ -202,7 +202,7 @@ def _blur(layer: BlurDown) -> Operation:
     )
 
 
-def _padding(mode: str) -> Callable[[Any], Operation]:
+def _padding(mode: str) -> Callable[[nn.ReflectionPad2d | nn.ReplicationPad2d | nn.ZeroPad2d], Operation]:
     return lambda layer: _pad(layer.padding, mode, getattr(layer, "value", 0.0))
 
 
@@ -215,7 +215,9 @@ def _upsample(layer: nn.Upsample) -> Operation:
     return _enlarge(layer.scale_factor, layer.mode, layer.align_corners)
 
 
-def _enlarge(factor: Any, mode: str = "nearest", align_corners: bool | None = None) -> Operation:
+def _enlarge(
+    factor: float | tuple[float, ...] | None, mode: str = "nearest", align_corners: bool | None = None
+) -> Operation:
     factors = {*factor} if isinstance(factor, tuple) else {factor}
     whole = next(iter(factors)) if len(factors) == 1 else None
     if whole is None or whole != int(whole) or mode not in ("nearest", "bilinear"):
@@ -271,15 +273,15 @@ LAYERS: Mapping[type[nn.Module], Callable[[Any], Operation | Normalisation]] = {
 
 def _called_pointwise(node: fx.Node) -> Operation:
     """A pointwise call, whose tensor arguments come from the pieces."""
-    function: Any = getattr(torch, str(node.target)) if node.op == "call_method" else node.target
+    called = getattr(torch, str(node.target)) if node.op == "call_method" else node.target
+    function = cast(Callable[..., torch.Tensor], called)
     keywords = {name: value for name, value in node.kwargs.items() if name != "inplace"}
     order = {other: index for index, other in enumerate(node.all_input_nodes)}
 
     def run(*parts: torch.Tensor) -> torch.Tensor:
         arguments = fx.node.map_arg(node.args, lambda other: parts[order[other]])
         more = fx.node.map_arg(keywords, lambda other: parts[order[other]])
-        result: torch.Tensor = function(*arguments, **more)
-        return result
+        return function(*arguments, **more)
 
     return Pointwise(function=run)
 
@@ -322,6 +324,6 @@ FUNCTIONS: Mapping[object, Callable[[fx.Node], Operation]] = {
 """Operations of functions on a region."""
 
 
-def _pair(value: Any) -> Pair:
-    first, second = (value, value) if isinstance(value, int) else value
+def _pair(value: int | str | tuple[int, ...]) -> Pair:
+    first, second = value if isinstance(value, tuple) else (value, value)
     return int(first), int(second)

@@ -53,7 +53,7 @@ def _decoded_by_opencv(file: io.BufferedReader, flags: int, dtype: type[np.unsig
     if png.ends_in_a_chunk(content):  # OpenCV would ask for as much memory as the chunk says that it holds
         raise ValueError("it ends within a chunk")
     with c_warnings_hidden():  # of libjpeg and others, which know no name of a file
-        decoded: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if decoded is None or decoded.dtype != dtype:
         raise ValueError("its pixels cannot be decoded")
     return np.asarray(decoded, dtype)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cgpipe.errors import MediaError, UsageError, reason_of
-from cgpipe.media.frames import Frame, Origin, Pixels
+from cgpipe.media.frames import Frame, Origin, Pixels, in_8_bits
 from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 from cgpipe.media.pictures.read import read_picture
@@ -91,17 +91,13 @@ def read_mask(path: Path) -> Mask:
     lightness = lightness_of(frame.pixels)
     if frame.origin.alpha is None:
         return lightness
-    opacity = _eight_bits(frame.origin.alpha)
+    opacity = in_8_bits(frame.origin.alpha)
     return np.rint(lightness * (opacity / np.float32(255))).astype(np.uint8)
 
 
 def lightness_of(pixels: Pixels) -> Mask:
     """The lightness of RGB pixels, as a mask."""
-    return np.asarray(cv2.cvtColor(_eight_bits(pixels), cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def _eight_bits(values: Pixels) -> Mask:
-    return (values >> 8).astype(np.uint8) if values.dtype == np.uint16 else values.astype(np.uint8, copy=False)
+    return np.asarray(cv2.cvtColor(in_8_bits(pixels), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 class PictureMasks:

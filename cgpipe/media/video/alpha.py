@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import av
-import cv2
 import numpy as np
 from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from cgpipe.media.colour import Colour, FromRgb, ToPalette
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Pixels, reduced
 from cgpipe.media.video.clip import Alpha
 
 _Values = NDArray[np.unsignedinteger]
@@ -45,8 +44,8 @@ def alpha_of(frame: av.VideoFrame) -> Alpha:
     if frame.format.name.startswith("yuva"):
         values = _rows(frame.planes[3], bits)
     else:
-        packed: Any = frame.reformat(format="rgba" if bits <= 8 else "rgba64le").to_ndarray()
-        values, bits = packed[..., 3], 8 * packed.itemsize
+        packed = frame.reformat(format="rgba" if bits <= 8 else "rgba64le").to_ndarray()
+        values, bits = cast(_Values, packed[..., 3]), 8 * packed.itemsize
     alpha: Alpha = _scaled(values, bits, 8 if bits <= 8 else 16)
     return alpha
 
@@ -101,8 +100,7 @@ def fitted(alpha: Alpha, width: int, height: int) -> Alpha:
     """Alpha resized."""
     if alpha.shape == (height, width):
         return alpha
-    resized: Any = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_AREA)
-    return resized  # type: ignore[no-any-return]
+    return reduced(alpha, height, width)
 
 
 def _rows(plane: VideoPlane, bits: int) -> _Values:

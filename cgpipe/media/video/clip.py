@@ -5,14 +5,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from cgpipe.media.colour import Colour
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Pixels, contiguous
 from cgpipe.storage import Stamp
 
 Alpha = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -237,8 +236,8 @@ class Orientation:
         """The picture upright: (height, width, channels), or with height and width swapped."""
         if self == Orientation():
             return pixels
-        turned: Any = pixels.transpose(1, 0, 2) if self.transpose else pixels
-        return np.ascontiguousarray(turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
+        turned = pixels.transpose(1, 0, 2) if self.transpose else pixels
+        return contiguous(turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
 
 
 def describe(stream: av.stream.Stream) -> StreamInfo:

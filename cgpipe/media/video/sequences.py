@@ -9,14 +9,12 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import RGB, Colour
-from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.frames import Frame, Pixels, contiguous, in_8_bits, reduced
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.read import read_picture
@@ -126,12 +124,11 @@ class SequenceSource(Source):
 
     def _uniform(self, pixels: Pixels) -> Pixels:
         depth = self.info.colour.depth
-        whole: Any = pixels
-        if whole.itemsize * 8 != depth:
-            whole = whole.astype(np.uint16) * 257 if depth == 16 else (whole >> 8).astype(np.uint8)
-        if whole.shape[:2] != (self.info.height, self.info.width):
-            whole = cv2.resize(whole, (self.info.width, self.info.height), interpolation=cv2.INTER_AREA)
-        return np.ascontiguousarray(whole)
+        if pixels.itemsize * 8 != depth:
+            pixels = pixels.astype(np.uint16) * np.uint16(257) if depth == 16 else in_8_bits(pixels)
+        if pixels.shape[:2] != (self.info.height, self.info.width):
+            pixels = reduced(pixels, self.info.height, self.info.width)
+        return contiguous(pixels)
 
 
 class SequenceSink(Sink):

@@ -1,0 +1,71 @@
+"""Sheets: several pictures of one height as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.frames import Pixels, in_8_bits
+from cgpipe.media.pictures.formats import picture_format
+from cgpipe.media.pictures.read import read_picture
+from cgpipe.storage import PathLike, require_local
+
+GAP = 8
+"""Pixels of white around each picture."""
+LINE = 22
+"""Pixels for the name below it."""
+
+
+def require_sheet(sheet: PathLike, *inputs: PathLike) -> None:
+    """Raises UsageError where a sheet's name is not that of a picture of this machine, or is an input's."""
+    for path in (*inputs, sheet):
+        require_local(path)
+    if picture_format(sheet) is None:
+        raise UsageError(f"{sheet} is not a valid name for a picture: use one such as sheet.png.")
+    if Path(sheet).resolve() in {Path(path).resolve() for path in inputs}:
+        raise UsageError(f"{sheet} is one of the input pictures: use another name.")
+
+
+def read_photo(photo: Path, *, reduced_to: int | None = None) -> Pixels:
+    """A picture in 8 bits; with ``reduced_to`` as by :func:`~cgpipe.media.pictures.read.read_picture`.
+
+    Raises:
+        MediaError: it cannot be read; the message names it.
+    """
+    try:
+        return in_8_bits(read_picture(photo, reduced_to=reduced_to).pixels)
+    except MediaError as error:
+        raise MediaError(f"{photo} cannot be read: {error}") from error
+
+
+def at_height(pixels: Pixels, height: int) -> Pixels:
+    """A picture of 8 bits at a height."""
+    width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def labelled_sheet(cells: Sequence[tuple[str, Pixels]], columns: int) -> Pixels:
+    """Pictures of one size in rows on white, each with its name below."""
+    height, width = cells[0][1].shape[:2]
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    down, right = height + GAP + LINE, width + GAP
+    sheet = Image.new("RGB", (columns * right + GAP, rows * down + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for index, (name, pixels) in enumerate(cells):
+        left, top = GAP + index % columns * right, GAP + index // columns * down
+        sheet.paste(Image.fromarray(pixels), (left, top))
+        draw.text((left, top + height + 3), _fitting(name, width, font), fill="black", font=font)
+    return np.array(sheet)
+
+
+def _fitting(name: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """A name, cut off where it would be wider than its picture."""
+    shown = name
+    while shown and font.getlength(shown) > width:
+        shown = shown[:-1]
+    return shown
