@@ -61,4 +61,4 @@ def test_what_cannot_be_is_said(tmp_path: Path, photo: Path) -> None:
     with pytest.raises(ModelError):
         preview(photo, tmp_path / "sheet.png", choices=[ModelChoice(to="nothing")])
     result = CliRunner().invoke(cli, ["preview", str(photo), "--strengths", "much"])
-    assert result.exit_code == 2 and "no list of numbers" in result.output
+    assert result.exit_code == 2 and "use numbers such as" in result.output
