@@ -104,6 +104,14 @@ def test_the_painting_itself_is_at_no_distance_and_a_photo_is(config_of: MakeCon
     assert float(content) > 0.1
 
 
+def test_a_painting_of_low_contrast_does_not_drown_the_photo(tmp_path: Path, config_of: MakeConfig) -> None:
+    fog = tmp_path / "fog.png"
+    Image.effect_noise((90, 90), 4).convert("RGB").save(fog)
+    photo = torch.rand(1, 3, 64, 64) * 2 - 1
+    style, _ = Trainer(config_of(like=(fog,))).method.get_submodule("style")(photo, photo)
+    assert 1 < float(style) < 2
+
+
 def test_a_run_learns_the_look_and_says_what_it_was_made_from(
     config_of: MakeConfig, painting: Path, photos: Path
 ) -> None:

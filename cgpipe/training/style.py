@@ -75,18 +75,18 @@ class StyleLoss(nn.Module):
             for tap, grams in zip(TAPS, zip(*found, strict=True), strict=True):
                 self.register_buffer(_buffer(scale, tap), torch.stack(grams).mean(dim=0), persistent=False)
 
-    def _features(self, pictures: torch.Tensor, scale: float) -> list[torch.Tensor]:
+    def _features(self, pictures: torch.Tensor, scale: float, taps: Sequence[int] = TAPS) -> list[torch.Tensor]:
         seen = gray(pictures).expand_as(pictures) if self.colours == "photo" else pictures
-        return self._network[0].taps(resized(seen, scale), TAPS)
+        return self._network[0].taps(resized(seen, scale), taps)
 
     def forward(self, pictures: torch.Tensor, originals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The style loss of (N, 3, H, W), and their content loss against ``originals``; scalars.
 
-        Each is about 1 for unrelated pictures.
+        The style loss is 0 to 2; the content loss is about 1 for unrelated pictures.
         """
         made = {scale: self._features(pictures, scale) for scale in SCALES}
         with torch.no_grad():
-            wanted = self._features(originals, 1.0)[CONTENT].float()
+            wanted = self._features(originals, 1.0, TAPS[: CONTENT + 1])[CONTENT].float()
         apart = [
             self._apart(gram(features), self.get_buffer(_buffer(scale, tap)))
             for scale, maps in made.items()
@@ -97,8 +97,13 @@ class StyleLoss(nn.Module):
 
     @staticmethod
     def _apart(found: torch.Tensor, look: torch.Tensor) -> torch.Tensor:
-        """Squared difference of Gram matrices, relative to the squares of the look's; averaged over pictures."""
-        return (found - look).square().sum(dim=(1, 2)).mean() / look.square().sum()
+        """Squared difference of Gram matrices, relative to the mean of the squares of both; averaged over pictures.
+
+        Relative to those of the look alone, it is so large for a painting of low contrast (fog) that a gray picture
+        is the optimum.
+        """
+        size = (found.detach().square().sum(dim=(1, 2)) + look.square().sum()) / 2
+        return ((found - look).square().sum(dim=(1, 2)) / size).mean()
 
 
 def _buffer(scale: float, tap: int) -> str:
