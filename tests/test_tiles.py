@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from test_translator import model_of
 
+from cgpipe.engine.cuda import GpuPipeline
+from cgpipe.engine.stream import IN_FLIGHT
+from cgpipe.engine.tiles.choice import Tiles
 from cgpipe.engine.tiles.graph import NotTileableError, trace
 from cgpipe.engine.tiles.operations import Region, Size, Span
 from cgpipe.engine.tiles.passes import Moments, Passes, reach
@@ -221,28 +227,71 @@ def test_tiles_are_taken_where_memory_asks_for_them(monkeypatch: pytest.MonkeyPa
         Translator(model, device="cpu", precision="fp32", size="full", tile="off")(painting(256, 320))
 
 
-def test_after_an_out_of_memory_the_picture_goes_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by_a_gpu", [False, True])
+def test_after_an_out_of_memory_the_picture_goes_by_tiles(by_a_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cgpipe.engine.tiles.tiled.SIDES", (64,))
     model = model_of(network("resnet", ngf=8, blocks=1))
     picture = painting(160, 200)
     whole = Translator(model, device="cpu", precision="fp32", size="full")(picture)
     translator = Translator(model, device="cpu", precision="fp32", size="full")
 
-    monkeypatch.setattr(translator, "network", _Refusing(translator.network))
+    network_of_all = _Refusing(translator.network)
+    monkeypatch.setattr(translator, "network", network_of_all)
+    if by_a_gpu:
+        pipeline = GpuPipeline(_GpuAtOnce(), translator._within_memory, IN_FLIGHT)
+        monkeypatch.setattr(translator, "_pipeline", pipeline)
+    monkeypatch.setattr(translator._tiles, "_memory", network_of_all.held)
     with pytest.warns(UserWarning, match="continuing with tiles of 64"):
         tiled = translator(picture)
     assert int(np.abs(tiled.astype(int) - whole.astype(int)).max()) <= 1
+    assert network_of_all.held.mock_calls
 
 
 class _Refusing:
-    """A network for which there is no memory."""
+    """A network for which there is no memory; ``held`` fails while what it computed is still there."""
 
     def __init__(self, network: Any) -> None:
         self.precision = "fp32"
         self.ready_for = network.ready_for
+        self.left: Any = None
+        self.held = Mock(side_effect=self._check)  # gives None: no limit
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("not enough memory")
+        computed = x + 1
+        self.left = weakref.ref(computed)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def _check(self) -> None:
+        assert self.left is None or self.left() is None, "the whole picture's planes are still in memory"
+
+
+class _GpuAtOnce:
+    """A pretended GPU that does at once what it is given, as CUDA allocates at once."""
+
+    host_memory = device_memory = staticmethod(lambda size: torch.zeros(size, dtype=torch.uint8))
+    stream = staticmethod(lambda: 0)
+    mark = finish = staticmethod(lambda what: what)
+    wait = staticmethod(lambda stream, event: None)
+
+    def run(self, stream: int, work: Callable[[], object]) -> None:
+        work()
+
+
+def test_on_a_gpu_tiles_are_taken_where_its_free_memory_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpipe.engine.tiles.tiled.trace", lambda generator, _, dtype: trace(generator, CPU, dtype))
+    tiles = Tiles(network("resnet", ngf=64, blocks=1), torch.device("cuda"), "eager", "auto")
+    held = 1 << 30
+
+    def side(free: int, side: int) -> int | None:
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 80 << 30))
+        return tiles.side_for((side, side), 1, fast=False)
+
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: held)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: held)
+    assert side(78 << 30, 8192) is None and side(78 << 30, 20000) == 512
+    assert side(4 << 30, 4096) == 512 and side(1 << 30, 4096) == 256
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 0)
+    assert side(79 << 30, 8192) is None, "what torch keeps for itself is free too"
 
 
 def test_tiles_of_a_network_that_has_none_are_refused_at_once() -> None:

@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import Lock
 from typing import TypedDict, Unpack, cast, overload
@@ -341,12 +341,12 @@ class Translator:
             raise MediaError("The picture is too large to be enlarged in memory: cut it into smaller ones.")
         if (tile := self._tile_for(batch.pixels)) or is_scratch(batch.pixels):
             return self._launch_by_regions(batch, tile)
-        try:
+        with suppress(NoRoomError):
             return self._launch_whole(batch, count, started)
-        except NoRoomError as error:
-            tile = self._tiles.after_out_of_memory(self._seen_pixels(batch.pixels[:1]))
-            if not tile:
-                raise MediaError(self._no_room(*batch.pixels.shape[1:3])) from error
+        # The error and its frames are gone, and with them what the network held: now it is seen how much is free.
+        tile = self._tiles.after_out_of_memory(self._seen_pixels(batch.pixels[:1]))
+        if not tile:
+            raise MediaError(self._no_room(*batch.pixels.shape[1:3]))
         warnings.warn(f"Out of memory: continuing with tiles of {tile} pixels.", CgpipeWarning, stacklevel=2)
         return self._launch_by_regions(batch, tile)
 

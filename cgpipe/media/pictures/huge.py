@@ -399,6 +399,11 @@ def _description(tags: Tags) -> str:
     return str(exif.get(Base.ImageDescription, ""))
 
 
+def takes_big_tiff(width: int, height: int, bytes_a_pixel: int, *, pyramid: bool) -> bool:
+    """Whether a TIFF may exceed the 4.29 GB that offsets of 32 bits reach."""
+    return width * height * bytes_a_pixel * (4 / 3 if pyramid else 1) > _BIG_TIFF
+
+
 def _write_tiff(image: pyvips.Image, path: str, extras: PictureExtras, quality: int) -> None:
     layout = extras.layout or TiffLayout()
     channels = image.bands * (2 if image.format == "ushort" else 1)
@@ -414,7 +419,7 @@ def _write_tiff(image: pyvips.Image, path: str, extras: PictureExtras, quality: 
         compression=compression,
         predictor="horizontal" if compression in ("lzw", "deflate") else "none",
         Q=quality,
-        bigtiff=image.width * image.height * channels * (4 / 3 if layout.pyramid else 1) > _BIG_TIFF,
+        bigtiff=takes_big_tiff(image.width, image.height, channels, pyramid=layout.pyramid),
         resunit="inch" if extras.tags.dpi else "cm",
     )
 
