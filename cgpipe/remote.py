@@ -16,12 +16,13 @@ import os
 import random
 import re
 import secrets
+import shutil
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -29,7 +30,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, ParamSpec, Protocol, TypedDict, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from cgpipe.errors import MissingDependencyError, UsageError
+from cgpipe.archives import Members, members_of
+from cgpipe.errors import MissingDependencyError, UsageError, reason_of
 from cgpipe.storage import (
     HOST,
     LOCAL,
@@ -37,6 +39,7 @@ from cgpipe.storage import (
     Log,
     PathLike,
     Stamp,
+    Store,
     is_address,
     mount,
     mounted,
@@ -45,6 +48,7 @@ from cgpipe.storage import (
     spool,
     store_of,
     temporary_beside,
+    unmount,
 )
 
 P = ParamSpec("P")
@@ -68,8 +72,8 @@ FIRST_WAIT = 0.2
 TRANSFERS = 16
 """Files that are under way at a time: each mostly waits."""
 
-ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".tar.gz": "tar"}
-"""Files that are read as folders, and fsspec's names of what reads them."""
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+"""Files that are read as folders."""
 
 _MERGED = 32
 """Pieces of a journal that become one."""
@@ -82,19 +86,23 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
 _LONGEST_REASON = 200
 
 
-def located(path: PathLike) -> Path:
+def located(path: PathLike, *, opens: bool = True) -> Path:
     """The path by which a file or folder goes from here on: of an address, one without its secrets.
+
+    Args:
+        opens: an archive is a folder from here on; else it is a file, which is read or written as a whole.
 
     Raises:
         UsageError: there is no such kind of address.
         MissingDependencyError: what reads it is not installed.
     """
     text = os.fspath(path)
-    if is_address(text) and mounted(text) is None:
-        return _of_address(text)
-    place = Path(text)
-    if _archive_kind(text) and place.is_file() and mounted(text) is None:
-        mount(text, ArchiveStore(text))
+    place = _of_address(text) if is_address(text) and mounted(text) is None else Path(text)
+    if isinstance(known := mounted(place), ArchiveStore):
+        if not opens and known.root == os.fspath(place):
+            unmount(place)
+    elif opens and is_archive(place) and store_of(place).is_file(os.fspath(place)):
+        mount(place, ArchiveStore(os.fspath(place)))
     return place
 
 
@@ -104,12 +112,21 @@ def located_output(path: PathLike) -> Path:
     Raises:
         UsageError: nothing can be written there.
     """
+    return _writable(path, opens=True)
+
+
+def _writable(path: PathLike, *, opens: bool) -> Path:
     text = os.fspath(path)
     if is_address(text) and _scheme(text) in _STREAMS:
         require_local(text)
     if is_address(text) and _scheme(text) in _WEB:
         raise UsageError(f"{shown(text)} cannot be written: a web server takes no files. Use a folder, or s3://.")
-    return located(path)
+    return located(path, opens=opens)
+
+
+def located_archive(path: PathLike) -> Path:
+    """As :func:`located_output`, of an archive that is written whole: it is a file from here on, and no folder."""
+    return _writable(path, opens=False)
 
 
 def located_video(name: str) -> str:
@@ -148,23 +165,29 @@ def _is_whole_video(name: str, place: str) -> bool:
     return False
 
 
+@contextmanager
+def released(place: Path) -> Iterator[Path]:
+    """Lets an archive go after the body, with the copy of it that lies on this machine, where it was fetched."""
+    try:
+        yield place
+    finally:
+        store = mounted(place)
+        if isinstance(store, ArchiveStore):
+            unmount(place)
+            store.close()
+
+
 def is_archive(path: PathLike) -> bool:
     """Whether a name is that of an archive, which is read as a folder."""
-    return _archive_kind(os.fspath(path)) is not None
-
-
-def _archive_kind(text: str) -> str | None:
-    return next((kind for suffix, kind in ARCHIVES.items() if text.lower().endswith(suffix)), None)
+    return os.fspath(path).lower().endswith(ARCHIVES)
 
 
 def _of_address(text: str) -> Path:
     inner, _, outer = text.partition("::")
     scheme, _, rest = inner.partition(":")
-    if scheme in ARCHIVES.values():  # zip://inside::s3://bucket/a.zip, or zip://a.zip
+    if scheme in ("zip", "tar"):  # zip://inside::s3://bucket/a.zip, or zip://a.zip
         rest = rest.removeprefix("//")
         archive = located(outer or rest)
-        if mounted(archive) is None or not isinstance(mounted(archive), ArchiveStore):
-            mount(archive, ArchiveStore(os.fspath(archive)))
         return archive / rest if outer else archive
     parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
     root, options = _root(parts)
@@ -177,8 +200,6 @@ def _of_address(text: str) -> Path:
         store.queries[plain] = parts.query
     if parts.path.endswith("/"):
         store.folders.add(plain)
-    if _archive_kind(plain):
-        mount(plain, ArchiveStore(plain))
     return Path(plain)
 
 
@@ -469,49 +490,149 @@ def _plain(error: OSError) -> str:
     return os.strerror(errno.ENOENT) if isinstance(error, FileNotFoundError) else str(error)
 
 
-class ArchiveStore(RemoteStore):
-    """A zip or tar, of this machine or behind an address, read as a folder.
+class ArchiveStore:
+    """A zip or tar, of this machine or behind an address, read as a folder (see :class:`cgpipe.storage.Store`).
 
-    One behind an address is fetched once, whole: its members would else be looked for across the network.
+    One behind an address is fetched once, whole: its members would else be looked for across the network. Safe for
+    threads, and after a fork.
+
+    Raises:
+        UsageError: it cannot be read.
     """
 
     parallel = 0
 
     def __init__(self, root: str) -> None:
-        self._archive = threading.RLock()  # its members are read through one file
+        self.root = root
         self._copy: Path | None = None
-        super().__init__(root, _archive_kind(root) or "zip", {})
+        self._lock = threading.RLock()  # members are read through one file
+        self._opened: dict[int, tuple[ExitStack, Members]] = {}
+        try:
+            self._members()
+        except OSError as error:
+            raise UsageError(f"{shown(root)} cannot be read as an archive: {reason_of(error)}.") from error
 
     def __getstate__(self) -> dict[str, object]:
-        return super().__getstate__() | {"_copy": self._copy}
+        return {"root": self.root, "_copy": self._copy}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        super().__setstate__(state)
-        self._archive = threading.RLock()
+        vars(self).update(state, _lock=threading.RLock(), _opened={})
+
+    def close(self) -> None:
+        """Removes the copy that lies on this machine."""
+        for stack, _ in self._opened.values():
+            stack.close()
+        self._opened.clear()
+        if self._copy is not None:
+            self._end()
+
+    def listing(self, folder: str) -> Listing:
+        below = self._below(folder)
+        files = sorted(name for name in below if "/" not in name)
+        return Listing(files, sorted({name.partition("/")[0] for name in below if "/" in name}))
+
+    def names(self, folder: str, prefix: str) -> list[str]:
+        return [name for name in self.listing(folder).files if name.startswith(prefix)]
+
+    def stamp(self, path: str) -> Stamp:
+        if path == self.root:
+            return self._outer().stamp(path)
+        with self._found(path) as (members, name):
+            size, version = members.version(name)
+            return Stamp(size, _number(version))
+
+    def future_stamp(self, temporary: PathLike) -> Stamp:
+        return LOCAL.stamp(os.fspath(temporary))
+
+    def exists(self, path: str) -> bool:
+        return self.is_file(path) or self.is_folder(path)
+
+    def is_file(self, path: str) -> bool:
+        with self._lock:
+            return self._key(path) in self._members().all
+
+    def is_folder(self, path: str) -> bool:
+        return path == self.root or bool(self._below(path))
+
+    def real(self, path: str) -> str:
+        return path
+
+    @contextmanager
+    def fetched(self, path: str) -> Iterator[Path]:
+        if path == self.root:
+            yield self._here()
+            return
+        with self.temporary(path) as copy:
+            with self._found(path) as (members, name), members.open(name) as content, copy.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            yield copy
+
+    @contextmanager
+    def temporary(self, path: str) -> Iterator[Path]:
+        with temporary_beside(spool() / PurePosixPath(path).name) as here:
+            yield here
+
+    def open(self, path: str) -> IO[bytes]:
+        with self._found(path) as (members, name), members.open(name) as content:
+            return io.BytesIO(content.read())
+
+    def forget(self, folder: str) -> None:
+        """An archive does not change while it is read."""
+
+    def put(self, temporary: PathLike, path: str, *, new: bool = False) -> None:
+        raise self._read_only(path)
+
+    def remove(self, path: str) -> None:
+        raise self._read_only(path)
+
+    def make_folder(self, path: str) -> None:
+        raise self._read_only(path)
+
+    def open_log(self, folder: str, name: str, compacted: Callable[[], Iterable[bytes]] | None) -> Log:
+        raise self._read_only(folder)
+
+    def _read_only(self, path: str) -> OSError:
+        return OSError(errno.EROFS, "nothing is put into an archive that is there", path)
 
     def _key(self, path: str) -> str:
         return path[len(self.root) :].strip("/")
 
-    def _tried(self, do: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        with self._archive:
-            return super()._tried(do, *args, **options)
+    def _below(self, folder: str) -> list[str]:
+        """Names of all members below a folder, seen from there."""
+        within = self._key(folder)
+        start = f"{within}/" if within else ""
+        with self._lock:
+            return [name[len(start) :] for name in self._members().all if name.startswith(start)]
 
-    def _system(self) -> _System:
-        with self._archive:
+    @contextmanager
+    def _found(self, path: str) -> Iterator[tuple[Members, str]]:
+        with self._lock:
+            members, name = self._members(), self._key(path)
+            if name not in members.all:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            yield members, name
+
+    def _members(self) -> Members:
+        with self._lock:
             process = os.getpid()
-            if process not in self._systems:
-                self._systems[process] = _system(self._protocol, {"fo": str(self._here())})
-            return self._systems[process]
+            if process not in self._opened:
+                stack = ExitStack()
+                self._opened[process] = stack, stack.enter_context(members_of(self._here()))
+            return self._opened[process][1]
+
+    def _outer(self) -> Store:
+        """Where the archive itself lies."""
+        return store_of(os.path.dirname(self.root)) if "/" in self.root else LOCAL
 
     def _here(self) -> Path:
         """The archive as a file of this machine."""
-        outer = store_of(os.path.dirname(self.root) or ".") if "/" in self.root else LOCAL
+        outer = self._outer()
         if outer is LOCAL:
             return Path(self.root)
         if self._copy is None:
-            self._kept = outer.fetched(self.root)
-            self._copy = self._kept.__enter__()
-            weakref.finalize(self, self._kept.__exit__, None, None, None)
+            kept = outer.fetched(self.root)
+            self._copy = kept.__enter__()
+            self._end = weakref.finalize(self, kept.__exit__, None, None, None)
         return self._copy
 
 

@@ -368,6 +368,11 @@ def mount(root: PathLike, store: Store) -> None:
     _mounts[os.fspath(root)] = store
 
 
+def unmount(root: PathLike) -> None:
+    """Lets nobody answer for ``root`` any more."""
+    _mounts.pop(os.fspath(root), None)
+
+
 def mounts() -> dict[str, Store]:
     """All mounts, for another process."""
     return dict(_mounts)

@@ -18,7 +18,8 @@ BELOW: dict[str, set[str]] = {
     "storage": {"errors"},
     "options": {"errors", "storage"},
     "notebook": set(),
-    "remote": {"errors", "storage"},
+    "archives": {"errors", "storage"},
+    "remote": {"errors", "storage", "archives"},
     "scratch": {"storage"},
     "parallel": GROUND,
     "recipe": GROUND,
@@ -29,7 +30,7 @@ BELOW: dict[str, set[str]] = {
     "engine": {*GROUND, "scratch", "networks", "media", "models"},
     "data": {*GROUND, "parallel", "recipe", "media", "models"},
     "evaluation": {*GROUND, "networks", "media", "models", "engine", "data", "pages"},
-    "jobs": {*GROUND, "remote", "networks", "media", "models", "engine", "pages", "training"},
+    "jobs": {*GROUND, "remote", "archives", "networks", "media", "models", "engine", "pages", "training"},
     "service": {*GROUND, "media", "models", "engine", "jobs", "__init__"},
     "training": {*GROUND, "parallel", "recipe", "networks", "media", "models", "engine", "data", "evaluation", "pages"},
     "cli": {

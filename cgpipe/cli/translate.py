@@ -29,7 +29,12 @@ from cgpipe.storage import shown
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=Place(), metavar="INPUT...")
-@click.option("-o", "--output", type=Place(), help="Output folder or file.  [default: <INPUT>-<DOMAIN>]")
+@click.option(
+    "-o",
+    "--output",
+    type=Place(),
+    help="Output folder, file, or archives such as out.zip and 'out-{000..}.tar'.  [default: <INPUT>-<DOMAIN>]",
+)
 @model_options
 @like_options
 @click.option(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+from cgpipe.archives import expanded
+from cgpipe.errors import UsageError
+from cgpipe.jobs.archives import ArchiveJob, names_archives
 from cgpipe.jobs.folder_job import FolderJob, FolderTold
 from cgpipe.jobs.learning import pictures_of, with_look
 from cgpipe.jobs.plan import with_located_mask
@@ -30,12 +34,15 @@ def translate_folder(
     appears whole or not at all.
 
     Args:
-        inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, or several of them.
-        output: the folder to write, or a file for one input; by default ``<folder>-<domain>`` beside the input.
+        inputs: a folder, a file, a pattern such as ``photos/**/*.jpg``, an archive (zip, tar), a range of archives
+            such as ``shard-{000000..000099}.tar``, or several of them.
+        output: the folder to write, a file for one input, an archive, or a range of archives, with or without an end
+            (``shard-{000000..}.tar``); by default ``<folder>-<domain>`` beside the input.
         gallery: write an HTML page of before and after: True for ``<output>.html`` beside the output, or its path. Its
             pictures go to a folder of the same name with ``_files``.
         progress: show a progress bar; by default only in a notebook.
-        on_start: called with the model's description and the number of pictures, when the work starts.
+        on_start: called with the model's description and the number of pictures, for archives None, when the work
+            starts.
         on_result: called with the result of each file.
         on_part: called with the fraction, 0 to 1, of a picture that is translated in parts; from a worker thread.
         on_learn: called for every training step of a look (``like``).
@@ -52,8 +59,15 @@ def translate_folder(
         ModelError: the model cannot be found or read.
     """
     watch, options = Stopwatch(), with_located_mask(options)
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    inputs = [one for name in given for one in expanded(name)]
+    archives = output is not None and names_archives(output)
+    if archives and gallery:
+        raise UsageError("A gallery needs a folder as output, not an archive: omit one of them.")
     chosen = choose_model(options.choice)
     if chosen.is_missing:
-        pictures = pictures_of(inputs, output, options, chosen.domain)
+        pictures = pictures_of(inputs, None if archives else output, options, chosen.domain)
         chosen = with_look(chosen, options, pictures, told.on_learn, told.progress)
+    if archives and output is not None:
+        return ArchiveJob(chosen, options, watch).run(inputs, output, told)
     return FolderJob(chosen, options, watch).run(inputs, output, gallery=gallery, told=told)

@@ -22,7 +22,7 @@ from cgpipe.storage import PathLike
 if TYPE_CHECKING:
     from cgpipe.jobs.pipeline import Pipeline
 
-OnStart = Callable[[str, int], None]
+OnStart = Callable[[str, int | None], None]
 OnResult = Callable[[FileResult], None]
 OnPart = Callable[[float], None]
 

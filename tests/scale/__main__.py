@@ -2,6 +2,7 @@
 
 bin/scale measure --entries 1000000     # listing, plan, journal: on fake files in a temporary folder
 bin/scale simulate --workers 1000       # the real chunks and journal on a simulated clock
+bin/scale buckets --pictures 2000       # a job on an S3 server that fails at times, killed and started again
 bin/scale cost                          # the tables of docs/many-machines.md, from the figures in this file
 """
 
@@ -12,8 +13,10 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+from scale.buckets import trial
 from scale.simulation import Simulation
 
 from cgpipe.jobs.journal import NAME, Entry, FolderJournal, Journal, Standing
@@ -131,10 +134,11 @@ def cost() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("measure", "simulate", "cost"))
+    parser.add_argument("part", choices=("measure", "simulate", "cost", "buckets"))
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=1000)
+    parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--loss", type=float, default=0.005)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cgpipe-scale-") as folder:
@@ -142,6 +146,9 @@ def main() -> None:
             measure(asked.entries, Path(folder))
         elif asked.part == "simulate":
             simulate(asked.items, asked.workers, asked.loss, Path(folder))
+        elif asked.part == "buckets":
+            for name, value in asdict(trial(Path(folder), asked.pictures)).items():
+                print(f"{name:15} {value:,.1f}" if isinstance(value, float) else f"{name:15} {value:,}")
         else:
             cost()
 

@@ -1,0 +1,167 @@
+"""Translations into zip, tar and WebDataset's numbered tar files: whole or not at all, and taken up where they were."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import bytes_of, make_photos
+
+import cgpipe
+from cgpipe import storage
+from cgpipe.archives import expanded
+from cgpipe.errors import CgpipeError, UsageError
+from cgpipe.jobs import archives
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch: pytest.MonkeyPatch, models_folder: Path, file_model: Any) -> None:
+    monkeypatch.setattr(storage, "_mounts", {})
+    file_model(models_folder, "horse", "zebra")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "photos", 6, 16)
+
+
+def translated(*args: Any, **options: Any) -> tuple[int, int, int]:
+    report = cgpipe.translate_folder(*args, **({"to": "zebra", "workers": 0} | options))
+    return report.translated, report.skipped, len(report.failures)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as file:
+            return {name: file.read(name) for name in file.namelist()}
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def hidden(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if name.startswith(".") and "journal" not in name]
+
+
+def make_shard(path: Path, photos: Path, numbers: range, *, broken: int = -1) -> None:
+    """Samples of a picture and its caption, the last first, as a shuffled data set has them."""
+    with tarfile.open(path, "w") as tar:
+        for number in reversed(numbers):
+            picture = photos / f"{'sub/' * (number % 2)}{number}.png"
+            for suffix, data in {"png": picture.read_bytes(), "txt": f"picture {number}".encode()}.items():
+                data = b"broken" if number == broken and suffix == "png" else data
+                entry = tarfile.TarInfo(f"./s{number}.{suffix}")
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", ["out.zip", "out.tar", "out.tar.gz", "zip://out.zip"])
+def test_a_folder_goes_into_an_archive_and_a_second_time_nothing_is_done(
+    name: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    archive = tmp_path / name.removeprefix("zip://")
+    assert translated(photos, name) == (6, 0, 0)
+    assert translated(photos, tmp_path / "plain") == (6, 0, 0)
+    assert content(archive) == bytes_of(tmp_path / "plain")
+    before = archive.read_bytes()
+    assert translated(photos, name) == (0, 6, 0)
+    assert translated(photos, name, overwrite=True) == (6, 0, 0) and archive.read_bytes() == before
+    assert translated(photos, name, strength=0.5) == (6, 0, 0) and archive.read_bytes() != before
+    assert hidden(tmp_path) == []
+
+
+def test_a_job_that_was_stopped_goes_on_and_the_archive_appears_when_it_is_whole(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(archives, "_pack", fail)
+        with pytest.raises(CgpipeError, match=r"out\.zip cannot be written: No space left"):
+            translated(photos, tmp_path / "out.zip")
+    assert not (tmp_path / "out.zip").exists() and hidden(tmp_path) == [".out.zip.cgpipe"]
+    assert translated(photos, tmp_path / "out.zip") == (0, 6, 0)
+    assert len(content(tmp_path / "out.zip")) == 6 and hidden(tmp_path) == []
+
+
+def test_of_a_broken_picture_the_rest_is_there_and_only_it_is_tried_again(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"broken")
+    assert translated(photos, tmp_path / "out.tar") == (6, 0, 1)
+    assert len(content(tmp_path / "out.tar")) == 6
+    assert translated(photos, tmp_path / "out.tar") == (0, 6, 1)
+    (photos / "broken.png").write_bytes((photos / "0.png").read_bytes())
+    assert translated(photos, tmp_path / "out.tar") == (7, 0, 0)  # what goes in is another
+
+
+def test_an_archive_that_is_not_ours_stays(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.zip").write_bytes(b"mine")
+    report = cgpipe.translate_folder(photos, tmp_path / "out.zip", to="zebra", workers=0)
+    assert len(report.failures) == 6 and "was not made by cgpipe" in report.failures[0].reason
+    assert (tmp_path / "out.zip").read_bytes() == b"mine" and hidden(tmp_path) == []
+
+
+def test_webdataset_shards_become_shards_with_their_sidecars_in_their_order(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    make_shard(tmp_path / "in-000.tar", photos, range(3))
+    make_shard(tmp_path / "in-001.tar", photos, range(3, 6), broken=4)
+    out = tmp_path / "out-{000000..}.tar"
+    assert translated(tmp_path / "in-{000..001}.tar", out) == (5, 0, 1)
+    first, second = (content(tmp_path / f"out-00000{number}.tar") for number in (0, 1))
+    assert list(first) == ["s2.png", "s2.txt", "s1.png", "s1.txt", "s0.png", "s0.txt"]
+    assert list(second) == ["s5.png", "s5.txt", "s3.png", "s3.txt"] and first["s1.txt"] == b"picture 1"
+    assert translated(photos, tmp_path / "plain") == (6, 0, 0)
+    assert first["s0.png"] == bytes_of(tmp_path / "plain")["0.png"]
+    before = (tmp_path / "out-000000.tar").stat().st_mtime_ns
+    assert translated(tmp_path / "in-{000..001}.tar", out) == (0, 5, 1)
+    assert (tmp_path / "out-000000.tar").stat().st_mtime_ns == before and storage._mounts == {}
+    # Shards of the job share out the archives.
+    both = [translated(tmp_path / "in-{000..001}.tar", tmp_path / "b-{0..1}.tar", shard=f"{n}/2") for n in (1, 2)]
+    assert sum(made for made, _, _ in both) == 5 and content(tmp_path / "b-1.tar") == second
+
+
+def test_a_folder_is_shared_out_among_shards(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "PICTURES_A_SHARD", 4)
+    assert translated(photos, tmp_path / "s-{000..}.tar") == (6, 0, 0)
+    assert [len(content(tmp_path / f"s-00{number}.tar")) for number in (0, 1)] == [3, 3]
+    assert translated(photos, tmp_path / "t-{1..3}.zip", format="jpg") == (6, 0, 0)
+    assert [list(content(tmp_path / f"t-{number}.zip")) for number in (1, 3)] == [
+        ["0.jpg", "2.jpg"],
+        ["sub/3.jpg", "sub/5.jpg"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "options", "message"),
+    [
+        ("in-{0..}.tar", "out.tar", {}, "has no end: write the last number"),
+        ("in-{3..1}.tar", "out.tar", {}, "ends before it begins"),
+        ("photos", "zip://in::out.zip", {}, "names a folder in an archive"),
+        ("photos", "out.zip", {"shard": "1/2"}, "cannot be divided by --shard"),
+        ("photos", "out.zip", {"gallery": True}, "A gallery needs a folder"),
+    ],
+)
+def test_what_does_not_fit(
+    inputs: str,
+    output: str,
+    options: dict[str, Any],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        translated(inputs, output, **options)
+
+
+def test_names_of_a_range(tmp_path: Path) -> None:
+    assert expanded("s3://b/s-{008..011}.tar")[::3] == ["s3://b/s-008.tar", "s3://b/s-011.tar"]
+    assert expanded("a-{0..}.tar", 2) == ["a-0.tar", "a-1.tar"] and expanded("a.tar") == ["a.tar"]
+    (tmp_path / "{1..2}.tar").touch()
+    assert expanded(tmp_path / "{1..2}.tar") == [str(tmp_path / "{1..2}.tar")]
