@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,18 @@ SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
 CAMERA_SECONDS = 0.05
 """Between two pictures of the camera, at least."""
 
+CAMERAS = 64
+"""Of which the rate is known."""
+
+RATED = 10
+"""Pictures of a camera that its rate is counted over."""
+
+PAUSE_SECONDS = 5.0
+"""After which a camera was stopped, and begins anew."""
+
+BUTTONS: list[Any] = ["fullscreen", "download"]
+"""Of a result: without that which sends it to a site."""
+
 FONTS = ("system-ui", "sans-serif")
 """That every system has: nothing is fetched from elsewhere."""
 
@@ -54,6 +67,7 @@ class Studio:
         self._hardware = hardware
         self.queue = PictureQueue(spool)
         self._cameras = LoadedModels()
+        self._rates: dict[str, Rate] = {}  # by session: what a page holds itself does not come back while it streams
 
     def picture(
         self,
@@ -63,10 +77,10 @@ class Studio:
         painting: str | None,
         steps: int,
         progress: Any = gr.Progress(),  # noqa: B008 - so Gradio knows that it is to be given
-    ) -> tuple[tuple[str, str], str]:
+    ) -> tuple[tuple[str, str], gr.DownloadButton]:
         """Before and after for the slider, and the file to download."""
         if not picture:
-            raise gr.Error("Choose a picture first.")
+            raise gr.Error("Choose a picture first.", print_exception=False)
         with _Explained():
             check_picture(picture, pixel_limit=self._limits.pixels)
             if painting:
@@ -81,7 +95,7 @@ class Studio:
                 after = self.queue.submit(options, Path(picture)).result().path
             named = self._spool.new_folder() / f"{Path(picture).stem}-translated{after.suffix}"
             after.rename(named)
-            return (self._shown(Path(picture)), self._shown(named)), str(named)
+            return (self._shown(Path(picture)), self._shown(named)), _download(named)
 
     def _like(self, picture: str, painting: str, steps: int, strength: float, progress: Any) -> Path:
         """The picture in the look of a painting, which is learnt first."""
@@ -99,12 +113,18 @@ class Studio:
         )
         if report.failures:
             raise MediaError(report.failures[0].reason)
-        return next(path for path in report.outputs[0].iterdir() if not path.name.startswith("."))
+        return report.outputs[0]
 
-    def video(self, video: str | None, model: str, strength: float, progress: Any = gr.Progress()) -> tuple[str, str]:  # noqa: B008
+    def video(
+        self,
+        video: str | None,
+        model: str,
+        strength: float,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[str, gr.DownloadButton]:
         """The translated video, to play and to download."""
         if not video:
-            raise gr.Error("Choose a video first.")
+            raise gr.Error("Choose a video first.", print_exception=False)
         with _Explained():
             with open(video, "rb") as file:
                 if not is_container(file.read(HEAD)):
@@ -121,18 +141,21 @@ class Studio:
                 on_start=lambda _, total: counted.start(total),
                 on_frames=counted.advance,
             )
-            return str(result), str(result)
+            return str(result), _download(result)
 
-    def camera(self, pixels: Pixels | None, model: str, strength: float, before: float) -> tuple[Any, str, float]:
-        """A picture of the camera, translated; how many a second come, and when this one did."""
+    def camera(
+        self, pixels: Pixels | None, model: str, strength: float, request: gr.Request
+    ) -> tuple[Pixels | None, str]:
+        """A picture of the camera, translated, and how many a second come."""
         if pixels is None:
-            return None, "", before
-        now = time.monotonic()
+            return None, ""
+        began = time.monotonic()
         with _Explained():
             translated = self._camera_translator(model, strength)(pixels)
-        took = max(now - before, 1e-3) if before else 0.0
-        rate = f"{1 / took:.1f} pictures a second, {1000 * (time.monotonic() - now):.0f} ms each" if took else ""
-        return translated, rate, now
+        rate = self._rates.setdefault(str(request.session_hash), Rate())
+        if len(self._rates) > CAMERAS:
+            self._rates.pop(next(iter(self._rates)))
+        return translated, rate.told(began, time.monotonic())
 
     def _camera_translator(self, model: str, strength: float) -> Translator:
         options = Options(choice=ModelChoice(model=model), look=Look(strength=strength), hardware=self._hardware)
@@ -141,7 +164,7 @@ class Studio:
     def folder(self, folder: str, output: str, model: str, strength: float, progress: Any = gr.Progress()) -> str:  # noqa: B008
         """What became of a folder's pictures, as Markdown."""
         if not folder.strip():
-            raise gr.Error("Name a folder first.")
+            raise gr.Error("Name a folder first.", print_exception=False)
         with _Explained():
             counted = _Counted("picture", progress)
 
@@ -170,6 +193,22 @@ class Studio:
         return str(shown)
 
 
+class Rate:
+    """How fast the pictures of a camera come, over the last few."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=RATED)
+
+    def told(self, began: float, done: float) -> str:
+        """One more, from its arrival to its end, in seconds of one clock."""
+        if self._times and began - self._times[-1] > PAUSE_SECONDS:
+            self._times.clear()
+        self._times.append(began)
+        each = f"{1000 * (done - began):.0f} ms each"
+        passed = began - self._times[0]
+        return f"{(len(self._times) - 1) / passed:.1f} pictures a second, {each}" if passed else each
+
+
 class _Counted:
     """A job's progress as Gradio shows it."""
 
@@ -196,7 +235,7 @@ class _Explained:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, CgpipeError):
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
 
 
 def _told(report: FolderReport) -> str:
@@ -223,6 +262,11 @@ def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
             with gr.Tab("Folder"):
                 _folder_tab(studio)
     return pages
+
+
+def _download(path: Path | None = None) -> gr.DownloadButton:
+    """The button that gives a result; before there is one it is grey."""
+    return gr.DownloadButton("Download", value=None if path is None else str(path), interactive=path is not None)
 
 
 def _look() -> tuple[gr.Dropdown, gr.Slider]:
@@ -254,11 +298,11 @@ def _picture_tab(studio: Studio) -> None:
                 painting = gr.Image(
                     label="Painting", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=200
                 )
-                steps = gr.Slider(100, 2000, value=600, step=100, label="Steps of learning", info="Once per painting.")
+                steps = gr.Slider(10, 2000, value=600, step=10, label="Steps of learning", info="Once per painting.")
             button = gr.Button("Translate", variant="primary")
         with gr.Column(scale=2):
             slider = gr.ImageSlider(label="Before and after", interactive=False, max_height=640)
-            download = gr.DownloadButton("Download")
+            download = _download()
     _run(button, studio.picture, [picture, look, strength, painting, steps], [slider, download])
 
 
@@ -270,25 +314,23 @@ def _video_tab(studio: Studio) -> None:
             button = gr.Button("Translate", variant="primary")
         with gr.Column():
             result = gr.Video(label="Translated", interactive=False, height=360)
-            download = gr.DownloadButton("Download")
+            download = _download()
     _run(button, studio.video, [video, look, strength], [result, download])
 
 
 def _camera_tab(studio: Studio) -> None:
     look, strength = _look()
-    before = gr.State(0.0)
     with gr.Row():
         camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=360)
-        result = gr.Image(label="Translated", interactive=False, height=360)
+        result = gr.Image(label="Translated", interactive=False, height=360, format="jpeg", buttons=BUTTONS)
     rate = gr.Markdown()
     camera.stream(
         studio.camera,
-        [camera, look, strength, before],
-        [result, rate, before],
+        [camera, look, strength],
+        [result, rate],
         stream_every=CAMERA_SECONDS,
         concurrency_limit=1,
         show_progress="hidden",
-        trigger_mode="once",
         api_visibility="private",
     )
 
