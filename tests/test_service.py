@@ -444,7 +444,7 @@ def test_an_address_that_others_reach_needs_a_token(options: list[str], words: s
 def test_a_port_that_is_taken_is_said(service: Service) -> None:
     result = CliRunner().invoke(cli, ["serve", "--port", service.url.rpartition(":")[2]])
     assert result.exit_code == 2
-    assert "cannot be listened on" in result.output
+    assert "Cannot listen on" in result.output
 
 
 def test_an_answer_does_not_wait_for_an_acknowledgement(service: Service) -> None:

@@ -47,7 +47,7 @@ def protocol_of(environment: Mapping[str, str]) -> Protocol:
 
 
 class Preview:
-    """Shows a picture with its translation now and then; nothing where standard output is no terminal.
+    """Shows a picture with its translation now and then; nothing if standard output is not a terminal.
 
     Args:
         bar: stays the last line.

@@ -29,24 +29,24 @@ SERVER = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 """Where the authors of CycleGAN (arXiv 1703.10593) keep theirs."""
 
 TRIES = 5
-"""How often a download that breaks off is taken up again before the command gives up."""
+"""Retries in a row without progress before the command gives up."""
 MOST_TRIES = 1000
-"""How often in all, so that a server that brings a byte each time comes to an end."""
+"""Retries in total, so that a server that sends a byte each time cannot keep it busy forever."""
 MAX_SIZE = 20_000_000_000
-"""Bytes of an archive that is not refused; the largest of the known ones has a tenth of them."""
+"""Largest archive in bytes; the largest known one has a tenth of it."""
 CHUNK = 1 << 20
 
 OnBytes = Callable[[int, int | None], None]
-"""Told how many bytes are there, and of how many, or None where the server does not say."""
+"""Called with the bytes received, and the total, or None if the server does not state it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownDataset:
-    """A dataset that can be fetched by name.
+    """A dataset that can be downloaded by name.
 
     Args:
-        domains: what trainA and trainB show.
-        digest: of the unpacked files, by :func:`digest_of`; None where cgpipe's makers never had them.
+        domains: the domains of trainA and trainB.
+        digest: checksum of the unpacked files, by :func:`digest_of`; None if unknown.
     """
 
     domains: tuple[str, str]
@@ -74,14 +74,14 @@ DATASETS: Mapping[str, KnownDataset] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class FetchReport:
-    """What :func:`fetch` did.
+    """The result of :func:`fetch`.
 
     Args:
         folder: the dataset.
-        domains: what its two halves show; None for an archive that was named by its address.
-        digest: of the unpacked files.
-        verified: whether the digest, or the archive's sha256, is the one that it must be; False where none is known.
-        downloaded: False where the dataset was there.
+        domains: its domains; None for an archive from ``url``.
+        digest: checksum of the unpacked files.
+        verified: whether the checksum of the files or of the archive was verified; False if none is known.
+        downloaded: False if the dataset already existed.
     """
 
     folder: Path
@@ -102,26 +102,26 @@ def fetch(
 ) -> FetchReport:
     """Downloads a dataset and unpacks it into ``folder / name``.
 
-    A download that broke off is taken up where it ended, in this call and in the next.
+    An interrupted download resumes, in this call and in the next.
 
     Args:
         name: one of :data:`DATASETS`; with ``url``, any name for the folder.
-        folder: where datasets lie.
-        url: of a zip archive, in place of the authors' server.
-        sha256: what the archive must have, in hexadecimal digits.
-        max_size: bytes that the archive may have.
-        on_bytes: told of the progress.
+        folder: parent folder of all datasets.
+        url: address of a zip archive, instead of the authors' server.
+        sha256: expected SHA-256 of the archive, in hexadecimal digits.
+        max_size: most bytes of the archive.
+        on_bytes: called with the progress.
 
     Raises:
-        UsageError: the name is unknown, or the address is not one of http or https.
-        DataError: the server is away, does not have it or sends something else, or the archive is damaged or hostile.
-            What was downloaded is kept where going on makes sense, and nothing was unpacked.
+        UsageError: the name is unknown, or the address is not http or https.
+        DataError: the server does not answer, does not have it or sends something else, or the archive is damaged or
+            hostile. A partial download is kept if it can be resumed, and nothing was unpacked.
     """
     known = DATASETS.get(name)
     if known is None and url is None:
         raise UsageError(f"No dataset is called {name!r}. Known: {', '.join(DATASETS)}. Or name an archive with --url.")
     if PurePosixPath(name).name != name or name in ("", ".", ".."):
-        raise UsageError(f"{name!r} cannot be a folder's name.")
+        raise UsageError(f"{name!r} is not a valid folder name.")
     wanted = known.digest if known and url is None else None
     target = folder / name
     downloaded = not target.exists()
@@ -157,17 +157,17 @@ def download(
     pause: float = 1.0,
     patience: float = PATIENCE,
 ) -> None:
-    """Downloads ``url`` to ``path``, going on from what is there.
+    """Downloads ``url`` to ``path``, resuming a partial file.
 
     Args:
-        max_size: bytes that it may have.
-        tries: how often in a row nothing may come before it gives up.
-        pause: seconds before the second try; they double with every further one.
-        patience: seconds after which a server that brings next to nothing counts as away.
+        max_size: most bytes of the file.
+        tries: retries in a row without progress.
+        pause: seconds before the first retry; doubled for each further one.
+        patience: seconds after which a slow connection is closed.
 
     Raises:
-        UsageError: the address is not one of http or https.
-        DataError: as :func:`fetch`.
+        UsageError: the address is not http or https.
+        DataError: see :func:`fetch`.
     """
     check_address(url)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def _download_rest(url: str, path: Path, on_bytes: OnBytes | None, max_size: int
             goes_on = answer.status == http.client.PARTIAL_CONTENT
             if goes_on and _first_byte(answer.headers) != there:
                 _forget(path)
-                raise OSError("the server sends another part than it was asked for; starting again")
+                raise OSError("the server sent a different part of the file; starting again")
             total = _whole_size(answer.headers) if goes_on else _length(answer.headers)
             _write_text(tag, answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
             there = _append(answer, path, there if goes_on else 0, total, on_bytes, max_size)
@@ -213,7 +213,7 @@ def _download_rest(url: str, path: Path, on_bytes: OnBytes | None, max_size: int
             raise
         if _whole_size(error.headers) != there:
             _forget(path)
-            raise OSError("what was downloaded before does not belong to it; starting again") from error
+            raise OSError("the partial download belongs to another file; starting again") from error
         return
     if total is not None and there != total:
         raise OSError(f"it broke off after {there} of {total} bytes")
@@ -223,7 +223,7 @@ def _download_rest(url: str, path: Path, on_bytes: OnBytes | None, max_size: int
 def _append(
     answer: Response, path: Path, there: int, total: int | None, on_bytes: OnBytes | None, max_size: int
 ) -> int:
-    """Writes what comes behind the first ``there`` bytes, and counts all."""
+    """Appends the answer after the first ``there`` bytes; returns the new size."""
     _require_small(path, total or 0, max_size)
     with _writable(path, "ab" if there else "wb") as file:
         for chunk in answer.chunks(CHUNK):
@@ -267,18 +267,18 @@ def _unwritable(path: Path, error: OSError) -> DataError:
 
 
 def _tag_of(path: Path) -> Path:
-    """The file that keeps what a server called the version of the part in ``path``."""
+    """The file with the server's version tag of the partial file ``path``."""
     return path.with_name(f"{path.name}.tag")
 
 
 def _forget(path: Path) -> None:
-    """Removes a part that is of no more use."""
+    """Removes a partial file and its tag."""
     path.unlink(missing_ok=True)
     _tag_of(path).unlink(missing_ok=True)
 
 
 def _first_byte(headers: Message) -> int | None:
-    """Where a part begins, from ``Content-Range: bytes 5-9/10``."""
+    """The start offset in ``Content-Range: bytes 5-9/10``."""
     text = headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
     return int(text) if text.isdigit() else None
 
@@ -289,7 +289,7 @@ def _length(headers: Message) -> int | None:
 
 
 def _whole_size(headers: Message) -> int | None:
-    """The size of the whole file, from ``Content-Range: bytes 5-9/10``."""
+    """The total size in ``Content-Range: bytes 5-9/10``."""
     text = headers.get("Content-Range", "").rpartition("/")[2]
     return int(text) if text.isdigit() else None
 
@@ -299,23 +299,23 @@ def _check_archive(archive: Path, sha256: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256.lower():
         archive.unlink()
-        raise DataError(f"The archive has the sha256 {found}, and not {sha256}. It was removed: try again.")
+        raise DataError(f"The archive has the SHA-256 {found}, not {sha256}. It was removed: try again.")
 
 
 # -- unpacking -------------------------------------------------------------------------------------------------------
 
 
 def unpack(archive: Path, target: Path, *, digest: str | None = None) -> None:
-    """Unpacks a zip archive so that ``target`` holds trainA and trainB, whole or not at all.
+    """Unpacks the dataset in a zip archive to ``target``, whole or not at all.
 
-    A single folder around everything is taken off. Nothing is written outside the folder.
+    A single folder around everything is stripped. Nothing is written outside of ``target``.
 
     Args:
-        digest: that the files must have, by :func:`digest_of`.
+        digest: expected checksum of the files, by :func:`digest_of`.
 
     Raises:
-        DataError: the archive is none, is damaged, would write outside the folder, holds links, is larger than the
-            disk has room for, or does not hold a dataset.
+        DataError: it is not an archive, is damaged, would write outside the folder, holds links, does not fit on the
+            disk, or does not hold a dataset.
     """
     partial = target.with_name(f"{PREFIX}unpacked-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -330,7 +330,7 @@ def unpack(archive: Path, target: Path, *, digest: str | None = None) -> None:
         root = _root_of(partial)
         if digest and digest_of(root) != digest:
             raise RefusedError(
-                f"The files of {target.name} are not those that cgpipe knows: the archive is another one."
+                f"The files of {target.name} differ from those that cgpipe knows: it is another archive."
             )
         os.replace(root, target)
     except RefusedError:
@@ -348,11 +348,11 @@ def unpack(archive: Path, target: Path, *, digest: str | None = None) -> None:
 
 
 class RefusedError(DataError):
-    """The archive is of no use, and is removed."""
+    """The archive is unusable, and is removed."""
 
 
 _OF_THIS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-"""Errors in unpacking that say nothing about the archive: it is kept."""
+"""Errors that are not the archive's fault: it is kept."""
 
 
 def _refuse_hostile(member: zipfile.ZipInfo) -> None:
@@ -360,28 +360,28 @@ def _refuse_hostile(member: zipfile.ZipInfo) -> None:
     outside = not parts or parts[0].startswith("/") or ":" in parts[0] or ".." in parts
     if outside or stat.S_ISLNK(member.external_attr >> 16):
         raise RefusedError(
-            f"The archive is refused, nothing was unpacked: {member.filename!r} leads out of its folder."
+            f"The archive is refused, nothing was unpacked: {member.filename!r} points outside of its folder."
         )
 
 
 def _require_room(archive: Path, size: int) -> None:
     free = shutil.disk_usage(archive.parent).free
     if size > free:
-        raise DataError(f"The archive unpacks to {size:,} bytes, but {archive.parent} has room for {free:,} only.")
+        raise DataError(f"The archive unpacks to {size:,} bytes, but only {free:,} are free in {archive.parent}.")
 
 
 def _root_of(folder: Path) -> Path:
     for candidate in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
         if (candidate / "trainA").is_dir() and (candidate / "trainB").is_dir():
             return candidate
-    raise RefusedError("The archive holds no dataset: there is no trainA beside a trainB in it. Nothing was unpacked.")
+    raise RefusedError("The archive holds no dataset with trainA and trainB. Nothing was unpacked.")
 
 
 def digest_of(folder: Path) -> str:
-    """The sha256 of a list of a dataset's pictures with their own sha256, as ``sha256sum`` writes it, sorted by name.
+    """SHA-256 of the list of a dataset's pictures with their SHA-256, in ``sha256sum`` format, sorted by name.
 
     Raises:
-        DataError: there is no picture.
+        DataError: there are no pictures.
     """
     lines = []
     for path in sorted(find_pictures(folder), key=lambda path: path.relative_to(folder).as_posix()):

@@ -19,36 +19,36 @@ from cgpipe.errors import DataError, UsageError
 
 SCHEMES = ("http", "https")
 PATIENCE = 30.0
-"""Seconds after which a connection that brought too little is closed."""
+"""Seconds after which a slow connection is closed."""
 SLOWEST = 1000
-"""Bytes a second that a server must bring."""
+"""Minimum rate of a server in bytes per second."""
 _LONGEST_REASON = 200
 
 
 def shown(url: str) -> str:
-    """An address as a message may show it: without a user's name, a password, or a query that may hold a key."""
+    """An address for messages: without user, password, or a query that may hold a key."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, _host(parts), parts.path, "…" if parts.query else "", ""))
 
 
 def check_address(url: str) -> None:
-    """Raises UsageError where ``url`` is not one that can be asked for."""
+    """Raises UsageError unless ``url`` is a valid http or https address."""
     try:
         parts = urlsplit(url)
         whole = parts.scheme in SCHEMES and parts.hostname and (parts.port or True) and " " not in url
     except ValueError as error:
         raise UsageError(f"The address cannot be read: {error}.") from error
     if not (whole and url.isprintable()):
-        raise UsageError(f"{shown(url)} is no address: it begins with http:// or https:// and a server's name.")
+        raise UsageError(f"{shown(url)} is not a valid address: use http:// or https:// and a server.")
 
 
 @contextmanager
 def opened(url: str, headers: Mapping[str, str], *, patience: float = PATIENCE) -> Iterator[Response]:
-    """Asks for ``url`` and gives the answer; a connection that brings too little is closed.
+    """Requests ``url`` and yields the answer; a slow connection is closed.
 
     Raises:
-        DataError: the server redirects to something else than http or https.
-        OSError, http.client.HTTPException: there is no answer. Of these ``urllib.error.HTTPError`` has a status.
+        DataError: the server redirects to another protocol.
+        OSError, http.client.HTTPException: there is no answer, or ``urllib.error.HTTPError``, which has a status.
     """
     request = urllib.request.Request(_without_user(url), headers={"User-Agent": "cgpipe", **headers})
     user = _user(urlsplit(url))
@@ -68,7 +68,7 @@ def opened(url: str, headers: Mapping[str, str], *, patience: float = PATIENCE) 
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in a few words; those of a server are cut short."""
+    """A short reason; messages of a server are truncated."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server says {error.code} {str(error.reason)[:_LONGEST_REASON]}"
     inner = getattr(error, "reason", None) or error
@@ -76,10 +76,10 @@ def reason_of(error: Exception) -> str:
 
 
 class TooSlowError(OSError):
-    """The server brings too little to wait for."""
+    """The server is too slow."""
 
     def __init__(self) -> None:
-        super().__init__(f"the server brings less than {SLOWEST / 1000:.0f} kB a second")
+        super().__init__(f"the server sends less than {SLOWEST / 1000:.0f} kB per second")
 
 
 class Response:
@@ -105,7 +105,7 @@ class Response:
 
 
 class _Watch:
-    """Shuts the connection down once it has brought too little for some seconds; reading it ends then."""
+    """Shuts a connection down after some slow seconds, which ends reading."""
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
@@ -184,7 +184,7 @@ def _connection(watch: _Watch, kind: type[http.client.HTTPConnection], *args: An
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https only, without reading what comes with the redirection."""
+    """Follows redirects only to http and https, without reading their body."""
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage

@@ -388,7 +388,7 @@ def with_format(name: str, format: str | None) -> str:
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
-    """Stem and suffix; what follows the last dot of ``scan.v2`` is no suffix, for it names no format."""
+    """Stem and suffix; what follows the last dot of ``scan.v2`` is not a suffix, since it is not a format."""
     return os.path.splitext(name) if picture_format(name) else (name, "")
 
 

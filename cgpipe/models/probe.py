@@ -194,7 +194,7 @@ def _with_output_layout(feed: Feed, signature: Signature, card: torch.Tensor) ->
 
 
 def _times(taken: Sequence[int], given: Sequence[int]) -> int:
-    """How many times as high and wide as pictures of one shape those of another are; 0 where it is no whole number."""
+    """The factor by which the sides of one shape exceed those of another; 0 if it is not a whole number."""
     times = given[2] // taken[2]
     fits = 1 <= times <= MOST_ENLARGED and list(given) == [*taken[:2], taken[2] * times, taken[3] * times]
     return times if fits else 0

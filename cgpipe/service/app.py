@@ -1,4 +1,4 @@
-"""The service as an application: what can be asked for, and what is answered."""
+"""The service as a FastAPI application."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ STATUS: tuple[tuple[type[CgpipeError], int], ...] = (
     (MissingDependencyError, 501),
     (ClosedError, 503),
 )
-"""The status that says what kind of error it was; 500 for all others."""
+"""HTTP status by kind of error; 500 for all others."""
 
 
 @contextmanager
 def open_app(
     spool: Spool, limits: Limits, *, token: str | None = None, hardware: Hardware | None = None
 ) -> Iterator[FastAPI]:
-    """The service; at the end what is left is canceled, and nothing is at work any more.
+    """Opens the service; at the end pending work is cancelled and all workers have stopped.
 
     Args:
-        spool: where uploads and results lie; the caller removes it.
-        limits: what it takes on.
-        token: that clients must know; None: only this machine may ask.
-        hardware: what computes.
+        spool: the folder of uploads and results; the caller removes it.
+        limits: the limits of the service.
+        token: the token that clients must send; None: only this machine has access.
+        hardware: the hardware for all jobs.
     """
     pictures, videos = PictureQueue(spool), VideoQueue(limits)
     service = Service(spool=spool, limits=limits, hardware=hardware or Hardware(), pictures=pictures, videos=videos)
@@ -64,7 +64,7 @@ def open_app(
 
 
 def _app(service: Service, token: str | None) -> FastAPI:
-    # The pages that FastAPI has for its description load scripts from the network.
+    # FastAPI's documentation pages load scripts from the network.
     app = FastAPI(title="cgpipe", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.add_middleware(Guard, token=token, uploads=_uploads(service))
@@ -75,7 +75,7 @@ def _app(service: Service, token: str | None) -> FastAPI:
 
 
 def _uploads(service: Service) -> dict[str, Places]:
-    """How many uploads are taken at a time, and how large they may be."""
+    """Limits of number and size of uploads, by path."""
     limits, pictures, videos = service.limits, service.pictures, service.videos
     return {
         "/translate": Places(limits.pictures, limits.picture_bytes, seconds_left=lambda: pictures.seconds_left),
@@ -107,13 +107,13 @@ _router = APIRouter(tags=["service"])
 
 @_router.get("/health")
 def health() -> dict[str, str]:
-    """Whether the service is there."""
+    """Health check."""
     return {"status": "ok", "version": __version__}
 
 
 @_router.get("/models", responses=may_fail())
 def models() -> list[ModelAnswer]:
-    """The models that can be asked for."""
+    """The available models."""
     default = choose_model(ModelChoice()).found.entry
     return [
         ModelAnswer(

@@ -1,7 +1,7 @@
-"""Which uploads are videos, by their first bytes.
+"""Recognises uploaded videos by their first bytes.
 
-Of all that libav reads, playlists and descriptions of sessions name other files and addresses: a client could have
-the service read those. What is let through here holds all that it shows.
+Some formats that libav reads, such as playlists and session descriptions, refer to other files and addresses, which a
+client could make the service read. Only self-contained formats are accepted here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 HEAD = 16
-"""Bytes at the beginning of a file by which it is recognised."""
+"""Leading bytes by which a file is recognised."""
 
 _CONTAINERS = re.compile(
     rb".{4}(ftyp|moov|mdat|wide|free|skip)"  # MP4, MOV, 3GP
@@ -27,5 +27,5 @@ _CONTAINERS = re.compile(
 
 
 def is_container(head: bytes) -> bool:
-    """Whether a file of these first :data:`HEAD` bytes is a video of a kind that refers to nothing outside it."""
+    """Whether a file with these first :data:`HEAD` bytes is a self-contained video."""
     return _CONTAINERS.match(head) is not None

@@ -1,4 +1,4 @@
-"""What stands before the app: who may ask, how much, how fast, and how many at once."""
+"""Middleware: access, and limits of size, rate and number of requests."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cgpipe.service.limits import GRACE_SECONDS, SLOWEST_BYTES
 
 OPEN_PATHS = frozenset(("/health",))
-"""What needs no token: it says nothing but that the service is there."""
+"""Paths that need no token."""
 
 FORM_BYTES = 1 << 16
-"""For what a form holds beside its file."""
+"""Bytes allowed for a form beside its file."""
 
 
 class Places:
-    """A bound for requests of one kind.
+    """The limits of one kind of request.
 
     Args:
-        most: at once.
-        bytes: of an upload.
-        taken: how many are there already, beside the requests themselves.
-        seconds_left: about how long those will take, for ``Retry-After``.
+        most: most concurrent requests and pending jobs.
+        bytes: most bytes of an upload.
+        taken: returns the number of pending jobs.
+        seconds_left: estimates the seconds until these are done, for ``Retry-After``.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class Places:
 
     @property
     def full(self) -> bool:
-        """Whether one more has no place."""
+        """Whether no further request is accepted."""
         return self.requests + self.taken() >= self.most
 
 
 class Guard:
-    """Lets a request through to ``app``, or answers it before its body is read.
+    """Passes a request on to ``app``, or refuses it before its body is read.
 
     Args:
-        token: that a client must know; None: only this machine's own pages and programs may ask.
-        uploads: places by path, for requests that send something.
+        token: the token that clients must send; None: only this machine's own pages and programs have access.
+        uploads: limits by path, for requests with a body.
     """
 
     def __init__(self, app: ASGIApp, *, token: str | None, uploads: Mapping[str, Places]) -> None:
@@ -93,7 +93,7 @@ class Guard:
             # A page of another site, in a browser on this machine, could ask in its user's name.
             if _is_local(headers.get("host", "")) and _is_local(_host_of(headers.get("origin"))):
                 return None
-            return _refused(403, "Only this machine may ask: start the service with a token for others.")
+            return _refused(403, "Only this machine has access: start the service with --token for others.")
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if hmac.compare_digest(given.encode("latin-1"), self._token.encode()):
             return None
@@ -101,7 +101,7 @@ class Guard:
 
 
 class _Paced:
-    """Passes a body on, as long as it comes fast enough and is not too large.
+    """Passes a body on while it is fast enough and not too large.
 
     Raises:
         HTTPException: 413 or 408.
@@ -121,7 +121,7 @@ class _Paced:
         try:
             message = await asyncio.wait_for(self._receive(), max(0, left))
         except TimeoutError:
-            raise HTTPException(408, "The upload came too slowly.", {"Connection": "close"}) from None
+            raise HTTPException(408, "The upload was too slow.", {"Connection": "close"}) from None
         self._got += len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         if self._got > self._bytes:
@@ -148,18 +148,18 @@ def _refused(status: int, reason: str, headers: Mapping[str, str] | None = None)
 
 
 def _host_of(origin: str | None) -> str:
-    """The host in an ``Origin``; a request without one comes from no page."""
+    """The host in an ``Origin``; a request without one does not come from a web page."""
     return "localhost" if origin is None else origin.partition("://")[2]
 
 
 def _is_local(host: str) -> bool:
-    """Whether a ``Host``, with or without its port, is this machine by name."""
+    """Whether a ``Host``, with or without port, names this machine."""
     name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
     return name == "localhost" or is_loopback(name)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address in numbers is only reached from this machine."""
+    """Whether a numeric address is a loopback address."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

@@ -1,29 +1,29 @@
-"""What a service takes on at most."""
+"""The limits of a service."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 GRACE_SECONDS = 10.0
-"""For the first bytes of an upload to come."""
+"""Seconds to wait for the first bytes of an upload."""
 
 SLOWEST_BYTES = 32 << 10
-"""An upload's least rate, a second: whoever sends more slowly would hold a place for hours."""
+"""Minimum rate of an upload in bytes per second: a slower client would occupy the queue for hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a service takes on at most.
+    """The limits of a service.
 
     Args:
-        picture_bytes, video_bytes: of an upload.
-        pixels: of a picture, or of a video's frame.
-        picture_seconds: from the last byte of a picture to its translation.
-        video_seconds: of work on a video.
-        pictures: being uploaded, waiting or at work; one more is refused with 429.
-        videos: at work at once.
-        waiting_videos: being uploaded, waiting or at work.
-        keep_seconds: for which a finished video can be fetched.
+        picture_bytes, video_bytes: most bytes of an upload.
+        pixels: most pixels of a picture or frame.
+        picture_seconds: most seconds from the upload of a picture to its translation.
+        video_seconds: most seconds of work on a video.
+        pictures: most pictures uploading, waiting or in work; further ones are refused with 429.
+        videos: most videos in work.
+        waiting_videos: most videos uploading, waiting or in work.
+        keep_seconds: seconds for which a finished video is kept.
     """
 
     picture_bytes: int = 64 << 20

@@ -1,4 +1,4 @@
-"""POST /translate: a picture that is uploaded, and its translation as the answer."""
+"""POST /translate: answers an uploaded picture with its translation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cgpipe.service.service import Here, Service, media_type
 from cgpipe.service.uploads import keep_picture
 
 LOOK_AROUND_SECONDS = 0.5
-"""Between two looks whether a client that waits is still there."""
+"""Seconds between checks whether a waiting client is still connected."""
 
 router = APIRouter(tags=["pictures"])
 
@@ -55,7 +55,7 @@ async def translate(
 async def _kept(
     service: Service, asked: AskedPicture, picture: UploadFile, mask: UploadFile | None
 ) -> AsyncIterator[tuple[Options, Path]]:
-    """What is asked for, and the picture as a file, while the body runs."""
+    """The options, and the picture as a file, while the body runs."""
     choice = asked.choice()
     files: list[Path] = []
     try:
@@ -76,20 +76,20 @@ async def _kept(
 
 
 async def _answer(request: Request, answer: Future[Translated], seconds: float) -> Translated:
-    """Waits for a picture, as long as its client does and the limit allows."""
+    """Waits for a picture, until the client disconnects or the time limit is reached."""
     until = time.monotonic() + seconds
     waiting = asyncio.wrap_future(answer)
     try:
         while not (await asyncio.wait([waiting], timeout=LOOK_AROUND_SECONDS))[0]:
             if await request.is_disconnected():
-                raise HTTPException(400, "The client is gone.")
+                raise HTTPException(400, "The client disconnected.")
             if time.monotonic() > until:
                 raise HTTPException(503, "It took too long: try again later, or a smaller picture.")
         return waiting.result()
     except BaseException:
         waiting.cancel()
         answer.cancel()
-        answer.add_done_callback(_forget)  # of a batch that has begun the result comes all the same
+        answer.add_done_callback(_forget)  # a batch that has started is finished anyway
         raise
 
 
@@ -99,7 +99,7 @@ def _forget(answer: Future[Translated]) -> None:
 
 
 class _Fleeting(FileResponse):
-    """A file that is gone once it was sent, or could not be."""
+    """A response whose file is removed once it was sent, or could not be."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -109,6 +109,6 @@ class _Fleeting(FileResponse):
 
 
 def _timing(result: Translated) -> str:
-    """Milliseconds by stage, as browsers and tools show them."""
+    """The ``Server-Timing`` header: milliseconds by stage."""
     times = [f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in result.seconds.items()]
     return ", ".join([*times, f'batch;desc="{result.together}"'])

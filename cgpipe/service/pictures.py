@@ -1,4 +1,4 @@
-"""Pictures of many requests through the one loop: those of the same options share a batch."""
+"""Translates the pictures of many requests; those with the same options share a batch."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from cgpipe.storage import Stamp
 log = logging.getLogger("cgpipe.service")
 
 WINDOW_SECONDS = 0.003
-"""A request waits as long for others to share its batch."""
+"""Seconds that a request waits for others to share its batch."""
 
 MOST_TOGETHER = 32
-"""Requests that share a batch."""
+"""Most requests in a batch."""
 
 MODELS = 4
-"""Models that stay loaded; the least recently used goes."""
+"""Most loaded models; the least recently used is dropped."""
 
 FRESH_SECONDS = 2.0
-"""For which it is believed which model answers: one that is trained or imported meanwhile is found after that."""
+"""Seconds for which the choice of a model is cached; models that are trained or imported meanwhile are found later."""
 
 LOOKS = 16
-"""Sizes and strengths that stay ready, of all models together."""
+"""Most cached combinations of size and strength, of all models together."""
 
 
 class ClosedError(CgpipeError):
-    """The service is ending."""
+    """The service is shutting down."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Translated:
-    """What became of a picture.
+    """The result of a picture.
 
     Args:
-        path: of the result, which belongs to whoever asked for it.
+        path: the result's file, which the caller removes.
         width, height: in pixels.
-        seconds: ``queue`` until its batch began and ``work`` from there on, of which ``decode`` and ``encode`` are
-            its own.
-        together: pictures of the batch.
+        seconds: ``queue`` until its batch started and ``work`` from there on, including its own ``decode`` and
+            ``encode``.
+        together: number of pictures in the batch.
     """
 
     path: Path
@@ -71,13 +71,13 @@ class _Task:
 
 
 class Choices:
-    """Which model answers to what is asked for, looked up again after a while: that reads the header of every model."""
+    """Cached choices of models: looking one up reads the header of every model."""
 
     def __init__(self) -> None:
         self._known: dict[ModelChoice, tuple[float, Chosen]] = {}
 
     def __call__(self, choice: ModelChoice) -> Chosen:
-        """As :func:`cgpipe.models.choose.choose_model`."""
+        """Same as :func:`cgpipe.models.choose.choose_model`."""
         now = time.monotonic()
         self._known = {known: found for known, found in self._known.items() if now - found[0] < FRESH_SECONDS}
         if choice not in self._known:
@@ -86,19 +86,19 @@ class Choices:
 
 
 class LoadedModels:
-    """Models that are loaded once for all requests; those that differ in size or strength alone share a network."""
+    """Models, loaded once for all requests; requests that differ only in size or strength share a network."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[tuple[object, ...], Pipeline] = OrderedDict()
         self._looks: OrderedDict[tuple[object, ...], Pipeline] = OrderedDict()
 
     def pipeline(self, chosen: Chosen, options: Options) -> Pipeline:
-        """The one for these options.
+        """The pipeline for these options.
 
         Raises:
-            CgpipeError: the model cannot be loaded, or not used so.
+            CgpipeError: the model cannot be loaded, or does not support the options.
         """
-        # A model that was trained anew under the same name is another one.
+        # A retrained model of the same name is a different model.
         model = (chosen.path, Stamp.of(chosen.path), chosen.choice, options.hardware)
         look = (*model, options.look.size, options.look.strength)
         if look not in self._looks:
@@ -117,10 +117,10 @@ class LoadedModels:
 
 
 class PictureQueue:
-    """Takes pictures from any thread and translates them in one of its own, as ``cgpipe translate`` does.
+    """Accepts pictures from any thread and translates them in a thread of its own, like ``cgpipe translate``.
 
     Args:
-        spool: where results lie.
+        spool: the folder of results.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -135,7 +135,7 @@ class PictureQueue:
         self._thread.start()
 
     def submit(self, options: Options, picture: Path) -> Future[Translated]:
-        """Takes a picture; cancelling the answer takes it back, as long as its batch has not begun.
+        """Queues a picture; cancelling the future removes it, if its batch has not started.
 
         Raises (from the answer):
             CgpipeError: it cannot be translated.
@@ -143,28 +143,28 @@ class PictureQueue:
         task = _Task(options=options, picture=picture)
         with self._changed:
             if self._closed:
-                raise ClosedError("The service is ending: try again later.")
+                raise ClosedError("The service is shutting down: try again later.")
             self._tasks.append(task)
             self._changed.notify()
         return task.answer
 
     @property
     def waiting(self) -> int:
-        """Pictures whose batch has not begun."""
+        """Number of pictures whose batch has not started."""
         return len(self._tasks)
 
     @property
     def seconds_left(self) -> float:
-        """About how long the pictures that wait will take."""
+        """Estimated seconds until the waiting pictures are done."""
         return self.waiting * self._pace
 
     def close(self) -> None:
-        """Finishes the batch at work, and turns the others away."""
+        """Finishes the current batch, and rejects all others."""
         with self._changed:
             self._closed = True
             for task in self._tasks:
                 if task.answer.set_running_or_notify_cancel():
-                    task.answer.set_exception(ClosedError("The service is ending: try again later."))
+                    task.answer.set_exception(ClosedError("The service is shutting down: try again later."))
             self._tasks.clear()
             self._changed.notify()
         self._thread.join()
@@ -176,12 +176,12 @@ class PictureQueue:
             try:
                 if running:
                     self._translate(running, began)
-            except Exception as error:  # whatever it is, the service goes on
+            except Exception as error:  # the service must keep running
                 _fail(running, error)
             self._pace += 0.3 * ((time.monotonic() - began) / len(batch) - self._pace)
 
     def _next_batch(self) -> list[_Task]:
-        """Waits for work: the requests of the same options as the first, in their order; none at the end."""
+        """Waits for requests with the same options as the first, in order; empty on shutdown."""
         with self._changed:
             self._changed.wait_for(lambda: self._tasks or self._closed)
             if not self._tasks:
@@ -226,7 +226,7 @@ class PictureQueue:
 
 
 def _fail(batch: list[_Task], error: Exception) -> None:
-    """Tells everybody who has no answer yet."""
+    """Fails all requests that have no answer yet."""
     if not isinstance(error, CgpipeError):
         log.error("A batch of pictures failed.", exc_info=error)
     for task in batch:

@@ -1,4 +1,4 @@
-"""An application behind an address, until a signal ends it."""
+"""Serves an application until a signal stops it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cgpipe.errors import UsageError
 from cgpipe.service.guard import is_loopback
 
 END_SECONDS = 15
-"""For requests that are being answered when the service ends."""
+"""Seconds to finish pending requests on shutdown."""
 
 TOKEN_LENGTH = 16
-"""Characters of a token, at least."""
+"""Minimum length of a token."""
 
 
 def require_token(host: str, token: str | None) -> None:
-    """Raises UsageError where others could reach an address and need no token, or one that is soon guessed."""
+    """Raises UsageError if a public address has no token, or a short one."""
     if token is not None and len(token) < TOKEN_LENGTH:
         raise UsageError(f"A token needs at least {TOKEN_LENGTH} characters, such as {secrets.token_urlsafe(24)}")
     if token is None and not all(is_loopback(address) for address in _addresses(host)):
@@ -40,15 +40,15 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise UsageError(
-            f"{host}, port {port}, cannot be listened on: {error.strerror}. Choose another --port, or 0 for a free one."
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another --port, or 0 for a free one."
         ) from error
-    # Clients' sockets inherit it. Else an answer's body waits for its header to be acknowledged: 40 ms of each request.
+    # Inherited by clients' sockets. Without it an answer's body waits 40 ms for the acknowledgement of its header.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def address_of(listening: socket.socket) -> str:
-    """Where clients find a service."""
+    """The URL of a service."""
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -56,11 +56,11 @@ def address_of(listening: socket.socket) -> str:
 def serve(
     app: Callable[..., object], listening: socket.socket, *, loud: bool = False, end_seconds: int = END_SECONDS
 ) -> None:
-    """Answers until SIGINT or SIGTERM, then lets go of the socket; what is being answered is finished first.
+    """Serves until SIGINT or SIGTERM, then finishes pending requests and closes the socket.
 
     Args:
         loud: log every request.
-        end_seconds: for requests that are being answered at the end.
+        end_seconds: seconds to finish pending requests.
     """
     config = uvicorn.Config(
         app,
@@ -78,4 +78,4 @@ def _addresses(host: str) -> list[str]:
     try:
         return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError as error:
-        raise UsageError(f"{host} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all.") from error
+        raise UsageError(f"{host} is not an address of this machine: use 127.0.0.1, or 0.0.0.0 for all.") from error

@@ -1,4 +1,4 @@
-"""What a service is made of, as its answers find it."""
+"""The parts of a service, for its request handlers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Service:
     """The parts of a service.
 
     Args:
-        spool: where uploads and results lie.
-        limits: what it takes on.
-        hardware: what computes.
-        pictures, videos: what is to be done.
+        spool: the folder of uploads and results.
+        limits: its limits.
+        hardware: the hardware for all jobs.
+        pictures, videos: the queues.
     """
 
     spool: Spool
@@ -36,7 +36,7 @@ class Service:
     videos: VideoQueue
 
     def without_paths(self, text: str) -> str:
-        """What went wrong, in words that name no folder of this machine."""
+        """An error message without paths of this machine."""
         folders = [self.spool.folder, SHIPPED_FOLDER, user_models_folder(), Path.cwd(), Path.home()]
         for folder in sorted(map(str, folders), key=len, reverse=True):
             if folder != os.sep:
@@ -50,16 +50,16 @@ async def _service_of(request: Request) -> Service:
 
 
 Here = Annotated[Service, Depends(_service_of)]
-"""As a parameter of an answer: the service that is asked."""
+"""A handler's parameter: the service."""
 
 
 _MEDIA_TYPES = {
     **{f".{kind}": f"image/{kind}" for kind in ("webp", "avif", "heic", "jp2")},
     ".mkv": "video/x-matroska",
 }
-"""Those that Python may not know, on every system."""
+"""Media types that Python may not know on every system."""
 
 
 def media_type(path: Path) -> str:
-    """Of a file, by its name."""
+    """The media type of a file, by its name."""
     return _MEDIA_TYPES.get(path.suffix) or mimetypes.guess_type(path)[0] or "application/octet-stream"

@@ -1,4 +1,4 @@
-"""Where uploads and results lie while a service needs them."""
+"""The folder of a service's uploads and results."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LOCK = ".lock"
 
 
 class Spool:
-    """A folder of one process's own. Every name in it is made here: none comes from a client.
+    """A private folder of one process. All names in it are generated; none comes from a client.
 
     Args:
-        folder: that is there, empty.
+        folder: an existing, empty folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def new(self, suffix: str = "") -> Path:
-        """A path that nothing has yet."""
+        """A new path."""
         return self.folder / f"{secrets.token_hex(8)}{suffix}"
 
     def new_folder(self) -> Path:
@@ -38,13 +38,13 @@ class Spool:
 
 @contextmanager
 def open_spool(within: Path | None = None) -> Iterator[Spool]:
-    """A spool that is gone at the end, with all that lies in it; what killed processes left is swept first.
+    """Opens a spool, which is removed at the end with its content; first removes those of killed processes.
 
     Args:
-        within: the folder that holds the spools; None: one in the user's cache.
+        within: the parent folder of spools; None: one in the user's cache.
 
     Raises:
-        UsageError: there is no place for it.
+        UsageError: the folder cannot be written.
     """
     home = within or cache_folder("service")
     folder = home / f"{HOST}-{secrets.token_hex(4)}"
@@ -65,7 +65,7 @@ def open_spool(within: Path | None = None) -> Iterator[Spool]:
 
 
 def _sweep(home: Path) -> None:
-    """Removes the spools whose process is gone: their locks can be taken."""
+    """Removes the spools of processes that have ended, whose locks are free."""
     for lock in home.glob(f"*{_LOCK}"):
         held = take_over(lock)
         if held is not None:
@@ -73,7 +73,7 @@ def _sweep(home: Path) -> None:
 
 
 def _remove(folder: Path, lock: Path, held: int) -> None:
-    """The lock goes last: until then another process can finish what this one began."""
+    """Removes a spool, the lock last: until then another process can finish the removal."""
     shutil.rmtree(folder, ignore_errors=True)
     os.close(held)
     with suppress(OSError):

@@ -53,12 +53,12 @@ FONTS = ("system-ui", "sans-serif")
 
 
 class Studio:
-    """What the pages call: the Python API, with the files of one spool.
+    """The functions behind the pages, with files in one spool.
 
     Args:
-        spool: where results lie.
-        limits: of uploads.
-        hardware: what computes.
+        spool: the folder of results.
+        limits: the limits of uploads.
+        hardware: the hardware for all jobs.
     """
 
     def __init__(self, spool: Spool, limits: Limits, hardware: Hardware) -> None:
@@ -78,7 +78,7 @@ class Studio:
         steps: int,
         progress: Any = gr.Progress(),  # noqa: B008 - so Gradio knows that it is to be given
     ) -> tuple[tuple[str, str], gr.DownloadButton]:
-        """Before and after for the slider, and the file to download."""
+        """The pair for the slider, and the button to download the result."""
         if not picture:
             raise gr.Error("Choose a picture first.", print_exception=False)
         with _Explained():
@@ -98,7 +98,7 @@ class Studio:
             return (self._shown(Path(picture)), self._shown(named)), _download(named)
 
     def _like(self, picture: str, painting: str, steps: int, strength: float, progress: Any) -> Path:
-        """The picture in the look of a painting, which is learnt first."""
+        """The picture in the look of a painting, which is trained first."""
         check_picture(painting, pixel_limit=self._limits.pixels)
         report = translate_folder(
             picture,
@@ -128,7 +128,7 @@ class Studio:
         with _Explained():
             with open(video, "rb") as file:
                 if not is_container(file.read(HEAD)):
-                    raise MediaError("It is no video, or of a container that is not read here.")
+                    raise MediaError("It is not a video, or its container is not supported.")
             result = self._spool.new_folder() / f"{Path(video).stem}-translated.mp4"
             counted = _Counted("frame", progress)
             translate_video(
@@ -146,7 +146,7 @@ class Studio:
     def camera(
         self, pixels: Pixels | None, model: str, strength: float, request: gr.Request
     ) -> tuple[Pixels | None, str]:
-        """A picture of the camera, translated, and how many a second come."""
+        """A translated camera frame, and the frame rate as text."""
         if pixels is None:
             return None, ""
         began = time.monotonic()
@@ -162,7 +162,7 @@ class Studio:
         return self._cameras.pipeline(choose_model(options.choice), options).translator
 
     def folder(self, folder: str, output: str, model: str, strength: float, progress: Any = gr.Progress()) -> str:  # noqa: B008
-        """What became of a folder's pictures, as Markdown."""
+        """The result of a folder, as Markdown."""
         if not folder.strip():
             raise gr.Error("Name a folder first.", print_exception=False)
         with _Explained():
@@ -185,7 +185,7 @@ class Studio:
             return _told(report)
 
     def _shown(self, path: Path) -> str:
-        """A file that browsers show: itself, or a PNG of it."""
+        """A file that browsers can show: itself, or a PNG of it."""
         if path.suffix.lower() in SHOWN_BY_BROWSERS:
             return str(path)
         shown = self._spool.new(".png")
@@ -194,13 +194,13 @@ class Studio:
 
 
 class Rate:
-    """How fast the pictures of a camera come, over the last few."""
+    """The frame rate of a camera, over the last few frames."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=RATED)
 
     def told(self, began: float, done: float) -> str:
-        """One more, from its arrival to its end, in seconds of one clock."""
+        """Adds a frame by its start and end in seconds; returns the rate as text."""
         if self._times and began - self._times[-1] > PAUSE_SECONDS:
             self._times.clear()
         self._times.append(began)
@@ -210,7 +210,7 @@ class Rate:
 
 
 class _Counted:
-    """A job's progress as Gradio shows it."""
+    """A job's progress in Gradio."""
 
     def __init__(self, unit: str, progress: Any) -> None:
         self._unit = unit
@@ -228,7 +228,7 @@ class _Counted:
 
 
 class _Explained:
-    """Shows what goes wrong in a box on the page."""
+    """Shows errors in a box on the page."""
 
     def __enter__(self) -> None:
         pass
@@ -244,10 +244,10 @@ def _told(report: FolderReport) -> str:
 
 
 def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
-    """The pages.
+    """Builds the pages.
 
     Args:
-        local: only this machine can open them; else there is no tab for its folders.
+        local: whether only this machine can open them; otherwise the folder tab is omitted.
     """
     pages: gr.Blocks = gr.Blocks(title="cgpipe", analytics_enabled=False, delete_cache=(600, 3600))
     with pages:
@@ -265,12 +265,12 @@ def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
 
 
 def _download(path: Path | None = None) -> gr.DownloadButton:
-    """The button that gives a result; before there is one it is grey."""
+    """The download button, disabled until there is a result."""
     return gr.DownloadButton("Download", value=None if path is None else str(path), interactive=path is not None)
 
 
 def _look() -> tuple[gr.Dropdown, gr.Slider]:
-    """Which model, and how much of it."""
+    """The inputs for model and strength."""
     models = [
         (f"{entry.card.source} to {entry.card.target} ({entry.name})", entry.name)
         for entry in list_models()
@@ -345,14 +345,14 @@ def _folder_tab(studio: Studio) -> None:
 
 
 def mount(pages: gr.Blocks, spool: Spool, limits: Limits, *, host: str, token: str | None) -> FastAPI:
-    """The pages as an application.
+    """The pages as a FastAPI application.
 
     Args:
-        token: the password; None: no login, and only names of this machine are answered.
+        token: the password; None: no login, and only requests to this machine's own names are answered.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if token is None:
-        # A page of another site could give itself a name that points here.
+        # Another site's host name could resolve to this machine (DNS rebinding).
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", host])
     gr.mount_gradio_app(
         app,

@@ -1,4 +1,4 @@
-"""Uploads as files of the spool, looked at before there is work to do."""
+"""Stores uploads as files of the spool, and checks them before the work."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 
 
 def keep_picture(upload: UploadFile, spool: Spool, pixels: int, files: list[Path]) -> Path:
-    """An uploaded picture as a file of the spool, once its header shows that it can be read.
+    """Stores an uploaded picture in the spool, and checks its header.
 
     Args:
-        pixels: it may have at most.
-        files: to which its path is added as soon as there is something to remove.
+        pixels: most pixels that it may have.
+        files: receives its path as soon as the file exists.
 
     Raises:
-        MediaError: it cannot.
+        MediaError: it cannot be read, or is too large.
     """
     path = spool.new(_suffix(upload))
     files.append(path)
@@ -44,10 +44,10 @@ def keep_picture(upload: UploadFile, spool: Spool, pixels: int, files: list[Path
 def keep_video(
     spool: Spool, asked: AskedVideo, video: UploadFile, mask: UploadFile | None, hardware: Hardware, limits: Limits
 ) -> VideoTask:
-    """A video's files in a folder of their own.
+    """Stores a video's files in a folder of their own.
 
     Raises:
-        MediaError: it is no video, or the mask no picture.
+        MediaError: it is not a video, or the mask is not a picture.
     """
     folder = spool.new_folder()
     try:
@@ -56,7 +56,7 @@ def keep_video(
         _copy(video.file, input)
         with input.open("rb") as file:
             if not is_container(file.read(HEAD)):
-                raise UnsupportedFormatError("It is no video, or of a container that is not read here.")
+                raise UnsupportedFormatError("It is not a video, or its container is not supported.")
         confined = None
         if mask is not None:
             confined = folder / f"mask{_suffix(mask)}"
@@ -84,6 +84,6 @@ def _copy(file: BinaryIO, path: Path) -> None:
 
 
 def _suffix(upload: UploadFile) -> str:
-    """Of the name that a client gave, which is used for nothing else."""
+    """The suffix of the client's file name, of which nothing else is used."""
     suffix = os.path.splitext(upload.filename or "")[1].lower()
     return suffix if _SUFFIX.fullmatch(suffix) else ""

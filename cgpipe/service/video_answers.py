@@ -1,4 +1,4 @@
-"""/video: a video that is uploaded, how far its translation is, and the file in the end."""
+"""/video: uploads, progress and results of videos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgpipe.service.uploads import keep_video
 from cgpipe.service.videos import VideoTask
 
 REPORTED = ("model", "frames", "filled", "bad_packets", "missing", "failed", "bad_sound", "streams", "seconds")
-"""Of a job's report, what clients are told."""
+"""The fields of a job's report that clients get."""
 
 router = APIRouter(prefix="/video", tags=["videos"])
 
@@ -29,7 +29,7 @@ async def take_video(
     response: Response,
     mask: UploadFile | None = None,
 ) -> VideoAnswer:
-    """Takes a video; its translation is made while you ask how far it is."""
+    """Queues a video; poll its progress with GET /video/ID."""
     choose_model(asked.choice())
     job = await run_in_threadpool(keep_video, service.spool, asked, video, mask, service.hardware, service.limits)
     service.videos.submit(job)
@@ -39,7 +39,7 @@ async def take_video(
 
 @router.get("/{id}", responses=may_fail(404))
 def video(service: Here, id: str) -> VideoAnswer:
-    """How far a video is."""
+    """The state of a video."""
     return _told(service, _job(service, id))
 
 

@@ -1,6 +1,6 @@
-"""``python -m cgpipe.service.video_worker``: translates one video, and tells how far it is in lines of JSON.
+"""``python -m cgpipe.service.video_worker``: translates one video, and reports progress as JSON lines.
 
-It is asked in one line of JSON on standard input, and ends at once when that is closed: its service is gone.
+It reads one line of JSON from standard input, and exits at once when that is closed, since the service has ended.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import traceback
 from cgpipe.errors import CgpipeError, MediaError
 
 TELL_SECONDS = 0.2
-"""Between two words of how far it is."""
+"""Seconds between progress reports."""
 
 
 def main() -> None:
-    """Does what standard input asks for."""
+    """Translates the video that standard input names."""
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_service, daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""Videos as jobs: each in a process of its own, which may be cancelled and may not outlive its time."""
+"""Video jobs, each in its own process, which can be cancelled and has a time limit."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 KEPT = 32
-"""Videos that ended and can still be fetched, at most."""
+"""Most finished videos that are kept."""
 
 
 @dataclass(kw_only=True)
 class VideoTask:
-    """One video on its way.
+    """A video job.
 
     Args:
-        id: that nobody can guess.
-        folder: its own, with all its files.
-        input, output: paths in it.
+        id: an unguessable identifier.
+        folder: the job's folder, with all its files.
+        input, output: paths in that folder.
         options: keywords of :func:`cgpipe.translate_video`.
 
     Attributes:
-        state: where it is.
-        frames, total: written, and how many there will be, where the file says it.
+        state: its state.
+        frames, total: frames written, and the expected number, if known.
         reason: why it failed.
-        report: what :func:`cgpipe.translate_video` did, as JSON values; at the end.
-        ended: when, on the monotonic clock.
+        report: the report of :func:`cgpipe.translate_video` as JSON values, at the end.
+        ended: time of its end, on the monotonic clock.
     """
 
     id: str
@@ -62,7 +62,7 @@ class VideoTask:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def run(self, limits: Limits) -> None:
-        """Does the work, in a process; comes back when that is done, or was cancelled."""
+        """Runs the job in a process; returns when it is done or cancelled."""
         with self._lock:
             if self.state != "queued":
                 return
@@ -77,7 +77,7 @@ class VideoTask:
             timer.cancel()
             process.kill()
             process.wait()
-            self.end("failed", "The process that translated it died, most likely for want of memory.")
+            self.end("failed", "The process that translated it died, probably for lack of memory.")
 
     def _follow(self, process: subprocess.Popen[str], limits: Limits) -> None:
         assert process.stdin and process.stdout
@@ -99,7 +99,7 @@ class VideoTask:
             self.end("done")
 
     def end(self, state: State, reason: str = "") -> None:
-        """Ends it, unless it has ended; what is at work on it is stopped."""
+        """Ends the job, unless it has ended, and stops its process."""
         with self._lock:
             if self.state in ENDED:
                 return
@@ -110,8 +110,8 @@ class VideoTask:
 
 
 def _start_worker() -> subprocess.Popen[str]:
-    """A process that waits for a video."""
-    # Nothing that lies in the current folder may be imported (-P); this cgpipe, installed or not, must.
+    """Starts a process that waits for a video."""
+    # -P: must not import from the current folder, but must import this cgpipe, installed or not.
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "cgpipe.service.video_worker"],
@@ -124,7 +124,7 @@ def _start_worker() -> subprocess.Popen[str]:
 
 
 class VideoQueue:
-    """The videos of a service, a few at work at once; those that ended are kept for a while.
+    """The video jobs of a service, a few at a time; finished ones are kept for a while.
 
     Args:
         limits: of the service.
@@ -137,17 +137,17 @@ class VideoQueue:
         self._pool = ThreadPoolExecutor(limits.videos, "cgpipe-video")
 
     def submit(self, job: VideoTask) -> None:
-        """Takes a video."""
+        """Queues a video."""
         self.forget_old()
         self._jobs[job.id] = job
         self._runs[job.id] = self._pool.submit(self._run, job)
 
     def get(self, id: str) -> VideoTask | None:
-        """The job of this name, if there is one."""
+        """The job with this id, if any."""
         return self._jobs.get(id)
 
     def remove(self, id: str) -> bool:
-        """Cancels a job and removes all its files; whether there was one."""
+        """Cancels a job and removes its files; returns whether it existed."""
         job = self._jobs.pop(id, None)
         if job is None:
             return False
@@ -161,11 +161,11 @@ class VideoQueue:
 
     @property
     def open(self) -> int:
-        """Videos that wait or are at work."""
+        """Number of videos waiting or running."""
         return sum(job.state not in ENDED for job in list(self._jobs.values()))
 
     def close(self) -> None:
-        """Cancels what is left, and waits until nothing is at work."""
+        """Cancels all jobs, and waits until their processes have ended."""
         for id in list(self._jobs):
             self.remove(id)
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -173,12 +173,12 @@ class VideoQueue:
     def _run(self, job: VideoTask) -> None:
         try:
             job.run(self._limits)
-        except Exception as error:  # whatever it is, the service goes on
+        except Exception as error:  # the service must keep running
             log.error("A video failed.", exc_info=error)
-            job.end("failed", "Something went wrong in the service.")
+            job.end("failed", "Internal error: see the log of the service.")
 
     def forget_old(self) -> None:
-        """Removes what ended long ago, and the oldest where there are too many."""
+        """Removes jobs that ended long ago, and the oldest if there are too many."""
         ended = sorted((job for job in list(self._jobs.values()) if job.ended), key=lambda job: job.ended or 0)
         oldest = time.monotonic() - self._limits.keep_seconds
         for place, job in enumerate(ended, 1):

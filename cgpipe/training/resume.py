@@ -63,7 +63,7 @@ def whole_number(state: Mapping[str, object], name: str) -> int:
     """A counter in a state; TypeError if it is not a whole number."""
     value = state[name]
     if not isinstance(value, int) or value < 0:
-        raise TypeError(f"{name} is {value!r}, which is no count")
+        raise TypeError(f"{name} is {value!r}, which is not a count")
     return value
 
 
