@@ -248,7 +248,7 @@ def test_sums_decide(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyP
         if name == "good":
             assert fetch(name, tmp_path).verified
         else:
-            with pytest.raises(DataError, match="another one"):
+            with pytest.raises(DataError, match="another archive"):
                 fetch(name, tmp_path)
             assert not (tmp_path / "bad").exists()
 

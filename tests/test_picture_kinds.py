@@ -80,7 +80,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_picture_that_is_not_read_is_called_by_its_name_with_what_to_do(put: Put, name: str) -> None:
-    with pytest.raises(UnsupportedFormatError, match=r"pictures are not read\. (Convert|Develop|Export) it"):
+    with pytest.raises(UnsupportedFormatError, match=r"pictures are not supported\. (Convert|Develop|Export) it"):
         read_picture(put(name, FOREIGN[name]))
 
 
@@ -89,7 +89,7 @@ def test_of_camera_raw_the_preview_is_not_taken_for_the_picture(put: Put, name: 
     entries = TiffImagePlugin.ImageFileDirectory_v2()
     entries[50706] = b"\1\4\0\0"
     entries.tagtype[50706] = 1
-    with pytest.raises(UnsupportedFormatError, match=r"Camera raw pictures are not read\. Develop it"):
+    with pytest.raises(UnsupportedFormatError, match=r"Camera raw pictures are not supported\. Develop it"):
         read_picture(put(name, encoded("TIFF", tiffinfo=entries)))
 
 

@@ -347,8 +347,8 @@ def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | Non
 
 def _missing(path: Path, may_be_output: bool) -> str:
     if os.fspath(path) == "-":
-        return "pictures are not read from standard input; name files or folders"
-    return f"{path} does not exist; check the spelling" + (f", or use -o {path} to write there" * may_be_output)
+        return "Pictures are not read from standard input: name files or folders."
+    return f"{path} does not exist: check the spelling" + f", or use -o {path} to write there" * may_be_output + "."
 
 
 def _require_folder(out: Path | None) -> None:

@@ -128,7 +128,8 @@ class FolderReport:
         said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
         seconds, outputs = self.seconds.get("total", 0.0), ", ".join(map(shown, self.outputs))
         without = "".join(f"; {count} without {what}" for what, count in self.left_out.items())
-        return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s: {outputs}{without}"
+        place = f": {outputs}" if outputs and (self.translated or self.skipped) else ""
+        return f"{said[0].upper()}{said[1:]} in {seconds:.1f} s{place}{without}"
 
     def __repr__(self) -> str:
         return f"<FolderReport: {self.summary()}>"

@@ -23,7 +23,7 @@ def register() -> ModuleType:
     try:
         import pillow_heif
     except ImportError as error:
-        raise UnsupportedFormatError(f"HEIC pictures are not read. {BY_NAME['HEIF'].advice}.") from error
+        raise UnsupportedFormatError(f"HEIC pictures need an extra. {BY_NAME['HEIF'].advice}.") from error
     if "HEIF" not in Image.OPEN:
         pillow_heif.register_heif_opener()
     return pillow_heif

@@ -190,7 +190,7 @@ def _readable_kind(file: io.BufferedReader, path: str | os.PathLike[str]) -> str
     if kind is None:
         raise MediaError(f"It is not a picture, is too damaged to recognise, or is in another format than {TITLES}.")
     if kind.format is None or kind.advice:
-        raise UnsupportedFormatError(f"{kind.title} pictures are not read. {kind.advice}.")
+        raise UnsupportedFormatError(f"{kind.title} pictures are not supported. {kind.advice}.")
     if kind.format == "HEIF":
         heif.register()
     return kind.format
@@ -198,7 +198,7 @@ def _readable_kind(file: io.BufferedReader, path: str | os.PathLike[str]) -> str
 
 def _require_pixels(image: Image.Image) -> None:
     if isinstance(image, TiffImagePlugin.TiffImageFile) and _DNG_VERSION in image.tag_v2:
-        raise UnsupportedFormatError(f"{CAMERA_RAW.title} pictures are not read. {CAMERA_RAW.advice}.")
+        raise UnsupportedFormatError(f"{CAMERA_RAW.title} pictures are not supported. {CAMERA_RAW.advice}.")
 
 
 def _require_supported(image: Image.Image, bits: int) -> None:

@@ -405,4 +405,5 @@ def container_of(path: Path) -> Container:
     try:
         return CONTAINERS[suffix_of(path)]
     except KeyError:
-        raise UsageError(f"{path.name} is not a valid name for a video: use one of {', '.join(CONTAINERS)}.") from None
+        known = ", ".join([*CONTAINERS, *ANIMATIONS])
+        raise UsageError(f"{path.name} is not a valid name for a video: use one of {known}.") from None
