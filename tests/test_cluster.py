@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import Sound, make_clip
 from PIL import Image
 from scale.simulation import Simulation
 
 import cgpipe
-from cgpipe.errors import CgpipeWarning, MissingDependencyError, UsageError
+from cgpipe.errors import CgpipeError, CgpipeWarning, MissingDependencyError, UsageError
+from cgpipe.jobs import cluster_jobs
 from cgpipe.jobs.chunks import FIRST, MOST_TRIES, Chunks, Item
 from cgpipe.jobs.cluster import Crew, _share, absolute
-from cgpipe.jobs.cluster_worker import Introduction, PictureWorker
+from cgpipe.jobs.cluster_jobs import _SharedVideo
+from cgpipe.jobs.cluster_worker import Introduction, Part, PictureWorker, VideoAnswer, VideoTask, VideoWorker
 from cgpipe.jobs.plan import Plan
 from cgpipe.options import Hardware, ModelChoice, Options, Work
 from cgpipe.storage import atomic_write, name_writer, remove_written_by
@@ -195,10 +198,70 @@ def test_a_plan_of_names() -> None:
     assert (list(Plan.of(names).names()), Plan.of(names).count) == (names, 2)
 
 
+def test_parts_of_a_video_are_joined_to_what_one_machine_makes(
+    tmp_path: Path, models_folder: Path, file_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte, in whatever order they are made, and whatever a lost worker has left."""
+    file_model(models_folder, "horse", "zebra")
+    clip = make_clip(tmp_path / "clip.mp4", count=260, size=(32, 32), sounds=[Sound(seconds=10)])
+    options = Options.gather({"to": "zebra", "steady": 0.5})
+    plain, out = tmp_path / "plain.mp4", tmp_path / "out.mp4"
+    cgpipe.translate_video(clip, plain, to="zebra", steady=0.5)
+    monkeypatch.setattr(cluster_jobs, "PART_FRAMES", 120)
+    video = _SharedVideo(str(clip), str(out), 2)
+    try:
+        first, second = VideoWorker(options, 1, {}), VideoWorker(options, 1, {})
+
+        def made(worker: VideoWorker, task: VideoTask) -> VideoAnswer:
+            return worker.work((Item(0, task),), False).results[0][1]
+
+        survey = made(first, video.first_task())
+        assert survey == (260,)
+        parts = video.tasks_after(survey)
+        assert [(part.first, part.last) for part in parts] == [(0, 120), (120, None)]
+        assert made(second, parts[1]) == (140,) and not out.exists()
+        pieces = tmp_path / ".out.mp4.cgpipe"
+        (pieces / "000000.mp4").write_bytes(b"half a segment")
+        assert video.tasks_after(Part(140)) == [] and made(first, parts[0]) == (120,)
+        (join,) = video.tasks_after(Part(120))
+        written = {path.name: path.stat().st_mtime_ns for path in pieces.glob("*.mp4")}
+        assert sorted(written) == [f"{number:06d}.mp4" for number in range(3)]
+        report = made(second, join)
+        assert isinstance(report, cgpipe.VideoReport) and (report.frames, report.resumed) == (260, 260)
+        told = video.told(report)
+        assert isinstance(told, cgpipe.VideoReport) and told.resumed == 0
+        assert out.read_bytes() == plain.read_bytes() and not pieces.exists()
+        assert isinstance(made(first, VideoTask(str(clip), str(out), least=1)), cgpipe.VideoReport)  # done already
+        broken = made(first, VideoTask(str(photos_in(tmp_path)), str(tmp_path / "b.mp4"), least=1))
+        assert isinstance(broken, CgpipeError)
+    finally:
+        name_writer("")
+
+
+def photos_in(folder: Path) -> Path:
+    (folder / "broken.mp4").write_bytes(b"not a video")
+    return folder / "broken.mp4"
+
+
+def test_a_part_that_fails_leaves_the_video_to_the_one_that_joins() -> None:
+    video = _SharedVideo("a.mp4", "b.mp4", 3)
+    parts = video.tasks_after(Part(10 * cluster_jobs.PART_FRAMES))
+    assert len(parts) == 3 and all(part.first % 120 == 0 for part in parts)
+    lost = CgpipeError("3 workers were lost")
+    assert [video.tasks_after(answer) for answer in (Part(1), lost)] == [[], []]
+    assert video.tasks_after(lost) == [VideoTask("a.mp4", "b.mp4")]
+    assert video.is_over(lost) and video.told(lost) is lost
+    assert _SharedVideo("a.mp4", "b.mp4", 1).first_task().least == 0
+
+
 @pytest.mark.slow
-def test_a_node_that_is_lost_in_the_middle_changes_nothing(photos: Path, tmp_path: Path) -> None:
-    """Two nodes of a real cluster, one killed when some pictures are there: the result is a plain run's."""
+def test_a_node_that_is_lost_in_the_middle_changes_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes of a real cluster share a video; then one is killed when some pictures are there."""
     pytest.importorskip("ray")
+    monkeypatch.setattr(cluster_jobs, "PART_FRAMES", 120)
+    clip = make_clip(tmp_path / "clip.mp4", count=300, size=(32, 32))
     from ray.cluster_utils import Cluster
 
     out, plain = tmp_path / "out", tmp_path / "plain"
@@ -218,10 +281,15 @@ def test_a_node_that_is_lost_in_the_middle_changes_nothing(photos: Path, tmp_pat
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", CgpipeWarning)
+                shared = cgpipe.translate_videos([clip], tmp_path / "shared.mp4", to="zebra", ray=cluster.address)
                 report = cgpipe.translate_folder(photos, out, to="zebra", ray=cluster.address, on_result=watch)
         finally:
-            kill.join()
+            if kill.ident:
+                kill.join()
             cluster.shutdown()
+    cgpipe.translate_video(clip, tmp_path / "plain.mp4", to="zebra")
+    assert (shared.videos[0].frames, shared.videos[0].resumed, shared.exit_code) == (300, 0, 0)
+    assert (tmp_path / "shared.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
     again = cgpipe.translate_folder(photos, plain, to="zebra", workers=0)
     assert (report.translated, len(report.failures), report.exit_code) == (24, 1, 3)
     assert (report.failures[0].reason, report.failures[0].input) == (again.failures[0].reason, photos / "broken.png")

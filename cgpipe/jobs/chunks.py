@@ -56,6 +56,10 @@ class Chunks(Generic[T]):
         self._tries: Counter[int] = Counter()
         self._seconds = 0.0  # an item, as the latest chunks took it
 
+    def add(self, item: Item[T]) -> None:
+        """Adds an item that an answer has led to."""
+        self._returned.append(item)
+
     @property
     def waiting(self) -> int:
         """Items that no worker has."""

@@ -16,6 +16,7 @@ from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
 from cgpipe.media.video.opening import open_sink, open_source
+from cgpipe.media.video.parts import PartSink
 from cgpipe.options import Look, Options
 from cgpipe.storage import Publish, fetched_whole, shown
 
@@ -35,6 +36,7 @@ class Clip:
         resume: identifies everything that determines the frames, to resume an interrupted run; None: keep nothing.
         on_start: called with the number of frames, or None if the input does not say.
         on_frames: called with the number of new frames.
+        part: first frame, and the one behind the last (None: the end), of segments for another process to join.
         on_picture: told of each frame and its translation; False ends a camera or a stream.
     """
 
@@ -45,6 +47,24 @@ class Clip:
     on_start: Callable[[int | None], None] = _nobody
     on_frames: Callable[[int], None] = _nobody
     on_picture: OnPicture | None = None
+    part: tuple[int, int | None] | None = None
+
+
+def survey_clip(pipeline: Pipeline, options: Options, clip: Clip, report: VideoReport) -> int:
+    """Makes room for a clip's segments and tries its encoder; gives its number of frames, 0 if it is not known.
+
+    Raises:
+        UsageError, MediaError: as of :func:`translate_clip`.
+    """
+    with _source(clip.input, report.input, options) as source:
+        info = _written_info(pipeline, source.info)
+        _sink(info, options, clip).abort()
+        return info.frames or 0
+
+
+def _written_info(pipeline: Pipeline, info: VideoInfo) -> VideoInfo:
+    enlarges = pipeline.translator.enlarges
+    return replace(info, width=enlarges * info.width, height=enlarges * info.height)
 
 
 def translate_clip(
@@ -59,17 +79,19 @@ def translate_clip(
         report.tell(source.info.notices)
         info = source.info
         batch_size = pipeline.batch_size_for(info.height, info.width)
-        enlarges = pipeline.translator.enlarges
-        info = replace(info, width=enlarges * info.width, height=enlarges * info.height)
+        info = _written_info(pipeline, info)
         with _sink(info, options, clip) as sink:
             clip.on_start(info.frames)
             if sink.resumed:
                 clip.on_frames(sink.resumed)
             kept = bool(options.look.side_by_side or options.look.steady or clip.on_picture)
-            frames = VideoFrames(source, mask, watch, originals=kept)
+            last = None if clip.part is None else clip.part[1]
+            frames = VideoFrames(source, mask, watch, originals=kept, last=last)
             first, result = _result(sink, options.look, report, watch, clip, frames)
             pipeline.run(frames, result, watch, batch_size=batch_size, first=first)
             report.tell(frames.notices)
+        if isinstance(sink, PartSink) and report.failed:
+            sink.discard()
         report.tell(sink.notices)
         look = options.look
         asked = {"batch_size": batch_size, "mask": None if look.mask is None else shown(look.mask)}
@@ -132,9 +154,14 @@ def _mask(info: VideoInfo, options: Options) -> Iterator[VideoMask | None]:
 
 
 def _sink(info: VideoInfo, options: Options, clip: Clip) -> Sink:
+    like = replace(info, width=2 * info.width) if options.look.side_by_side else info
+    if clip.part is not None:
+        first, last = clip.part
+        encoding, resume = options.encoding, clip.resume or ""
+        return PartSink(clip.output, like=like, encoding=encoding, resume=resume, first=first, last=last)
     return open_sink(
         clip.output,
-        like=replace(info, width=2 * info.width) if options.look.side_by_side else info,
+        like=like,
         encoding=options.encoding,
         resume=clip.resume,
         overwrite=options.work.overwrite,

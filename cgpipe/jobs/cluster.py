@@ -103,6 +103,11 @@ class Crew(Generic[T, R]):
         self.seconds: dict[str, float] = {}
         self._told: set[str] = set()
 
+    @property
+    def capacity(self) -> int:
+        """How many workers the machines have room for."""
+        return sum(map(self._share.fits, self._nodes()))
+
     def __enter__(self) -> Crew[T, R]:
         return self
 

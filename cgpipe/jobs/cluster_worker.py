@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from cgpipe import __version__
 from cgpipe.errors import CgpipeError, CgpipeWarning, reason_of
@@ -136,8 +136,33 @@ class PictureWorker(_Worker):
         return self._work.translate(worklist, tell, watch) if worklist else {}
 
 
+class VideoTask(NamedTuple):
+    """What a worker is to do of a video.
+
+    Args:
+        input, output: of the video.
+        least: frames from which on it is not translated but surveyed, for others to share; 0: it is translated.
+        first, last: the part to make; -1: all, and None: up to the end.
+    """
+
+    input: str
+    output: str
+    least: int = 0
+    first: int = -1
+    last: int | None = None
+
+
+class Part(NamedTuple):
+    """What came of a survey, or of a part: frames that there are, or that were made."""
+
+    frames: int
+
+
+VideoAnswer = VideoReport | Part | CgpipeError
+
+
 class VideoWorker(_Worker):
-    """Translates whole videos."""
+    """Translates videos, and parts of them."""
 
     def __init__(self, options: Options, threads: int, stores: Mapping[str, Store]) -> None:
         super().__init__(options, threads, stores)
@@ -146,13 +171,13 @@ class VideoWorker(_Worker):
     def introduce(self) -> Introduction:
         return self._introduction(self._options.fingerprint(self._chosen.deciding))
 
-    def work(self, chunk: Chunk[tuple[str, str]], again: bool) -> Answer[VideoReport | CgpipeError]:
-        answer, began = Answer[VideoReport | CgpipeError](), time.perf_counter()
+    def work(self, chunk: Chunk[VideoTask], again: bool) -> Answer[VideoAnswer]:
+        answer, began = Answer[VideoAnswer](), time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CgpipeWarning)
             for item in chunk:
                 try:
-                    result: VideoReport | CgpipeError = self._job.run(*item.value)
+                    result: VideoAnswer = self._done(item.value)
                 except CgpipeError as error:
                     result = error
                 except Exception as error:
@@ -161,6 +186,14 @@ class VideoWorker(_Worker):
         answer.notices = _told(caught)
         answer.seconds = {"total": time.perf_counter() - began}
         return answer
+
+    def _done(self, task: VideoTask) -> VideoReport | Part:
+        self._job.forget()  # others work in the same folder
+        if task.first >= 0:
+            return Part(self._job.run_part(task.input, task.output, task.first, task.last).frames)
+        if task.least and (frames := self._job.survey(task.input, task.output)) >= task.least:
+            return Part(frames)
+        return self._job.run(task.input, task.output)
 
 
 def _told(caught: Sequence[warnings.WarningMessage]) -> list[str]:

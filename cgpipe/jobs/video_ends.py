@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -23,11 +24,23 @@ OnPicture = Callable[[Pixels, Pixels], bool | None]
 class VideoFrames:
     """The frames of a video for the pipeline: with their masks, and their originals if requested.
 
+    Args:
+        last: index behind the last frame to give; None: all.
+
     Attributes:
         notices: notices of the source between frames.
     """
 
-    def __init__(self, source: Source, mask: VideoMask | None, watch: Stopwatch, *, originals: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        mask: VideoMask | None,
+        watch: Stopwatch,
+        *,
+        originals: bool,
+        last: int | None = None,
+    ) -> None:
+        self._last = last
         self.notices: list[str] = []
         self._ended = False
         self._source = source
@@ -37,6 +50,8 @@ class VideoFrames:
 
     def frames(self, first: int = 0) -> Iterator[Frame[ClipOrigin] | Failed[ClipOrigin]]:
         frames: Iterable[Frame[VideoOrigin] | Failed[VideoOrigin]] = self._source.frames(first=first)
+        if self._last is not None:
+            frames = islice(frames, max(0, self._last - first))
         if self._mask is not None:
             frames = self._mask.confine(frames, first=first)
         for frame in self._watch.timed("decode", frames):

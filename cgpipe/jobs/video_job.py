@@ -90,15 +90,55 @@ class VideoJob:
             report.page = clip_page(self._gallery, report, self._options)
             return report
         watch.reached("find")
-        if self._pipeline is None:
-            from cgpipe.jobs.pipeline import Pipeline
-
-            self._pipeline = Pipeline(self._chosen, self._options, watch)
-        self._translate(self._pipeline, input, output, report, watch)
+        self._translate(self._loaded(watch), input, output, report, watch)
         report.first = watch.first
         report.seconds = watch.seconds | {"total": watch.total}
         report.page = clip_page(self._gallery, report, self._options)
         return report
+
+    def forget(self) -> None:
+        """Reads again what other processes may have recorded."""
+        self._journal.forget()
+
+    def survey(self, input: str, output: str) -> int:
+        """Prepares a video whose parts other processes make before :meth:`run` joins them; gives its frames.
+
+        0 if :meth:`run` must do all: the video is current, or cannot be divided.
+
+        Raises:
+            UsageError, MediaError: as of :meth:`run`.
+        """
+        report = VideoReport(input=shown(input), output=shown(output), model=str(self._chosen))
+        inputs = _files(input)
+        if not inputs or not is_segmented(output) or self._is_done(input, output, report):
+            return 0
+        from cgpipe.jobs.clip import Clip, survey_clip
+
+        with at_hand(input) as here:
+            resume = self._resume_key(input, stamps_of(inputs))
+            clip = Clip(input=here, output=output, publish=self._journal.publisher(inputs, ()), resume=resume)
+            return survey_clip(self._loaded(Stopwatch()), self._options, clip, report)
+
+    def run_part(self, input: str, output: str, first: int, last: int | None) -> VideoReport:
+        """Makes the segments of the frames from ``first`` to before ``last``."""
+        from cgpipe.jobs.clip import Clip, translate_clip
+
+        report = VideoReport(input=shown(input), output=shown(output), model=str(self._chosen))
+        inputs, watch = _files(input), Stopwatch()
+        with at_hand(input) as here:
+            resume = self._resume_key(input, stamps_of(inputs))
+            publish = self._journal.publisher(inputs, ())
+            clip = Clip(input=here, output=output, publish=publish, resume=resume, part=(first, last))
+            translate_clip(self._loaded(watch), self._options, clip, report, watch)
+        report.seconds = watch.seconds
+        return report
+
+    def _loaded(self, watch: Stopwatch) -> Pipeline:
+        if self._pipeline is None:
+            from cgpipe.jobs.pipeline import Pipeline
+
+            self._pipeline = Pipeline(self._chosen, self._options, watch)
+        return self._pipeline
 
     def _translate(self, pipeline: Pipeline, input: str, output: str, report: VideoReport, watch: Stopwatch) -> None:
         from cgpipe.jobs.clip import Clip, translate_clip
@@ -166,6 +206,13 @@ def at_hand(input: str) -> Iterator[str]:
             except OSError as error:
                 raise MediaError(f"{shown(input)} cannot be read: {reason_of(error)}.") from error
         yield here
+
+
+def is_segmented(output: str) -> bool:
+    """Whether an output is a file that is written in segments."""
+    from cgpipe.media.video.encoding import CONTAINERS, suffix_of
+
+    return _is_file_name(output) and suffix_of(Path(output)) in CONTAINERS
 
 
 def _is_file_name(output: str) -> bool:

@@ -19,6 +19,9 @@ import cgpipe
 from cgpipe import storage
 
 JOB = "import sys, cgpipe; cgpipe.translate_folder(*sys.argv[1:3], model=sys.argv[3], workers=0)"
+FEW = 200
+"""Pictures by which rates are measured."""
+
 SERVER = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -73,8 +76,12 @@ def trial(
             bucket.invalidate_cache()
             return [name for name in bucket.find(place) if ".cgpipe-" not in name]
 
-        local = job(photos, plain)
-        remote = job("s3://photos/in", "s3://photos/clean") if rates else None
+        job(photos, plain)
+        few = make_photos(folder / "few", min(FEW, pictures), side)
+        for name, content in bytes_of(few).items() if rates else ():
+            bucket.pipe_file(f"photos/few/{name}", content)
+        local = job(few, folder / "few-zebra") if rates else None
+        remote = job("s3://photos/few", "s3://photos/few-zebra") if rates else None
         faults.puts.clear()
         faults.busy = faults.broken = 0.02
         for number in range(kills):
@@ -97,6 +104,6 @@ def trial(
         kills=kills,
         made_by_last=last.translated,
         temporaries=sum(path.is_file() for path in (folder / "temporary").rglob("*")),
-        local=pictures / local.seconds["total"],
-        remote=pictures / remote.seconds["total"] if remote else 0.0,
+        local=local.translated / local.seconds["total"] if local else 0.0,
+        remote=remote.translated / remote.seconds["total"] if remote else 0.0,
     )

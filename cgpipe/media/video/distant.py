@@ -46,4 +46,8 @@ class DistantPieces:
     def remove(self) -> None:
         """Removes all."""
         for name in self.names():
-            self._store.remove(f"{self._folder}/{name}")
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Removes one file."""
+        self._store.remove(f"{self._folder}/{name}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from cgpipe.media.video.distant import DistantPieces
 from cgpipe.media.video.encoding import Container, EncoderSettings, VideoEncoder
 from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
-from cgpipe.storage import LOCAL, shown, store_of, work_folder
+from cgpipe.storage import LOCAL, atomic_write, shown, store_of, work_folder
 
 _KEY_FILE = "job"
 # Packets of each stream, for a trial.
@@ -58,7 +59,7 @@ class SegmentWriter:
         self.frames = 0
         self._name = name
         self._path = path
-        self._part = path.with_suffix(".part")
+        self._part = path.with_name(f"{path.stem}-{secrets.token_hex(4)}.part")
         # Edit lists, which store the first frame's time, use this scale; its default is milliseconds.
         options = {"movie_timescale": str(info.time_base.denominator)}
         if encoding.segment_format == "matroska":
@@ -181,6 +182,57 @@ class SegmentFolder:
         for path in self.path.iterdir():
             if path not in self.segments and path.name != "lock":
                 path.unlink()
+
+
+class SharedSegments:
+    """The folder of one output's segments for one of several processes that each write some of them.
+
+    Args:
+        target: the output file.
+        key: as for :class:`SegmentFolder`, which prepares the folder and joins what is in it.
+
+    Raises:
+        MediaError: the folder cannot be created, or is of another job.
+    """
+
+    def __init__(self, target: Path, key: str) -> None:
+        beside = hidden_beside(target, ".cgpipe")
+        self._distant = None if store_of(target) is LOCAL else DistantPieces(beside)
+        self._path = beside if self._distant is None else work_folder(beside)
+        file = self._path / _KEY_FILE
+        with writing(shown(target)):
+            self._path.mkdir(parents=True, exist_ok=True)
+            if self._distant is not None and self._distant.text(_KEY_FILE) is None:
+                file.write_text(key)
+                self._distant.put(file)
+            if not file.exists():
+                with atomic_write(file) as partial:
+                    partial.write_text(key)
+        found = file.read_text() if self._distant is None else self._distant.text(_KEY_FILE)
+        if found != key:
+            raise MediaError(f"{shown(target)} is being made with other settings: wait for it, or use another name.")
+
+    def place(self, number: int) -> Path:
+        """Path of a segment on this machine."""
+        return self._path / f"{number:06d}.mp4"
+
+    def has(self, number: int) -> bool:
+        """Whether a segment is complete."""
+        if self._distant is not None:
+            return self.place(number).name in self._distant.names()
+        return bool(_whole_frames(self.place(number)))
+
+    def add(self, segment: Path) -> None:
+        """Takes a complete segment; OSError if it cannot be kept."""
+        if self._distant is not None:
+            self._distant.put(segment)
+            segment.unlink()
+
+    def drop(self, number: int) -> None:
+        """Removes a segment."""
+        self.place(number).unlink(missing_ok=True)
+        if self._distant is not None:
+            self._distant.drop(self.place(number).name)
 
 
 def join_segments(

@@ -86,7 +86,7 @@ class VideoSink(Sink):
         self._writer: SegmentWriter | None = None
         with ExitStack() as undo:
             undo.callback(self._others.close)
-            self._folder = SegmentFolder(self._path, _key(resume, like, self.encoding, segment_frames))
+            self._folder = SegmentFolder(self._path, segment_key(resume, like, self.encoding, segment_frames))
             undo.callback(self.abort)
             self.frames = self.resumed = self._folder.frames
             try_to_join(self._folder.path, self._name, like, self.encoding, self._container, self._others)
@@ -157,7 +157,7 @@ class VideoSink(Sink):
             writer.abort()
 
 
-def _key(resume: str | None, info: VideoInfo, encoding: EncoderSettings, segment_frames: int) -> str:
+def segment_key(resume: str | None, info: VideoInfo, encoding: EncoderSettings, segment_frames: int) -> str:
     """Identifies a run by everything that its segments depend on; random without ``resume``."""
     told = resume if resume is not None else os.urandom(16).hex()
     # Only what concerns the clip's pictures: neither its other streams nor its path.
