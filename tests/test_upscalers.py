@@ -1,4 +1,4 @@
-"""Networks that enlarge pictures (``--size output``), as ONNX, TorchScript and torch.export, of free and fixed size."""
+"""Networks that enlarge pictures (``--size output``) as ONNX, TorchScript and torch.export, and jobs through each kind."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shell import invoke
 from torch import nn
 from torch.nn import functional as F
 
+from cgpipe import translate_folder, translate_video
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import MediaError, ModelError, UsageError
 from cgpipe.media.frames import Batch
@@ -165,7 +166,7 @@ def test_a_folder_keeps_what_belongs_to_its_pictures(tmp_path: Path, picture: np
     assert "turned.jpg" in page
 
 
-def test_a_clip_with_sound_is_written_large_and_resumes_by_its_size(tmp_path: Path) -> None:
+def test_a_clip_is_written_large_beside_its_original_and_held_still(tmp_path: Path) -> None:
     path = written(tmp_path, "pt", 2)
     clip = make_clip(tmp_path / "in.mp4", count=5, sounds=[Sound(seconds=0.2)])
     words = ("video", clip, tmp_path / "out.mp4", "--model", path, "--size", "output")
@@ -175,6 +176,35 @@ def test_a_clip_with_sound_is_written_large_and_resumes_by_its_size(tmp_path: Pa
         with av.open(str(tmp_path / "out.mp4")) as made:
             assert [stream.type for stream in made.streams] == ["video", "audio"]
             assert {(frame.width, frame.height) for frame in made.decode(video=0)} == {size}
+
+
+@pytest.mark.parametrize(("kind", "times"), [("onnx", 1), ("pt", 1), ("pt2", 1), ("onnx", 2)])
+def test_each_kind_runs_a_folder_a_clip_with_sound_and_a_job_that_goes_on(
+    tmp_path: Path, kind: str, times: int, picture: np.ndarray[Any, Any]
+) -> None:
+    path = written(tmp_path, kind, times)
+    look: dict[str, Any] = {"model": path, "size": "output" if times > 1 else "auto"}
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(picture).save(tmp_path / "photos" / "a.png")
+    assert translate_folder(tmp_path / "photos", tmp_path / "out", workers=0, **look).translated == 1
+    made = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert np.abs(made - expected(picture, times)).max() <= 1
+    clip = make_clip(tmp_path / "in.mp4", count=5, sounds=[Sound(seconds=0.2)])
+    report = translate_video(clip, tmp_path / "out.mp4", **look)
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert [stream.type for stream in file.streams] == ["video", "audio"]
+        sizes = [(frame.width, frame.height) for frame in file.decode(video=0)]
+    assert (report.frames, sizes) == (5, [(96 * times, 64 * times)] * 5)
+
+    def stop(frames: int) -> None:
+        raise KeyboardInterrupt
+
+    numbered = tmp_path / "frames" / "%03d.png"
+    with pytest.raises(KeyboardInterrupt):
+        translate_video(clip, numbered, on_frames=stop, **look)
+    report = translate_video(clip, numbered, **look)
+    assert report.resumed >= 1 and report.frames == 5
+    assert {Image.open(frame).size for frame in (tmp_path / "frames").glob("*.png")} == {(96 * times, 64 * times)}
 
 
 def test_what_cannot_be_enlarged_is_refused_in_a_sentence(tmp_path: Path, picture: np.ndarray[Any, Any]) -> None:
