@@ -1,4 +1,4 @@
-"""Networks that enlarge pictures (``--size output``) as ONNX, TorchScript and torch.export, and jobs through each kind."""
+"""Networks that enlarge pictures (``--size output``), as ONNX, TorchScript, torch.export; and jobs of each kind."""
 
 from __future__ import annotations
 
