@@ -191,8 +191,10 @@ def test_nothing_is_left_running_or_open(clip: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_was_stopped_goes_on_and_ends_like_one_that_was_not(tmp_path: Path, stop: signal.Signals) -> None:
-    clip = make_clip(tmp_path / "in.mp4", count=1500, sounds=[Sound(seconds=60)])
+def test_a_run_that_was_stopped_goes_on_and_ends_like_one_that_was_not(
+    zebra_model: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=1000, sounds=[Sound(seconds=40)])
     whole, output = tmp_path / "whole.mp4", tmp_path / "out.mp4"
     cgpipe.translate_video(clip, whole, to="zebra")
     command = [*CGPIPE, "video", str(clip), str(output), "--to", "zebra"]

@@ -61,7 +61,7 @@ def run(count: int, seed: int) -> dict[str, int]:
     """Starts, kills and resumes ``count`` jobs; names every one that does not end as if nothing had been."""
     counts = dict.fromkeys(("rounds", "kills", "different", "leftovers", "tracebacks", "hangs"), 0)
     with tempfile.TemporaryDirectory(prefix="cgpipe-kills-") as folder:
-        jobs = _jobs(Path(folder))
+        jobs = _jobs(Path(folder))[:count]
         for number, job in enumerate(jobs):
             _measure(job, Path(folder) / f"undisturbed-{number}")
         for index in range(count):
