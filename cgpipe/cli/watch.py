@@ -59,5 +59,6 @@ def command(folder: Path, **options: Any) -> None:
             on_notice=warn,
             **options,
         )
-    finally:
+    except KeyboardInterrupt:
         say(", ".join(f"{count} {status}" for status, count in counts.items()) or "Nothing appeared.")
+        raise

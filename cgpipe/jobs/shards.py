@@ -187,7 +187,7 @@ def join_reports(folder: PathLike) -> JoinedReport:
     """
     found = list(_reports(Path(folder)))
     if not found:
-        raise UsageError(f"{os.fspath(folder)} holds no reports of shards: name the output folder of a job of --shard.")
+        raise UsageError(f"{os.fspath(folder)} holds no reports of shards: name the output folder of a --shard job.")
     latest = max(found, key=lambda report: report.finished)
     count = Shard.parse(latest.shard).of
     of_job = {

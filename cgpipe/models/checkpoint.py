@@ -171,4 +171,4 @@ def _why_unreadable(start: bytes, error: str) -> str:
         return _DAMAGED
     if start.startswith(b"\x80") or from_torch:
         return f"a Python pickle that cannot be read without running its code. Nothing was run. {SAVE_AGAIN}"
-    return "not a checkpoint that cgpipe knows"
+    return "not a checkpoint that cgpipe knows: `cgpipe models import --help` lists the supported projects"
