@@ -25,6 +25,9 @@ BEGINS = re.compile(rf"[A-Z\d{{`'\"-]|({'|'.join(sorted(SETTINGS))})\b")
 ENDS = re.compile(r"[.!?}`]$|pip install \S+( \S+)?$")
 """A full stop, a value, or a command to be copied."""
 
+TRANSLATED = re.compile(r"(?<!there )\b(is|are) (no|none of) (?!longer)|\banew\b|\bjudge|\barithmetic\b", re.IGNORECASE)
+"""What reads as if translated: \"is no picture\" for \"is not a picture\", and words that the field does not use."""
+
 
 def messages(source: str) -> Iterator[tuple[int, str]]:
     """Every message that stands in the code, with ``{}`` for what is put in."""
@@ -44,9 +47,11 @@ def test_messages_are_sentences(path: Path) -> None:
     found = list(messages(path.read_text(encoding="utf-8")))
     assert [(line, text) for line, text in found if not BEGINS.match(text)] == [], "begin with a capital"
     assert [(line, text) for line, text in found if not ENDS.search(text)] == [], "end with a full stop"
+    assert [(line, text) for line, text in found if TRANSLATED.search(text)] == [], "say it as the field does"
 
 
 def test_the_check_sees_what_is_no_sentence() -> None:
     found = list(messages('raise MediaError(f"no pictures in {path}; try another")\nraise ValueError("x")'))
     assert found == [(1, "no pictures in {}; try another")]
     assert not BEGINS.match(found[0][1]) and not ENDS.search(found[0][1])
+    assert TRANSLATED.search("x.txt is no picture") and not TRANSLATED.search("There is no folder x.")
