@@ -113,6 +113,13 @@ def test_an_error_beside_others_leaves_no_thread() -> None:
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("cgpipe")] == []
 
 
+def test_each_batch_is_told_before_it_begins_and_failures_are_not() -> None:
+    told: list[str] = []
+    translator = translator_of(Known(lambda x: told.append("computed") or x))
+    list(translator.stream([Failed(origin=0, reason="no"), batch_of(1)], lambda: told.append("begins")))
+    assert told[0] == "begins" and told.count("begins") == 1 and "computed" in told
+
+
 @pytest.mark.parametrize("error", [UsageError, ModelError, MissingDependencyError])
 def test_what_no_picture_is_to_blame_for_ends_the_stream(error: type[Exception]) -> None:
     translator = translator_of(failing({1}, lambda: error("all fail")))

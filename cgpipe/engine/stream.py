@@ -55,7 +55,10 @@ class OneDevice(Protocol):
 
 
 def stream(
-    translators: Sequence[OneDevice], items: Iterable[Batch[Origin] | Failed[Origin]], threads: int
+    translators: Sequence[OneDevice],
+    items: Iterable[Batch[Origin] | Failed[Origin]],
+    threads: int,
+    on_batch: Callable[[], object] | None = None,
 ) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
     """Translates the batches among ``items`` and passes the failures through, in order.
 
@@ -67,6 +70,7 @@ def stream(
     Args:
         translators: one per device, of the same model.
         threads: number of threads that torch may use.
+        on_batch: called before each batch is started.
 
     Raises:
         UsageError, MissingDependencyError, ModelError: none of the pictures could be translated.
@@ -78,6 +82,8 @@ def stream(
         with _workers(translators, threads) as (start, depth):
             under_way: deque[Callable[[], Results[Origin]]] = deque()
             for item in items:
+                if on_batch and isinstance(item, Batch):
+                    on_batch()
                 work = _attempt(start, translators[0], item) if isinstance(item, Batch) else partial(_itself, item)
                 under_way.append(work)
                 while len(under_way) > depth:

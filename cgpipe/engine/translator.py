@@ -320,14 +320,14 @@ class Translator:
         return self.launch(batch)()
 
     def stream(
-        self, items: Iterable[Batch[Origin] | Failed[Origin]]
+        self, items: Iterable[Batch[Origin] | Failed[Origin]], on_batch: Callable[[], object] | None = None
     ) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
         """Translates the batches among ``items`` and passes the failures through, in order.
 
         A picture that fails is given as such, with the reason, and the others continue; see
         :func:`cgpipe.engine.stream.stream`.
         """
-        return stream([self, *self.replicas], items, self._threads)
+        return stream([self, *self.replicas], items, self._threads, on_batch)
 
     def pixels(self, batch: Batch[Origin]) -> int:
         """How many pixels of a batch the generator sees."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import closing
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from cgpipe.engine.loader import load
@@ -87,8 +88,8 @@ class Pipeline:
             CgpipeError: errors that are not a picture's fault.
         """
         busy, progress = self.translator.busy_seconds, progress or Progress()
-        batches = watch.passing("decode", self._batches(source, batch_size, first, workers))
-        translated = watch.passing("inference", self.translator.stream(batches))
+        batches = self._batches(source, batch_size, first, workers)
+        translated = self.translator.stream(batches, partial(watch.reached, "decode"))
         with (
             self.translator.telling(progress),
             closing(prefetch(translated, self._ahead, progress.stopped)) as items,
@@ -97,6 +98,7 @@ class Pipeline:
                 if isinstance(item, Failed):
                     sink.fail(item)
                 else:
+                    watch.reached("inference")
                     for frame in item.frames():
                         sink.write(frame)
         watch.add("inference", self.translator.busy_seconds - busy)

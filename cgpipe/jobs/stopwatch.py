@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -36,16 +36,6 @@ class Stopwatch:
             now = time.perf_counter()
             self.first[step] = now - self._last
             self._last = now
-
-    def passing(self, step: str, items: Generator[T, None, None]) -> Generator[T, None, None]:
-        """Passes ``items`` on, and ends ``step`` at the first one that is not a failure."""
-        from cgpipe.media.frames import Failed
-
-        with closing(items):
-            for item in items:
-                if not isinstance(item, Failed):
-                    self.reached(step)
-                yield item
 
     def add(self, stage: str, seconds: float) -> None:
         """Adds time of a stage that was measured elsewhere."""
