@@ -20,9 +20,11 @@ from PIL import Image
 from test_tiles import painting
 
 from cgpipe import translate_folder
+from cgpipe.cli.bar import CountingBar
 from cgpipe.errors import MediaError
 from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.read import read_picture
+from cgpipe.notebook import ProgressBar
 from cgpipe.scratch import folder_of, is_scratch, release, room_for, scratch
 
 pyvips = pytest.importorskip("pyvips")
@@ -273,6 +275,19 @@ def test_ctrl_c_ends_a_job_in_the_middle_of_a_picture_and_the_next_run_makes_it(
     left = [path.name for path in (tmp_path / "out").iterdir()]
     assert [name for name in left if "journal" not in name] == []
     assert values_of(translated(tmp_path, **options) / name).std() > 10
+
+
+def test_the_bar_moves_by_parts_of_a_picture_and_never_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgpipe.cli.bar.watched", lambda: True)
+    with CountingBar("picture") as bar, ProgressBar("picture", True) as other:
+        bar.start("a model", 2)
+        other.start(2)
+        for drawn in (bar, other):
+            seen = []
+            for share in (0.25, 0.5, 0.1, 1.0, None, 0.02, None):
+                drawn.advance() if share is None else drawn.part(share)
+                seen.append(drawn._bar.n)  # type: ignore[union-attr]
+            assert seen == [0.25, 0.5, 0.5, 0.99, 1, 1.02, 2]
 
 
 @pytest.mark.slow

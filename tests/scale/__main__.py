@@ -3,6 +3,8 @@
 bin/scale measure --entries 1000000     # listing, plan, journal: on fake files in a temporary folder
 bin/scale simulate --workers 1000       # the real chunks and journal on a simulated clock
 bin/scale buckets --pictures 2000       # a job on an S3 server that fails at times, killed and started again
+bin/scale rate                          # pictures a second of processor time, files in and out
+bin/scale huge --side 20000             # a picture larger than memory at full size: memory, time, seams
 bin/scale cost                          # the tables of docs/many-machines.md, from the figures in this file
 """
 
@@ -27,8 +29,8 @@ from cgpipe.storage import HOST, Stamp
 FOLDER_FILES = 1000
 """Files of a folder."""
 
-CORE_RATE = 43.0
-"""Pictures of 256x256 a second and core (docs/speed.md: 86 on two)."""
+CORE_RATE = 8.6
+"""JPEGs of a megapixel a second of one core's time, files in and out, by `rate` on a Zen 3 that other work shared."""
 GPU_RATE = 277.0
 """JPEGs of a megapixel a second on an H100 with 16 cores, files in and out (docs/speed.md)."""
 GPU_FRAMES = 24.8
@@ -114,6 +116,23 @@ def simulate(items: int, workers: int, loss: float, folder: Path) -> None:
     print(f"{outcome.seconds:.0f} s on the simulated clock, {outcome.ideal:.0f} without losses and waiting")
 
 
+def rate(count: int, folder: Path) -> None:
+    """Translates JPEGs of two sizes by one thread of this process, and prints the rate by processor time."""
+    import torch
+    from bench.material import make_pictures
+
+    from cgpipe import translate_folder
+
+    torch.set_num_threads(1)
+    for side, number in ((256, count), (1024, count // 4)):
+        pictures = make_pictures(folder / str(side), number, side)
+        translate_folder(pictures, folder / "first", to="zebra", device="cpu", workers=0, overwrite=True)
+        began = time.process_time()
+        report = translate_folder(pictures, folder / "out", to="zebra", device="cpu", workers=0, overwrite=True)
+        assert report.translated == number, report.failures
+        print(f"{side} x {side}: {number / (time.process_time() - began):.1f} pictures a second of one core")
+
+
 def cost() -> None:
     """Prints the tables of the page."""
     print("| pictures | core hours | H100 hours | list and look up | journals | read and written | store at 5,000/s |")
@@ -134,12 +153,16 @@ def cost() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("measure", "simulate", "cost", "buckets"))
+    parser.add_argument("part", choices=("measure", "simulate", "buckets", "rate", "huge", "cost"))
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--loss", type=float, default=0.005)
+    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--model", default="photo2monet")
+    parser.add_argument("--mode", choices=("exact", "fast"), default="exact")
+    parser.add_argument("--tile", type=int, default=1024)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cgpipe-scale-") as folder:
         if asked.part == "measure":
@@ -149,6 +172,12 @@ def main() -> None:
         elif asked.part == "buckets":
             for name, value in asdict(trial(Path(folder), asked.pictures)).items():
                 print(f"{name:15} {value:,.1f}" if isinstance(value, float) else f"{name:15} {value:,}")
+        elif asked.part == "rate":
+            rate(asked.pictures, Path(folder))
+        elif asked.part == "huge":
+            from scale.huge import measure_huge
+
+            measure_huge(asked.side, asked.model, asked.mode, asked.tile, Path(folder))
         else:
             cost()
 
