@@ -28,6 +28,7 @@ from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
 from cgpipe.models import Model, find_model, load_model, save_model
 from cgpipe.networks import Generator, build_generator
+from cgpipe.pages.page import Page
 from cgpipe.training.distill import Distiller, distill, feature_distance, find_sides, load_teacher
 from cgpipe.training.distill_config import DistillConfig, load_distill_config
 from cgpipe.training.run import Progress
@@ -121,6 +122,9 @@ def test_a_student_comes_closer_to_its_teacher(teacher: Path, dataset: Path, tmp
     assert {"pixels", "adversarial", "discriminator"} <= set(lines[0])
     assert lines[-1]["learning_rate"] < lines[20]["learning_rate"] == 4e-3
     assert cv2.imread(str(tmp_path / "run" / "results" / "red2blue-fast-0000060.jpg")).shape[0] == 3 * 256 + 4 * 4
+    data = Page(tmp_path / "run" / "run.html").data()
+    assert [step for step, _ in data["runs"][0]["curves"]["pixels"]] == list(range(1, 61))
+    assert data["grids"][0]["from"][-1].endswith("results/red2blue-fast-0000060.jpg")
 
 
 def test_features_and_heads_take_part(teacher: Path, dataset: Path, tmp_path: Path) -> None:

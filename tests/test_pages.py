@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,37 @@ def test_what_browsers_do_not_show_gets_a_larger_picture(tmp_path: Path, name: s
     assert entry["l"] == "ba" and entry["c"] == 0
     with Image.open(tmp_path / "out_files" / f"{entry['t']}-after-large.jpg") as large:
         assert large.size == (64, 48) and abs(np.asarray(large.convert("RGB")).mean() - 90) < 2
+
+
+def test_heic_gets_a_larger_picture(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra heif")
+    heif.register_heif_opener()
+    picture(tmp_path / "in" / "a.heic", size=(64, 48))
+    model = file_model(tmp_path / "m")
+    report = translate_folder(tmp_path / "in", tmp_path / "out", model=model, workers=0, device="cpu", gallery=True)
+    entry = entries_of(report.page)["a.heic"]
+    assert (entry["s"], entry["w"], entry["h"], entry["l"]) == ("translated", 64, 48, "ba") and entry["c"] > 0
+
+
+def test_16_bit_png_is_shown_as_it_is_and_its_thumbnail_has_the_same_level(tmp_path: Path) -> None:
+    for folder in ("in", "out"):
+        picture(tmp_path / folder / "a.png", 90, "I;16", (64, 48))
+    entry = show(tmp_path, pair_of(tmp_path, "a.png"))["a.png"]
+    assert entry["l"] == "" and entry["c"] == 0
+    with Image.open(tmp_path / "out_files" / f"{entry['t']}-after.jpg") as small:
+        assert abs(np.asarray(small).mean() - 90) < 2
+
+
+def test_pictures_in_an_archive_are_shown_by_their_thumbnails(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    pytest.importorskip("fsspec", reason="needs the extra remote")
+    picture(tmp_path / "in" / "a.png", size=(64, 48))
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(tmp_path / "in" / "a.png", "a.png")
+    model = file_model(tmp_path / "m")
+    report = translate_folder(tmp_path / "in.zip", tmp_path / "out", model=model, workers=0, device="cpu", gallery=True)
+    entry = entries_of(report.page)["a.png"]
+    assert (entry["s"], entry["x"], entry["y"]) == ("translated", 1, 1) and entry["c"] > 0
+    assert (tmp_path / "out_files" / f"{entry['t']}-before.jpg").is_file()
 
 
 def test_transparent_pictures_stand_on_white_and_of_animations_there_is_the_first(tmp_path: Path) -> None:

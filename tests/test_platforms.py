@@ -56,6 +56,26 @@ def test_names_that_windows_keeps_for_itself_fail_alone_or_pass(tmp_path: Path) 
     }
 
 
+def ignoring_case(self: Path) -> bool:
+    """``Path.exists`` on a disk that tells no capitals from small letters, as those of macOS and Windows."""
+    siblings = os.listdir(self.parent) if os.path.isdir(self.parent) else []
+    return self.name.casefold() in (name.casefold() for name in siblings)
+
+
+def test_names_that_differ_in_case_alone_would_be_one_file_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before anything is written; on a disk that tells them apart both are made."""
+    first, second = photos(tmp_path / "one", "Tower.png"), photos(tmp_path / "two", "tower.png")
+    inputs = [first / "Tower.png", second / "tower.png"]
+    assert cgpipe.translate_folder(inputs, tmp_path / "plain", to="zebra", size=32).translated == 2
+    monkeypatch.setattr(Path, "exists", ignoring_case)
+    monkeypatch.setattr(Path, "samefile", lambda self, other: str(self).casefold() == str(other).casefold())
+    with pytest.raises(cgpipe.UsageError, match=r"ower\.png"):
+        cgpipe.translate_folder(inputs, tmp_path / "out", to="zebra", size=32)
+    assert not os.path.exists(tmp_path / "out")
+
+
 @pytest.mark.parametrize("path", [r"C:\clips\in.mp4", r"\\server\share\in.mp4", "C:/clips/in.mp4"])
 def test_paths_of_windows_are_no_addresses(path: str) -> None:
     assert not storage.is_address(path)
