@@ -151,6 +151,7 @@ def test_a_narrow_window_holds_the_page_in_light_and_dark(tmp_path: Path, open_p
     assert (int(paper.partition("(")[2].partition(",")[0]) < 128) == (scheme == "dark")
 
 
+@pytest.mark.slow
 def test_ten_thousand_pictures_scroll_as_smoothly_as_a_hundred(
     tmp_path: Path, open_page: Any, record_property: Any
 ) -> None:
@@ -193,6 +194,31 @@ def test_the_player_keeps_both_clips_in_step(tmp_path: Path, open_page: Any) -> 
     opened.locator("#divider").focus()
     opened.keyboard.press("Home")
     assert opened.locator("#divider").get_attribute("aria-valuenow") == "0"
+
+
+PLAY = """() => new Promise((done) => {
+  const all = [], end = performance.now() + 2500;
+  after.play();
+  const look = setInterval(() => {
+    all.push(Math.abs(drift()));
+    if (performance.now() > end) { clearInterval(look); after.pause(); done(all); }
+  }, 50);
+})"""
+"""Seconds between the two clips, twenty times a second while they play; the clip ends and begins anew meanwhile."""
+
+
+@pytest.mark.slow
+def test_clips_that_play_stay_in_step(tmp_path: Path, open_page: Any) -> None:
+    options: dict[str, Any] = {"count": 38, "codec": "libvpx", "size": (96, 64)}
+    before, after = make_clip(tmp_path / "in.webm", **options), make_clip(tmp_path / "out.webm", **options)
+    page = Page.beside(after)
+    write_clip(page, Clip(before=before, after=after, tables={}))
+    opened = open_page(page.path)
+    until(opened, "before.readyState > 1 && after.readyState > 1")
+    opened.evaluate("before.currentTime = 0.2")  # as a slow disk would leave it
+    apart = sorted(opened.evaluate(PLAY))
+    print("frames apart: median", 25 * apart[len(apart) // 2], "most", 25 * apart[-1])
+    assert apart[len(apart) // 2] < 1 / 25
 
 
 def test_a_clip_that_no_browser_plays_is_shown_by_its_frames(tmp_path: Path, open_page: Any) -> None:
