@@ -29,7 +29,7 @@ def translate_folder(
 ) -> FolderReport:
     """Translates every picture of some folders, files or patterns; one that fails never stops the others.
 
-    Sizes, names, sub-folders, formats, orientation, transparency, profiles and 16 bits are kept. A picture whose
+    Sizes, names, subfolders, formats, orientation, transparency, profiles and 16 bits are kept. A picture whose
     translation is there and current is skipped, and a file that cgpipe did not make is never replaced. Every file
     appears whole or not at all.
 
