@@ -61,16 +61,16 @@ VIDEO_SUFFIXES = (
 """Files that are taken for videos when a folder is named."""
 
 Settings = Mapping[str, object]
-"""What a file system is told; each kind knows its own names."""
+"""Options of a file system; each kind has its own names."""
 
 TRIES = 6
-"""How often an operation is tried that a server or the network failed at."""
+"""Tries of an operation when a server or the network fails."""
 
 FIRST_WAIT = 0.2
-"""Seconds before the second try; doubled before each further one, and spread at random."""
+"""Seconds before the first retry; doubled for each further one, with random jitter."""
 
 TRANSFERS = 16
-"""Files that are under way at a time: each mostly waits."""
+"""Parallel transfers: each mostly waits."""
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 """Files that are read as folders."""
@@ -178,7 +178,7 @@ def released(place: Path) -> Iterator[Path]:
 
 
 def is_archive(path: PathLike) -> bool:
-    """Whether a name is that of an archive, which is read as a folder."""
+    """Whether a path is an archive, which is read as a folder."""
     return os.fspath(path).lower().endswith(ARCHIVES)
 
 
@@ -204,7 +204,7 @@ def _of_address(text: str) -> Path:
 
 
 def _root(parts: SplitResult) -> tuple[str, Settings]:
-    """The path of a whole store, and what its file system is told, secrets among it."""
+    """The root path of a store, and the options of its file system, including secrets."""
     root = f"{parts.scheme}:/{parts.netloc.rpartition('@')[2]}"
     if parts.username is None:
         return root, {}
@@ -218,7 +218,7 @@ def _root(parts: SplitResult) -> tuple[str, Settings]:
 
 
 def clean(text: str) -> str:
-    """A message of a library without what addresses in it may give away, and not too long."""
+    """A library's message without secrets of addresses, truncated."""
 
     def shown(found: re.Match[str]) -> str:
         parts = urlsplit(found[0])
@@ -236,7 +236,7 @@ class _Entry(TypedDict):
 
 
 class _System(Protocol):
-    """What is used of a file system of fsspec."""
+    """The part of an fsspec file system that is used."""
 
     def info(self, path: str, /) -> _Entry: ...
     def ls(self, path: str, /, detail: Literal[True], *, refresh: bool) -> list[_Entry]: ...
@@ -263,7 +263,7 @@ class RemoteStore:
     Args:
         root: the path of the whole store, such as ``s3:/bucket``.
         protocol: fsspec's name of it.
-        options: what its file system is told.
+        options: options of its file system.
 
     Attributes:
         queries: of paths that were named with a signature.
@@ -370,7 +370,7 @@ class RemoteStore:
         self._tried(self._put, os.fspath(temporary), path, "create" if new else "overwrite")
         stamp = _stamp(self._tried(self._system().info, self._key(path)))
         if stamp.size != os.stat(temporary).st_size:
-            raise OSError(errno.EIO, "what the server has is not what it was given")
+            raise OSError(errno.EIO, "the server stored something else than was uploaded")
         with self._lock:
             folder, name = os.path.split(path)
             if folder in self._folders:
@@ -401,7 +401,7 @@ class RemoteStore:
         )
 
     def write(self, path: str, content: bytes) -> None:
-        """Puts a small file in its place."""
+        """Uploads a small file."""
         self._tried(self._system().pipe_file, self._key(path), content)
 
     # --- fsspec ----------------------------------------------------------------------------------------------------
@@ -455,7 +455,7 @@ class RemoteStore:
         return self._key(folder) + "/" * (self._protocol in ("http", "https"))
 
     def _key(self, path: str) -> str:
-        """What fsspec calls a path."""
+        """fsspec's name of a path."""
         scheme, _, rest = path.partition(":/")
         query = self.queries.get(path)
         url = f"{scheme}://{rest}" + (f"?{query}" if query else "")
@@ -714,7 +714,7 @@ def _stamp(entry: _Entry) -> Stamp:
 
 
 def _number(version: str) -> int:
-    """A number made of what tells versions apart: odd where it is the MD5 of the content."""
+    """A number derived from a version tag: odd if the tag is the MD5 of the content."""
     number = int.from_bytes(hashlib.blake2b(version.encode(), digest_size=7).digest())
     return number << 1 | bool(_SUM.fullmatch(version))
 

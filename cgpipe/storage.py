@@ -369,7 +369,7 @@ def mount(root: PathLike, store: Store) -> None:
 
 
 def unmount(root: PathLike) -> None:
-    """Lets nobody answer for ``root`` any more."""
+    """Unmounts ``root``."""
     _mounts.pop(os.fspath(root), None)
 
 
@@ -406,7 +406,7 @@ def fetched(path: PathLike) -> AbstractContextManager[Path]:
 
 @contextmanager
 def fetched_whole(path: PathLike) -> Iterator[Path]:
-    """As :func:`fetched`, and of a distant folder the files in it, though none of the folders below."""
+    """Same as :func:`fetched`; for a remote folder, the files in it, without subfolders."""
     store, place = store_of(path), os.fspath(path)
     if store is LOCAL or not store.is_folder(place):
         with store.fetched(place) as here:
@@ -457,7 +457,7 @@ _WORK = f"{PREFIX}work-"
 
 
 def work_folder(path: PathLike) -> Path:
-    """A folder of this machine for what is made of a distant ``path``: the same in every run, swept after a day."""
+    """A local folder for data of a remote ``path``, the same in every run; removed after a day."""
     return spool() / f"{_WORK}{blake2b(os.fsencode(path), digest_size=8).hexdigest()}"
 
 

@@ -34,7 +34,7 @@ class ByRegions:
         fast: take the norms' statistics from a reduced picture (as in arXiv 2208.10730), which needs one pass; else
             from all tiles, with one pass per norm.
         precision: of the network.
-        progress: told of each part.
+        progress: called with each part.
     """
 
     network: TiledNetwork

@@ -79,25 +79,25 @@ class Translator:
 
     Args:
         model: from :func:`cgpipe.load_model`; :meth:`find` looks one up by domain.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; of several with
-            commas between them the first translates what is called for, and all take the batches of a stream in turn.
-        precision: of the network: ``fp32``, ``fp16`` (not on a CPU), ``bf16``, or ``auto`` (see
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; of several, separated
+            by commas, the first is used for calls, and all share the batches of a stream.
+        precision: dtype of the network: ``fp32``, ``fp16`` (not on a CPU), ``bf16``, or ``auto`` (see
             :func:`cgpipe.engine.autotune.choose_precision`).
-        size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one
-            of the model's scales (see :func:`cgpipe.engine.scale.working_size`). ``output``, which an upscaler needs,
-            gives pictures of the size that the network makes of their own.
-        strength: multiplies the change; 0 gives the original, 1 the translation.
-        engine: what runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino`` or ``ncnn``;
-            ``auto`` is ``eager``.
-        tile: side in pixels of the tiles by which the network runs over larger pictures, at the size at which it works;
-            ``auto`` where there is no memory for the whole, ``off`` never.
+        size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one of
+            the model's scales (see :func:`cgpipe.engine.scale.working_size`). An upscaler needs ``output``: the result
+            has the size that the network gives it.
+        strength: blend strength, 0 to 2: 0 = original, 1 = full translation.
+        engine: the engine that runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino`` or
+            ``ncnn``; ``auto`` is ``eager``.
+        tile: side in pixels, at the working size, of the tiles in which the network processes larger pictures;
+            ``auto``: if the whole does not fit in memory; ``off``: never.
         tile_mode: ``exact`` or ``fast`` (see :class:`cgpipe.engine.regions.ByRegions`).
 
     Raises:
-        UsageError: an option has a value that cannot be used here, such as a GPU that is not there, or tiles of a
-            network that has none.
+        UsageError: an option is invalid here, such as a GPU that does not exist, or tiles for a network that cannot
+            run in tiles.
         MissingDependencyError: the engine needs a package that is not installed.
-        ModelError: the model takes or gives other than three channels.
+        ModelError: the model's input or output does not have three channels.
     """
 
     def __init__(
@@ -289,13 +289,14 @@ class Translator:
         """Translates one picture (height, width, 3) or a stack (count, height, width, 3), uint8 or uint16 RGB.
 
         Args:
-            pixels: or a PIL picture, of which a PIL picture of mode RGB is made.
-            mask: confines the change, softly: (height, width), uint8, of the pictures' size or another of the same
-                ratio of sides; 255 translates, 0 keeps the original to the bit.
+            pixels: the pixels, or a PIL image, for which a PIL image of mode RGB is returned.
+            mask: (height, width), uint8, of the pictures' size or the same aspect ratio; confines the change, with soft
+                edges: 255 translates, 0 keeps the original bit for bit.
 
         Raises:
-            TypeError, ValueError: an array is of another type or shape.
-            MediaError: the mask has another ratio of sides than the picture; or there is no memory for the picture, or
+            TypeError: an array has another dtype.
+            ValueError: an array has another shape.
+            MediaError: the mask's aspect ratio differs from the picture's, the picture does not fit in memory, or
                 the network's result is not finite.
         """
         if isinstance(pixels, Image.Image):

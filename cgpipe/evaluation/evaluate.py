@@ -120,7 +120,7 @@ def evaluate(
             finds, if any.
         output: folder for grids of every input, ``figures.md``, ``figures.json`` and the page ``figures.html``.
         record: put the figures and the measured working scales into the model file's header.
-        on_grid: told of every grid that is written.
+        on_grid: called with every grid that is written.
 
     All else is a field of :class:`~cgpipe.options.ModelChoice` (``to``, ``source`` and ``direction`` of a foreign file,
     which does not say; the direction also is the way in which the dataset is taken) or of :class:`Measurement`

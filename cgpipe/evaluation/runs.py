@@ -50,7 +50,7 @@ def test(
         results: folder for the grids.
         size: side in pixels at which pictures are translated (the middle square of others).
         figures: measure too, which needs the extra ``metrics``.
-        on_grid: told of every grid that is written.
+        on_grid: called with every grid that is written.
 
     Raises:
         DataError: testA or testB is missing or empty.

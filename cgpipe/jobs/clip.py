@@ -37,7 +37,7 @@ class Clip:
         on_start: called with the number of frames, or None if the input does not say.
         on_frames: called with the number of new frames.
         part: first frame, and the one behind the last (None: the end), of segments for another process to join.
-        on_picture: told of each frame and its translation; False ends a camera or a stream.
+        on_picture: called with each frame and its translation; False ends a camera or a stream.
     """
 
     input: str

@@ -29,7 +29,7 @@ OnPart = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderTold:
-    """Who hears of a job, as :func:`cgpipe.translate_folder` has it."""
+    """The callbacks of a job; see :func:`cgpipe.translate_folder`."""
 
     on_start: OnStart | None = None
     on_result: OnResult | None = None

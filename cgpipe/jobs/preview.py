@@ -39,8 +39,8 @@ def preview(
     """Writes a sheet: the photo, and below it a row for each look and size, with a column for each strength.
 
     Args:
-        photo: the picture; one longer than 2048 pixels is reduced first.
-        sheet: the picture to write; its name says in which format.
+        photo: the picture; its long side is first reduced to 2048 pixels.
+        sheet: the picture to write; its suffix selects the format.
         choices: the models; without any, the default.
         strengths: blend strengths, 0 to 2.
         sizes: working sizes, as ``size`` of :class:`cgpipe.Look`.
@@ -81,7 +81,7 @@ def preview(
 
 
 def _read(photo: Path) -> Pixels:
-    """The photo in 8 bits, reduced where it is very large."""
+    """The photo in 8 bits, reduced if it is very large."""
     pixels = read_photo(photo)
     longest = max(pixels.shape[:2])
     return pixels if longest <= LONGEST else at_height(pixels, round(pixels.shape[0] * LONGEST / longest))

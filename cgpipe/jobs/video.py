@@ -33,14 +33,14 @@ def translate_video(
     Args:
         input: a file, a folder or numbered pattern of pictures, ``camera:0``, the URL of a stream, or ``-``.
         output: a file (mp4, mov, mkv, webm, gif, webp), a folder or pattern of pictures, or ``-``.
-        gallery: write a page with a player of before and after that opens in any browser: True for ``<output>.html``
-            beside the output, or its name. It needs one file as output.
-        progress: show a progress bar; by default in a notebook alone.
-        on_start: called with the model's description and the number of frames, or None where the input does not say.
-        on_frames: told how many frames were written.
+        gallery: write an HTML page with a player of before and after: True for ``<output>.html`` beside the output, or
+            its path. The output must be a single file.
+        progress: show a progress bar; by default only in a notebook.
+        on_start: called with the model's description and the number of frames, or None if the input does not say.
+        on_frames: called with the number of new frames.
         on_picture: called with each frame and its translation as they are written: RGB, (height, width, 3), uint8 or
             uint16. If it returns False, a camera or a stream ends.
-        on_learn: called for every step by which a look (``like``) is learned.
+        on_learn: called for every training step of a look (``like``).
 
     All other keywords are options of the groups in :mod:`cgpipe.options`: a field (``to="zebra"``, ``crf=18``,
     ``start=3.5``), or a whole group (``cut=Cut(start=3.5)``). ``workers`` are threads of the decoder.

@@ -75,7 +75,7 @@ class VideoResult:
         steady: temporal smoothing; needs the originals.
         side_by_side: write each frame beside its original, which is needed.
         repeated: number of leading frames that the sink already has, but ``steady`` must see again.
-        on_picture: told of each frame, which needs its original.
+        on_picture: called with each frame, which needs its original.
     """
 
     def __init__(

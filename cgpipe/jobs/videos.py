@@ -90,10 +90,10 @@ def translate_videos(
             single one goes to ``<name>-<domain>`` beside it.
         output: a folder, where each result has the name of its input; or a file for one input.
         gallery: write a page beside each result, ``<output>.html``.
-        progress, on_start, on_frames: as in :func:`cgpipe.translate_video`, and so are all other options.
+        progress, on_start, on_frames: see :func:`cgpipe.translate_video`, also for all other options.
         on_picture: as there; not called for frames that a cluster translates.
-        on_failure: told in a line of each video that failed.
-        on_learn: called for every step by which a look (``like``) is learned.
+        on_failure: called with a line about each video that failed.
+        on_learn: called for every training step of a look (``like``).
 
     Raises:
         UsageError: an input is missing, or two would write the same file; nothing has been written.

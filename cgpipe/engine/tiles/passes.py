@@ -84,7 +84,7 @@ class Passes:
         planes: the planes kept between passes.
         room: most bytes to keep.
         statistics: of norms that are already known and need no pass.
-        on_tile: told of each tile of each pass: the share of all, with the result's own; what it raises ends the work.
+        on_tile: called after each tile with the fraction of all tiles of all passes; an exception ends the work.
     """
 
     graph: Graph

@@ -115,7 +115,7 @@ class TiledNetwork:
         Args:
             statistics: of its norms; None: those of this picture, which take one pass per norm.
             folder: folder for planes that do not fit in memory.
-            on_tile: told of each tile of each pass: the share of all; what it raises ends the work.
+            on_tile: called after each tile with the fraction of all tiles of all passes; an exception ends the work.
 
         Returns:
             The statistics.

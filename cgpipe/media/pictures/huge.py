@@ -98,7 +98,7 @@ def read_huge(path: PathLike, folder: PathLike, progress: Progress) -> Frame[Pic
     """Reads a picture upright, as RGB, into a file in ``folder``; its origin is a :class:`PictureExtras`.
 
     Args:
-        progress: told of each part that is read.
+        progress: called with each part that is read.
 
     Raises:
         MediaError: it is damaged, of a kind that cannot be kept, or the disk is full.
@@ -313,7 +313,7 @@ def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, qua
         path: the temporary file, with a suffix of the format.
         pixels: RGB (height, width, 3), for which :func:`is_written_here` holds.
         kind: the format.
-        progress: told of each part that is written.
+        progress: called with each part that is written.
 
     Raises:
         StoppedError: the job was stopped.

@@ -49,7 +49,7 @@ class PictureSink:
         quality: of lossy formats, 1 to 100.
         format: of every output; None: that of each input.
         writers: number of threads; more if each mostly waits for remote storage.
-        progress: told of pictures that are written line by line; stopped if the sink is left with an error.
+        progress: called with pictures that are written line by line; stopped if the sink is left with an error.
     """
 
     def __init__(

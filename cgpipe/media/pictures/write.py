@@ -44,7 +44,7 @@ def write_picture(
         quality: of lossy formats, 1 to 100; 100 is lossless for WebP. None: :data:`QUALITY`, or lossless if the picture
             was read from lossless WebP.
         publish: moves the finished file into place.
-        progress: told of a picture that is written line by line.
+        progress: called with a picture that is written line by line.
 
     Raises:
         MediaError: the format cannot hold the picture (a side is too long), or the file cannot be written.

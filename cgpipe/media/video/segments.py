@@ -172,7 +172,7 @@ class SegmentFolder:
             self.frames += frames
 
     def _found(self, path: Path, here: bool, there: DistantPieces | None) -> int:
-        """Frames of a piece; 0 where there is no whole one."""
+        """Frames of a segment; 0 if it does not exist or is incomplete."""
         if here and path.exists() and (frames := _whole_frames(path)):
             return frames
         with writing(self._name):
