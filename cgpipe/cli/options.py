@@ -184,7 +184,12 @@ like_options = together(
         help="Train the look of this painting on the job's own pictures. The model is kept, and --to NAME finds it. "
         "Repeatable: one look of several paintings. Needs the extra metrics.",
     ),
-    click.option("--like-steps", type=click.IntRange(min=1), default=600, help="Training steps of the look."),
+    click.option(
+        "--like-steps",
+        type=click.IntRange(min=1),
+        default=600,
+        help="Training steps of the look; 600 take two to three minutes on one idle core.",
+    ),
     click.option(
         "--like-strength",
         type=click.FloatRange(0.1, 10),
