@@ -49,6 +49,7 @@ from cgpipe.storage import (
     store_of,
     temporary_beside,
     unmount,
+    without_secrets,
 )
 
 P = ParamSpec("P")
@@ -82,7 +83,6 @@ _OPEN_FOLDERS = 16
 _WHOLE = 1 << 26
 """Bytes up to which a file is fetched in one piece."""
 _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
 _LONGEST_REASON = 200
 
 
@@ -160,6 +160,7 @@ def _scheme(address: str) -> str:
 def _is_whole_video(name: str, place: str) -> bool:
     if os.path.splitext(urlsplit(name).path)[1].lower() not in VIDEO_SUFFIXES:
         return False
+    store_of(place).forget(os.path.dirname(place))  # a page that lists files does not say how long they are
     with suppress(OSError):
         return store_of(place).stamp(place).size > 0
     return False
@@ -191,7 +192,7 @@ def _of_address(text: str) -> Path:
         return archive / rest if outer else archive
     parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
     root, options = _root(parts)
-    plain = f"{scheme}:/{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    plain = f"{scheme}:/{_server(parts)}{parts.path}".rstrip("/")
     store = mounted(root)
     if not isinstance(store, RemoteStore):
         store = RemoteStore(root, scheme, options)
@@ -205,26 +206,35 @@ def _of_address(text: str) -> Path:
 
 def _root(parts: SplitResult) -> tuple[str, Settings]:
     """The root path of a store, and the options of its file system, including secrets."""
-    root = f"{parts.scheme}:/{parts.netloc.rpartition('@')[2]}"
+    root = f"{parts.scheme}:/{_server(parts)}"
+    if parts.scheme not in ("http", "https", "s3"):
+        return root, _told_by(parts)
     if parts.username is None:
         return root, {}
     user, password = unquote(parts.username), unquote(parts.password or "")
     if parts.scheme in ("http", "https"):
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
         return root, {"client_kwargs": {"headers": {"Authorization": f"Basic {pair}"}}}
-    if parts.scheme == "s3":
-        return root, {"key": user, "secret": password}
-    return root, {"username": user, "password": password}
+    return root, {"key": user, "secret": password}
+
+
+def _server(parts: SplitResult) -> str:
+    """Server or bucket, without who asks; what stands before the @ of ``abfs://container@account`` is a place."""
+    return parts.netloc if parts.scheme in ("abfs", "abfss", "az") else parts.netloc.rpartition("@")[2]
+
+
+def _told_by(parts: SplitResult) -> Settings:
+    """What a file system of another kind reads from an address: host, port, user and so on."""
+    with suppress(ImportError, ValueError):  # which is said when it is opened
+        kind = import_module("fsspec").get_filesystem_class(parts.scheme)
+        told: Settings = kind._get_kwargs_from_urls(parts.geturl())
+        return told
+    return {}
 
 
 def clean(text: str) -> str:
     """A library's message without secrets of addresses, truncated."""
-
-    def shown(found: re.Match[str]) -> str:
-        parts = urlsplit(found[0])
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
-
-    return _URL.sub(shown, text.strip().splitlines()[0] if text.strip() else "")[:_LONGEST_REASON]
+    return without_secrets(text.strip().splitlines()[0] if text.strip() else "")[:_LONGEST_REASON]
 
 
 class _Entry(TypedDict):
@@ -386,7 +396,7 @@ class RemoteStore:
 
     def make_folder(self, path: str) -> None:
         with suppress(FileExistsError, NotImplementedError, PermissionError):
-            self._system().makedirs(self._key(path), exist_ok=True)
+            self._system().makedirs(self._key(os.path.dirname(path)), exist_ok=True)
 
     def forget(self, folder: str) -> None:
         with self._lock:

@@ -54,6 +54,8 @@ STALE_SECONDS = 24 * 3600.0
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """A scheme of two letters or more: one alone is a drive of Windows. :class:`pathlib.Path` drops the second slash."""
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+
 _TEMPORARY = re.compile(r"\.cgpipe-[0-9a-f]{8}-([0-9a-f]{8}){1,2}(\..*)?")
 _LONGEST_SUFFIX = 16
 
@@ -397,6 +399,11 @@ def shown(path: PathLike) -> str:
         parts = urlsplit(text)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + "?…" * bool(parts.query)
     return text.replace(":/", "://", 1) if _mounts and _ADDRESS.match(text) and mounted(text) else text
+
+
+def without_secrets(text: str) -> str:
+    """A text, such as a library's message, in which addresses are as :func:`shown` has them."""
+    return _URL.sub(lambda found: shown(found[0]), text)
 
 
 def fetched(path: PathLike) -> AbstractContextManager[Path]:

@@ -17,16 +17,19 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from click.testing import CliRunner
 from clips import Sound, make_clip
 from runs import bytes_of, make_photos
 from stores import Faults, bucket_behind, s3_server
 
 import cgpipe
 from cgpipe import remote, storage
+from cgpipe.cli import cli
 from cgpipe.errors import MediaError, MissingDependencyError, UsageError
+from cgpipe.jobs.shards import join_reports
 from cgpipe.storage import shown
 
 fsspec = pytest.importorskip("fsspec")
@@ -34,6 +37,7 @@ fsspec = pytest.importorskip("fsspec")
 
 @pytest.fixture(autouse=True)
 def nothing_mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(storage, "_mounts", {})
     monkeypatch.setattr(remote, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(storage, "_swept", False)
@@ -294,6 +298,94 @@ def test_a_listing_behind_a_password_is_read_and_the_password_shown_nowhere(phot
     finally:
         server.shutdown()
         server.server_close()
+
+
+# --- other stores, and secrets -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stand_in() -> Any:
+    """A file system that is none of S3: fsspec's in memory, under the names of Google's and Azure's."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class StandIn(MemoryFileSystem):  # type: ignore[misc]
+        protocol = ("gs", "abfs")
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return "/" + path.partition("://")[2].strip("/") if "://" in path else "/" + path.strip("/")
+
+    for name in StandIn.protocol:
+        fsspec.register_implementation(name, StandIn, clobber=True)
+    return StandIn()
+
+
+@pytest.mark.parametrize("root", ["gs://bucket", "abfs://box@account.dfs.core.windows.net"])
+def test_nothing_is_only_for_s3(root: str, stand_in: Any, photos: Path, tmp_path: Path) -> None:
+    """Pictures, shards and their report, masks, an archive and a video, on a store without ETags or conditions."""
+    for number in (1, 2):
+        translated(photos, f"{root}/in", strength=0.0, shard=f"{number}/2")
+    assert join_reports(f"{root}/in").counts["translated"] == 10
+    assert translated(f"{root}/in", f"{root}/out", mask=f"{root}/in") == (10, 0, 0)
+    assert translated(photos, tmp_path / "plain", mask=photos) == (10, 0, 0)
+    there = stand_in.find(remote.located(f"{root}/out").as_posix().replace(":/", "://", 1))
+    assert len([name for name in there if ".cgpipe-" not in name]) == 10
+    storage._mounts.clear()
+    assert translated(f"{root}/in", f"{root}/out", mask=f"{root}/in") == (0, 10, 0)
+    assert translated(f"{root}/out", f"{root}/all-{{0..}}.tar") == (10, 0, 0)
+    assert translated(f"{root}/all-{{0..0}}.tar", tmp_path / "back", strength=0.0) == (10, 0, 0)
+    clip = make_clip(tmp_path / "clip.mp4", count=4, size=(32, 32))
+    assert video(clip, f"{root}/clip.mp4", strength=0.0).output == f"{root}/clip.mp4"
+    assert cgpipe.translate_videos([f"{root}/*.mp4"], tmp_path / "videos", to="zebra").videos[0].frames == 4
+
+
+SECRETS = ("hunter2", "s1gnature", "s3cr3tkey")
+
+
+def test_no_output_of_any_kind_says_a_secret(bucket: Bucket, photos: Path, tmp_path: Path) -> None:
+    """Passwords, keys and signatures in addresses: in what works, in what fails, and with --verbose."""
+    (photos / "broken.png").write_bytes(b"not a picture")
+    make_clip(photos / "clip.mp4", count=3, size=(32, 32))
+    bucket.put(photos, "in")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Listing, directory=photos.parent))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    web = f"http://me:hunter2@127.0.0.1:{server.server_address[1]}"
+    s3 = "s3://AKIATEST:s3cr3tkey@photos"
+    said = []
+    try:
+        for number, arguments in enumerate(
+            [
+                ["translate", f"{web}/photos/", "-o", "pictures", "--gallery"],
+                ["translate", f"{web}/photos/0.png?X-Amz-Signature=s1gnature", "-o", "one.png"],
+                ["translate", f"{web}/photos/broken.png?X-Amz-Signature=s1gnature", "-o", "no.png"],
+                ["translate", f"{web}/nothing/?X-Amz-Signature=s1gnature", "-o", "none"],
+                ["translate", f"{s3}/in", "-o", f"{s3}/out", "--mask", f"{s3}/in", "--gallery"],
+                ["translate", f"{s3}/in", "-o", f"{s3}/out", "--mask", f"{s3}/in", "--shard", "1/1"],
+                ["translate", f"{s3}/nothing", "-o", f"{s3}/out.zip"],
+                ["report", f"{s3}/out"],
+                ["report", f"{s3}/nothing"],
+                ["video", f"{s3}/in/clip.mp4", f"{s3}/out/clip.mp4"],
+                ["video", f"{web}/photos/clip.mp4?X-Amz-Signature=s1gnature", "out.mp4", "--gallery"],
+                ["video", f"{web}/photos/broken.mp4?X-Amz-Signature=s1gnature", "no.mp4"],
+                ["video", "rtsp://me:hunter2@127.0.0.1:1/live?X-Amz-Signature=s1gnature", "no.mp4"],
+                ["video", f"{s3}/in/clip.mp4", f"{web}/photos/no.mp4"],
+            ]
+        ):
+            report = [] if arguments[0] == "report" else ["--to", "zebra"]
+            done = CliRunner().invoke(cli, [*arguments, *report, "-v", "--json", f"{number}.json"])
+            said.append(f"{arguments} {done.output}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (tmp_path / "one.png").exists() and (tmp_path / "out.mp4").exists(), "\n".join(said)
+    assert bucket.system.exists("photos/out/clip.mp4"), "\n".join(said)
+    outputs = "".join(text.partition("] ")[2] for text in said)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and "photos" not in path.parts]
+    kept = b"".join(path.read_bytes() for path in files) + b"".join(bucket.get("out").values())
+    for secret in SECRETS:
+        assert secret not in outputs and secret.encode() not in kept, secret
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------

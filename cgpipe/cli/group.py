@@ -15,6 +15,7 @@ import click
 from cgpipe.cli.signals import exit_code_of, number_of, word_for
 from cgpipe.cli.terminal import Loudness, escaped, loudness, warn
 from cgpipe.errors import CgpipeError, CgpipeWarning
+from cgpipe.storage import without_secrets
 
 
 class ShownError(click.ClickException):
@@ -31,7 +32,7 @@ class ShownError(click.ClickException):
 def _causes(error: BaseException) -> Iterator[str]:
     while error.__cause__ is not None:
         error = error.__cause__
-        yield f"  because of {type(error).__name__}: {error}"
+        yield without_secrets(f"  because of {type(error).__name__}: {error}")
 
 
 class CommandGroup(click.Group):

@@ -18,7 +18,8 @@ from cgpipe.jobs.report import SHOWN_FAILURES, FolderReport
 from cgpipe.jobs.stopwatch import rounded
 from cgpipe.notebook import html_table
 from cgpipe.options import Shard
-from cgpipe.storage import PREFIX, PathLike, atomic_write
+from cgpipe.remote import located
+from cgpipe.storage import PREFIX, PathLike, atomic_write, shown, store_of
 
 if TYPE_CHECKING:
     from cgpipe.jobs.videos import VideosReport
@@ -185,9 +186,10 @@ def join_reports(folder: PathLike) -> JoinedReport:
     Raises:
         UsageError: there are no reports.
     """
-    found = list(_reports(Path(folder)))
+    place = located(folder)
+    found = list(_reports(place))
     if not found:
-        raise UsageError(f"{os.fspath(folder)} holds no reports of shards: name the output folder of a --shard job.")
+        raise UsageError(f"{shown(place)} holds no reports of shards: name the output folder of a --shard job.")
     latest = max(found, key=lambda report: report.finished)
     count = Shard.parse(latest.shard).of
     of_job = {
@@ -202,7 +204,7 @@ def join_reports(folder: PathLike) -> JoinedReport:
         left_out.update(report.left_out)
         seconds |= {stage: seconds.get(stage, 0.0) + taken for stage, taken in report.seconds.items()}
     return JoinedReport(
-        folder=os.fspath(folder),
+        folder=shown(place),
         shards=count,
         missing=tuple(sorted({*range(1, count + 1)} - of_job.keys())),
         model=latest.model,
@@ -216,8 +218,9 @@ def join_reports(folder: PathLike) -> JoinedReport:
 
 
 def _reports(folder: Path) -> Iterator[ShardReport]:
+    store = store_of(folder)
     with suppress(OSError):
-        for name in sorted(entry.name for entry in os.scandir(folder) if _NAMED.fullmatch(entry.name)):
-            with suppress(OSError, ValueError, TypeError):  # of a file that is none of ours
-                values = json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in filter(_NAMED.fullmatch, store.names(os.fspath(folder), NAME)):
+            with suppress(OSError, ValueError, TypeError), store.open(os.fspath(folder / name)) as file:
+                values = json.loads(file.read())  # unless the file is none of ours
                 yield ShardReport(**values | {"failures": tuple(map(tuple, values["failures"]))})
