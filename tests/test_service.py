@@ -445,7 +445,7 @@ def test_an_upload_that_comes_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPa
         (["--host", "0.0.0.0"], "give a token"),
         (["--host", "::"], "give a token"),
         (["--host", "0.0.0.0", "--token", "short"], "at least 16 characters"),
-        (["--host", "no.such.host.invalid"], "no address of this machine"),
+        (["--host", "no.such.host.invalid"], "not an address of this machine"),
     ],
 )
 def test_an_address_that_others_reach_needs_a_token(options: list[str], words: str) -> None:
