@@ -20,6 +20,7 @@ from pathlib import Path
 
 from scale.buckets import trial
 from scale.simulation import Simulation
+from stores import s3_server
 
 from cgpipe.jobs.journal import NAME, Entry, FolderJournal, Journal, Standing
 from cgpipe.jobs.plan import plan_files
@@ -170,7 +171,9 @@ def main() -> None:
         elif asked.part == "simulate":
             simulate(asked.items, asked.workers, asked.loss, Path(folder))
         elif asked.part == "buckets":
-            for name, value in asdict(trial(Path(folder), asked.pictures)).items():
+            with s3_server() as server:
+                outcome = trial(Path(folder), asked.pictures, server)
+            for name, value in asdict(outcome).items():
                 print(f"{name:15} {value:,.1f}" if isinstance(value, float) else f"{name:15} {value:,}")
         elif asked.part == "rate":
             rate(asked.pictures, Path(folder))

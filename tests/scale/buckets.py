@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runs import bytes_of, make_photos
-from stores import Faults, bucket_behind, s3_server
+from stores import Faults, bucket_behind
 
 import cgpipe
 from cgpipe import storage
@@ -53,7 +53,14 @@ class Outcome:
 
 
 def trial(
-    folder: Path, pictures: int, *, side: int = 64, model: str = "horse2zebra-fast", kills: int = 2, rates: bool = True
+    folder: Path,
+    pictures: int,
+    server: tuple[str, int],
+    *,
+    side: int = 64,
+    model: str = "horse2zebra-fast",
+    kills: int = 2,
+    rates: bool = True,
 ) -> Outcome:
     """Translates pictures from bucket to bucket with one answer of 25 failing, and kills the job on its way."""
     import fsspec
@@ -62,7 +69,7 @@ def trial(
     tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder / "temporary")
     (folder / "temporary").mkdir(exist_ok=True)
     faults = Faults()
-    with s3_server() as server, bucket_behind(faults, *server) as address:
+    with bucket_behind(faults, *server) as address:
         os.environ.update(SERVER | {"AWS_ENDPOINT_URL": address})
         direct = f"http://{server[0]}:{server[1]}"
         bucket: Any = fsspec.filesystem("s3", key="AKIATEST", secret="secret", endpoint_url=direct)
