@@ -100,7 +100,7 @@ class ByRegions:
         folder: PathLike | None,
     ) -> None:
         picture = self.network.seen(pixels, *self.seen_range, self.precision)
-        statistics = self._of_a_reduced_one(pixels) if self.fast and self.network.normalises else None
+        statistics = self._of_a_reduced_one(pixels, tile, folder) if self.fast and self.network.normalises else None
         self.network.run(
             picture,
             write,
@@ -111,7 +111,7 @@ class ByRegions:
             on_tile=partial(self.progress.reached, "translate"),
         )
 
-    def _of_a_reduced_one(self, pixels: torch.Tensor) -> Statistics:
+    def _of_a_reduced_one(self, pixels: torch.Tensor, tile: int, folder: PathLike | None) -> Statistics:
         """The norms' statistics, from the picture reduced to :data:`FAST_PIXELS`."""
         floating = pixels.is_floating_point()
         height, width = pixels.shape[2:] if floating else pixels.shape[:2]
@@ -123,7 +123,7 @@ class ByRegions:
             reduced = resize(pixels[None, ..., :3], size)
             release(pixels)
         seen = self.network.seen(reduced, *self.seen_range, self.precision)
-        return self.network.statistics(seen, tile=max(seen.size), precision=self.precision)
+        return self.network.statistics(seen, tile=tile, precision=self.precision, folder=folder)
 
     def _scaled(self, seen: torch.Tensor) -> torch.Tensor:
         low, high = self.seen_range

@@ -120,7 +120,6 @@ class TiledNetwork:
         Returns:
             The statistics.
         """
-        room = int(FREE_SHARE * shutil.disk_usage(folder or tempfile.gettempdir()).free)
         with Planes(folder, self._plane_bytes) as planes:
             passes = Passes(
                 graph=self._graph(precision),
@@ -128,7 +127,7 @@ class TiledNetwork:
                 size=picture.size,
                 tile=tile,
                 planes=planes,
-                room=max(room, self._plane_bytes),
+                room=self._room(folder),
                 statistics=dict(statistics or {}),
                 on_tile=on_tile,
             )
@@ -136,12 +135,18 @@ class TiledNetwork:
             passes.result(inside(picture.own, write))
         return found
 
-    def statistics(self, picture: Seen, *, tile: int, precision: Precision) -> Statistics:
+    def statistics(
+        self, picture: Seen, *, tile: int, precision: Precision, folder: PathLike | None = None
+    ) -> Statistics:
         """The norms' statistics on a picture."""
-        room = self._plane_bytes
-        with Planes(None, room) as planes:
-            graph = self._graph(precision)
+        graph, room = self._graph(precision), self._room(folder)
+        with Planes(folder, self._plane_bytes) as planes:
             return Passes(graph=graph, picture=picture, size=picture.size, tile=tile, planes=planes, room=room).learn()
+
+    def _room(self, folder: PathLike | None) -> int:
+        """Bytes of planes that may be kept, in memory and on disk."""
+        free = shutil.disk_usage(folder or tempfile.gettempdir()).free
+        return max(int(FREE_SHARE * free), self._plane_bytes)
 
     @property
     def _plane_bytes(self) -> int:
