@@ -258,7 +258,7 @@ def test_names_that_cannot_be_fetched(tmp_path: Path) -> None:
         fetch("horse2zebr", tmp_path)
     with pytest.raises(UsageError, match="is not a valid folder name"):
         fetch("../x", tmp_path, url="http://127.0.0.1/x.zip")
-    with pytest.raises(UsageError, match="begins with http"):
+    with pytest.raises(UsageError, match="use http:// or https://"):
         fetch("mine", tmp_path, url="file:///etc/passwd")
 
 
