@@ -94,7 +94,7 @@ def trial(
         for number in range(kills):
             running = subprocess.Popen([sys.executable, "-c", JOB, "s3://photos/in", "s3://photos/out", model])
             while len(made("photos/out")) < pictures * (number + 1) // (kills + 1) and running.poll() is None:
-                time.sleep(0.05)
+                time.sleep(0.002 * pictures)  # a listing of many is work for the server
             running.send_signal(signal.SIGKILL)
             running.wait()
         storage._swept = False  # as in a new process, which finds what the killed ones left
