@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.environ["CGPIPE_MODELS"] = tempfile.mkdtemp(prefix="cgpipe-models-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["CGPIPE_MODELS"], ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -42,6 +49,13 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(autouse=True)
+def no_models_left() -> Iterator[None]:
+    """A test that trains leaves no model where the user, or another test, would find it by name."""
+    yield
+    shutil.rmtree(os.environ["CGPIPE_MODELS"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
