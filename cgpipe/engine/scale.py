@@ -109,14 +109,23 @@ def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return F.interpolate(planes, size, mode="bilinear", antialias=True).float()
     factor = min(planes.shape[2] // size[0], planes.shape[3] // size[1]) // 2
     if factor > 1:
-        planes = torch.cat([_averaged(band, factor, pixels) for band in _bands(planes, factor)], 2)
+        planes = _averaged(planes, factor, pixels)
     return F.interpolate(planes.float(), size, mode="bilinear", antialias=True)
 
 
-def _averaged(band: torch.Tensor, factor: int, pixels: torch.Tensor) -> torch.Tensor:
-    """Box averages; pixels that lie on disk are released from memory again."""
-    means = F.avg_pool2d(band.float(), factor, ceil_mode=True)
-    release(pixels)
+def _averaged(planes: torch.Tensor, factor: int, pixels: torch.Tensor) -> torch.Tensor:
+    """Box averages; pixels that lie on disk are released from memory again.
+
+    All bands go through one buffer: the allocator keeps what is freed, and bands of their own would add up to the
+    picture.
+    """
+    bands = _bands(planes, factor)
+    height, width = (-(-side // factor) for side in planes.shape[2:])
+    means = torch.empty((*planes.shape[:2], height, width), device=planes.device, memory_format=torch.channels_last)
+    buffer = torch.empty(bands[0].shape, device=planes.device, memory_format=torch.channels_last)
+    for band, rows in zip(bands, means.split(-(-bands[0].shape[2] // factor), dim=2), strict=True):
+        rows.copy_(F.avg_pool2d(buffer[:, :, : band.shape[2]].copy_(band), factor, ceil_mode=True))
+        release(pixels)
     return means
 
 
