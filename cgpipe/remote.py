@@ -628,6 +628,7 @@ class ArchiveStore:
             if process not in self._opened:
                 stack = ExitStack()
                 self._opened[process] = stack, stack.enter_context(members_of(self._here()))
+                weakref.finalize(self, stack.close)  # before the interpreter takes zipfile apart
             return self._opened[process][1]
 
     def _outer(self) -> Store:
