@@ -148,12 +148,11 @@ def test_a_state_of_an_earlier_version_goes_on_to_the_same_weights(recipe: Path,
 def test_a_recipe_is_written_and_read_back_the_same(tmp_path: Path) -> None:
     config = TrainConfig(
         dataset_dir=Path("some where"),
-        source='a "quoted" \\ näme',
         lr=1e-5,
         gen_settings={"channels": 16, "kinds": ["x", "y"]},
         moment_lite1_taps=(),
         stages=(Stage(from_epoch=2, lamda=1.5), Stage(from_epoch=3, crop_height=64)),
-        domain_a=Path("a"),
+        domain_a=Path('a "quoted" \\ näme'),
         domain_b=Path("b"),
     )
     (tmp_path / "recipe.toml").write_text(to_toml(config), encoding="utf-8")

@@ -483,14 +483,16 @@ def test_what_was_made_differently_is_not_taken_over(tmp_path: Path, change: dic
 
 
 KILLED = """
-import sys
+import sys, time
 from cgpipe.media.video import VideoSink, VideoSource
 source = VideoSource(sys.argv[1])
 with VideoSink(sys.argv[2], like=source.info, resume="a", segment_frames=3, crf=10) as sink:
     print(sink.resumed, flush=True)
-    for frame in source.frames(first=sink.resumed):
+    for written, frame in enumerate(source.frames(first=sink.resumed), 1):
         sink.write(frame)
         print("frame", flush=True)
+        if written == int(sys.argv[3]):
+            time.sleep(60)  # it is killed before it is done, however late that comes
 """
 
 
@@ -499,7 +501,7 @@ with VideoSink(sys.argv[2], like=source.info, resume="a", segment_frames=3, crf=
 def test_a_killed_run_goes_on_with_the_same_result(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=40, sounds=[Sound(seconds=1.6)])
     copy(clip, tmp_path / "whole.mp4", segment_frames=3, crf=10)
-    command = [sys.executable, "-c", KILLED, str(clip), str(tmp_path / "out.mp4")]
+    command = [sys.executable, "-c", KILLED, str(clip), str(tmp_path / "out.mp4"), "12"]
     moments = random.Random(5)
     resumed = []
     for _ in range(2):
@@ -510,6 +512,7 @@ def test_a_killed_run_goes_on_with_the_same_result(tmp_path: Path) -> None:
                 process.stdout.readline()
             process.send_signal(signal.SIGKILL)
         assert not (tmp_path / "out.mp4").exists()
+    command[-1] = "-1"
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert resumed == sorted(resumed)
     assert resumed[-1] > 0
