@@ -150,7 +150,7 @@ def located_video(name: str) -> str:
 
 
 _WEB = frozenset(("http", "https"))
-_STREAMS = frozenset(("file", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms", "mmsh"))
+_STREAMS = frozenset(("camera", "file", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms", "mmsh"))
 
 
 def _scheme(address: str) -> str:
