@@ -31,6 +31,7 @@ from cgpipe import remote, storage
 from cgpipe.cli import cli
 from cgpipe.errors import MediaError, MissingDependencyError, UsageError
 from cgpipe.jobs.shards import join_reports
+from cgpipe.pages.page import Page
 from cgpipe.storage import shown
 
 fsspec = pytest.importorskip("fsspec")
@@ -333,6 +334,23 @@ def test_nothing_is_only_for_s3(root: str, stand_in: Any, photos: Path, tmp_path
     clip = make_clip(tmp_path / "clip.mp4", count=4, size=(32, 32))
     assert video(clip, f"{root}/clip.mp4", strength=0.0).output == f"{root}/clip.mp4"
     assert cgpipe.translate_videos([f"{root}/*.mp4"], tmp_path / "videos", to="zebra").videos[0].frames == 4
+
+
+def test_a_page_of_remote_pictures_is_a_file_here(stand_in: Any, photos: Path, tmp_path: Path) -> None:
+    """Pairs have thumbnails wherever they are; a page beside a remote output is refused before the work."""
+    translated(photos, "gs://bucket/seen", strength=0.0)
+    translated("gs://bucket/seen", tmp_path / "out", gallery=True)
+    with pytest.raises(
+        UsageError, match="write to a folder on this machine, omit --gallery, or name the page in Python"
+    ):
+        translated("gs://bucket/seen", "gs://bucket/never", gallery=True)
+    assert not stand_in.exists("gs://bucket/never")
+    translated("gs://bucket/seen", "gs://bucket/named", gallery=tmp_path / "named.html")
+    for name in ("out", "named"):
+        entries = Page(tmp_path / f"{name}.html").data()["entries"]
+        assert isinstance(entries, list) and len(entries) == 10
+        assert all(entry["x"] and entry["y"] for entry in entries)
+        assert len(list((tmp_path / f"{name}_files").glob("*-before.jpg"))) == 10
 
 
 SECRETS = ("hunter2", "s1gnature", "s3cr3tkey")

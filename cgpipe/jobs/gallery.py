@@ -76,8 +76,8 @@ def page_of(wanted: bool | PathLike, output: PathLike) -> Page | None:
 
     if wanted is True and store_of(output) is not LOCAL:
         raise UsageError(
-            f"The page lies beside its output, and {shown(output)} is not on this machine: omit --gallery, or give it "
-            "a name in Python, such as gallery='photos.html'."
+            f"The page lies beside its output, and {shown(output)} is not on this machine: write to a folder on this "
+            "machine, omit --gallery, or name the page in Python, such as gallery='photos.html'."
         )
 
     return Page.beside(output) if wanted is True else Page(require_page_name(wanted))
