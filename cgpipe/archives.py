@@ -45,11 +45,6 @@ def expanded(name: PathLike, count: int | None = None) -> list[str]:
     return [f"{text[: found.start()]}{number:0{width}}{text[found.end() :]}" for number in numbers]
 
 
-def has_range(name: PathLike) -> bool:
-    """Whether a name stands for several."""
-    return bool(_RANGE.search(os.fspath(name)))
-
-
 def is_open(name: PathLike) -> bool:
     """Whether a name has a range without an end."""
     found = _RANGE.search(os.fspath(name))
@@ -85,10 +80,15 @@ class Members(Protocol):
         """Size of one in bytes, and what tells its content from another."""
 
 
+def _place(name: str) -> str:
+    """A member's path in the archive; one that is named from the root, or from above, lies in it all the same."""
+    return os.path.normpath(f"/{name}").lstrip("/")
+
+
 class _Tar:
     def __init__(self, file: tarfile.TarFile) -> None:
         self._file = file
-        self._members = {os.path.normpath(member.name): member for member in file if member.isfile()}
+        self._members = {_place(member.name): member for member in file if member.isfile()}
 
     @property
     def all(self) -> Collection[str]:
@@ -107,7 +107,7 @@ class _Tar:
 class _Zip:
     def __init__(self, file: zipfile.ZipFile) -> None:
         self._file = file
-        self._members = {os.path.normpath(one.filename): one for one in file.infolist() if not one.is_dir()}
+        self._members = {_place(one.filename): one for one in file.infolist() if not one.is_dir()}
 
     @property
     def all(self) -> Collection[str]:

@@ -165,3 +165,15 @@ def test_names_of_a_range(tmp_path: Path) -> None:
     assert expanded("a-{0..}.tar", 2) == ["a-0.tar", "a-1.tar"] and expanded("a.tar") == ["a.tar"]
     (tmp_path / "{1..2}.tar").touch()
     assert expanded(tmp_path / "{1..2}.tar") == [str(tmp_path / "{1..2}.tar")]
+
+
+def test_members_named_from_the_root_or_from_above_lie_within(tmp_path: Path) -> None:
+    picture = (make_photos(tmp_path / "in", 1, 32) / "0.png").read_bytes()
+    with tarfile.open(tmp_path / "in.tar", "w") as file:
+        for name in ("/abs/a.png", "../../above.png", "./b.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(picture)
+            file.addfile(member, io.BytesIO(picture))
+    assert cgpipe.translate_folder(tmp_path / "in.tar", tmp_path / "deep" / "out", to="zebra").translated == 3
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("[!.]*.png")}
+    assert made == {"in/0.png", "deep/out/abs/a.png", "deep/out/above.png", "deep/out/b.png"}
