@@ -28,29 +28,12 @@ class Bar(Protocol):
     def close(self) -> None: ...
 
 
-class ProgressBar:
-    """A progress bar: a widget in a notebook with ipywidgets, else text on standard error.
+class CountedBar:
+    """Counts finished items, on a bar where one is drawn; a context manager that takes it away."""
 
-    Args:
-        unit: what is counted, in the singular.
-        shown: whether it is shown; None: only in a notebook.
-    """
-
-    def __init__(self, unit: str, shown: bool | None = None) -> None:
-        self._unit = unit
-        self._shown = in_notebook() if shown is None else shown
+    def __init__(self) -> None:
         self._bar: Bar | None = None
         self._count = 0
-
-    def start(self, total: int | None) -> None:
-        """Starts to count to ``total``, or without a limit."""
-        if not self._shown:
-            return
-        if in_notebook() and find_spec("ipywidgets"):
-            from tqdm.notebook import tqdm
-        else:
-            from tqdm import tqdm
-        self._bar = tqdm(total=total, unit=self._unit)
 
     def advance(self, count: int = 1) -> None:
         """Adds ``count``."""
@@ -58,7 +41,7 @@ class ProgressBar:
         self._show(self._count)
 
     def part(self, share: float) -> None:
-        """Shows that a share of the next one is done, 0 to 1; the bar never goes back."""
+        """Shows that a share of the next item is done, 0 to 1; the bar never goes back."""
         if self._bar is not None:
             self._show(max(self._bar.n, self._count + round(min(share, 0.99), 2)))
 
@@ -75,6 +58,30 @@ class ProgressBar:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class ProgressBar(CountedBar):
+    """A progress bar: a widget in a notebook with ipywidgets, else text on standard error.
+
+    Args:
+        unit: what is counted, in the singular.
+        shown: whether it is shown; None: only in a notebook.
+    """
+
+    def __init__(self, unit: str, shown: bool | None = None) -> None:
+        super().__init__()
+        self._unit = unit
+        self._shown = in_notebook() if shown is None else shown
+
+    def start(self, total: int | None) -> None:
+        """Starts to count to ``total``, or without a limit."""
+        if not self._shown:
+            return
+        if in_notebook() and find_spec("ipywidgets"):
+            from tqdm.notebook import tqdm
+        else:
+            from tqdm import tqdm
+        self._bar = tqdm(total=total, unit=self._unit)
 
 
 def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:

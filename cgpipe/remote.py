@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, ParamSpec, Protocol, TypedDict, TypeVar
@@ -537,9 +537,7 @@ class ArchiveStore:
             self._end()
 
     def listing(self, folder: str) -> Listing:
-        below = self._below(folder)
-        files = sorted(name for name in below if "/" not in name)
-        return Listing(files, sorted({name.partition("/")[0] for name in below if "/" in name}))
+        return self._folders.get(self._key(folder), Listing([], []))
 
     def names(self, folder: str, prefix: str) -> list[str]:
         return [name for name in self.listing(folder).files if name.startswith(prefix)]
@@ -562,7 +560,7 @@ class ArchiveStore:
             return self._key(path) in self._members().all
 
     def is_folder(self, path: str) -> bool:
-        return path == self.root or bool(self._below(path))
+        return path == self.root or self._key(path) in self._folders
 
     def real(self, path: str) -> str:
         return path
@@ -607,12 +605,21 @@ class ArchiveStore:
     def _key(self, path: str) -> str:
         return path[len(self.root) :].strip("/")
 
-    def _below(self, folder: str) -> list[str]:
-        """Names of all members below a folder, seen from there."""
-        within = self._key(folder)
-        start = f"{within}/" if within else ""
+    @cached_property
+    def _folders(self) -> dict[str, Listing]:
+        """The listing of every folder, by its key."""
         with self._lock:
-            return [name[len(start) :] for name in self._members().all if name.startswith(start)]
+            names = sorted(self._members().all)
+        found: dict[str, tuple[list[str], dict[str, None]]] = {}
+        for name in names:
+            folder, base = os.path.split(name)
+            known = folder in found
+            found.setdefault(folder, ([], {}))[0].append(base)
+            while folder and not known:
+                folder, base = os.path.split(folder)
+                known = folder in found
+                found.setdefault(folder, ([], {}))[1][base] = None
+        return {folder: Listing(files, sorted(folders)) for folder, (files, folders) in found.items()}
 
     @contextmanager
     def _found(self, path: str) -> Iterator[tuple[Members, str]]:

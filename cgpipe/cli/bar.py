@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cgpipe.cli.terminal import Loudness, detail, escaped, loudness, say, warn
-from cgpipe.notebook import Bar
+from cgpipe.notebook import Bar, CountedBar
 
 if TYPE_CHECKING:
     from cgpipe.training.run import Progress
@@ -23,7 +23,7 @@ def watched() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and loudness() > Loudness.QUIET
 
 
-class CountingBar:
+class CountingBar(CountedBar):
     """Counts finished items, with a rate and the time left; draws nothing without a terminal.
 
     Args:
@@ -31,9 +31,8 @@ class CountingBar:
     """
 
     def __init__(self, unit: str) -> None:
-        self.unit = unit
-        self._bar: Bar | None = None
-        self._count = 0
+        super().__init__()
+        self._unit = unit
 
     def start(self, model: str, total: int | None) -> None:
         """Prints the model and starts to count to ``total``, or without a limit."""
@@ -50,23 +49,8 @@ class CountingBar:
     def _bar_to(self, total: int | None) -> Bar:
         from tqdm import tqdm
 
-        bar: Bar = tqdm(total=total, unit=self.unit, disable=not watched(), dynamic_ncols=True)
+        bar: Bar = tqdm(total=total, unit=self._unit, disable=not watched(), dynamic_ncols=True)
         return bar
-
-    def advance(self, count: int = 1) -> None:
-        """Adds ``count``."""
-        self._count += count
-        self._show(self._count)
-
-    def part(self, share: float) -> None:
-        """Shows that a share of the next item is done, 0 to 1; the bar never goes back."""
-        if self._bar is not None:
-            self._show(max(self._bar.n, self._count + round(min(share, 0.99), 2)))
-
-    def _show(self, count: float) -> None:
-        if self._bar is not None:
-            self._bar.n = count
-            self._bar.update(0)
 
     def write(self, line: str) -> None:
         """Prints a line above the bar, even with ``--quiet``."""
@@ -83,13 +67,6 @@ class CountingBar:
         """Takes the bar away until it counts on, so that something can be written above it."""
         if self._bar is not None:
             self._bar.clear()
-
-    def __enter__(self) -> CountingBar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 class ByteBar:

@@ -49,4 +49,4 @@ def _evaluator(folders: tuple[Path, Path], device: torch.device) -> Evaluator:
     except DataError as error:
         raise DataError(f"--watch-every needs test pictures. {error}") from error
     except MissingDependencyError as error:
-        raise MissingDependencyError(f"{error} Or train without --watch-every.") from error
+        raise MissingDependencyError(f"{error}, or train without --watch-every.") from error

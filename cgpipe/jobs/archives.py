@@ -322,9 +322,8 @@ def _pack(lot: _Lot, known: Members | None, staged: Path, failed: set[str], path
 
 
 def _copy(writer: Writer, source: Members, name: str) -> None:
+    size, _ = source.version(name)
     with source.open(name) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
         writer.add(name, file, size)
 
 

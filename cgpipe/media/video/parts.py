@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 
-from cgpipe.errors import MediaError
+from cgpipe.errors import MediaError, reason_of
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Timeline, VideoInfo, VideoOrigin
 from cgpipe.media.video.encoding import EncoderSettings, container_of
@@ -86,6 +85,6 @@ class PartSink(Sink):
         try:
             self._folder.add(writer.finish())
         except OSError as error:
-            raise MediaError(f"{self._name} cannot be written: {os.strerror(error.errno or 5)}.") from error
+            raise MediaError(f"{self._name} cannot be written: {reason_of(error)}.") from error
         self._made.append(self._number)
         self._number += 1

@@ -15,9 +15,6 @@ from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Source
 
-_ANIMATED = 0x02
-"""The animation flag in a WebP's extended header."""
-
 
 def is_webp(name: str) -> bool:
     """Whether a file is WebP by its name and first bytes, still or animated."""
@@ -25,18 +22,12 @@ def is_webp(name: str) -> bool:
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
-def is_animated_webp(name: str) -> bool:
-    """Whether a file is an animated WebP."""
-    head = _head(name)
-    return is_webp(name) and head[12:16] == b"VP8X" and bool(head[20] & _ANIMATED)
-
-
 def _head(name: str) -> bytes:
     path = Path(name)
     if path.suffix.lower() != ".webp" or not path.is_file():
-        return bytes(21)
+        return bytes(12)
     with path.open("rb") as file:
-        return file.read(21).ljust(21, b"\0")
+        return file.read(12)
 
 
 class WebpSource(Source):

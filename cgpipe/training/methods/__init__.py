@@ -29,7 +29,7 @@ def build_method(config: TrainConfig) -> Method:
     except MissingDependencyError as error:
         if config.method == "style":
             raise
-        raise MissingDependencyError(f"{error} Or train without it: --feature-weight 0.") from error
+        raise MissingDependencyError(f"{error}, or train without it: --feature-weight 0.") from error
     multiple = method.multiple
     for stage in (config, *(config.at_epoch(stage.from_epoch) for stage in config.stages)):
         if config.crops and (stage.crop_height % multiple or stage.crop_width % multiple):
