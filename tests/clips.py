@@ -15,6 +15,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 from PIL import Image
 
+from cgpipe.media.video.encoding import usual_scheduling
+
 WIDTH, HEIGHT = 96, 64
 SCALER = {1: 1, 5: 5, 6: 5, 9: 9}
 """libswscale's number of a matrix, by its number in H.273."""
@@ -112,7 +114,8 @@ def make_clip(
             container.add_attachment("font.ttf", "application/x-truetype-font", attachment)
         if chapters:
             container.set_chapters([_chapter(index, title) for index, title in enumerate(chapters)])
-        packets = _video_packets(stream, times, time_base, size, pix_fmt, matrix, full_range, pictures)
+        with usual_scheduling():
+            packets = _video_packets(stream, times, time_base, size, pix_fmt, matrix, full_range, pictures)
         packets += [packet for track in tracks for packet in _sound_packets(*track)]
         packets += [packet for text in texts for packet in text]
         container.start_encoding()

@@ -86,6 +86,21 @@ def test_another_rate(tmp_path: Path) -> None:
     assert times_of(tmp_path / "out.mp4") == [Fraction(index, 10) for index in range(10)]
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="an encoder takes real-time priority where it may"
+)
+def test_no_encoder_leaves_real_time_threads(tmp_path: Path) -> None:
+    usual = os.sched_getscheduler(0)
+    seen = set()
+    clip = VideoSource(make_clip(tmp_path / "in.mp4"))
+    with VideoSink(tmp_path / "out.mp4", like=clip.info, codec="libsvtav1", segment_frames=12) as sink:
+        for frame in clip:
+            assert isinstance(frame, Frame)
+            sink.write(frame)
+            seen |= {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+    assert seen == {usual}
+
+
 # Pictures
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +24,9 @@ from cgpipe.media.video.alpha import ToFrame, has_alpha
 from cgpipe.media.video.clip import Alpha, VideoInfo
 from cgpipe.media.video.libav import writing
 from cgpipe.options import Encoding
+
+
+_REAL_TIME = {getattr(os, "SCHED_FIFO", None), getattr(os, "SCHED_RR", None)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +298,25 @@ def encoders_here() -> list[str]:
     return [name for name in there if _ENCODERS[name] is not _NVENC or works_here(name)]
 
 
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """Threads that are real-time ones at the end get the calling thread's scheduling, where that is a usual one.
+
+    SVT-AV1, opened by root, gives its own threads and the one that opens it the highest real-time priority, which all
+    threads and processes started later inherit: when two of them are busy, a machine of two cores stands still.
+    """
+    if sys.platform != "linux" or (usual := os.sched_getscheduler(0)) in _REAL_TIME:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for thread in map(int, os.listdir("/proc/self/task")):
+            with suppress(OSError):  # it has ended, or may not be changed
+                if os.sched_getscheduler(thread) in _REAL_TIME:
+                    os.sched_setscheduler(thread, usual, os.sched_param(0))
+
+
 class VideoEncoder:
     """The encoder of one stream in an open container.
 
@@ -347,7 +372,7 @@ class VideoEncoder:
         """
         codec, options = self._encoding.codec, self._encoding.options
         try:
-            with writing(self._name):
+            with writing(self._name), usual_scheduling():
                 self._container.start_encoding()
         except MediaError as error:
             if isinstance(error.__cause__, OSError):
