@@ -25,7 +25,6 @@ from cgpipe.media.video.clip import Alpha, VideoInfo
 from cgpipe.media.video.libav import writing
 from cgpipe.options import Encoding
 
-
 _REAL_TIME = {getattr(os, "SCHED_FIFO", None), getattr(os, "SCHED_RR", None)}
 
 
