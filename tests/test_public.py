@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from PIL import Image
 
 import cgpipe
 from cgpipe.cli import cli
@@ -85,6 +86,16 @@ def test_help_loads_nothing_slow() -> None:
         f"    assert not {SLOW} & {{*sys.modules}}, command"
     )
     assert "click" in loaded_by(code)
+
+
+def test_a_job_that_finds_everything_done_loads_nothing_slow(tmp_path: Path) -> None:
+    picture, output = tmp_path / "a.png", tmp_path / "out"
+    Image.new("RGB", (32, 32), "green").save(picture)
+    cgpipe.translate_folder(picture, output, to="zebra")
+    job = ["translate", str(picture), "-o", str(output), "--to", "zebra"]
+    command = f"from cgpipe.cli import cli; cli({job!r}, standalone_mode=False)"
+    again = f"assert cgpipe.translate_folder({str(picture)!r}, {str(output)!r}, to='zebra').skipped == 1"
+    assert not loaded_by(f"import cgpipe; {command}; {again}") & (SLOW | {"numpy", "PIL"})
 
 
 def test_the_check_sees_torch_where_it_is_loaded() -> None:

@@ -46,10 +46,12 @@ class CountingBar(CountedBar):
         self.detail(name)
         self.advance()
 
-    def _bar_to(self, total: int | None) -> Bar:
+    def _bar_to(self, total: int | None) -> Bar | None:
+        if not watched():
+            return None
         from tqdm import tqdm
 
-        bar: Bar = tqdm(total=total, unit=self._unit, disable=not watched(), dynamic_ncols=True)
+        bar: Bar = tqdm(total=total, unit=self._unit, dynamic_ncols=True)
         return bar
 
     def write(self, line: str) -> None:

@@ -23,7 +23,7 @@ from cgpipe.cli.options import (
     work_options,
 )
 from cgpipe.cli.pictures import Preview
-from cgpipe.cli.terminal import describe, say
+from cgpipe.cli.terminal import Loudness, describe, loudness, say
 from cgpipe.storage import shown
 
 
@@ -66,6 +66,7 @@ def command(inputs: tuple[str, ...], report_file: Path | None, preview: bool, **
     imports = time.perf_counter() - BEGAN
     with ReportFile(report_file) as written, CountingBar("picture") as bar, LearningBar() as learning:
         pictures = Preview(bar, wanted=preview)
+        verbose = loudness() == Loudness.VERBOSE
 
         def tell(result: FileResult) -> None:
             written.add(result)
@@ -76,7 +77,7 @@ def command(inputs: tuple[str, ...], report_file: Path | None, preview: bool, **
                 bar.write(f"Failed: {shown(result.input)}: {result.reason}")
             elif result.status == "unsupported":
                 bar.write(f"Unsupported: {shown(result.input)}: {result.reason}")
-            else:
+            elif verbose:
                 bar.detail(f"{result.status.capitalize()}: {shown(result.input)} -> {shown(result.output)}")
 
         report = translate_folder(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.jobs.plan import plan_files
-from cgpipe.media.frames import Frame, Pixels
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.notebook import ProgressBar
 from cgpipe.options import Cut, Options
 from cgpipe.storage import PathLike
 
 if TYPE_CHECKING:
+    from cgpipe.media.frames import Pixels
     from cgpipe.training.run import Progress
 
 OnLearn = Callable[["Progress"], None]
@@ -109,6 +109,7 @@ def frames_of(inputs: Sequence[str], options: Options) -> Callable[[int], Iterat
 
 def _spread(input: str, options: Options, count: int) -> Iterator[Pixels]:
     from cgpipe.jobs.video_job import at_hand
+    from cgpipe.media.frames import Frame
     from cgpipe.media.video.opening import open_source
 
     reading: dict[str, Any] = {"deinterlace": options.look.deinterlace, "threads": options.work.workers}

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from fnmatch import fnmatch
 from functools import lru_cache
-from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -28,6 +27,7 @@ from cgpipe.remote import located, located_output
 from cgpipe.storage import PAGE_MARK, PathLike, is_own, mounted, store_of
 
 _SPOOL_BYTES = 1 << 20
+_MOST = (1 << 64) - 1
 _END = b"\0\0"
 """Behind every pair of the spool, whose paths have one zero byte between them."""
 
@@ -164,22 +164,21 @@ class _Search:
 
     def _tree_entries(self, tree: _Tree, outputs: frozenset[str], journals: _Journals) -> Iterator[Names | Left]:
         within = os.path.join(_real(tree.base), "")
-        base, place = str(tree.base), str(tree.place)
-        target = None if tree.target is None else str(tree.target)
-        join = os.path.join
+        base, place = os.path.join(tree.base, ""), os.path.join(tree.place, "")
+        target = None if tree.target is None else os.path.join(tree.target, "")
         for relative, listed in _walk(tree, outputs):
-            path = join(base, relative)
+            path = base + relative
             is_picture, format = format_of(path, self.format) if listed else (True, self.format)
             if not is_picture:
                 yield Left.NO_PICTURE
             elif (journals.source_of(path) or "").startswith(within):
                 yield Left.EARLIER
             elif target is not None:
-                yield path, join(target, with_format(relative, format)), join(place, relative)
+                yield path, target + with_format(relative, format), place + relative
             elif journals.is_early_output(Path(path), self.domain, lambda other: _caught(other, tree.pattern[-1])):
                 yield Left.EARLIER
             else:
-                yield path, str(beside(Path(path), self.domain, format)), join(place, relative)
+                yield path, str(beside(Path(path), self.domain, format)), place + relative
 
     def _is_named_output(self, path: Path, journals: _Journals) -> bool:
         """Whether a file that was named, with others, is what one of these became in an earlier run."""
@@ -382,7 +381,7 @@ def format_of(path: PathLike, chosen: str | None) -> tuple[bool, str | None]:
 
 def with_format(name: str, format: str | None) -> str:
     """The file name, or path, with the suffix of ``format``; unchanged if it already has that format."""
-    if format in (None, picture_format(name)):
+    if format is None or format == picture_format(name):
         return name
     return _split_suffix(name)[0] + next(suffix for suffix, kind in PICTURE_SUFFIXES.items() if kind == format)
 
@@ -449,9 +448,11 @@ def _walk(tree: _Tree, outputs: frozenset[str]) -> Iterator[tuple[str, bool]]:
         except OSError:
             yield relative, False
             continue
+        prefix = os.path.join(relative, "")
+        every = tree.pattern[-1] == "*" and len(tree.pattern) - 1 in places  # a short cut for the usual pattern
         for name in files:
-            if len(tree.pattern) in _advance(tree.pattern, places, name):
-                yield os.path.join(relative, name), True
+            if (every and name[0] != ".") or len(tree.pattern) in _advance(tree.pattern, places, name):
+                yield prefix + name, True
         below = ((name, _advance(tree.pattern, places, name)) for name in reversed(folders))
         stack.extend((os.path.join(relative, name), after, (*above, real)) for name, after in below if after)
 
@@ -502,7 +503,8 @@ class _Identity:
 
 
 def _digest(identity: str) -> int:
-    return int.from_bytes(blake2b(os.fsencode(identity), digest_size=8).digest())
+    """64 bits for comparisons within this process; two that are equal are compared by name too."""
+    return hash(identity) & _MOST
 
 
 def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Plan:
