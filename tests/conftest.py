@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chromium import Chromium
 from runs import make_dataset, make_recipe
 
 from cgpipe.models import Model, ModelCard, save_model
@@ -123,6 +124,16 @@ def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def zebra_model(own_cache: None, models_folder: Path, file_model: FileModel) -> Path:
     """A tiny model, quick to run, that answers to ``--to zebra`` in place of the shipped one."""
     return file_model(models_folder, "horse", "zebra")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """The browser of a test file."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with playwright.sync_playwright() as driver:
+        browser = Chromium(driver, tmp_path_factory.mktemp("chromium"))
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

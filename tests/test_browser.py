@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import Chromium, needs_chromium
 from clips import make_clip
 from PIL import Image
 
@@ -18,9 +19,7 @@ from cgpipe.pages.gallery import Gallery, Pair
 from cgpipe.pages.page import Page
 from cgpipe.pages.runs import write_run
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = needs_chromium
 
 MANY = 10_000
 SCROLL = """(step) => new Promise((done) => {
@@ -35,32 +34,22 @@ SCROLL = """(step) => new Promise((done) => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Any]:
+def open_page(chromium: Chromium) -> Iterator[Any]:
     """Opens a page; at the end nothing was complained of, and nothing asked for but files."""
     trouble: list[str] = []
-    contexts = []
+    windows = contextlib.ExitStack()
 
     def open_one(path: Path, **options: Any) -> Any:
-        contexts.append(chromium.new_context(**{"viewport": {"width": 1200, "height": 800}, **options}))
-        page = contexts[-1].new_page()
+        page = windows.enter_context(chromium.window(**options)).new_page()
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("request", lambda request: request.url.startswith("http") and trouble.append(request.url))
         page.goto(path.as_uri())
         return page
 
-    yield open_one
-    for context in contexts:
-        context.close()
+    with windows:
+        yield open_one
     assert trouble == []
 
 
@@ -130,7 +119,6 @@ def test_a_pair_is_opened_its_line_dragged_and_its_pixels_looked_at(tmp_path: Pa
     assert page.evaluate("document.activeElement.dataset.i") == "1"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows refuses such names")
 def test_pictures_of_hostile_names_are_shown_and_nothing_in_them_runs(tmp_path: Path, open_page: Any) -> None:
     names = ["<img src=x onerror=alert(1)>.png", "a&b\"'.png", "#1.png", "50%.png", "a:b?.png"]
     names.append(os.fsdecode(b"caf\xe9.png"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +13,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pytest
+from chromium import Chromium, needs_chromium
 from clips import make_clip
 from shell import invoke
 
 pytest.importorskip("gradio", reason="needs the extra ui")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium")
-
-in_chromium = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+in_chromium = [pytest.mark.slow, needs_chromium]
 
 TOKEN = "a password of the login"
 
@@ -73,32 +70,21 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     assert list((folder / "cache" / "cgpipe" / "service").iterdir()) == [], "uploads and results are gone"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    fake = ["--no-sandbox", "--use-fake-device-for-media-stream=fps=5", "--use-fake-ui-for-media-stream"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=fake)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(app: App, chromium: Any) -> Iterator[Callable[..., Any]]:
+def open_page(app: App, chromium: Chromium) -> Iterator[Callable[..., Any]]:
     """Opens the app; at the end nothing was complained of, and nothing asked for elsewhere."""
     problems: list[str] = []
     asked: set[str] = set()
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
 
     def open_one(address: str = app.address) -> Any:
-        page = context.new_page()
-        page.set_default_timeout(120_000)
+        page = window.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: asked.add(request.url))
         page.goto(address)
         return page
 
-    yield open_one
-    context.close()
+    with chromium.window() as window:
+        yield open_one
     hosts = {address.split("/")[2] for address in asked if address.startswith("http")}
     assert problems == [] and hosts <= {place.split("/")[2] for place in (app.address, app.locked)}
 
