@@ -20,7 +20,7 @@ from cgpipe.data.dataset import find_sample_pictures, find_training_pictures, se
 from cgpipe.data.direction import A_TO_B
 from cgpipe.data.loading import augment, load_rgb, resize
 from cgpipe.data.pictures import find_pictures
-from cgpipe.data.unpaired import Epoch, UnpairedPictures, pictures_in_epoch, training_batches
+from cgpipe.data.unpaired import Epoch, TrainingPictures, pictures_in_epoch, training_batches
 from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.networks import GENERATORS, build_generator
 from cgpipe.training.augment import diffaugment
@@ -252,7 +252,7 @@ def test_an_epoch_shows_every_picture_of_the_larger_set_and_the_smaller_one_in_t
         folder.mkdir()
         for index in range(count):
             cv2.imwrite(str(folder / f"{index}.png"), np.full((40, 40, 3), 20 * index, np.uint8))
-    sets = UnpairedPictures(find_pictures(tmp_path / "a"), find_pictures(tmp_path / "b"))
+    sets = TrainingPictures(find_pictures(tmp_path / "a"), find_pictures(tmp_path / "b"))
     epoch = Epoch(sets, 0, TrainConfig(**SMALL))  # type: ignore[arg-type]
     shown = [epoch[place].pictures for place in range(6)]
     grey = {d: sorted(round((float(s[d].mean()) + 1) * 127.5 / 20) for s in shown) for d in "ab"}
@@ -263,8 +263,8 @@ def test_an_epoch_shows_every_picture_of_the_larger_set_and_the_smaller_one_in_t
 def test_an_epoch_can_be_taken_up_anywhere(tmp_path: Path, workers: int) -> None:
     a, b = pictures_in(tmp_path / "a", 9), pictures_in(tmp_path / "b", 5)
     config = TrainConfig(**SMALL)  # type: ignore[arg-type]
-    whole = list(training_batches(UnpairedPictures(a, b), config, epoch=3))
-    rest = list(training_batches(UnpairedPictures(a, b), config, epoch=3, first=4, workers=workers))
+    whole = list(training_batches(TrainingPictures(a, b), config, epoch=3))
+    rest = list(training_batches(TrainingPictures(a, b), config, epoch=3, first=4, workers=workers))
     assert len(whole) == 4
     assert len(rest) == 2
     for expected, batch in zip(whole[2:], rest, strict=True):
@@ -275,7 +275,7 @@ def test_an_epoch_can_be_taken_up_anywhere(tmp_path: Path, workers: int) -> None
 def test_seeds_and_epochs_differ(tmp_path: Path) -> None:
     a = pictures_in(tmp_path / "a", 5)
     first = [
-        Epoch(UnpairedPictures(a, a, seed=seed), epoch, TrainConfig(**SMALL))[0].pictures["a"]  # type: ignore[arg-type]
+        Epoch(TrainingPictures(a, a, seed=seed), epoch, TrainConfig(**SMALL))[0].pictures["a"]  # type: ignore[arg-type]
         for seed, epoch in itertools.product((0, 1), (0, 1))
     ]
     assert not any(torch.equal(x, y) for x, y in itertools.combinations(first, 2))

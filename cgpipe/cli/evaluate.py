@@ -27,6 +27,11 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
     help="Real pictures to compare with, instead of the dataset's. Repeatable.",
 )
 @click.option(
+    "--paired",
+    is_flag=True,
+    help="The pictures are pairs (of the same name, or side by side): measures L1, PSNR and SSIM instead.",
+)
+@click.option(
     "--direction",
     type=click.Choice(["auto", "AtoB", "BtoA"], case_sensitive=False),
     default="auto",

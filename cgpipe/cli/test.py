@@ -32,12 +32,18 @@ if TYPE_CHECKING:
 @click.option("--source", help="Name of domain A.")
 @click.option("--target", help="Name of domain B.")
 @click.option("--epoch", type=click.IntRange(min=1), help="Test the models that --snapshot-every kept of this epoch.")
-@click.option("--size", type=click.IntRange(min=8), default=256, help="Side at which pictures are translated.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=8),
+    help="Side at which pictures are translated.  [256; for pairs, that of training]",
+)
 @click.option("--figures/--no-figures", default=True, help="Compute metrics (needs the extra cgpipe[metrics]).")
 @click.option("--record", "keep", is_flag=True, help="Store the metrics and the working scales in the model files.")
 @loudness_options
-def command(recipe: Path | None, epoch: int | None, size: int, figures: bool, keep: bool, **settings: object) -> None:
-    """Test a run's models: grids of every test picture (real, generated, reconstructed), and metrics."""
+def command(
+    recipe: Path | None, epoch: int | None, size: int | None, figures: bool, keep: bool, **settings: object
+) -> None:
+    """Test a run's models: grids of every test picture (real, generated, reconstructed or partner), and metrics."""
     given = {name: value for name, value in settings.items() if value is not None}
     config = load_config(recipe, given, resume=True)  # the run's recipe names the domains and the dataset
     if keep and not figures:
@@ -50,18 +56,27 @@ def command(recipe: Path | None, epoch: int | None, size: int, figures: bool, ke
         say(f"Recorded in {path}", err=False)
 
 
-def show_test(config: TrainConfig, folder: Path | None = None, *, size: int = 256, figures: bool = True) -> TestReport:
+def show_test(
+    config: TrainConfig, folder: Path | None = None, *, size: int | None = None, figures: bool = True
+) -> TestReport:
     """Tests the models in ``folder``, by default the run's own, and prints the grids' paths and the metrics."""
     from cgpipe.evaluation.runs import test
+    from cgpipe.networks.generators import build_generator
 
+    if size is None:
+        size = 256
+        if config.is_paired:
+            size = config.test_size(build_generator(config.gen_net, **config.generator_settings()).multiple)
     report = test(
         config,
         folder or config.checkpoint_dir,
         config.results_dir,
         size=size,
         figures=figures,
+        paired=config.is_paired,
         on_grid=lambda path: say(f"Wrote {path}"),
     )
-    for evaluation in report.evaluations.values():
-        show("\n" + evaluation.to_markdown())
+    tables = [found.to_markdown() for found in report.evaluations.values()]
+    for table in tables + [found.to_markdown() for found in report.pairs.values()]:
+        show("\n" + table)
     return report

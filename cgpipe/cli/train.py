@@ -73,7 +73,7 @@ def conclude(report: TrainReport, *, quiet: bool = False) -> None:
     """
     if not quiet:
         if report.unreadable:
-            warn(f"Warning: unreadable pictures, excluded from training: {len(report.unreadable)}.")
+            warn(f"Warning: pictures excluded from training: {len(report.unreadable)}.")
         done = "Finished" if report.finished else "Stopped; continue with --resume"
         files = ", ".join(str(path) for path in report.model_files)
         say(f"{done} at step {report.step}. Models: {files}", err=False)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cgpipe.data.direction import A_TO_B, B_TO_A, DOMAINS, Direction, Domain
 from cgpipe.data.loading import ValueRange, find_range
-from cgpipe.data.pictures import find_pictures
+from cgpipe.data.pairs import Pairs, find_pairs
+from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.data.settings import DataSettings, Way
-from cgpipe.data.unpaired import UnpairedPictures
+from cgpipe.data.unpaired import TrainingPictures
 from cgpipe.errors import DataError, DataNotFoundError, MediaError
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.models import ModelCard
@@ -26,32 +27,52 @@ def test_folder(dataset: Path, domain: Domain) -> Path:
     return dataset / f"test{domain.upper()}"
 
 
-def open_training_sets(settings: DataSettings, *, seed: int, multiple: int = 1) -> UnpairedPictures:
+def _halves(dataset: Path, domain: Domain, names: Sequence[str]) -> Half | None:
+    """That half of the pictures side by side in the first of these folders that a dataset has."""
+    found = (dataset / name for name in names if (dataset / name).is_dir())
+    folder = next(found, None)
+    return None if folder is None else Half(folder, right=domain == "b")
+
+
+def test_place(dataset: Path, domain: Domain) -> Place:
+    """Test pictures of a domain in a dataset of either layout."""
+    folder = test_folder(dataset, domain)
+    return folder if folder.is_dir() else _halves(dataset, domain, ("test", "val")) or folder
+
+
+def open_training_sets(
+    settings: DataSettings, *, seed: int, multiple: int = 1, paired: bool = False
+) -> TrainingPictures:
     """The training pictures of both domains with their masks, and the range of values that they use.
 
     Args:
         settings: where they are.
         seed: decides their order, crops and flips.
         multiple: of which the sides of pictures that are not cropped shall be.
+        paired: the pictures are pairs. Those without a partner are left out, and noted as unreadable.
 
     Raises:
-        DataError: a set is missing or empty, both are the same, or a picture has no mask.
+        DataError: a set is missing or empty, both are the same, nothing is a pair, or a picture has no mask.
         UsageError, MediaError: there is nothing where masks should be, or the one for all cannot be read.
     """
-    files = dict(zip(DOMAINS, find_training_pictures(settings), strict=True))
+    pairs = find_training_pairs(settings) if paired else Pairs(*find_training_pictures(settings), {})
+    files: dict[Domain, list[Place]] = {"a": pairs.a, "b": pairs.b}
     masks = {domain: find_training_masks(settings, domain, files[domain]) for domain in DOMAINS}
-    return UnpairedPictures(
+    pictures = TrainingPictures(
         files["a"],
         files["b"],
         masks={domain: found for domain, found in masks.items() if found},
         ranges=find_ranges(files, settings.named_range()),
         seed=seed,
         multiple=multiple,
+        paired=paired,
     )
+    pictures.unreadable |= pairs.alone
+    return pictures
 
 
 def find_ranges(
-    files: Mapping[Domain, Sequence[Path]], named: tuple[int, int] | None = None
+    files: Mapping[Domain, Sequence[Place]], named: tuple[int, int] | None = None
 ) -> dict[Domain, ValueRange]:
     """By domain, the values of 16-bit pictures that are black and white: as named, or the bits that a set uses."""
     if named is not None:
@@ -60,7 +81,16 @@ def find_ranges(
     return {domain: values for domain, values in found.items() if values is not None}
 
 
-def find_training_pictures(settings: DataSettings) -> tuple[list[Path], list[Path]]:
+def find_training_pairs(settings: DataSettings) -> Pairs:
+    """The training pictures as pairs.
+
+    Raises:
+        DataError: as :func:`find_training_pictures`, or nothing is a pair.
+    """
+    return find_pairs(*_training_sets(settings))
+
+
+def find_training_pictures(settings: DataSettings) -> tuple[list[Place], list[Place]]:
     """The training pictures of both domains.
 
     Raises:
@@ -68,20 +98,25 @@ def find_training_pictures(settings: DataSettings) -> tuple[list[Path], list[Pat
             models.
     """
     if settings.photos is not None:
-        return find_pictures(settings.photos), []
+        return pictures_at(settings.photos), []
+    first, second = _training_sets(settings)
+    return pictures_at(first), pictures_at(second)
+
+
+def _training_sets(settings: DataSettings) -> tuple[Place, Place]:
     root = settings.dataset_dir
-    if settings.domain_a is None and not root.is_dir():
+    if settings.domain_a is None and settings.pairs is None and not root.is_dir():
         raise DataNotFoundError(
             f"There is no dataset {root}. Name yours with --dataset-dir: a folder with trainA and trainB. The one of "
             "the shipped models comes with `cgpipe data fetch horse2zebra`."
         )
     first, second = (_training_set(settings, domain) for domain in DOMAINS)
-    if first.resolve() == second.resolve():
+    if not isinstance(first, Half) and first.resolve() == path_of(second).resolve():
         raise DataError(f"Both domains are {first}: name two different sets.")
-    return find_pictures(first), find_pictures(second)
+    return first, second
 
 
-def find_training_masks(settings: DataSettings, domain: Domain, pictures: Sequence[Path]) -> list[Path]:
+def find_training_masks(settings: DataSettings, domain: Domain, pictures: Sequence[Place]) -> list[Path]:
     """The mask of each training picture of a domain; none where the recipe names no masks.
 
     Raises:
@@ -92,30 +127,41 @@ def find_training_masks(settings: DataSettings, domain: Domain, pictures: Sequen
     named = settings.masks[domain]
     if named is None:
         return []
-    masks, folder = PictureMasks(named), _training_set(settings, domain)
+    masks, folder = PictureMasks(named), path_of(_training_set(settings, domain))
     try:
-        return [masks.path_of(_place(path, folder)) for path in pictures]
+        return [masks.path_of(_inside(path_of(picture), folder)) for picture in pictures]
     except MediaError as error:
         raise DataError(f"--masks-{domain}: {error} Each picture of {folder} needs one.") from error
 
 
-def _place(path: Path, folder: Path) -> Path:
+def _inside(path: Path, folder: Path) -> Path:
     """Where a picture lies in its folder; one that a list names is known by its name alone."""
     return path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
 
 
-def find_sample_pictures(settings: DataSettings, domain: Domain, training: Sequence[Path]) -> Sequence[Path]:
+def find_sample_pictures(settings: DataSettings, domain: Domain, training: Sequence[Place]) -> Sequence[Place]:
     """Pictures of a domain to show a run by: those of the test set, or where there is none those to train on.
 
     Raises:
         DataError: the test set that the recipe names is missing or empty.
     """
     place = _test_set(settings, domain)
-    named = place is not None and place == settings.test_sets[domain]
-    return find_pictures(place) if place is not None and (named or place.is_dir()) else training
+    named = place is not None and (settings.test_sets[domain] or settings.test_pairs) is not None
+    return pictures_at(place) if place is not None and (named or path_of(place).is_dir()) else training
 
 
-def sets_to_test_on(settings: DataSettings, source: str) -> tuple[Path, Path]:
+def find_sample_pairs(settings: DataSettings, training: Mapping[Domain, Sequence[Place]]) -> Pairs:
+    """Pairs to show a run by, likewise.
+
+    Raises:
+        DataError: the test set that the recipe names is missing or empty, or nothing in it is a pair.
+    """
+    places = [_test_set(settings, domain) for domain in DOMAINS]
+    found = [place for place in places if place is not None and path_of(place).exists()]
+    return find_pairs(*found) if len(found) == len(DOMAINS) else Pairs([*training["a"]], [*training["b"]], {})
+
+
+def sets_to_test_on(settings: DataSettings, source: str) -> tuple[Place, Place]:
     """Of a model that takes pictures of ``source``: those to test it on, and real ones of what it makes.
 
     Raises:
@@ -127,14 +173,23 @@ def sets_to_test_on(settings: DataSettings, source: str) -> tuple[Path, Path]:
     return (first, second) if source == settings.source else (second, first)
 
 
-def _training_set(settings: DataSettings, domain: Domain) -> Path:
-    return settings.domains[domain] or training_folder(settings.dataset_dir, domain)
+def _training_set(settings: DataSettings, domain: Domain) -> Place:
+    if (named := settings.domains[domain]) is not None:
+        return named
+    if settings.pairs is not None:
+        return Half(settings.pairs, right=domain == "b")
+    folder = training_folder(settings.dataset_dir, domain)
+    return folder if folder.is_dir() else _halves(settings.dataset_dir, domain, ("train",)) or folder
 
 
-def _test_set(settings: DataSettings, domain: Domain) -> Path | None:
+def _test_set(settings: DataSettings, domain: Domain) -> Place | None:
+    if (named := settings.test_sets[domain]) is not None:
+        return named
+    if settings.test_pairs is not None:
+        return Half(settings.test_pairs, right=domain == "b")
     # Those of the dataset do not belong to training pictures that come from elsewhere.
-    in_dataset = test_folder(settings.dataset_dir, domain) if settings.domains["a"] is None else None
-    return settings.test_sets[domain] or in_dataset
+    elsewhere = settings.domains["a"] is not None or settings.pairs is not None
+    return None if elsewhere else test_place(settings.dataset_dir, domain)
 
 
 def direction_of(card: ModelCard, dataset: Path, way: Way = "auto") -> Direction:
@@ -149,10 +204,10 @@ def direction_of(card: ModelCard, dataset: Path, way: Way = "auto") -> Direction
     return A_TO_B if way == "AtoB" else B_TO_A
 
 
-def test_folders_of(card: ModelCard, dataset: Path, way: Way = "auto") -> tuple[Path, Path]:
+def test_folders_of(card: ModelCard, dataset: Path, way: Way = "auto") -> tuple[Place, Place]:
     """Of a dataset: pictures for a model to translate, and real ones of what the result should look like."""
     direction = direction_of(card, dataset, way)
-    return test_folder(dataset, direction.source), test_folder(dataset, direction.target)
+    return test_place(dataset, direction.source), test_place(dataset, direction.target)
 
 
 def _recipe(made_by: Mapping[str, object]) -> Mapping[str, object]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from cgpipe.data.pictures import Half, Place, path_of
 from cgpipe.data.settings import PictureSettings
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import in_8_bits
@@ -42,39 +42,54 @@ class ValueRange:
         return scaled.clip(0, 255, out=scaled)
 
 
-def load_pixels(path: Path, values: ValueRange | None = None) -> Pixels:
+def read_pixels(picture: Place) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """A picture, or a half of one, as it is stored: (height, width, 3), upright.
+
+    Raises:
+        MediaError: it cannot be read, or is too narrow to be halved.
+    """
+    pixels = read_picture(path_of(picture)).pixels
+    if not isinstance(picture, Half):
+        return pixels
+    half = pixels.shape[1] // 2
+    if not half:
+        raise MediaError("The picture is one pixel wide and has no halves.")
+    return pixels[:, -half:] if picture.right else pixels[:, :half]
+
+
+def load_pixels(picture: Place, values: ValueRange | None = None) -> Pixels:
     """A picture as RGB, upright: uint8, or float32 of the same range where it has 16 bits.
 
     Raises:
         MediaError: it cannot be read; the message names it.
     """
     try:
-        pixels = read_picture(path).pixels
+        pixels = read_pixels(picture)
     except MediaError as error:
-        raise MediaError(f"{path}: {error}") from error
+        raise MediaError(f"{path_of(picture)}: {error}") from error
     return (values or ValueRange()).scaled(pixels) if pixels.dtype == np.uint16 else in_8_bits(pixels)
 
 
-def load_rgb(path: Path, values: ValueRange | None = None) -> npt.NDArray[np.uint8]:
+def load_rgb(picture: Place, values: ValueRange | None = None) -> npt.NDArray[np.uint8]:
     """The same, rounded to 8 bits."""
-    pixels = load_pixels(path, values)
+    pixels = load_pixels(picture, values)
     return pixels if pixels.dtype == np.uint8 else pixels.round().astype(np.uint8)  # type: ignore[return-value]
 
 
-def find_range(paths: Sequence[Path]) -> ValueRange | None:
+def find_range(pictures: Sequence[Place]) -> ValueRange | None:
     """The bits that the 16-bit pictures of a set use, by a sample of them; None where there are none.
 
     Scanners store 10, 12 or 14 bits in files of 16: such pictures would be all but black.
     """
-    step = max(1, len(paths) // PROBED)
-    brightest = [value for path in paths[::step] if (value := _brightest(path)) is not None]
+    step = max(1, len(pictures) // PROBED)
+    brightest = [value for picture in pictures[::step] if (value := _brightest(picture)) is not None]
     return ValueRange(high=2 ** max(brightest).bit_length() - 1) if any(brightest) else None
 
 
-def _brightest(path: Path) -> int | None:
+def _brightest(picture: Place) -> int | None:
     """The largest value of a 16-bit picture; None for others, and for what cannot be read."""
     try:
-        pixels = read_picture(path).pixels
+        pixels = read_pixels(picture)
     except MediaError:
         return None
     return int(pixels.max()) if pixels.dtype == np.uint16 else None
@@ -100,16 +115,24 @@ def augment(pixels: Pixels, settings: PictureSettings, random: np.random.Generat
 
     Without a crop, the sides become the nearest multiples of ``multiple``.
     """
-    height, width = _loaded_size(pixels.shape[0], pixels.shape[1], settings, random)
+    return augment_alike([pixels], settings, random, multiple=multiple)[0]
+
+
+def augment_alike(
+    pictures: Sequence[Pixels], settings: PictureSettings, random: np.random.Generator, *, multiple: int = 1
+) -> list[Pixels]:
+    """The same for pictures of one scene: all get the size, the crop and the flip of the first."""
+    height, width = _loaded_size(pictures[0].shape[0], pictures[0].shape[1], settings, random)
     if not settings.crops:
         height, width = (max(1, round(side / multiple)) * multiple for side in (height, width))
-    pixels = resize(pixels, height, width)
+    pictures = [resize(pixels, height, width) for pixels in pictures]
     if settings.crops:
         top = int(random.integers(0, height - settings.crop_height, endpoint=True))
         left = int(random.integers(0, width - settings.crop_width, endpoint=True))
-        pixels = pixels[top : top + settings.crop_height, left : left + settings.crop_width]
+        window = np.s_[top : top + settings.crop_height, left : left + settings.crop_width]
+        pictures = [pixels[window] for pixels in pictures]
     flipped = random.random() < 0.5 and settings.flip
-    return np.ascontiguousarray(pixels[:, ::-1] if flipped else pixels)  # type: ignore[return-value]
+    return [np.ascontiguousarray(pixels[:, ::-1] if flipped else pixels) for pixels in pictures]  # type: ignore[misc]
 
 
 def _loaded_size(height: int, width: int, settings: PictureSettings, random: np.random.Generator) -> tuple[int, int]:

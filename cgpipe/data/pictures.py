@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from cgpipe.errors import DataError, DataNotFoundError
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES, picture_format
 from cgpipe.storage import PAGE_MARK
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Half:
+    """The left or the right half of a picture, or of each picture of a folder or list: two are stored side by side."""
+
+    path: Path
+    right: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path} ({'right' if self.right else 'left'} half)"
+
+
+Place = Path | Half
+"""Where a picture or a set of pictures is."""
+
+
+def path_of(place: Place) -> Path:
+    """The file, folder or list of a place."""
+    return place.path if isinstance(place, Half) else place
+
+
+def pictures_at(place: Place) -> list[Place]:
+    """The pictures of a place, as :func:`find_pictures` finds them; of halves, that half of each."""
+    found = find_pictures(path_of(place))
+    return [Half(path, place.right) for path in found] if isinstance(place, Half) else [*found]
 
 
 def find_pictures(place: Path) -> list[Path]:

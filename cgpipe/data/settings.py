@@ -78,7 +78,8 @@ class DataSettings(PictureSettings):
     """A dataset of two domains, and how its pictures are prepared."""
 
     dataset_dir: Path = setting(
-        Path("datasets/horse2zebra"), "Folder with trainA and trainB, optionally testA and testB."
+        Path("datasets/horse2zebra"),
+        "Folder with trainA and trainB, optionally testA and testB.",
     )
     domain_a: Path | None = setting(
         None,
@@ -91,6 +92,13 @@ class DataSettings(PictureSettings):
         None, "Test pictures of domain A, for sample grids and metrics: a folder or a list.", files=True
     )
     test_b: Path | None = setting(None, "Same, for domain B.", files=True)
+    pairs: Path | None = setting(
+        None,
+        "Training pictures with A on the left and B on the right of each, instead of those in --dataset-dir: a folder "
+        "or a list. A dataset without trainA may hold such ones in train, and in test or val.",
+        files=True,
+    )
+    test_pairs: Path | None = setting(None, "Test pictures of that kind.", files=True)
     photos: Path | None = setting(
         None, "Photos to learn a look on, with --method style: a folder or a list.", files=True
     )
@@ -112,6 +120,8 @@ class DataSettings(PictureSettings):
     def __post_init__(self) -> None:
         if (self.domain_a is None) != (self.domain_b is None):
             raise UsageError("One domain is named and the other is not: name both, with --domain-a and --domain-b.")
+        if self.pairs is not None and self.domain_a is not None:
+            raise UsageError("The training pictures are named twice: omit --pairs, or --domain-a and --domain-b.")
         if self.source == self.target:
             raise UsageError(f"Both domains are called {self.source!r}: give them different names.")
         self.named_range()

@@ -1,4 +1,4 @@
-"""Two folders of unpaired pictures as a stream of training batches that can be taken up again anywhere.
+"""Two sets of pictures, paired or not, as a stream of training batches that can be taken up again anywhere.
 
 Nothing here keeps a random state: what picture stands at which place of an epoch, and how it is cropped and flipped,
 follows from the seed, the epoch and the place alone. A resumed run, with any number of workers, therefore sees exactly
@@ -18,7 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from cgpipe.data.direction import DOMAINS, Domain
-from cgpipe.data.loading import Pixels, ValueRange, augment, load_pixels, to_network_range
+from cgpipe.data.loading import Pixels, ValueRange, augment_alike, load_pixels, to_network_range
+from cgpipe.data.pairs import require_same_shape
+from cgpipe.data.pictures import Place, path_of
 from cgpipe.data.settings import PictureSettings
 from cgpipe.errors import DataError, MediaError
 from cgpipe.media.pictures.masks import fit, read_mask
@@ -33,15 +35,16 @@ def pictures_in_epoch(pictures_a: int, pictures_b: int, batch_size: int) -> int:
     return max(1, max(pictures_a, pictures_b) // batch_size) * batch_size
 
 
-class UnpairedPictures:
+class TrainingPictures:
     """The training pictures of both domains; one of them may be empty, and is then left out of the batches.
 
     Args:
-        pictures_a, pictures_b: files.
+        pictures_a, pictures_b: files, or halves of them.
         masks: by domain, the mask of each picture; domains without masks are left out.
         ranges: by domain, the values of 16-bit pictures that are black and white.
         seed: decides the order, the crops and the flips.
         multiple: of which the sides of pictures that are not cropped shall be.
+        paired: pictures with the same number show the same: they are drawn, cropped and flipped together.
 
     Attributes:
         unreadable: pictures that were left out so far, with the reason; another one took the place of each.
@@ -49,19 +52,25 @@ class UnpairedPictures:
 
     def __init__(
         self,
-        pictures_a: Sequence[Path],
-        pictures_b: Sequence[Path],
+        pictures_a: Sequence[Place],
+        pictures_b: Sequence[Place],
         *,
         masks: Mapping[Domain, Sequence[Path]] | None = None,
         ranges: Mapping[Domain, ValueRange] | None = None,
         seed: int = 0,
         multiple: int = 1,
+        paired: bool = False,
     ) -> None:
-        self.files: dict[Domain, Sequence[Path]] = {"a": pictures_a, "b": pictures_b}
+        self.files: dict[Domain, Sequence[Place]] = {"a": pictures_a, "b": pictures_b}
         self.masks: Mapping[Domain, Sequence[Path]] = masks or {}
         self.ranges: Mapping[Domain, ValueRange] = ranges or {}
-        self.seed, self.multiple = seed, multiple
+        self.seed, self.multiple, self.paired = seed, multiple, paired
         self.unreadable: dict[Path, str] = {}
+
+    @property
+    def groups(self) -> list[tuple[Domain, ...]]:
+        """The domains that are drawn together; one without pictures is in none."""
+        return [DOMAINS] if self.paired else [(domain,) for domain in DOMAINS if self.files[domain]]
 
     @property
     def counts(self) -> dict[Domain, int]:
@@ -98,39 +107,50 @@ class _Sample(NamedTuple):
 class Epoch(Dataset[_Sample]):
     """The pictures of one epoch, by their place in it."""
 
-    def __init__(self, sets: UnpairedPictures, number: int, settings: PictureSettings) -> None:
+    def __init__(self, sets: TrainingPictures, number: int, settings: PictureSettings) -> None:
         self.sets, self.number, self.settings = sets, number, settings
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def __getitem__(self, place: int) -> _Sample:
         pictures: Pictures = {}
         unreadable: dict[Path, str] = {}
-        for domain in (domain for domain in DOMAINS if self.sets.files[domain]):
-            crop = self._crop(domain, place, unreadable)
-            if crop is None:
+        for group in self.sets.groups:
+            crops = self._crops(group, place, unreadable)
+            if not crops:
                 return _Sample({}, unreadable)
-            pictures[domain] = to_network_range(crop[..., :3])
-            if domain in self.sets.masks:
-                pictures[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
+            for domain, crop in zip(group, crops, strict=True):
+                pictures[domain] = to_network_range(crop[..., :3])
+                if domain in self.sets.masks:
+                    pictures[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
         return _Sample(pictures, unreadable)
 
-    def __reduce__(self) -> tuple[type[Epoch], tuple[UnpairedPictures, int, PictureSettings]]:
+    def __reduce__(self) -> tuple[type[Epoch], tuple[TrainingPictures, int, PictureSettings]]:
         """What worker processes are given; the order stays behind."""
         return Epoch, (self.sets, self.number, self.settings)
 
-    def _crop(self, domain: Domain, place: int, unreadable: dict[Path, str]) -> Pixels | None:
-        """The picture at a place or, where that cannot be read, the next one that can."""
-        order = self._order(domain, place // len(self.sets.files[domain]))
+    def _crops(self, group: tuple[Domain, ...], place: int, unreadable: dict[Path, str]) -> list[Pixels]:
+        """A picture of each domain at a place or, where one cannot be read, the next that can; none if none can."""
+        first = group[0]
+        order = self._order(first, place // len(self.sets.files[first]))
         for offset in range(len(order)):
-            number = int(order[(place + offset) % len(order)])
+            pictures = self._load(group, int(order[(place + offset) % len(order)]), unreadable)
+            if pictures:
+                random = np.random.default_rng((self.sets.seed, ord(first), self.number, place))
+                return augment_alike(pictures, self.settings, random, multiple=self.sets.multiple)
+        return []
+
+    def _load(self, group: tuple[Domain, ...], number: int, unreadable: dict[Path, str]) -> list[Pixels]:
+        """The pictures of this number; none, with the reason in ``unreadable``, where they cannot be used."""
+        files = [self.sets.files[domain][number] for domain in group]
+        pictures: list[Pixels] = []
+        for domain, file in zip(group, files, strict=True):
             try:
-                pixels = self.sets.load(domain, number)
+                pictures.append(self.sets.load(domain, number))
+                require_same_shape(files, pictures)
             except MediaError as error:
-                unreadable[self.sets.files[domain][number]] = str(error)
-                continue
-            random = np.random.default_rng((self.sets.seed, ord(domain), self.number, place))
-            return augment(pixels, self.settings, random, multiple=self.sets.multiple)
-        return None
+                unreadable[path_of(file)] = str(error)
+                return []
+        return pictures
 
     def _shuffled(self, domain: Domain, round: int) -> npt.NDArray[np.intp]:
         random = np.random.default_rng((self.sets.seed, ord(domain), self.number, round, 1))
@@ -152,7 +172,7 @@ class _Places(Sampler[list[int]]):
 
 
 def training_batches(
-    sets: UnpairedPictures, settings: PictureSettings, *, epoch: int, first: int = 0, workers: int = 0
+    sets: TrainingPictures, settings: PictureSettings, *, epoch: int, first: int = 0, workers: int = 0
 ) -> Iterator[Pictures]:
     """The rest of an epoch in whole batches, prefetched by ``workers`` processes.
 

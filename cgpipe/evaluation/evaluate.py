@@ -6,16 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cgpipe.data.dataset import test_folders_of
+from cgpipe.data.pictures import Place
 from cgpipe.data.settings import Way
 from cgpipe.errors import ModelError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator, available_classifiers
-from cgpipe.evaluation.grids import OnGrid, write_grids
-from cgpipe.evaluation.record import class_of, record_figures, record_steadiness
+from cgpipe.evaluation.grids import OnGrid, write_grids, write_pair_grids
+from cgpipe.evaluation.paired import PairedEvaluator, PairedFigures
+from cgpipe.evaluation.record import class_of, record_figures, record_pairs, record_steadiness
 from cgpipe.evaluation.steadiness import Steadiness, measure_clip
 from cgpipe.evaluation.steadiness import to_markdown as table_of_clips
-from cgpipe.models import ModelCard
+from cgpipe.models import Model, ModelCard
 from cgpipe.models.card import plain_name
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.models.header import is_ours
@@ -31,6 +34,7 @@ class ModelReport:
         model: the measured model, as text.
         back: which one the cycle error was measured with; None where there was none.
         evaluation: the figures of pictures; None where only videos were measured.
+        pairs: the figures of pairs, where the pictures are pairs.
         videos: how still each clip holds.
         files: grids and tables, in order.
     """
@@ -38,6 +42,7 @@ class ModelReport:
     model: str
     back: str | None
     evaluation: Evaluation | None
+    pairs: PairedFigures | None = None
     videos: tuple[Steadiness, ...] = ()
     files: tuple[Path, ...] = ()
 
@@ -45,14 +50,16 @@ class ModelReport:
         """What was measured, and the figures."""
         back = f" Way back: {self.back}." if self.back else ""
         parts = [f"{self.model}.{back}"]
-        parts += [self.evaluation.to_markdown()] if self.evaluation else []
+        parts += [found.to_markdown() for found in (self.evaluation, self.pairs) if found]
         parts += [table_of_clips(self.videos)] if self.videos else []
         return "\n\n".join(parts)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         figures = {} if self.evaluation is None else self.evaluation.to_dict()
-        return {"model": self.model, "back": self.back, **figures, "videos": [clip.to_dict() for clip in self.videos]}
+        pairs = {} if self.pairs is None else {"pairs": self.pairs.to_dict()}
+        videos = [clip.to_dict() for clip in self.videos]
+        return {"model": self.model, "back": self.back, **figures, **pairs, "videos": videos}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,8 @@ class Measurement(Group):
     Args:
         inputs: folders of pictures to translate, in place of the dataset's.
         reference: folders of real pictures of what the result should look like, likewise.
+        paired: the inputs and the references are pairs (:func:`cgpipe.data.pairs.find_pairs`), and how close each
+            translation is to its partner is measured (:mod:`cgpipe.evaluation.paired`), in place of all but ``videos``.
         class_name: the ImageNet class to count; ``auto`` the one that the domains name, if any; None counts none.
         size: side in pixels at which pictures are translated and compared.
         masks: masks of the inputs, to measure how much changes outside them.
@@ -71,12 +80,13 @@ class Measurement(Group):
 
     inputs: Sequence[Path] = option(())
     reference: Sequence[Path] = option(())
+    paired: bool = option(False)
     class_name: str | None = option("auto")
     size: int = option(256)
     masks: Path | None = option(None)
     videos: Sequence[Path] = option(())
 
-    def folders(self, card: ModelCard, dataset: Path | None, way: Way) -> tuple[Sequence[Path], Sequence[Path]]:
+    def folders(self, card: ModelCard, dataset: Path | None, way: Way) -> tuple[Sequence[Place], Sequence[Place]]:
         """What goes in, and what it is compared with.
 
         Raises:
@@ -140,20 +150,13 @@ def evaluate(
             f"{model} is not one of cgpipe's own files, and has no header: `cgpipe models import` it first."
         )
     taken = found.load()
-    there, card = taken.generator.eval(), taken.card
+    taken.generator.eval()
     clips = tuple(measure_clip(taken, clip, size=asked.size) for clip in asked.videos)
     report = ModelReport(model=str(found), back=None, evaluation=None, videos=clips)
     if dataset or asked.inputs or asked.reference or not asked.videos:
-        inputs, reference = asked.folders(card, dataset, choice.direction or "auto")
-        reverse = find_back(back, found.path, card)
-        backward = None if reverse is None else reverse.load().generator.eval()
-        figures = _evaluator(inputs, reference, asked, card).evaluate(there, backward)
-        report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
-        if output is not None:
-            grids = write_grids(output, card.name, inputs, there, backward, asked.size, on_grid)
-            report = replace(report, files=tuple(grids))
-        if record:
-            record_figures(found.path, figures, inputs, reference)
+        inputs, reference = asked.folders(taken.card, dataset, choice.direction or "auto")
+        job = _Job(found, taken, asked, inputs, reference, output, record, on_grid)
+        report = _on_pairs(report, job) if asked.paired else _on_sets(report, job, back)
     if record:
         record_steadiness(found.path, clips)
     if output is not None:
@@ -162,7 +165,49 @@ def evaluate(
     return report
 
 
-def _evaluator(inputs: Sequence[Path], reference: Sequence[Path], asked: Measurement, card: ModelCard) -> Evaluator:
+class _Job(NamedTuple):
+    """Pictures to measure a model on."""
+
+    found: Chosen
+    model: Model
+    asked: Measurement
+    inputs: Sequence[Place]
+    reference: Sequence[Place]
+    output: Path | None
+    record: bool
+    on_grid: OnGrid | None
+
+
+def _on_sets(report: ModelReport, job: _Job, back: str | None) -> ModelReport:
+    there, card = job.model.generator.eval(), job.model.card
+    reverse = find_back(back, job.found.path, card)
+    backward = None if reverse is None else reverse.load().generator.eval()
+    figures = _evaluator(job.inputs, job.reference, job.asked, card).evaluate(there, backward)
+    report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
+    if job.output is not None:
+        grids = write_grids(job.output, card.name, job.inputs, there, backward, job.asked.size, job.on_grid)
+        report = replace(report, files=tuple(grids))
+    if job.record:
+        record_figures(job.found.path, figures, job.inputs, job.reference)
+    return report
+
+
+def _on_pairs(report: ModelReport, job: _Job) -> ModelReport:
+    if len(job.inputs) != 1 or len(job.reference) != 1:
+        raise UsageError("Pairs come from one folder or list of inputs and one of references.")
+    there = job.model.generator.eval()
+    evaluator = PairedEvaluator(job.inputs[0], job.reference[0], size=job.asked.size)
+    report = replace(report, pairs=evaluator.evaluate(there))
+    if job.output is not None:
+        name = job.model.card.name
+        grids = write_pair_grids(job.output, name, evaluator.pairs, there, job.asked.size, job.on_grid)
+        report = replace(report, files=tuple(grids))
+    if job.record and report.pairs is not None:
+        record_pairs(job.found.path, report.pairs)
+    return report
+
+
+def _evaluator(inputs: Sequence[Place], reference: Sequence[Place], asked: Measurement, card: ModelCard) -> Evaluator:
     return Evaluator(
         inputs,
         reference,
@@ -211,5 +256,9 @@ def _write_page(folder: Path, report: ModelReport) -> Path:
         figures += [("Cycle error of 255", f"{found.cycle_error:.1f}")] if found.cycle_error is not None else []
         told = {name: value for name, value in found.to_dict().items() if name != "figures"}
         rest.append(("Measured", rows_of(told | {"way back": report.back})))
+    if (close := report.pairs) is not None:
+        figures += [("L1 of 255", f"{close.l1:.2f}"), ("PSNR in dB", f"{close.psnr:.2f}")]
+        figures += [("SSIM", f"{close.ssim:.4f}")]
+        rest.append(("Measured", rows_of(close.to_dict())))
     rest += [(f"Video {index}", rows_of(clip.to_dict())) for index, clip in enumerate(report.videos, 1)]
     return write_figures(folder, "Evaluation", report.model, [("Figures", figures), *rest])

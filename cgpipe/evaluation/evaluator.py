@@ -20,19 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgpipe.data.pictures import find_pictures
+from cgpipe.data.loading import read_pixels
+from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.inception import Inception, has_inception
 from cgpipe.evaluation.scores import fid, kid, top1_share
 from cgpipe.media.pictures.masks import PictureMasks
-from cgpipe.media.pictures.read import read_picture
 from cgpipe.networks.efficientnet import EfficientNetLite
 
 Translation = Callable[[Tensor], Tensor]
 """Maps (N, 3, H, W) in [-1, 1] to the same: a generator, or any function."""
 
 ClassifierName = Literal["lite0", "lite2", "inception"]
-Folders = Path | str | Sequence[Path | str]
+Folders = Place | str | Sequence[Place | str]
 """A folder of pictures, or several that form one set."""
 
 
@@ -177,7 +177,7 @@ class Evaluator:
         with ExitStack() as stack:
             for translation in (generator, reverse):
                 self._check_size(translation)
-                stack.enter_context(_evaluation_mode(translation))
+                stack.enter_context(evaluation_mode(translation))
             for place, pictures in enumerate(self._batches(self.input_paths)):
                 translated = generator(pictures).clamp(-1, 1)
                 outputs.add(translated)
@@ -223,14 +223,14 @@ class Evaluator:
         """Inverted masks of some inputs, 0 to 1: (count, 1, size, size)."""
         assert self._masks is not None
         rows = []
-        for path in self.input_paths[first : first + count]:
-            root = next(folder for folder in self.inputs if path.is_relative_to(folder))
+        for path in map(path_of, self.input_paths[first : first + count]):
+            root = next(folder for folder in map(path_of, self.inputs) if path.is_relative_to(folder))
             mask = self._masks.read(path.relative_to(root))
             resized = cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA)
             rows.append(torch.from_numpy(1 - resized.astype(np.float32) / 255)[None])
         return torch.stack(rows).to(self.device)
 
-    def _batches(self, paths: Sequence[Path]) -> Iterator[Tensor]:
+    def _batches(self, paths: Sequence[Place]) -> Iterator[Tensor]:
         for start in range(0, len(paths), self.batch_size):
             pictures = [load_picture(path, self.size) for path in paths[start : start + self.batch_size]]
             yield torch.stack(pictures).to(self.device)
@@ -289,9 +289,9 @@ class _Outputs:
         return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
 
 
-def load_picture(path: Path, size: int) -> Tensor:
+def load_picture(path: Place, size: int) -> Tensor:
     """RGB float (3, size, size) in [-1, 1]."""
-    pixels = read_picture(path).pixels
+    pixels = read_pixels(path)
     picture = torch.from_numpy(pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max / 2) - 1).movedim(2, 0)
     if picture.shape[1:] == (size, size):
         return picture
@@ -308,26 +308,27 @@ def _load_classifier(name: ClassifierName) -> EfficientNetLite | Inception:
     return Inception() if name == "inception" else EfficientNetLite(name)
 
 
-def _folders(folders: Folders) -> tuple[Path, ...]:
-    return (Path(folders),) if isinstance(folders, Path | str) else tuple(Path(folder) for folder in folders)
+def _folders(folders: Folders) -> tuple[Place, ...]:
+    several = (folders,) if isinstance(folders, Path | Half | str) else folders
+    return tuple(Path(folder) if isinstance(folder, str) else folder for folder in several)
 
 
-def pictures_of(folders: Folders) -> list[Path]:
+def pictures_of(folders: Folders) -> list[Place]:
     """All pictures of some folders, in order.
 
     Raises:
         DataError: one is missing or holds no picture.
     """
-    return [path for folder in _folders(folders) for path in find_pictures(folder)]
+    return [path for folder in _folders(folders) for path in pictures_at(folder)]
 
 
 def split_name(folders: Folders) -> str:
     """Name of a set beside its metrics: its folders' names with their parents'."""
-    return " and ".join("/".join(folder.resolve().parts[-2:]) for folder in _folders(folders))
+    return " and ".join("/".join(path_of(folder).resolve().parts[-2:]) for folder in _folders(folders))
 
 
 @contextmanager
-def _evaluation_mode(translation: object) -> Iterator[None]:
+def evaluation_mode(translation: object) -> Iterator[None]:
     """Switches to eval mode (no dropout, fixed batch statistics) during the body."""
     if not isinstance(translation, nn.Module):
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,6 +11,8 @@ import torch
 from torchvision.utils import make_grid
 
 from cgpipe.data.loading import ValueRange, load_rgb, resize, to_network_range
+from cgpipe.data.pairs import Pairs
+from cgpipe.data.pictures import Place
 from cgpipe.errors import DataError, MediaError
 from cgpipe.evaluation.evaluator import pictures_of
 from cgpipe.networks import Generator
@@ -23,7 +25,7 @@ OnGrid = Callable[[Path], None]
 
 
 def load_samples(
-    pictures: Sequence[Path], count: int, side: int = 256, *, values: ValueRange | None = None
+    pictures: Sequence[Place], count: int, side: int = 256, *, values: ValueRange | None = None
 ) -> torch.Tensor:
     """``count`` pictures spread evenly over ``pictures``, as (count, 3, side, side) in [-1, 1].
 
@@ -32,22 +34,34 @@ def load_samples(
     Raises:
         DataError: none can be read.
     """
-    count = min(count, len(pictures))
-    starts = [index * len(pictures) // count for index in range(count)]
-    return torch.stack([_first_readable([*pictures[start:], *pictures[:start]], side, values) for start in starts])
+    return load_alike([pictures], count, side, values=[values])[0]
 
 
-def _first_readable(pictures: Sequence[Path], side: int, values: ValueRange | None) -> torch.Tensor:
-    for path in pictures:
+def load_alike(
+    sets: Sequence[Sequence[Place]], count: int, side: int = 256, *, values: Sequence[ValueRange | None]
+) -> list[torch.Tensor]:
+    """The same for several sets in which pictures with the same number belong together, as pairs do."""
+    rows = list(zip(*sets, strict=True))
+    count = min(count, len(rows))
+    starts = [index * len(rows) // count for index in range(count)]
+    samples = [_first_readable([*rows[start:], *rows[:start]], side, values) for start in starts]
+    return [torch.stack(column) for column in zip(*samples, strict=True)]
+
+
+def _first_readable(
+    rows: Sequence[tuple[Place, ...]], side: int, values: Sequence[ValueRange | None]
+) -> list[torch.Tensor]:
+    for row in rows:
         try:
-            return to_network_range(load_square(path, side, values))
+            squares = [load_square(path, side, v) for path, v in zip(row, values, strict=True)]
+            return [to_network_range(square) for square in squares]
         except MediaError as error:
             reason = str(error)
-    raise DataError(f"None of {len(pictures)} pictures can be read: {reason}")
+    raise DataError(f"None of {len(rows)} pictures can be read: {reason}")
 
 
 def load_square(
-    path: Path, side: int, values: ValueRange | None = None
+    path: Place, side: int, values: ValueRange | None = None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """The middle square of a picture at ``side`` pixels, RGB uint8.
 
@@ -103,7 +117,7 @@ def save_grid(path: Path, grid: torch.Tensor) -> None:
 def write_grids(
     folder: Path,
     name: str,
-    inputs: Sequence[Path],
+    inputs: Sequence[Place],
     there: Generator,
     back: Generator | None,
     size: int,
@@ -111,11 +125,32 @@ def write_grids(
 ) -> list[Path]:
     """Real, generated and, with a way back, reconstructed, one below the other, for every picture; the files."""
     pictures = pictures_of(inputs)
+    parts = (pictures[first : first + ROW] for first in range(0, len(pictures), ROW))
+    grids = (sample_grid(_squares(part, size), there, back) for part in parts)
+    return _saved(folder, name, grids, on_grid)
+
+
+def write_pair_grids(
+    folder: Path, name: str, pairs: Pairs, there: Generator, size: int, on_grid: OnGrid | None = None
+) -> list[Path]:
+    """Real, generated and, below, what should have been generated, for every pair (``a`` goes in); the files."""
+    parts = (slice(first, first + ROW) for first in range(0, len(pairs.a), ROW))
+    grids = (
+        grid_of([*sample_rows(_squares(pairs.a[part], size), there, None), _squares(pairs.b[part], size)])
+        for part in parts
+    )
+    return _saved(folder, name, grids, on_grid)
+
+
+def _squares(pictures: Sequence[Place], size: int) -> torch.Tensor:
+    return torch.stack([to_network_range(load_square(path, size)) for path in pictures])
+
+
+def _saved(folder: Path, name: str, grids: Iterable[torch.Tensor], on_grid: OnGrid | None) -> list[Path]:
     paths = []
-    for first in range(0, len(pictures), ROW):
-        real = torch.stack([to_network_range(load_square(path, size)) for path in pictures[first : first + ROW]])
-        paths.append(folder / f"{name}-{first + 1:04d}.jpg")
-        save_grid(paths[-1], sample_grid(real, there, back))
+    for index, grid in enumerate(grids):
+        paths.append(folder / f"{name}-{index * ROW + 1:04d}.jpg")
+        save_grid(paths[-1], grid)
         if on_grid:
             on_grid(paths[-1])
     return paths

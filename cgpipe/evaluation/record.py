@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Folders, imagenet_class
+from cgpipe.evaluation.paired import PairedFigures
 from cgpipe.evaluation.scales import KID_TOLERANCE, kid_by_side, share_by_side, working_scales
 from cgpipe.evaluation.steadiness import GLARING, VISIBLE, Steadiness
 from cgpipe.models import Model, load_model, save_model
@@ -52,6 +53,24 @@ def record_steadiness(path: Path, clips: Sequence[Steadiness]) -> None:
     figures = {f"video {clip.clip} at {min(clip.width, clip.height)}": steadiness_of(clip) for clip in clips}
     card = replace(model.card, quality={**model.card.quality, **figures})
     save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
+
+
+def record_pairs(path: Path, figures: PairedFigures) -> None:
+    """Puts how close a model's translations are to their partners into the header of a file of ours.
+
+    Raises:
+        ModelError: there is no such file, or it cannot be written.
+    """
+    model = load_model(path)
+    measured = {
+        "pairs": figures.count,
+        "reference": figures.reference,
+        "l1_of_255": round(figures.l1, 2),
+        "psnr": round(figures.psnr, 2),
+        "ssim": round(figures.ssim, 4),
+    }
+    quality = {**model.card.quality, f"{figures.inputs} in pairs at {figures.size}": measured}
+    save_model(path, Model(replace(model.card, quality=quality), model.generator), dtype=narrowest(model.generator))
 
 
 def steadiness_of(clip: Steadiness) -> dict[str, object]:

@@ -10,8 +10,9 @@ from cgpipe.data.dataset import sets_to_test_on
 from cgpipe.data.settings import DataSettings
 from cgpipe.errors import ModelNotFoundError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
-from cgpipe.evaluation.grids import OnGrid, write_grids
-from cgpipe.evaluation.record import class_of, record_figures
+from cgpipe.evaluation.grids import OnGrid, write_grids, write_pair_grids
+from cgpipe.evaluation.paired import PairedEvaluator, PairedFigures
+from cgpipe.evaluation.record import class_of, record_figures, record_pairs
 from cgpipe.models import Found, find_model, load_any
 from cgpipe.models.card import plain_name
 from cgpipe.networks import Generator
@@ -24,10 +25,12 @@ class TestReport:
     Args:
         grids: files, in order.
         evaluations: the figures of each direction, by its source and its target.
+        pairs: the figures of pairs, likewise, where the test sets are pairs.
     """
 
     grids: tuple[Path, ...]
     evaluations: Mapping[tuple[str, str], Evaluation]
+    pairs: Mapping[tuple[str, str], PairedFigures]
 
 
 def test(
@@ -37,6 +40,7 @@ def test(
     *,
     size: int = 256,
     figures: bool = True,
+    paired: bool = False,
     on_grid: OnGrid | None = None,
 ) -> TestReport:
     """Translates all of testA and testB, there and back where there is a way back, and measures.
@@ -50,6 +54,7 @@ def test(
         results: folder for the grids.
         size: side in pixels at which pictures are translated (the middle square of others).
         figures: measure too, which needs the extra ``metrics``.
+        paired: the test sets are pairs: grids show the partners, and how close translations are to them is measured.
         on_grid: called with every grid that is written.
 
     Raises:
@@ -60,14 +65,20 @@ def test(
     generators = load_generators(data, folder)
     grids: list[Path] = []
     evaluations: dict[tuple[str, str], Evaluation] = {}
+    pairs: dict[tuple[str, str], PairedFigures] = {}
     for domains, there in generators.items():
         inputs, reference = sets_to_test_on(data, domains[0])
         back = generators.get(domains[::-1])
+        if paired:
+            evaluator = PairedEvaluator(inputs, reference, size=size)
+            grids += write_pair_grids(results, plain_name(*domains), evaluator.pairs, there, size, on_grid)
+            pairs[domains] = evaluator.evaluate(there)
+            continue
         grids += write_grids(results, plain_name(*domains), [inputs], there, back, size, on_grid)
         if figures:
-            evaluator = Evaluator(inputs, reference, class_name=class_of(*domains), size=size)
-            evaluations[domains] = evaluator.evaluate(there, back)
-    return TestReport(grids=tuple(grids), evaluations=evaluations)
+            measures = Evaluator(inputs, reference, class_name=class_of(*domains), size=size)
+            evaluations[domains] = measures.evaluate(there, back)
+    return TestReport(grids=tuple(grids), evaluations=evaluations, pairs=pairs)
 
 
 def record(data: DataSettings, folder: Path, report: TestReport) -> list[Path]:
@@ -78,7 +89,9 @@ def record(data: DataSettings, folder: Path, report: TestReport) -> list[Path]:
     """
     for domains, evaluation in report.evaluations.items():
         record_figures(model_path(folder, *domains), evaluation, *sets_to_test_on(data, domains[0]))
-    return [model_path(folder, *domains) for domains in report.evaluations]
+    for domains, pairs in report.pairs.items():
+        record_pairs(model_path(folder, *domains), pairs)
+    return [model_path(folder, *domains) for domains in (*report.evaluations, *report.pairs)]
 
 
 def model_path(folder: Path, source: str, target: str) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
 
+from cgpipe.data.pictures import Place
 from cgpipe.errors import DataError, MissingDependencyError
 from cgpipe.evaluation.evaluator import Evaluator
+from cgpipe.evaluation.paired import PairedEvaluator
 from cgpipe.models import Model, save_model
 
 
@@ -15,14 +18,19 @@ class Watch:
     """KID of a run's models on the test split, by EfficientNet-Lite2, which takes no part in training.
 
     Neither weights nor random numbers are touched: a run that is watched learns the same, to the bit.
+
+    Attributes:
+        best: the best value of :attr:`figure` so far, by the name of the model's file.
     """
+
+    figure, higher_is_better = "kid_x1000", False
 
     def __init__(self) -> None:
         self.best: dict[str, float] = {}
-        self._evaluators: dict[str, Evaluator] = {}
+        self._evaluators: dict[str, Evaluator | PairedEvaluator] = {}
 
-    def check(self, path: Path, model: Model, folders: tuple[Path, Path], device: torch.device) -> float:
-        """KID times 1000 of a model now; the best so far is kept beside ``path``, with ``-best`` in its name.
+    def check(self, path: Path, model: Model, folders: tuple[Place, Place], device: torch.device) -> dict[str, float]:
+        """Figures of a model now, by name; the best model so far is kept beside ``path``, with ``-best`` in its name.
 
         Args:
             path: the model's file in the run's folder; its name says which model it is.
@@ -35,18 +43,51 @@ class Watch:
         # Networks draw random weights before they are given their own.
         with torch.random.fork_rng():
             if path.name not in self._evaluators:
-                self._evaluators[path.name] = _evaluator(folders, device)
-            figure = self._evaluators[path.name].evaluate(model.generator).figures["lite2"].kid
-        if figure <= self.best.get(path.name, figure):
-            self.best[path.name] = figure
+                self._evaluators[path.name] = self._evaluator(folders, device)
+            figures = self._figures(self._evaluators[path.name], model)
+        if self._is_best(figures[self.figure], self.best.get(path.name)):
+            self.best[path.name] = figures[self.figure]
             save_model(path.with_stem(f"{path.stem}-best"), model)
-        return figure
+        return figures
+
+    def _is_best(self, value: float, best: float | None) -> bool:
+        if best is None or math.isnan(best):
+            return True
+        return value >= best if self.higher_is_better else value <= best
+
+    def _evaluator(self, folders: tuple[Place, Place], device: torch.device) -> Evaluator | PairedEvaluator:
+        try:
+            return Evaluator(*folders, networks=["lite2"], device=device)
+        except DataError as error:
+            raise DataError(f"--watch-every needs test pictures. {error}") from error
+        except MissingDependencyError as error:
+            raise MissingDependencyError(f"{error}, or train without --watch-every.") from error
+
+    def _figures(self, evaluator: Evaluator | PairedEvaluator, model: Model) -> dict[str, float]:
+        assert isinstance(evaluator, Evaluator)
+        return {"kid_x1000": evaluator.evaluate(model.generator).figures["lite2"].kid}
 
 
-def _evaluator(folders: tuple[Path, Path], device: torch.device) -> Evaluator:
-    try:
-        return Evaluator(*folders, networks=["lite2"], device=device)
-    except DataError as error:
-        raise DataError(f"--watch-every needs test pictures. {error}") from error
-    except MissingDependencyError as error:
-        raise MissingDependencyError(f"{error}, or train without --watch-every.") from error
+class PairedWatch(Watch):
+    """How close translations come to their partners in the test split; the best has the highest PSNR.
+
+    Args:
+        size: side, in pixels, at which pictures are translated.
+    """
+
+    figure, higher_is_better = "psnr", True
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def _evaluator(self, folders: tuple[Place, Place], device: torch.device) -> PairedEvaluator:
+        try:
+            return PairedEvaluator(*folders, size=self.size, device=device)
+        except DataError as error:
+            raise DataError(f"--watch-every needs test pairs. {error}") from error
+
+    def _figures(self, evaluator: Evaluator | PairedEvaluator, model: Model) -> dict[str, float]:
+        assert isinstance(evaluator, PairedEvaluator)
+        found = evaluator.evaluate(model.generator)
+        return {"psnr": found.psnr, "ssim": found.ssim, "l1_of_255": found.l1}

@@ -16,8 +16,8 @@ class PatchDiscriminator(nn.Sequential):
     (N, 3, H, W) in, (N, 1, H', W') logits out.
     """
 
-    def __init__(self, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance") -> None:
-        modules: list[nn.Module] = [nn.Conv2d(3, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    def __init__(self, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance", in_channels: int = 3) -> None:
+        modules: list[nn.Module] = [nn.Conv2d(in_channels, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         width = ndf
         for index in range(1, layers + 1):
             inputs, width = width, ndf * min(2**index, 8)
@@ -34,9 +34,9 @@ class PatchDiscriminator(nn.Sequential):
 class PixelDiscriminator(nn.Sequential):
     """PixelGAN (arXiv 1611.07004): one logit for every pixel; (N, 3, H, W) in, (N, 1, H, W) logits out."""
 
-    def __init__(self, *, ndf: int = 64, norm: NormKind = "instance") -> None:
+    def __init__(self, *, ndf: int = 64, norm: NormKind = "instance", in_channels: int = 3) -> None:
         super().__init__(
-            nn.Conv2d(3, ndf, 1),
+            nn.Conv2d(in_channels, ndf, 1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(ndf, 2 * ndf, 1, bias=needs_bias(norm)),
             make_norm(norm, 2 * ndf),
@@ -101,9 +101,11 @@ DISCRIMINATORS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_discriminator(name: str, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance") -> nn.Module:
+def build_discriminator(
+    name: str, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance", in_channels: int = 3
+) -> nn.Module:
     """Builds a discriminator by name; raises ValueError for an unknown name. Only PatchGAN has ``layers``."""
     if name not in DISCRIMINATORS:
         raise ValueError(f"unknown discriminator {name!r}: choose one of {', '.join(DISCRIMINATORS)}")
     depth = {"layers": layers} if name == "n_layers" else {}
-    return DISCRIMINATORS[name](ndf=ndf, norm=norm, **depth)
+    return DISCRIMINATORS[name](ndf=ndf, norm=norm, in_channels=in_channels, **depth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -67,7 +67,23 @@ class RunRecord:
         rate = f"{self.step / self.seconds:.2f}" if self.seconds else ""
         told = [("Steps", f"{self.step:,}"), ("Epochs", f"{self.epoch:,}"), ("Hours", f"{self.seconds / 3600:.2f}")]
         told += [("Steps a second", rate)] if rate else []
-        return told + [(f"Best KID x1000, {name}", f"{value:.1f}") for name, value in self.kid.items()]
+        return told + [(f"Best {words}, {name}", text) for words, name, text in self._best()]
+
+    def _best(self) -> Iterator[tuple[str, str, str]]:
+        """The best value of every figure that was measured: what it is, of which model, and the value."""
+        for name, curve in self.curves.items():
+            for start, (words, best, digits) in _FIGURES.items():
+                if name.startswith(start):
+                    yield words, name.removeprefix(start), f"{best(value for _, value in curve):.{digits}f}"
+
+
+_FIGURES: Mapping[str, tuple[str, Callable[[Iterable[float]], float], int]] = {
+    "kid_x1000_": ("KID x1000", min, 1),
+    "psnr_": ("PSNR in dB", max, 2),
+    "ssim_": ("SSIM", max, 4),
+    "l1_of_255_": ("L1 of 255", min, 2),
+}
+"""What ``--watch-every`` measures, by how its names begin: words for it, which is the best, and digits."""
 
 
 def _is_kid(name: str) -> bool:
@@ -75,7 +91,7 @@ def _is_kid(name: str) -> bool:
 
 
 def _is_figure(name: str) -> bool:
-    return _is_kid(name) or name == "learning_rate"
+    return name.startswith(tuple(_FIGURES)) or name == "learning_rate"
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, R
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Colours = Literal["painting", "photo"]
-MethodName = Literal["cyclegan", "cut", "fastcut", "style"]
+MethodName = Literal["cyclegan", "cut", "fastcut", "pix2pix", "style"]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 AUGMENTATIONS = ("color", "translation", "cutout")
 
@@ -38,6 +38,7 @@ class Stage:
     moment_weight: float | None = None
     background_weight: float | None = None
     motion_weight: float | None = None
+    l1_weight: float | None = None
     batch_size: int | None = None
     load_min: int | None = None
     load_height: int | None = None
@@ -91,10 +92,12 @@ class LossSettings:
     method: MethodName = setting(
         "cyclegan",
         "Training method. cyclegan: both directions, each of which must undo the other. cut, fastcut: one direction, "
-        "held to its input by a patchwise contrastive loss (PatchNCE). style: photos to the look of the paintings "
-        "named with --like, in minutes; it has defaults of its own, which `cgpipe train --method style` begins with.",
+        "held to its input by a patchwise contrastive loss (PatchNCE). pix2pix: one direction, from pairs: pictures of "
+        "the same name in both sets, or side by side; its defaults are those of its paper. style: photos to the look "
+        "of the paintings named with --like, in minutes; it has defaults of its own, which `cgpipe train --method "
+        "style` begins with.",
     )
-    direction: Literal["AtoB", "BtoA"] = setting("AtoB", "Direction of cut and fastcut.")
+    direction: Literal["AtoB", "BtoA"] = setting("AtoB", "Direction of cut, fastcut and pix2pix.")
     gan_loss: GanLoss = setting("lsgan", "Adversarial loss.")
     label_smoothing: float = setting(
         0.0, "Label smoothing: subtracted from the target (1) for real images.", at_least=0, below=1
@@ -105,7 +108,12 @@ class LossSettings:
         "commas.",
     )
     pool_size: int = setting(
-        50, "Size of the pool of earlier translations shown to the discriminators; 0: no pool.", at_least=0
+        50,
+        "Size of the pool of earlier translations shown to the discriminators; 0: no pool. pix2pix has none.",
+        at_least=0,
+    )
+    l1_weight: float = setting(
+        100.0, "Weight of the L1 distance between a translation and its partner (pix2pix).", at_least=0
     )
     lamda: float = setting(10.0, "Weight of the cycle-consistency loss (cyclegan).", at_least=0)
     lamda_b: float = setting(-1.0, "Same, for B to A and back; -1: as --lamda.")
@@ -142,6 +150,11 @@ class LossSettings:
     def directions(self) -> tuple[Direction, ...]:
         """The directions that are trained."""
         return (A_TO_B, B_TO_A) if self.method == "cyclegan" else (DIRECTIONS[self.direction],)
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the method learns from pairs."""
+        return self.method == "pix2pix"
 
     @property
     def has_discriminators(self) -> bool:
@@ -228,12 +241,14 @@ class ScheduleSettings(OptimiserSettings):
         return f"{self.epochs} epochs: {rate}, from epoch {self.decay_epoch} on {falls[self.lr_policy]}"
 
 
+_CYCLE = ("lamda", "lamda_b", "idt_coef")
 _STYLE = tuple(entry.name for entry in fields(StyleSettings) if entry.name not in ("like", "colour_weight"))
 IDLE: Mapping[str, tuple[str, ...]] = {
-    "cyclegan": ("nce_weight", *_STYLE),
+    "cyclegan": ("nce_weight", "l1_weight", *_STYLE),
+    "pix2pix": ("nce_weight", "pool_size", *_CYCLE, *_STYLE),
     "style": (
-        *("gan_loss", "label_smoothing", "diffaugment", "pool_size", "head_start", "lamda", "lamda_b", "idt_coef"),
-        *("nce_weight", "moment_weight", "dis_net", "dis_layers", "ndf"),
+        *("gan_loss", "label_smoothing", "diffaugment", "pool_size", "head_start", *_CYCLE),
+        *("nce_weight", "l1_weight", "moment_weight", "dis_net", "dis_layers", "ndf"),
     ),
 }
 """Settings without effect, by method; for methods that are not listed, the cycle weights and those of style."""
@@ -279,7 +294,9 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         elif self.like or self.photos:
             raise UsageError(f"{self.method} learns from two sets of pictures: for like and photos, use method style.")
         if self.method == "cyclegan" and self.direction != "AtoB":
-            raise UsageError("Method cyclegan trains both directions: omit direction, or use method cut or fastcut.")
+            raise UsageError(
+                "Method cyclegan trains both directions: omit direction, or use method cut, fastcut or pix2pix."
+            )
         for direction in {A_TO_B, B_TO_A} - set(self.directions):
             if self.initial_models[direction]:
                 name = direction.generator
@@ -338,7 +355,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         idle = {
             f"does nothing for {self.dis_net}": () if self.dis_net == "n_layers" else ("dis_layers",),
             f"does nothing for {self.gen_net}": ("ngf", "dropout") if self.gen_net.startswith("compact") else (),
-            f"does nothing with method {self.method}": IDLE.get(self.method, ("lamda", "lamda_b", "idt_coef", *_STYLE)),
+            f"does nothing with method {self.method}": IDLE.get(self.method, ("l1_weight", *_CYCLE, *_STYLE)),
             "does nothing with the painting's colours": () if self.colours == "photo" else ("colour_weight",),
             f"does nothing with lr_policy {self.lr_policy}": (
                 *(() if self.lr_policy in ("step", "plateau") else ("lr_step",)),
@@ -363,6 +380,11 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
             return f"{first} to {second}, as in {', '.join(path.name for path in self.like)}"
         return f"{first} to {second} by {self.method}"
 
+    def test_size(self, multiple: int) -> int:
+        """Side at which pictures have the scale of training, as a multiple of ``multiple``; 256 if none is fixed."""
+        side = self.load_height if self.preprocess == "resize_and_crop" else 256
+        return max(1, side // multiple) * multiple
+
     def model_path(self, direction: Direction) -> Path:
         """Path of the run's model of one direction."""
         return self.checkpoint_dir / f"{plain_name(*self.names(direction))}.safetensors"
@@ -378,6 +400,13 @@ STYLE: Mapping[str, object] = {
     **{"sample_every": 200, "save_every": 100},
 }
 """Defaults of method style, in place of the others."""
+
+PIX2PIX: Mapping[str, object] = {
+    **{"gen_net": "unet_256", "dropout": True, "ndf": 64, "feature_weight": 0.0, "gan_loss": "vanilla"},
+    **{"epochs": 200, "decay_epoch": 100, "batch_size": 1, "stages": []},
+    **{"load_height": 286, "load_width": 286, "load_min": 0, "crop_height": 256, "crop_width": 256},
+}
+"""Defaults of method pix2pix: those of its paper. At batch size 1, instance norm is the paper's batch norm."""
 
 STARTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect"}),
@@ -400,8 +429,8 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
         UsageError: the recipe cannot be read, or a name in it is unknown.
     """
     named = read_recipe(recipe, TrainConfig)
-    style = overrides.get("method", named.get("method")) == "style"
-    defaults = _style_defaults(named | dict(overrides)) if style else {}
+    method = overrides.get("method", named.get("method"))
+    defaults = _defaults_of(method, named | dict(overrides))
     places = defaults | named | dict(overrides)
     folder = Path(places.get("checkpoint_dir", TrainConfig.checkpoint_dir))
     chosen = defaults | (read_run_recipe(folder, TrainConfig) if resume else {}) | named
@@ -413,9 +442,19 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
         raise UsageError(f"stages: {error}.") from error
     fixed: dict[str, Any] = {f.name: None for f in fields(Stage) if f.name in overrides}
     chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
-    if not style and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
+    if method != "style" and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
         chosen.pop("gen_settings", None)  # those of another network
     return TrainConfig(**_fitting(chosen | dict(overrides)))
+
+
+def _defaults_of(method: str | None, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a method that has its own."""
+    if method == "style":
+        return _style_defaults(named)
+    if method != "pix2pix":
+        return {}
+    compact = str(named.get("gen_net", "")).startswith("compact")
+    return {**PIX2PIX, "dropout": not compact}
 
 
 def _style_defaults(named: Mapping[str, Any]) -> dict[str, Any]:

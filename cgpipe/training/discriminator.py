@@ -19,15 +19,22 @@ class Discriminator(nn.Module):
 
     The network on the picture prevents checkerboard artefacts; the features tell the subject from its background
     (Projected GAN, arXiv 2111.01007).
+
+    Args:
+        settings: the architecture.
+        backbone: the frozen network whose features the heads look at; None: no heads.
+        given: channels of the input of a translation that precede its own; the heads do not see them.
     """
 
-    def __init__(self, settings: DiscriminatorSettings, backbone: EfficientNetLite | None) -> None:
+    def __init__(self, settings: DiscriminatorSettings, backbone: EfficientNetLite | None, *, given: int = 0) -> None:
         super().__init__()
+        self.given = given
         self.pixels = build_discriminator(
             settings.dis_net,
             ndf=settings.ndf,
             layers=settings.dis_layers,
             norm=settings.norm,  # type: ignore[arg-type]
+            in_channels=given + 3,
         )
         self.taps = settings.feature_taps
         self.weight = settings.feature_weight
@@ -38,11 +45,11 @@ class Discriminator(nn.Module):
         self._backbone = (backbone,)
 
     def forward(self, pictures: torch.Tensor, features: Sequence[torch.Tensor] | None = None) -> WeightedLogits:
-        """Logits for (N, 3, H, W) in [-1, 1]; ``features`` are the backbone's taps for them, if already computed."""
+        """Logits for (N, given + 3, H, W) in [-1, 1]; ``features`` are the backbone's taps, if already computed."""
         logits = [(1.0, self.pixels(pictures))]
         backbone = self._backbone[0]
         if self.heads is not None and backbone is not None:
-            features = backbone.taps(pictures, self.taps) if features is None else features
+            features = backbone.taps(pictures[:, self.given :], self.taps) if features is None else features
             logits += [(self.weight, map) for map in self.heads(features)]
             if self.pooled is not None:
                 logits.append((self.weight, self.pooled(features)))

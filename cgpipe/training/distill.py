@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.data.dataset import direction_of, find_ranges, test_folders_of, training_folder
-from cgpipe.data.pictures import find_pictures
+from cgpipe.data.pictures import Place, find_pictures, path_of, pictures_at
 from cgpipe.data.settings import PictureSettings
-from cgpipe.data.unpaired import Pictures, UnpairedPictures
+from cgpipe.data.unpaired import Pictures, TrainingPictures
 from cgpipe.engine.compiling import can_compile, keep_compiled
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.evaluation.grids import load_samples
@@ -81,7 +81,7 @@ class Distiller(Run):
         self.settings = config.picture_settings
         inputs, reals = find_sides(config, self.teacher.card)
         ranges = find_ranges({"a": inputs, "b": reals})
-        self.pictures = UnpairedPictures(inputs, reals, ranges=ranges, seed=config.seed)
+        self.pictures = TrainingPictures(inputs, reals, ranges=ranges, seed=config.seed)
         self.student = build_student(config)
         if config.init:
             self.notices = warm_start(self.student, config.init, config.student, config.student_settings)
@@ -137,13 +137,13 @@ class Distiller(Run):
         """Two rows: pictures, from the test set if there is one, and the teacher's translations."""
         inputs = self.pictures.files["a"]
         test = self._test_pictures()
-        pictures = find_pictures(test) if test is not None and test.is_dir() else inputs
+        pictures = pictures_at(test) if test is not None and path_of(test).is_dir() else inputs
         values = self.pictures.ranges.get("a")
         samples = load_samples(pictures, SAMPLES, values=values).to(self.plan.device)
         with torch.no_grad():
             return [samples, self.teacher.generator(samples)]
 
-    def _test_pictures(self) -> Path | None:
+    def _test_pictures(self) -> Place | None:
         """The test set beside the dataset's own training pictures."""
         return None if self.config.inputs else self.test_folders(self.teacher.card)[0]
 
@@ -159,7 +159,7 @@ class Distiller(Run):
     def steps_left(self) -> int:
         return max(0, self.config.steps - self.step)
 
-    def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
+    def test_folders(self, card: ModelCard) -> tuple[Place, Place]:
         return test_folders_of(self.teacher.card, self.config.dataset_dir, self.config.direction)
 
     def learning_rate(self) -> float:

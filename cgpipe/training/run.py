@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 import torch
 
+from cgpipe.data.pictures import Place
 from cgpipe.data.settings import PictureSettings
-from cgpipe.data.unpaired import Pictures, UnpairedPictures, training_batches
+from cgpipe.data.unpaired import Pictures, TrainingPictures, training_batches
 from cgpipe.engine.compiling import compiled_or_eager
 from cgpipe.engine.memory import FOR_TRAINING, keep_freed_memory
 from cgpipe.errors import MediaError, ModelError, TrainingError, UsageError
@@ -96,7 +97,7 @@ class Run(ABC):
     """
 
     config: RunSettings
-    pictures: UnpairedPictures
+    pictures: TrainingPictures
     settings: PictureSettings
 
     def __init__(self, config: RunSettings) -> None:
@@ -156,7 +157,7 @@ class Run(ABC):
         """Restores what :meth:`networks_state` returned; RuntimeError or ValueError if it does not fit."""
 
     @abstractmethod
-    def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
+    def test_folders(self, card: ModelCard) -> tuple[Place, Place]:
         """Test pictures for a model of this run: the source domain, and the target domain."""
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -304,11 +305,12 @@ class Run(ABC):
                 save_model(snapshot_folder(self.folder, self.epoch) / path.name, model)
 
     def _measure(self) -> dict[str, float]:
-        """Measures the KID of each model, and keeps the best so far."""
-        return {
-            f"kid_x1000_{path.stem}": self.watch.check(path, model, self.test_folders(model.card), self.plan.device)
-            for path, model in self.models()
-        }
+        """Measures each model, and keeps the best so far."""
+        found: dict[str, float] = {}
+        for path, model in self.models():
+            figures = self.watch.check(path, model, self.test_folders(model.card), self.plan.device)
+            found |= {f"{name}_{path.stem}": value for name, value in figures.items()}
+        return found
 
     def _progress(self, losses: dict[str, float], seconds: float, pictures: int, warnings: tuple[str, ...]) -> Progress:
         return Progress(

@@ -11,11 +11,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from cgpipe.data.dataset import find_sample_pictures, open_training_sets, sets_to_test_on
+from cgpipe.data.dataset import find_sample_pairs, find_sample_pictures, open_training_sets, sets_to_test_on
 from cgpipe.data.direction import DOMAINS, Direction, Domain
+from cgpipe.data.pictures import Place
 from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import can_compile
-from cgpipe.evaluation.grids import load_samples, sample_rows
+from cgpipe.evaluation.grids import load_alike, load_samples, sample_rows
+from cgpipe.evaluation.watch import PairedWatch
 from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, all_settings
 from cgpipe.networks.cpu import accelerate, steady_weights
@@ -80,7 +82,9 @@ class Trainer(Run):
         self.method: Method = build_method(config)
         if config.sync_batchnorm:
             synchronise(self.method)
-        self.pictures = open_training_sets(config, seed=config.seed, multiple=self.method.multiple)
+        self.pictures = open_training_sets(
+            config, seed=config.seed, multiple=self.method.multiple, paired=config.is_paired
+        )
         self._warm_start()
         self.method.to_device(self.plan.device)
         if self.plan.is_plain_cpu:
@@ -92,12 +96,15 @@ class Trainer(Run):
         adversaries = nn.ModuleList(self.method.discriminators.values())
         self.discriminator_optimizer = adam(adversaries, config.lr, betas) if len(adversaries) else None
         self._freeze()
+        pool_size = 0 if config.is_paired else config.pool_size  # a pair cannot be shown with an earlier translation
         self.pools: dict[Domain, ImagePool] = {
-            d: ImagePool(config.pool_size, seed=config.seed + i, one_size=config.crops) for i, d in enumerate(DOMAINS)
+            d: ImagePool(pool_size, seed=config.seed + i, one_size=config.crops) for i, d in enumerate(DOMAINS)
         }
         self.plateau = Plateau(config.lr_step)
         self.collapse = CollapseWatch()
-        self.samples = {domain: self._load_samples(domain) for domain in DOMAINS if self.pictures.files[domain]}
+        self.samples = {d: s.to(self.plan.device) for d, s in self._load_samples().items()}
+        if config.is_paired:
+            self.watch = PairedWatch(config.test_size(self.method.multiple))
         self.notices += self._remarks()
         wanted = config.compile and config.crops and not self.plan.is_plain_cpu
         if wanted and can_compile(self.plan.device):
@@ -114,9 +121,15 @@ class Trainer(Run):
         for name in self.config.frozen:
             self.method.get_submodule(name).requires_grad_(False).eval()
 
-    def _load_samples(self, domain: Domain) -> torch.Tensor:
-        pictures = find_sample_pictures(self.config, domain, self.pictures.files[domain])
-        return load_samples(pictures, SAMPLES, values=self.pictures.ranges.get(domain)).to(self.plan.device)
+    def _load_samples(self) -> dict[Domain, torch.Tensor]:
+        files, ranges = self.pictures.files, self.pictures.ranges
+        if self.config.is_paired:
+            pairs = find_sample_pairs(self.config, files)
+            side = self.config.test_size(self.method.multiple)
+            values = [ranges.get(domain) for domain in DOMAINS]
+            return dict(zip(DOMAINS, load_alike(pairs[:2], SAMPLES, side, values=values), strict=True))
+        pictures = {d: find_sample_pictures(self.config, d, files[d]) for d in DOMAINS if files[d]}
+        return {d: load_samples(found, SAMPLES, values=ranges.get(d)) for d, found in pictures.items()}
 
     def _remarks(self) -> tuple[str, ...]:
         """Notices about the recipe and the datasets that the user may not expect."""
@@ -128,7 +141,7 @@ class Trainer(Run):
             if values.is_partial and self.config.value_range == "auto"
         )
 
-    def test_folders(self, card: ModelCard) -> tuple[Path, Path]:
+    def test_folders(self, card: ModelCard) -> tuple[Place, Place]:
         return sets_to_test_on(self.config, card.source)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -217,13 +230,14 @@ class Trainer(Run):
     # -- what is written ---------------------------------------------------------------------------------------------
 
     def write_samples(self) -> tuple[str, ...]:
-        """Writes a grid per direction: real, translated and, if the method has both directions, reconstructed."""
+        """Writes a grid per direction: real, translated, and reconstructed or, of pairs, what should have been made."""
         averages = self._averages_by_direction()
         warnings: list[str] = []
         for direction, generator in averages.items():
             source, target = self.config.names(direction)
             rows = sample_rows(self.samples[direction.source], generator, averages.get(direction.reverse))
-            self.show_grid(source, rows)
+            partners = [self.samples[direction.target]] if self.config.is_paired else []
+            self.show_grid(source, rows + partners)
             warnings += self.collapse.check(self.step, f"{source} to {target}", *rows[:2])
         return tuple(warnings)
 

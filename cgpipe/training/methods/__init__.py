@@ -10,9 +10,13 @@ from cgpipe.training.discriminator import load_backbone
 from cgpipe.training.methods.base import Losses, Method
 from cgpipe.training.methods.cut import CUT
 from cgpipe.training.methods.cyclegan import CycleGAN
+from cgpipe.training.methods.pix2pix import Pix2Pix
 from cgpipe.training.methods.style import Style
 
-METHODS: Mapping[str, type[Method]] = {"cyclegan": CycleGAN, "cut": CUT, "fastcut": CUT, "style": Style}
+METHODS: Mapping[str, type[Method]] = {
+    **{"cyclegan": CycleGAN, "cut": CUT, "fastcut": CUT},
+    **{"pix2pix": Pix2Pix, "style": Style},
+}
 
 
 def build_method(config: TrainConfig) -> Method:
@@ -35,7 +39,7 @@ def build_method(config: TrainConfig) -> Method:
         if config.crops and (stage.crop_height % multiple or stage.crop_width % multiple):
             raise UsageError(
                 f"{config.gen_net} takes sides that are multiples of {multiple}, not a crop of "
-                f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height."
+                f"{stage.crop_width}x{stage.crop_height}: change --crop-width and --crop-height, or --gen-net."
             )
     return method
 

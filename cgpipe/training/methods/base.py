@@ -76,6 +76,10 @@ class Method(nn.Module, ABC):
         """Fields of a model's card that this method sets; ``made_by`` is merged."""
         return {}
 
+    def seen(self, pictures: torch.Tensor, real: Pictures) -> torch.Tensor:
+        """What the discriminator of a domain sees of ``pictures``, real or translated; ``real`` is their batch."""
+        return pictures
+
     @abstractmethod
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         """The generators' weighted losses by name, and their translations by target domain.
@@ -92,7 +96,8 @@ class Method(nn.Module, ABC):
         kind, smoothing = self.config.gan_loss, self.config.label_smoothing
         for domain in self.discriminators:
             if not self.is_frozen(f"discriminator_{domain}"):
-                of_real, of_fake = self.discriminate(domain, real[domain], fake[domain])
+                seen = (self.seen(pictures[domain], real) for pictures in (real, fake))
+                of_real, of_fake = self.discriminate(domain, *seen)
                 losses[f"discriminator_{domain}"] = discriminator_loss(of_real, of_fake, kind, smoothing=smoothing)
         return losses
 
@@ -100,8 +105,10 @@ class Method(nn.Module, ABC):
         """The gradient penalties of WGAN-GP, to be computed in fp32; empty for other losses."""
         if self.config.gan_loss != "wgan-gp":
             return {}
-        networks = self.discriminators.items()
-        return {f"penalty_{d}": gradient_penalty(network, real[d], fake[d]) for d, network in networks}
+        return {
+            f"penalty_{d}": gradient_penalty(network, self.seen(real[d], real), self.seen(fake[d], real))
+            for d, network in self.discriminators.items()
+        }
 
     def realism_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
         """The adversarial and feature-matching losses of the generators that are not frozen."""
@@ -109,7 +116,7 @@ class Method(nn.Module, ABC):
         for domain, pictures in fake.items():
             if self.is_frozen(TO[domain].generator):
                 continue
-            logits = self.discriminate(domain, pictures)[0]
+            logits = self.discriminate(domain, self.seen(pictures, real))[0]
             losses[f"adversarial_{domain}"] = generator_loss(logits, self.config.gan_loss)
             if domain in self.moments:
                 losses[f"moments_{domain}"] = config.moment_weight * self.moments[domain](real[domain], pictures)
