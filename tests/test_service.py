@@ -108,7 +108,7 @@ def encoded(format: str = "jpeg", size: tuple[int, int] = (40, 30), seed: int = 
     return buffer.getvalue()
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
