@@ -225,8 +225,8 @@ class Hardware(Group):
     """The hardware, and how it is used; does not enter the fingerprint.
 
     Args:
-        device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; several, separated by
-            commas, share the work.
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``vulkan`` (any GPU
+            by ncnn's Vulkan); several, separated by commas, share the work.
         precision: numeric precision (dtype) of the network; ``auto`` tries.
         engine: the engine that runs the network.
         batch_size: pictures per batch; None: the fastest.

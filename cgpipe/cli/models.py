@@ -223,7 +223,7 @@ def default(model: str | None, reset: bool) -> None:
 @sheet_option("sheet.jpg")
 @click.option("--height", type=click.IntRange(64, 2048), default=256, help="Height of each picture, in pixels.")
 @click.option("--columns", type=click.IntRange(min=1), help="Pictures beside one another.  [default: about a square]")
-@click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]|mps|xpu", help="Where to run.")
+@click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N]|mps|xpu|vulkan", help="Where to run.")
 @loudness_options
 def gallery(photo: Path, sheet: Path, **options: Any) -> None:
     """Make one sheet of PHOTO and what every model for any photo makes of it, each with the name that --to takes.

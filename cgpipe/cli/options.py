@@ -36,9 +36,9 @@ class Place(click.Path):
 
 def device(value: str) -> str:
     """``auto``, ``cpu``, ``cuda``, or GPUs such as ``cuda:0,cuda:1``. Whether they exist is checked on use."""
-    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)|(cuda|xpu):\d+(,(cuda|xpu):\d+)*", value):
+    if not re.fullmatch(r"auto|cpu|mps|vulkan(:\d+)?|(cuda|xpu)|(cuda|xpu):\d+(,(cuda|xpu):\d+)*", value):
         raise click.BadParameter(
-            f"{value!r} is not a valid device: use auto, cpu, cuda, cuda:N, cuda:N,cuda:M, mps or xpu."
+            f"{value!r} is not a valid device: use auto, cpu, cuda, cuda:N, cuda:N,cuda:M, mps, xpu or vulkan."
         )
     return value
 
@@ -281,8 +281,9 @@ speed_options = together(
         "--device",
         type=device,
         default="auto",
-        metavar="auto|cpu|cuda[:N,...]|mps|xpu",
-        help="Device; several GPUs (cuda:0,cuda:1) share the work. mps (Apple) and xpu (Intel) are untested.",
+        metavar="auto|cpu|cuda[:N,...]|mps|xpu|vulkan",
+        help="Device; several GPUs (cuda:0,cuda:1) share the work. mps (Apple) and xpu (Intel) are untested; vulkan is "
+        "any GPU, by ncnn (extra).",
     ),
     click.option(
         "--precision",

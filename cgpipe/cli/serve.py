@@ -24,7 +24,7 @@ MEBIBYTE, MEGAPIXEL = 1 << 20, 1_000_000
     "which other users cannot see.",
 )
 @click.option(
-    "--device", type=device, default="auto", metavar="auto|cpu|cuda[:N,...]|mps|xpu", help="Device to run on."
+    "--device", type=device, default="auto", metavar="auto|cpu|cuda[:N,...]|mps|xpu|vulkan", help="Device to run on."
 )
 @click.option(
     "--precision",

@@ -23,7 +23,9 @@ END_SECONDS = 2
     help="Password of the login, whose name is cgpipe. Better given by the environment, which others on this machine "
     "cannot see: CGPIPE_UI_TOKEN.",
 )
-@click.option("--device", type=device, default="auto", metavar="auto|cpu|cuda[:N,...]|mps|xpu", help="Where to run.")
+@click.option(
+    "--device", type=device, default="auto", metavar="auto|cpu|cuda[:N,...]|mps|xpu|vulkan", help="Where to run."
+)
 @click.option("--open/--no-open", "browser", default=True, help="Open the page in a browser.")
 @loudness_options
 def command(host: str, port: int, token: str | None, device: str, browser: bool) -> None:

@@ -122,14 +122,17 @@ PACKAGES: Mapping[Engine, tuple[str, ...]] = {
 """Packages that an engine needs beside torch."""
 
 
-def prepare(generator: Generator, engine: Engine) -> Run:
+def prepare(generator: Generator, engine: Engine, gpu: int | None = None) -> Run:
     """``generator``, which has its final dtype and device, as a function that ``engine`` runs.
+
+    Args:
+        gpu: the GPU on which ncnn computes by Vulkan, if it does.
 
     Raises:
         MissingDependencyError: a package that the engine needs is not installed.
         UsageError: the engine does not support this dtype or network.
     """
-    return ENGINES[engine](generator)
+    return ENGINES[engine](generator) if gpu is None else load_ncnn(generator, gpu)
 
 
 def check_engine(engine: Engine, device: torch.device) -> None:

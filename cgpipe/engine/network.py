@@ -10,6 +10,7 @@ from cgpipe.engine.autotune import DTYPES, cast, check_precision, choose_precisi
 from cgpipe.engine.backends import FP32_ONLY, Run, check_engine, prepare
 from cgpipe.engine.memory import keep_freed_memory
 from cgpipe.engine.rewrites import rewrite
+from cgpipe.engine.vulkan import check_choices, memory_of
 from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
 from cgpipe.options import Engine, Precision
@@ -22,8 +23,9 @@ class Network:
 
     Args:
         generator: in fp32; switched to eval mode.
+        device: what computes; for ``vulkan:N`` pictures and weights stay on the CPU.
         precision: ``auto`` chooses (see :func:`cgpipe.engine.autotune.choose_precision`).
-        engine: ``auto`` is ``eager``.
+        engine: ``auto`` is ``eager``, and ``ncnn`` for Vulkan.
 
     Raises:
         UsageError: the device does not support the dtype or the engine.
@@ -33,8 +35,15 @@ class Network:
     def __init__(
         self, generator: Generator, device: torch.device, *, precision: Precision = "auto", engine: Engine = "auto"
     ) -> None:
+        self.device = device
+        """What computes."""
+        self._gpu = None if memory_of(device) == device else device.index
+        if self._gpu is not None:
+            check_choices(generator.runtime, precision, engine)
+            engine = "ncnn"
         if generator.runtime:
             precision, engine = _of_its_own(generator.runtime, precision, engine)
+        device = memory_of(device)
         check_precision(precision, device)
         check_engine(engine, device)
         keep_freed_memory()
@@ -69,7 +78,7 @@ class Network:
         # In a worker thread torch has one thread, outside it all: other engines are told how many.
         threads = 0 if self.engine == "eager" else torch.get_num_threads()
         if threads not in self._runs:
-            self._runs[threads] = prepare(self._generator, self.engine)
+            self._runs[threads] = prepare(self._generator, self.engine, self._gpu)
         return self._runs[threads]
 
     def _make_ready(self, x: torch.Tensor) -> None:

@@ -234,8 +234,11 @@ MODULES: dict[type[nn.Module], Callable[[_Translation, fx.Node, nn.Module], None
 }
 
 
-def load_ncnn(generator: Generator) -> Callable[[torch.Tensor], torch.Tensor]:
+def load_ncnn(generator: Generator, gpu: int | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function that runs (N, 3, H, W) by ncnn, one picture at a time, with torch's number of threads.
+
+    Args:
+        gpu: the number of a GPU, which computes by Vulkan; None: the CPU computes.
 
     Raises:
         MissingDependencyError: the package of the extra ``ncnn`` is not installed.
@@ -246,6 +249,9 @@ def load_ncnn(generator: Generator) -> Callable[[torch.Tensor], torch.Tensor]:
     net.opt.num_threads = torch.get_num_threads()
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
+    if gpu is not None:
+        net.opt.use_vulkan_compute = True
+        net.set_vulkan_device(gpu)
     param, weights = to_ncnn(generator)
     with TemporaryDirectory() as folder:
         files = Path(folder) / "net.param", Path(folder) / "net.bin"

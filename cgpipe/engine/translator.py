@@ -34,6 +34,7 @@ from cgpipe.engine.scale import (
 )
 from cgpipe.engine.stream import IN_FLIGHT, stream
 from cgpipe.engine.tiles.choice import NoRoomError, Tiles
+from cgpipe.engine.vulkan import find_gpu, memory_of
 from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
 from cgpipe.media.frames import Batch, Failed, Origin, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
@@ -79,8 +80,9 @@ class Translator:
 
     Args:
         model: from :func:`cgpipe.load_model`; :meth:`find` looks one up by domain.
-        device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``; of several, separated
-            by commas, the first is used for calls, and all share the batches of a stream.
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``vulkan``
+            (any GPU by ncnn's Vulkan); of several, separated by commas, the first is used for calls, and all share the
+            batches of a stream.
         precision: dtype of the network: ``fp32``, ``fp16`` (not on a CPU), ``bf16``, or ``auto`` (see
             :func:`cgpipe.engine.autotune.choose_precision`).
         size: short side at which the generator works: pixels, ``full`` for the picture's own, or ``auto`` for one of
@@ -117,8 +119,9 @@ class Translator:
         self.size = size
         self.strength = strength
         first, *others = device.split(",")
-        self.device = choose_device(first)
-        self.network = Network(model.generator, self.device, precision=precision, engine=engine)
+        named = choose_device(first)
+        self.device = memory_of(named)
+        self.network = Network(model.generator, named, precision=precision, engine=engine)
         self.replicas = [
             Translator(
                 replace(model, generator=copy.deepcopy(model.generator)),
@@ -252,7 +255,7 @@ class Translator:
     @property
     def devices(self) -> str:
         """The devices, as text."""
-        return ",".join(str(member.device) for member in (self, *self.replicas))
+        return ",".join(str(member.network.device) for member in (self, *self.replicas))
 
     @property
     def overlaps(self) -> bool:
@@ -547,9 +550,11 @@ def _check(model: Model, size: Size, strength: float) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``xpu:N``.
+    """The device called ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu``, ``vulkan`` or, with a number, as
+    ``cuda:N``.
 
     Raises:
+        MissingDependencyError: Vulkan needs ncnn, which is not installed.
         UsageError: the name is unknown, or the GPU does not exist.
     """
     if name == "auto":
@@ -557,10 +562,12 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"Unknown device {name!r}: use auto, cpu, cuda, cuda:N, mps or xpu.") from error
+        raise UsageError(f"Unknown device {name!r}: use auto, cpu, cuda, cuda:N, mps, xpu or vulkan.") from error
+    if device.type == "vulkan":
+        return find_gpu(device)
     counts = {"cpu": lambda: 1, "cuda": torch.cuda.device_count, "mps": torch.mps.device_count, "xpu": _xpu_count}
     if device.type not in counts:
-        raise UsageError(f"Device {name!r} is not supported: use auto, cpu, cuda, cuda:N, mps or xpu.")
+        raise UsageError(f"Device {name!r} is not supported: use auto, cpu, cuda, cuda:N, mps, xpu or vulkan.")
     count = counts[device.type]()
     if (device.index or 0) >= count:
         raise UsageError(
