@@ -46,7 +46,7 @@ def memory_of(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == NAME else device
 
 
-def check_choices(runtime: str, precision: Precision, engine: Engine) -> None:
+def check_choices(runtime: str | None, precision: Precision, engine: Engine) -> None:
     """Raises UsageError for a network or options that Vulkan does not support."""
     if runtime:
         raise UsageError(f"{runtime} runs this network as it is: use --device cpu, not vulkan.")
