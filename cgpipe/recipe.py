@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MODEL_FILES = ("teacher", "init", "init_a_to_b", "init_b_to_a")
 """Settings that name a model or the path of its file."""
-LOCAL = ("workers", "threads", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
+LOCAL = ("workers", "threads", "cache_mb", "gpu_ids", "publish", "licence", "tensorboard", "histograms")
 """Settings that do not affect what is learned."""
 
 Value = TypeVar("Value")

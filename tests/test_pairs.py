@@ -6,7 +6,9 @@ import json
 import math
 import re
 import runpy
+import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +291,27 @@ def test_commands_measure_pairs_and_show_the_partners(recipe: Path, pairs: Path,
     measured = invoke("evaluate", model, pairs, "--paired", "--size", 40, "-o", tmp_path / "figures")
     assert measured.exit_code == 0 and "1 pictures have no partner" in measured.output
     assert json.loads((tmp_path / "figures" / "figures.json").read_text())["pairs"]["count"] == 4
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are written, but for a step or two on small pictures."""
+    page = (TRAIN.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    section = page.split("## Pairs\n")[1].split("\n## ")[0].replace("\\\n", " ")
+    lines = [shlex.split(line) for line in section.splitlines() if line.startswith("    ")]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").symlink_to(TRAIN)
+    for name in ("trainA/1_A.png", "trainB/1_B.png", "testA/2_A.png", "testB/2_B.png"):
+        draw(tmp_path / "datasets" / "facades" / name, height=16, width=16)
+    small = ["--gen-net", "compact-xs", "--dis-layers", "1", "--steps", "2", "--no-publish", "--watch-every", "2"]
+    small += [word for side in ("load", "crop") for word in (f"--{side}-height", "16", f"--{side}-width", "16")]
+    ran = []
+    for program, *words in lines:
+        ran.append(words[0])
+        if program == "python":
+            monkeypatch.setattr(sys, "argv", words)
+            runpy.run_path(words[0], run_name="__main__")
+        else:
+            result = invoke(*words, *small)
+            assert result.exit_code == 0, result.output
+    assert ran == ["train/drawn_outlines.py", "train", "train"]
+    assert "psnr_labels2facade" in (tmp_path / "runs" / "facades" / "metrics.jsonl").read_text()

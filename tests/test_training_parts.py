@@ -122,7 +122,9 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 RECIPES = Path(__file__).parent.parent / "train"
 
 
-@pytest.mark.parametrize("name", [*sorted(path.name for path in RECIPES.glob("*2*.toml")), "balls.toml"])
+@pytest.mark.parametrize(
+    "name", [*sorted({path.name for path in RECIPES.glob("*2*.toml")} - {"pix2pix.toml"}), "balls.toml"]
+)
 def test_the_recipes_can_be_read(name: str) -> None:
     config = load_config(RECIPES / name, {})
     assert config.licence == "Apache-2.0"

@@ -23,7 +23,7 @@ COLOURS = {0: (60, 60, 200), 3: (70, 160, 70), 4: (190, 110, 40)}
 
 def corners_of(count: int, chance: np.random.Generator) -> NDArray[np.int32]:
     """A circle (as 40 corners) or a regular polygon, anywhere inside the picture: (corners, 2)."""
-    radius = chance.uniform(8, 14)
+    radius = chance.uniform(10, 17)
     middle = chance.uniform(radius + 2, SIDE - radius - 2, 2)
     number = count or 40
     angles = chance.uniform(0, 2 * np.pi) + np.arange(number) * 2 * np.pi / number

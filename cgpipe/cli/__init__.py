@@ -27,7 +27,7 @@ COMMANDS = {
     "compare": ("cgpipe.cli.compare", "Make a contact sheet of pictures and their translations."),
     "report": ("cgpipe.cli.report", "Join the reports of a job's shards."),
     "preview": ("cgpipe.cli.preview", "Show one photo at several strengths, sizes and looks."),
-    "train": ("cgpipe.cli.train", "Train models from two folders of unpaired pictures."),
+    "train": ("cgpipe.cli.train", "Train models from two folders of unpaired pictures, or of pairs."),
     "test": ("cgpipe.cli.test", "Test a run's models: sample grids and metrics."),
     "data": ("cgpipe.cli.data", "Download and list training datasets."),
     "evaluate": ("cgpipe.cli.evaluate", "Measure a model: KID, FID, class share, cycle error."),

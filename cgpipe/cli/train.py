@@ -35,7 +35,7 @@ IN_RECIPES_ONLY = ("gen_settings", "feature_taps", "moment_taps", "moment_lite1_
 @setting_options(TrainConfig, leave_out=IN_RECIPES_ONLY)
 @loudness_options
 def command(recipe: Path | None, resume: bool, training: bool | None, testing: bool | None, **settings: object) -> None:
-    """Train models from two folders of unpaired pictures.
+    """Train models from two folders of unpaired pictures, or of pairs.
 
     By default, trains horses and zebras from datasets/horse2zebra. A dataset has the folders trainA and trainB, and
     optionally testA and testB for sample grids. Defaults are in square brackets; a recipe overrides them, and options
@@ -75,6 +75,8 @@ def conclude(report: TrainReport, *, quiet: bool = False) -> None:
         if report.unreadable:
             warn(f"Warning: pictures excluded from training: {len(report.unreadable)}.")
         done = "Finished" if report.finished else "Stopped; continue with --resume"
+        if report.stopped_early:
+            done = "Stopped early, since models no longer got better (the best are the files -best.safetensors),"
         files = ", ".join(str(path) for path in report.model_files)
         say(f"{done} at step {report.step}. Models: {files}", err=False)
         for published in report.published:

@@ -15,6 +15,7 @@ from cgpipe.errors import DataError, DataNotFoundError, MediaError
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.models import ModelCard
 from cgpipe.models.card import plain_name
+from cgpipe.parallel import place_on_machine
 
 
 def training_folder(dataset: Path, domain: Domain) -> Path:
@@ -65,6 +66,7 @@ def open_training_sets(
         ranges=find_ranges(files, settings.named_range()),
         seed=seed,
         multiple=multiple,
+        cache=settings.cache_mb * 1_000_000 // place_on_machine()[1],
         paired=paired,
     )
     pictures.unreadable |= pairs.alone

@@ -111,6 +111,11 @@ class DataSettings(PictureSettings):
     masks_b: Path | None = setting(None, "Same, for domain B.", files=True)
     source: str = setting("horse", "Name of domain A, for --from and --to.")
     target: str = setting("zebra", "Name of domain B.")
+    cache_mb: int = setting(
+        512,
+        "Memory, in MB, for decoded training pictures: as many as fit are read only once. 0: none.",
+        at_least=0,
+    )
     value_range: str = setting(
         "auto",
         "Values of 16-bit pictures that are black and white to the networks, as LOW,HIGH. auto: the bits that the set "

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from cgpipe.data.cache import PictureCache
 from cgpipe.data.direction import DOMAINS, Domain
 from cgpipe.data.loading import Pixels, ValueRange, augment_alike, load_pixels, to_network_range
 from cgpipe.data.pairs import require_same_shape
@@ -44,6 +45,7 @@ class TrainingPictures:
         ranges: by domain, the values of 16-bit pictures that are black and white.
         seed: decides the order, the crops and the flips.
         multiple: of which the sides of pictures that are not cropped shall be.
+        cache: bytes of memory for decoded pictures, which are then read once.
         paired: pictures with the same number show the same: they are drawn, cropped and flipped together.
 
     Attributes:
@@ -59,6 +61,7 @@ class TrainingPictures:
         ranges: Mapping[Domain, ValueRange] | None = None,
         seed: int = 0,
         multiple: int = 1,
+        cache: int = 0,
         paired: bool = False,
     ) -> None:
         self.files: dict[Domain, Sequence[Place]] = {"a": pictures_a, "b": pictures_b}
@@ -66,6 +69,8 @@ class TrainingPictures:
         self.ranges: Mapping[Domain, ValueRange] = ranges or {}
         self.seed, self.multiple, self.paired = seed, multiple, paired
         self.unreadable: dict[Path, str] = {}
+        self._first = {"a": 0, "b": len(pictures_a)}
+        self._cache = PictureCache(len(pictures_a) + len(pictures_b), cache)
 
     @property
     def groups(self) -> list[tuple[Domain, ...]]:
@@ -87,6 +92,14 @@ class TrainingPictures:
         Raises:
             MediaError: the picture or its mask cannot be read; the message names it.
         """
+        key = self._first[domain] + number
+        kept = self._cache.get(key)
+        if kept is None:
+            kept = self._read(domain, number)
+            self._cache.put(key, kept)
+        return kept
+
+    def _read(self, domain: Domain, number: int) -> Pixels:
         pixels = load_pixels(self.files[domain][number], self.ranges.get(domain))
         if domain not in self.masks:
             return pixels

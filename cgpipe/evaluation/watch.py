@@ -21,12 +21,14 @@ class Watch:
 
     Attributes:
         best: the best value of :attr:`figure` so far, by the name of the model's file.
+        waited: measurements of the run since one of its models was last better than before.
     """
 
     figure, higher_is_better = "kid_x1000", False
 
     def __init__(self) -> None:
         self.best: dict[str, float] = {}
+        self.waited = 0
         self._evaluators: dict[str, Evaluator | PairedEvaluator] = {}
 
     def check(self, path: Path, model: Model, folders: tuple[Place, Place], device: torch.device) -> dict[str, float]:

@@ -17,8 +17,9 @@ from cgpipe.errors import ModelError, UsageError
 from cgpipe.models.card import GENERIC, check_domain, plain_name
 from cgpipe.models.looks import look_name
 from cgpipe.models.zoo import SHIPPED_FOLDER
+from cgpipe.networks.initialise import InitKind
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
-from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_taps
+from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Colours = Literal["painting", "photo"]
@@ -60,8 +61,15 @@ class NetworkSettings(DiscriminatorSettings):
     ngf: int = setting(64, "Width of the generators' first layer (resnet and unet).", above=0)
     dropout: bool = setting(False, "Dropout in the generators (resnet and unet).")
     sync_batchnorm: bool = setting(False, "Share batch statistics among processes (with --norm batch).")
+    init_type: InitKind = setting("normal", "Initial weights: normal (as in CycleGAN), xavier, kaiming or orthogonal.")
+    init_gain: float = setting(
+        0.02, "Standard deviation of normal, factor of xavier and orthogonal; kaiming has none.", above=0
+    )
     init_a_to_b: str = setting("", "Model to start A to B with: a model file of any known project, or a name.")
     init_b_to_a: str = setting("", "Same, for B to A.")
+    init_discriminators: Path | None = setting(
+        None, "Folder of a run whose discriminators this one starts with; fresh ones harm a finished generator."
+    )
     freeze: str = setting(
         "", "Networks to freeze: any of a_to_b, b_to_a, discriminator_a, discriminator_b, with commas."
     )
@@ -126,6 +134,12 @@ class LossSettings:
         "the input: try 1.",
         at_least=0,
     )
+    nce_layers: str = setting(
+        "",
+        "Layers of the generator whose patches are compared, as 0,2,4: 0 is the picture, the last the middle of the "
+        "network.  [all]",
+    )
+    nce_patches: int = setting(256, "Most patches of a layer that are compared.", above=0)
     background_weight: float = setting(10.0, "Weight of changes outside the masks.", at_least=0)
     motion_weight: float = setting(
         0.0,
@@ -173,6 +187,11 @@ class LossSettings:
         """The domains that are translated into."""
         return tuple(sorted(direction.target for direction in self.directions))
 
+    @property
+    def compared_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that PatchNCE compares; empty for all."""
+        return tuple(int(word) for word in parse_list(self.nce_layers))
+
     def cycle_weight(self, direction: Direction) -> float:
         """Weight of the cycle that begins with ``direction``."""
         return self.lamda if direction == A_TO_B or self.lamda_b < 0 else self.lamda_b
@@ -210,6 +229,17 @@ class ScheduleSettings(OptimiserSettings):
     """The length of a run and its learning rate."""
 
     epochs: int = setting(16, "Passes over the larger of the two sets.", above=0)
+    accumulate: int = setting(
+        1,
+        "Gradient accumulation: parts in which a batch passes through the networks, one after the other. It takes the "
+        "memory of a part and learns as from the whole batch (batch norm and --moment-weight see parts).",
+        above=0,
+    )
+    activation_checkpointing: bool = setting(
+        False,
+        "Keep only the inputs of the generators' blocks and compute the rest again for the gradients: less memory for "
+        "512 pixels and above, but slower.",
+    )
     steps: int = setting(
         0,
         "Steps of the run, however many passes that makes; the schedule in --epochs is stretched over them. 0: by "
@@ -242,13 +272,14 @@ class ScheduleSettings(OptimiserSettings):
 
 
 _CYCLE = ("lamda", "lamda_b", "idt_coef")
+_NCE = ("nce_weight", "nce_layers", "nce_patches")
 _STYLE = tuple(entry.name for entry in fields(StyleSettings) if entry.name not in ("like", "colour_weight"))
 IDLE: Mapping[str, tuple[str, ...]] = {
-    "cyclegan": ("nce_weight", "l1_weight", *_STYLE),
-    "pix2pix": ("nce_weight", "pool_size", *_CYCLE, *_STYLE),
+    "cyclegan": (*_NCE, "l1_weight", *_STYLE),
+    "pix2pix": (*_NCE, "pool_size", *_CYCLE, *_STYLE),
     "style": (
         *("gan_loss", "label_smoothing", "diffaugment", "pool_size", "head_start", *_CYCLE),
-        *("nce_weight", "l1_weight", "moment_weight", "dis_net", "dis_layers", "ndf"),
+        *(*_NCE, "l1_weight", "moment_weight", "dis_net", "dis_layers", "dis_scales", "ndf", "init_discriminators"),
     ),
 }
 """Settings without effect, by method; for methods that are not listed, the cycle weights and those of style."""
@@ -271,10 +302,18 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         super().__post_init__()
         for config in (self, *(self._merged(stage) for stage in self.stages)):
             config.check_sizes()
+            if self.has_discriminators and config.crops:
+                config.check_patches(min(config.crop_height, config.crop_width))
+            if config.batch_size % self.accumulate:
+                raise UsageError(
+                    f"A batch of {config.batch_size} cannot be divided into {self.accumulate} equal parts: change "
+                    "batch_size or accumulate."
+                )
         self._check_names()
         self._check_method()
         self._check_losses()
         check_taps(self)
+        check_patience(self)
 
     @property
     def uses_moments(self) -> bool:
@@ -323,12 +362,19 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         for name, (words, known) in named.items():
             if unknown := [word for word in words if word not in known]:
                 raise UsageError(f"{name} takes {', '.join(known)}, not {unknown[0]!r}.")
+        if not all(word.isdecimal() for word in parse_list(self.nce_layers)):
+            raise UsageError(f"nce_layers takes numbers of layers, as 0,2,4, not {self.nce_layers!r}.")
         if set(self.frozen) == set(self.network_names):
             raise UsageError("All networks are frozen, so nothing would be trained: shorten freeze.")
         if self.sync_batchnorm and self.norm != "batch":
             raise UsageError(f"norm {self.norm} has no batch statistics to share: omit sync_batchnorm.")
         if self.label_smoothing and self.gan_loss not in ("lsgan", "vanilla"):
             raise UsageError(f"{self.gan_loss} has no labels to smooth: omit label_smoothing, or use lsgan.")
+        if self.activation_checkpointing and self.norm == "batch":
+            raise UsageError(
+                "activation_checkpointing computes layers twice, and batch norm would count each batch twice: use norm "
+                "instance or none."
+            )
         if self.gan_loss == "wgan-gp" and not self.crops:
             raise UsageError(
                 "The loss wgan-gp interpolates real and generated pictures, which must have one size: choose a crop."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import torch
 
 from cgpipe.errors import UsageError
 from cgpipe.parallel import place_on_machine
+
+MOST_LOADERS = 8
+"""Most processes that load pictures, unless more are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,13 @@ class DevicePlan:
     def is_plain_cpu(self) -> bool:
         """Whether this is fp32 on a CPU, where :func:`cgpipe.networks.cpu.accelerate` helps and compiling does not."""
         return self.device.type == "cpu" and self.dtype == torch.float32
+
+    def loaders(self, wanted: int) -> int:
+        """Processes that load pictures: as many as ``wanted`` or, for -1, as the machine can spare."""
+        if wanted >= 0 or self.device.type == "cpu":  # on a CPU, training itself uses every core
+            return max(0, wanted)
+        _, processes = place_on_machine()
+        return min(MOST_LOADERS, max(1, (os.cpu_count() or 1) // processes - 1))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Runs its body in :attr:`dtype`."""

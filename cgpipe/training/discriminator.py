@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from cgpipe.networks.discriminators import FeatureHeads, PooledHead, build_discriminator
 from cgpipe.networks.efficientnet import EfficientNetLite
@@ -17,8 +19,9 @@ from cgpipe.training.settings import DiscriminatorSettings
 class Discriminator(nn.Module):
     """A patch or pixel network on the picture and, optionally, heads on frozen pretrained features.
 
-    The network on the picture prevents checkerboard artefacts; the features tell the subject from its background
-    (Projected GAN, arXiv 2111.01007).
+    With several scales, more such networks look at the picture at half its size, a quarter and so on, as in pix2pixHD
+    (arXiv 1711.11585). The network on the picture prevents checkerboard artefacts; the features tell the subject from
+    its background (Projected GAN, arXiv 2111.01007).
 
     Args:
         settings: the architecture.
@@ -29,13 +32,16 @@ class Discriminator(nn.Module):
     def __init__(self, settings: DiscriminatorSettings, backbone: EfficientNetLite | None, *, given: int = 0) -> None:
         super().__init__()
         self.given = given
-        self.pixels = build_discriminator(
+        build = partial(
+            build_discriminator,
             settings.dis_net,
             ndf=settings.ndf,
             layers=settings.dis_layers,
             norm=settings.norm,  # type: ignore[arg-type]
             in_channels=given + 3,
         )
+        self.pixels = build()
+        self.coarser = nn.ModuleList(build() for _ in range(settings.dis_scales - 1))
         self.taps = settings.feature_taps
         self.weight = settings.feature_weight
         channels = [backbone.channels(tap) for tap in self.taps] if backbone and self.weight else []
@@ -46,7 +52,10 @@ class Discriminator(nn.Module):
 
     def forward(self, pictures: torch.Tensor, features: Sequence[torch.Tensor] | None = None) -> WeightedLogits:
         """Logits for (N, given + 3, H, W) in [-1, 1]; ``features`` are the backbone's taps, if already computed."""
-        logits = [(1.0, self.pixels(pictures))]
+        logits, reduced = [(1.0, self.pixels(pictures))], pictures
+        for network in self.coarser:
+            reduced = F.avg_pool2d(reduced, 3, stride=2, padding=1, count_include_pad=False)
+            logits.append((1.0, network(reduced)))
         backbone = self._backbone[0]
         if self.heads is not None and backbone is not None:
             features = backbone.taps(pictures[:, self.given :], self.taps) if features is None else features

@@ -151,7 +151,7 @@ class Distiller(Run):
 
     @property
     def finished(self) -> bool:
-        return self.step >= self.config.steps
+        return self.stopped_early or self.step >= self.config.steps
 
     def settings_at(self, epoch: int) -> PictureSettings:
         return self.config.picture_settings

@@ -9,7 +9,7 @@ from pathlib import Path
 from cgpipe.data.settings import PictureSettings, Way
 from cgpipe.errors import UsageError
 from cgpipe.recipe import check_settings, read_recipe, read_run_recipe, setting
-from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_taps
+from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,8 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
     def __post_init__(self) -> None:
         check_settings(self)
         check_taps(self)
+        check_patience(self)
+        self.check_patches(self.crop)
         if self.precision == "fp16":
             raise UsageError("precision must be one of auto, fp32, bf16, not 'fp16'.")
         if self.like and (self.teacher or self.model_inputs):

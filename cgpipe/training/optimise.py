@@ -28,14 +28,24 @@ def update(
     Several processes all-reduce their gradients to the mean.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss = torch.stack(list(losses.values())).sum()
+    add_gradients(losses, scaler)
+    apply_gradients(optimizer, scaler)
+
+
+def add_gradients(
+    losses: dict[str, torch.Tensor], scaler: torch.amp.GradScaler | None = None, *, share: float = 1.0
+) -> None:
+    """Adds the gradients of the sum of the losses, times ``share``, to those that the weights have."""
+    loss = torch.stack(list(losses.values())).sum() * share
+    (loss if scaler is None else scaler.scale(loss)).backward()
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+    """One optimiser step by the gradients that the weights have."""
+    average_gradients(optimizer)
     if scaler is None:
-        loss.backward()
-        average_gradients(optimizer)
         optimizer.step()
     else:
-        scaler.scale(loss).backward()
-        average_gradients(optimizer)
         scaler.step(optimizer)
         scaler.update()
 

@@ -68,6 +68,7 @@ class TrainReport:
         step: total steps done.
         model_files: the models in the run's folder.
         losses: means since the last line of the metrics file.
+        stopped_early: whether the run ended because its models had stopped getting better.
         stopped_by: the signal that stopped the run, if any.
         published: what became of each model in the user's models folder, if the run is complete and publishes.
         unreadable: training pictures that were excluded, with the reason.
@@ -77,6 +78,7 @@ class TrainReport:
     step: int
     model_files: tuple[Path, ...]
     losses: dict[str, float]
+    stopped_early: bool = False
     stopped_by: int | None = None
     published: tuple[Published, ...] = ()
     unreadable: dict[Path, str]
@@ -94,6 +96,7 @@ class Run(ABC):
         settings: how this epoch loads its pictures.
         pictures: the training sets.
         notices: notices for the first step.
+        stopped_early: whether measurements have stopped getting better.
     """
 
     config: RunSettings
@@ -111,6 +114,7 @@ class Run(ABC):
         self.notices: tuple[str, ...] = ()
         self.published: dict[str, str] = {}
         self.watch = Watch()
+        self.stopped_early = False
         self.board: Board | None = None
 
     # -- what each kind of run says ----------------------------------------------------------------------------------
@@ -202,7 +206,7 @@ class Run(ABC):
                 self.epoch, self.picture = epoch + 1, 0
                 continue
             for batch in training_batches(
-                self.pictures, self.settings, epoch=epoch, first=first, workers=self.config.workers
+                self.pictures, self.settings, epoch=epoch, first=first, workers=self.plan.loaders(self.config.workers)
             ):
                 self.step, self.picture = self.step + 1, self.picture + size
                 if self.picture + size > length:
@@ -236,6 +240,7 @@ class Run(ABC):
                     self._keep_snapshot()
                     if self._shows():
                         warnings += self._write_page()
+                self.stopped_early = self._stops_early()
                 stops = any_rank(bool(request))
                 if self.finished or stops or self.step % config.save_every == 0:
                     self._require_sound(float(loss) for loss in losses.values())
@@ -253,6 +258,7 @@ class Run(ABC):
             step=self.step,
             model_files=tuple(path for path, _ in self.models()),
             losses=log.means,
+            stopped_early=self.stopped_early,
             stopped_by=request.signal,
             published=published,
             unreadable=dict(self.pictures.unreadable),
@@ -307,10 +313,19 @@ class Run(ABC):
     def _measure(self) -> dict[str, float]:
         """Measures each model, and keeps the best so far."""
         found: dict[str, float] = {}
+        before = dict(self.watch.best)
         for path, model in self.models():
             figures = self.watch.check(path, model, self.test_folders(model.card), self.plan.device)
             found |= {f"{name}_{path.stem}": value for name, value in figures.items()}
+        self.watch.waited = 0 if self.watch.best != before else self.watch.waited + 1
         return found
+
+    def _stops_early(self) -> bool:
+        """Whether so many measurements were no better; the first process, which measures, decides for all."""
+        config = self.config
+        if not config.patience or self.step % config.watch_every:
+            return self.stopped_early
+        return any_rank(self.watch.waited >= config.patience)
 
     def _progress(self, losses: dict[str, float], seconds: float, pictures: int, warnings: tuple[str, ...]) -> Progress:
         return Progress(
@@ -389,6 +404,7 @@ class Run(ABC):
             "random": torch.get_rng_state(),
             "scaler": self.scaler.state_dict(),
             "best": dict(self.watch.best),
+            "waited": self.watch.waited,
             "published": dict(self.published),
             **self.networks_state(),
         }
@@ -399,6 +415,8 @@ class Run(ABC):
         self.step, self.epoch, self.picture = (whole_number(state, name) for name in ("step", "epoch", "picture"))
         self.settings = self.settings_at(self.epoch)
         self.watch.best, self.published = dict(state["best"]), dict(state["published"])
+        self.watch.waited = state.get("waited", 0)
+        self.stopped_early = 0 < self.config.patience <= self.watch.waited
         if state["scaler"] and self.scaler.is_enabled():  # that of a run in another type is empty
             self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])

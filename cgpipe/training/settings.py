@@ -34,12 +34,27 @@ class DiscriminatorSettings:
         "Layers of n_layers: with 3 a patch is 70 pixels wide, with 4 142, with 5 286; more for 512 pixels and above.",
         above=0,
     )
+    dis_scales: int = setting(
+        1,
+        "Discriminators of each domain: a second looks at the picture at half its size, as in pix2pixHD, a third at a "
+        "quarter.",
+        above=0,
+    )
     norm: str = setting("instance", "Normalization layers: instance, batch, instance_affine or none.")
     feature_weight: float = setting(
         0.5, "Weight of each discriminator head on pretrained features (Projected GAN); 0: none.", at_least=0
     )
     feature_taps: tuple[int, ...] = setting((4, 10), "Blocks of EfficientNet-Lite0 that those heads look at.")
     feature_pooled: bool = setting(False, "Add a head on those features averaged over the whole picture.")
+
+    def check_patches(self, side: int) -> None:
+        """Raises UsageError if a picture of this side is too small for a patch at the smallest scale."""
+        least = 3 * 2 ** (self.dis_layers + self.dis_scales - 1)
+        if self.dis_net == "n_layers" and side < least:
+            raise UsageError(
+                f"Discriminators of {self.dis_layers} layers at {self.dis_scales} scales need crops of {least} pixels, "
+                f"not of {side}: make dis_layers or dis_scales smaller, or the crop larger."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +83,12 @@ class RunSettings:
         "where pictures are not cropped.",
     )
     threads: int = setting(0, "CPU threads; 0: as many as torch chooses.", at_least=0)
-    workers: int = setting(0, "Processes that load pictures; 0: load in the training process.", at_least=0)
+    workers: int = setting(
+        -1,
+        "Processes that load pictures. 0: load in the training process. -1: with a GPU, one for each spare core, up to "
+        "8; without, 0.",
+        at_least=-1,
+    )
     log_every: int = setting(50, "Steps between lines of metrics.jsonl.", above=0)
     sample_every: int = setting(1000, "Steps between sample grids.", above=0)
     save_every: int = setting(500, "Steps between checkpoints.", above=0)
@@ -78,6 +98,12 @@ class RunSettings:
     watch_every: int = setting(
         0, "Steps between measurements (KID) on the test set; the best models are kept. 0: never.", at_least=0
     )
+    patience: int = setting(
+        0,
+        "Early stopping: end the run when so many measurements of --watch-every in a row found no better model. 0: "
+        "never.",
+        at_least=0,
+    )
     tensorboard: bool = setting(False, "Write metrics and grids for TensorBoard to <results-dir>/tensorboard.")
     histograms: bool = setting(False, "Same, with histograms of all weights.")
     publish: bool = setting(
@@ -85,6 +111,12 @@ class RunSettings:
         "Copy the finished models to your models folder, where --to finds them. A model of the same name that this "
         "run did not make is left alone.",
     )
+
+
+def check_patience(settings: RunSettings) -> None:
+    """Raises UsageError if nothing is measured that could stop a run early."""
+    if settings.patience and not settings.watch_every:
+        raise UsageError("patience counts measurements on the test set: set watch_every too.")
 
 
 def check_taps(settings: object) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from cgpipe.data.direction import DOMAINS, Direction, Domain
 from cgpipe.data.pictures import Place
 from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import can_compile
+from cgpipe.errors import UsageError
 from cgpipe.evaluation.grids import load_alike, load_samples, sample_rows
 from cgpipe.evaluation.watch import PairedWatch
 from cgpipe.models import Model, ModelCard
@@ -28,17 +29,20 @@ from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.device_plan import plan_device
 from cgpipe.training.methods import Losses, Method, build_method
-from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
+from cgpipe.training.optimise import adam, add_gradients, apply_gradients, average_weights, set_learning_rate
 from cgpipe.training.pool import ImagePool
+from cgpipe.training.recompute import recompute_activations
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.schedule import Plateau, learning_rate_factor
-from cgpipe.training.warm_start import warm_start
+from cgpipe.training.warm_start import warm_start, warm_start_discriminators
+
+Part = TypeVar("Part")
 
 SAMPLES = 6
 ARCHITECTURE = (
-    *("method", "direction"),
+    *("method", "direction", "nce_layers"),
     *("gen_net", "gen_settings", "ngf", "norm"),
-    *("dis_net", "dis_layers", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
+    *("dis_net", "dis_layers", "dis_scales", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
     *("moment_weight", "moment_taps", "moment_lite1_taps"),
 )
 """The settings that determine a run's weights."""
@@ -79,6 +83,7 @@ class Trainer(Run):
         self.config, self.settings = config, config.at_epoch(0)
         for batch_size in (config.batch_size, *(stage.batch_size for stage in config.stages)):
             require_shares(batch_size or config.batch_size)
+            self._require_parts(batch_size or config.batch_size)
         self.method: Method = build_method(config)
         if config.sync_batchnorm:
             synchronise(self.method)
@@ -106,15 +111,29 @@ class Trainer(Run):
         if config.is_paired:
             self.watch = PairedWatch(config.test_size(self.method.multiple))
         self.notices += self._remarks()
+        if config.activation_checkpointing:
+            for generator in self.method.generators.values():
+                recompute_activations(generator)
         wanted = config.compile and config.crops and not self.plan.is_plain_cpu
+        wanted = wanted and not config.activation_checkpointing
         if wanted and can_compile(self.plan.device):
             self.method.compile_networks()
+
+    def _require_parts(self, batch_size: int) -> None:
+        shared, parts = len(share(range(batch_size))), self.config.accumulate
+        if shared % parts:
+            raise UsageError(
+                f"Each process has {shared} of a batch of {batch_size} pictures, which {parts} parts cannot share "
+                "equally: change --batch-size or --accumulate."
+            )
 
     def _warm_start(self) -> None:
         made_as = self.config.gen_net, self.config.generator_settings()
         for direction, generator in self.method.generators.items():
             if named := self.config.initial_models[direction]:
                 self.notices += warm_start(generator, named, *made_as)
+        if (run := self.config.init_discriminators) is not None and self.method.discriminators:
+            warm_start_discriminators(self.method.discriminators, run)
 
     def _freeze(self) -> None:
         # After the optimisers are made: they hold all weights, so that a run can resume with others frozen.
@@ -148,7 +167,8 @@ class Trainer(Run):
 
     @property
     def finished(self) -> bool:
-        return self.step >= self.config.steps if self.config.steps else self.epoch >= self.config.epochs
+        config = self.config
+        return self.stopped_early or (self.step >= config.steps if config.steps else self.epoch >= config.epochs)
 
     def settings_at(self, epoch: int) -> TrainConfig:
         return self.config.at_epoch(min(epoch, self.config.epochs - 1))
@@ -199,11 +219,39 @@ class Trainer(Run):
         for discriminator in self.method.discriminators.values():
             discriminator.requires_grad_(False)
         learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
-        with torch.set_grad_enabled(learn), self.plan.autocast(), steady_weights():
-            losses, fake = self.method.generator_losses(real, self._loss_settings())
-        if learn:
-            update(self.generator_optimizer, losses, self.scaler)
-        return losses, fake
+        settings, made = self._loss_settings(), []
+
+        def losses_of(part: Pictures) -> Losses:
+            with torch.set_grad_enabled(learn), self.plan.autocast():
+                losses, fake = self.method.generator_losses(part, settings)
+            made.append({domain: pictures.detach() for domain, pictures in fake.items()})
+            return losses
+
+        losses = self._learn(self.generator_optimizer if learn else None, losses_of, self._parts(real))
+        return losses, {domain: torch.cat([part[domain] for part in made]) for domain in made[0]}
+
+    def _parts(self, batch: Pictures) -> list[Pictures]:
+        """The parts of a batch that pass through the networks one after the other."""
+        count = self.config.accumulate
+        chunks = {name: pictures.chunk(count) for name, pictures in batch.items()}
+        return [{name: parts[index] for name, parts in chunks.items()} for index in range(count)]
+
+    def _learn(
+        self, optimizer: torch.optim.Optimizer | None, losses_of: Callable[[Part], Losses], parts: Sequence[Part]
+    ) -> Losses:
+        """One step by the mean gradients of all parts of a batch, or none without an optimiser; the mean losses."""
+        found: list[Losses] = []
+        if optimizer is not None:
+            optimizer.zero_grad(set_to_none=True)
+        with steady_weights():
+            for part in parts:
+                losses = losses_of(part)
+                if optimizer is not None:
+                    add_gradients(losses, self.scaler, share=1 / len(parts))
+                found.append({name: loss.detach() for name, loss in losses.items()})
+        if optimizer is not None:
+            apply_gradients(optimizer, self.scaler)
+        return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 
     def _train_discriminators(self, real: Pictures, fake: Pictures) -> Losses:
         if self.discriminator_optimizer is None:
@@ -211,15 +259,16 @@ class Trainer(Run):
         for domain, discriminator in self.method.discriminators.items():
             discriminator.requires_grad_(not self.method.is_frozen(f"discriminator_{domain}"))
         # Every process keeps the pools of the whole run, so that the state has all of them.
-        kept = {d: share(self.pools[d].exchange(gather(fake[d].detach()))) for d in self.method.discriminators}
+        kept = {d: share(self.pools[d].exchange(gather(fake[d]))) for d in self.method.discriminators}
         pooled: Pictures = {d: self.plan.place(pictures) for d, pictures in kept.items()}
-        with steady_weights():
+
+        def losses_of(part: tuple[Pictures, Pictures]) -> Losses:
             with self.plan.autocast():
-                losses = self.method.discriminator_losses(real, pooled)
-            losses |= self.method.gradient_penalties(real, pooled)
-        if _learns(self.discriminator_optimizer):
-            update(self.discriminator_optimizer, losses, self.scaler)
-        return losses
+                losses = self.method.discriminator_losses(*part)
+            return losses | self.method.gradient_penalties(*part)
+
+        optimizer = self.discriminator_optimizer if _learns(self.discriminator_optimizer) else None
+        return self._learn(optimizer, losses_of, list(zip(self._parts(real), self._parts(pooled), strict=True)))
 
     def _watch_plateau(self, losses: Losses) -> None:
         if self.config.lr_policy == "plateau" and losses:  # none where all that could learn by them is frozen

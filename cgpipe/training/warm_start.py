@@ -1,16 +1,21 @@
-"""Warm start: initialise a generator from an existing model."""
+"""Warm start: generators that begin as an existing model, discriminators as those of an earlier run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import nn
+
+from cgpipe.data.direction import Domain
 from cgpipe.errors import TrainingError
 from cgpipe.models import ModelCard
 from cgpipe.models.choose import choose_model
 from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.networks import Generator, effective_settings
 from cgpipe.options import ModelChoice
+from cgpipe.training.resume import upgraded
+from cgpipe.training.state import STATE_NAME, load_state
 
 _TRAINING_ONLY = ("dropout",)
 """Settings that may differ, since they have no effect in a finished model."""
@@ -40,6 +45,30 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
         return ()
     made = f"{named} was made with {', '.join(differences)}"
     return (f"{made}: the weights fit, but learned otherwise. To go on as they were made, set that in the recipe.",)
+
+
+def warm_start_discriminators(discriminators: Mapping[Domain, nn.Module], run: Path) -> None:
+    """Loads the discriminators of the run in a folder.
+
+    Raises:
+        TrainingError: it holds no state of a run, or one without such discriminators.
+    """
+    path = run / STATE_NAME
+    if not path.is_file():
+        raise TrainingError(f"{run} has no {STATE_NAME}: name the folder of a run with --init-discriminators.")
+    networks = upgraded(load_state(path), lambda epoch: (1, 1)).get("networks", {})
+    for domain, network in discriminators.items():
+        start = f"discriminator_{domain}."
+        weights = {name.removeprefix(start): w for name, w in networks.items() if name.startswith(start)}
+        if not weights:
+            raise TrainingError(f"The run in {run} has no discriminator of domain {domain.upper()}.")
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise TrainingError(
+                f"The discriminators of {run} differ from those of this run: set the same method, --dis-net, "
+                "--dis-layers, --dis-scales, --ndf, --norm and --feature-weight."
+            ) from error
 
 
 def _differences(card: ModelCard, ours: Mapping[str, object]) -> list[str]:

@@ -14,6 +14,7 @@ from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import keep_compiled
 from cgpipe.networks import Generator
 from cgpipe.networks.efficientnet import EfficientNetLite
+from cgpipe.networks.initialise import initialise
 from cgpipe.recipe import parse_list
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import TrainConfig
@@ -53,6 +54,10 @@ class Method(nn.Module, ABC):
         """Adds the networks of a direction, under their names."""
         self.add_module(direction.generator, generator)
         self.add_module(direction.discriminator, discriminator)
+
+    def initialise(self, network: nn.Module) -> None:
+        """Draws the initial weights of a network, as the recipe says."""
+        initialise(network, kind=self.config.init_type, gain=self.config.init_gain)
 
     @property
     def generators(self) -> dict[Direction, Generator]:

@@ -12,14 +12,10 @@ from torch.nn import functional as F
 from cgpipe.data.unpaired import Pictures
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
-from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.losses import patch_nce
 from cgpipe.training.methods.base import Losses, Method
-
-PATCHES = 256
-"""Most patches of a layer that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +54,13 @@ class CUT(Method):
         generator = build_generator(config.gen_net, **config.generator_settings())
         discriminator = Discriminator(config, backbone)
         for network in (generator, discriminator):
-            initialise(network)
+            self.initialise(network)
         self.add_networks(direction, generator, discriminator)
-        self.projection = Projection(_widths(generator))
+        widths = _widths(generator)
+        self.layers = config.compared_layers or tuple(range(len(widths)))
+        if max(self.layers) >= len(widths):
+            raise ValueError(f"nce_layers are numbers up to {len(widths) - 1} with {config.gen_net}")
+        self.projection = Projection([widths[layer] for layer in self.layers])
         self._encode = generator.encode
 
     @property
@@ -92,12 +92,18 @@ class CUT(Method):
 
     def nce_loss(self, original: torch.Tensor, translated: torch.Tensor, *, flipped: bool = False) -> torch.Tensor:
         """PatchNCE, averaged over layers; both (N, 3, H, W), ``flipped`` if the translation is mirrored."""
-        features = [feature.flip(3) if flipped else feature for feature in self._encode(translated)]
-        places = [torch.randperm(f.shape[2] * f.shape[3])[:PATCHES].to(f.device) for f in features]
+        features = [feature.flip(3) if flipped else feature for feature in self._compared(translated)]
+        most = self.config.nce_patches
+        places = [torch.randperm(f.shape[2] * f.shape[3])[:most].to(f.device) for f in features]
         found = self.projection(features, places)
         with torch.no_grad():
-            wanted = self.projection(self._encode(original), places)
+            wanted = self.projection(self._compared(original), places)
         return torch.stack([patch_nce(*pair) for pair in zip(found, wanted, strict=True)]).mean()
+
+    def _compared(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        """The encoder's layers that are compared."""
+        features = self._encode(pictures)
+        return [features[layer] for layer in self.layers]
 
     def compile_networks(self) -> None:
         super().compile_networks()

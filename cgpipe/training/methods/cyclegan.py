@@ -6,7 +6,6 @@ from cgpipe.data.direction import A_TO_B, B_TO_A
 from cgpipe.data.unpaired import Pictures
 from cgpipe.networks import build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
-from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.losses import cycle_loss
@@ -25,7 +24,7 @@ class CycleGAN(Method):
         generators = [build_generator(config.gen_net, **settings) for _ in config.directions]
         discriminator_a, discriminator_b = (Discriminator(config, backbone) for _ in config.directions)
         for network in (*generators, discriminator_a, discriminator_b):
-            initialise(network)
+            self.initialise(network)
         self.add_networks(A_TO_B, generators[0], discriminator_b)
         self.add_networks(B_TO_A, generators[1], discriminator_a)
 

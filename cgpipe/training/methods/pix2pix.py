@@ -7,7 +7,6 @@ import torch
 from cgpipe.data.unpaired import Pictures
 from cgpipe.networks import build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
-from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.losses import cycle_loss
@@ -23,7 +22,7 @@ class Pix2Pix(Method):
         generator = build_generator(config.gen_net, **config.generator_settings())
         discriminator = Discriminator(config, backbone, given=3)
         for network in (generator, discriminator):
-            initialise(network)
+            self.initialise(network)
         self.add_networks(self.direction, generator, discriminator)
 
     def seen(self, pictures: torch.Tensor, real: Pictures) -> torch.Tensor:

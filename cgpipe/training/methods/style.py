@@ -11,7 +11,6 @@ from cgpipe.data.direction import A_TO_B, Domain
 from cgpipe.data.unpaired import Pictures
 from cgpipe.networks import build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
-from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.methods.base import Losses, Method
@@ -25,7 +24,7 @@ class Style(Method):
         super().__init__(config, backbone)
         assert backbone is not None
         generator = build_generator(config.gen_net, **config.generator_settings())
-        initialise(generator)
+        self.initialise(generator)
         self.add_module(A_TO_B.generator, generator)
         paintings = [load_painting(path, config.painting_size) for path in config.like]
         self.style = StyleLoss(backbone, paintings, config.colours)
