@@ -345,6 +345,15 @@ def test_a_norm_is_instance_norm(affine: bool, sides: tuple[int, int], layout: t
             torch.testing.assert_close(ours(x), theirs(x))
 
 
+def test_a_norm_of_a_large_map_is_right_where_torchs_is_not() -> None:
+    x = (torch.randn(1, 2, 1500, 1500, generator=torch.Generator().manual_seed(0)) / 2 + 1).relu_()
+    variance, mean = torch.var_mean(x.double(), (2, 3), correction=0, keepdim=True)
+    right = (x - mean) / (variance + 1e-5).sqrt()
+    x = x.to(memory_format=torch.channels_last)
+    ours, theirs = pair_of(InstanceNorm(2), torch.float32).ours(x), InstanceNorm(2)(x)
+    assert float((ours - right).abs().max()) < 1e-5 < 1e-3 < float((theirs - right).abs().max())
+
+
 def test_in_fp32_a_norm_rounds_no_worse_than_torchs() -> None:
     """Also where the mean is large beside what varies, as in a flat sky."""
     torch.manual_seed(0)

@@ -13,6 +13,13 @@ from cgpipe.networks.norm import InstanceNorm
 MIN_PIXELS_FOR_GROUP_NORM = 1024
 """Of a feature map; below this torch's group norm on a CPU runs channel by channel, whatever the memory layout."""
 
+MAX_PIXELS_FOR_GROUP_NORM = 1 << 20
+"""Of a feature map; beyond this torch's sums of a channel in fp32, where channels lie last, lose too much to rounding:
+of 4096x4096 values the result is wrong by up to 0.3 standard deviations."""
+
+BAND_PIXELS = 1 << 14
+"""Pixels that are summed in fp32 of larger feature maps."""
+
 
 class FastInstanceNorm(InstanceNorm):
     """:class:`~cgpipe.networks.norm.InstanceNorm`, the same to rounding, with a faster backward pass."""
@@ -56,6 +63,9 @@ class _Normalise(torch.autograd.Function):
             centred = x - mean
             scale = torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + eps)
             y = centred.mul_(scale)
+        elif height * width > MAX_PIXELS_FOR_GROUP_NORM:
+            mean, scale = _moments_by_bands(x, eps)
+            y = torch.addcmul(-mean * scale, x, scale)
         else:
             shape = (count, channels, height * width, channels, eps)
             y, mean, scale = torch.native_group_norm(x, None, None, *shape)
@@ -76,3 +86,18 @@ class _Normalise(torch.autograd.Function):
         slope = -of_scale * scale.square()
         offset = -of_mean * scale - slope * mean
         return torch.addcmul(offset, x, slope).addcmul_(gradient, scale), None
+
+
+def _moments_by_bands(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and inverse deviation of each channel, (N, C, 1, 1), added up in fp64 over bands of lines."""
+    count, channels, height, width = x.shape
+    total, squares = (torch.zeros(count, channels, dtype=torch.float64) for _ in range(2))
+    for band in x.split(max(1, BAND_PIXELS // width), 2):
+        pixels = band.shape[2] * width
+        _, mean, scale = torch.native_group_norm(band, None, None, count, channels, pixels, channels, eps)
+        mean = mean.double()
+        total += pixels * mean
+        squares += pixels * (scale.double() ** -2 - eps + mean.square())
+    mean = total / (height * width)
+    variance = (squares / (height * width) - mean.square()).clamp_(min=0)
+    return mean.to(x.dtype)[..., None, None], torch.rsqrt(variance + eps).to(x.dtype)[..., None, None]
