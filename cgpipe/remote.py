@@ -515,6 +515,7 @@ class ArchiveStore:
     def __init__(self, root: str) -> None:
         self.root = root
         self._copy: Path | None = None
+        self._end: Callable[[], object] | None = None
         self._lock = threading.RLock()  # members are read through one file
         self._opened: dict[int, tuple[ExitStack, Members]] = {}
         try:
@@ -526,14 +527,16 @@ class ArchiveStore:
         return {"root": self.root, "_copy": self._copy}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state, _lock=threading.RLock(), _opened={})
+        vars(self).update(state, _end=None, _lock=threading.RLock(), _opened={})
+        if self._copy is not None and not self._copy.exists():  # another machine fetches its own
+            self._copy = None
 
     def close(self) -> None:
         """Removes the copy that lies on this machine."""
         for stack, _ in self._opened.values():
             stack.close()
         self._opened.clear()
-        if self._copy is not None:
+        if self._end is not None:
             self._end()
 
     def listing(self, folder: str) -> Listing:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import tarfile
 import zipfile
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +138,69 @@ def test_a_folder_is_shared_out_among_shards(photos: Path, tmp_path: Path, monke
         ["0.jpg", "2.jpg"],
         ["sub/3.jpg", "sub/5.jpg"],
     ]
+
+
+class OneProcess:
+    """Takes the place of Ray: its workers are in this process, and what goes to and from them is pickled."""
+
+    class LostError(Exception):
+        pass
+
+    exceptions = SimpleNamespace(
+        RayActorError=LostError, WorkerCrashedError=LostError, NodeDiedError=LostError, ObjectLostError=LostError
+    )
+
+    def __init__(self) -> None:
+        self.chunks: list[Any] = []
+
+    def nodes(self) -> list[Any]:
+        return [{"Alive": True, "Resources": {"CPU": 1}}]
+
+    def remote(self, worker: Any) -> Any:
+        return SimpleNamespace(options=lambda **share: SimpleNamespace(remote=partial(self._actor, worker)))
+
+    def _actor(self, kind: Any, *given: Any) -> Any:
+        worker = kind(*pickle.loads(pickle.dumps(given)))
+        return SimpleNamespace(introduce=self._method(worker.introduce), work=self._method(worker.work))
+
+    def _method(self, do: Any) -> Any:
+        def remote(*given: Any) -> bytes:
+            self.chunks.extend(given[:1])
+            return pickle.dumps(do(*pickle.loads(pickle.dumps(given))))
+
+        return SimpleNamespace(remote=remote)
+
+    def get(self, promise: bytes) -> Any:
+        return pickle.loads(promise)
+
+    def wait(self, promises: list[bytes], **asked: Any) -> Any:
+        return promises[:1], promises[1:]
+
+    def kill(self, actor: Any) -> None:
+        pass
+
+
+def test_archives_in_and_out_on_a_cluster_are_those_of_one_machine(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers write into the folder beside the archive, and what comes from there is packed here."""
+    cluster = OneProcess()
+    monkeypatch.setattr("cgpipe.jobs.ray_cluster.ray_cluster", lambda address: nullcontext(cluster))
+    monkeypatch.setattr("cgpipe.jobs.cluster_jobs.ray_cluster", lambda address: nullcontext(cluster))
+    monkeypatch.setattr(storage, "_writer", "")
+    make_shard(tmp_path / "in-0.tar", photos, range(3))
+    make_shard(tmp_path / "in-1.tar", photos, range(3, 6), broken=4)
+    cases: list[tuple[Any, str]] = [
+        (photos, "a.zip"),
+        (tmp_path / "in-0.tar", "b"),
+        (tmp_path / "in-{0..1}.tar", "c-{0..}.tar"),
+    ]
+    for inputs, output in cases:
+        plain = translated(inputs, tmp_path / "plain" / output)
+        assert translated(inputs, tmp_path / "ray" / output, ray="local") == plain
+        assert translated(inputs, tmp_path / "ray" / output, ray="local") == (0, plain[0], plain[2])
+    assert bytes_of(tmp_path / "ray") == bytes_of(tmp_path / "plain")
+    assert len(cluster.chunks) > 3 and hidden(tmp_path / "ray") == []
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,10 @@ def test_nothing_is_only_for_s3(root: str, stand_in: Any, photos: Path, tmp_path
     for number in (1, 2):
         translated(photos, f"{root}/in", strength=0.0, shard=f"{number}/2")
     assert join_reports(f"{root}/in").counts["translated"] == 10
+    joined = CliRunner().invoke(cli, ["report", f"{root}/in"])
+    assert joined.exit_code == 0 and "2 of 2 shards: 10 translated; " in joined.output and root in joined.output
+    storage._mounts.clear()  # as another process, which finds what both shards have recorded
+    assert translated(photos, f"{root}/in", strength=0.0) == (0, 10, 0)
     assert translated(f"{root}/in", f"{root}/out", mask=f"{root}/in") == (10, 0, 0)
     assert translated(photos, tmp_path / "plain", mask=photos) == (10, 0, 0)
     there = stand_in.find(remote.located(f"{root}/out").as_posix().replace(":/", "://", 1))
@@ -334,6 +338,51 @@ def test_nothing_is_only_for_s3(root: str, stand_in: Any, photos: Path, tmp_path
     clip = make_clip(tmp_path / "clip.mp4", count=4, size=(32, 32))
     assert video(clip, f"{root}/clip.mp4", strength=0.0).output == f"{root}/clip.mp4"
     assert cgpipe.translate_videos([f"{root}/*.mp4"], tmp_path / "videos", to="zebra").videos[0].frames == 4
+
+
+def test_an_archive_behind_an_address_is_fetched_anew_on_another_machine(
+    stand_in: Any, photos: Path, tmp_path: Path
+) -> None:
+    translated(photos, "gs://bucket/a.zip", strength=0.0)
+    with remote.released(remote.located("gs://bucket/a.zip")) as place:
+        here = storage.store_of(place)
+        names = here.listing(os.fspath(place))
+        travelled = pickle.dumps(here)
+        assert pickle.loads(travelled)._copy == here._copy  # type: ignore[attr-defined]
+    elsewhere = pickle.loads(travelled)
+    assert files_left(tmp_path) == [] and elsewhere.listing(os.fspath(place)) == names
+    elsewhere.close()
+    assert files_left(tmp_path) == []
+
+
+def test_frames_go_to_a_store_as_pictures_and_come_back(stand_in: Any, tmp_path: Path) -> None:
+    """An interrupted run goes on, other pictures stay, and nothing is made on this machine."""
+    clip = make_clip(tmp_path / "clip.mp4", count=6, size=(32, 32))
+    video(clip, tmp_path / "plain" / "%03d.png")
+
+    def stop(frames: int) -> None:
+        while not stand_in.glob("/bucket/frames/*.png"):
+            time.sleep(0.01)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        video(clip, "gs://bucket/frames/%03d.png", on_frames=stop)
+    names = [f"{number:03d}.png" for number in range(1, 7)]
+    resumed = len(stand_in.glob("/bucket/frames/*.png"))
+    assert resumed and stand_in.exists("/bucket/frames/.cgpipe-job")
+    report = video(clip, "gs://bucket/frames/%03d.png")
+    assert (report.frames, report.resumed) == (6, resumed)
+    assert sorted(name.rpartition("/")[2] for name in stand_in.find("/bucket/frames")) == names
+    assert all(
+        stand_in.cat_file(f"/bucket/frames/{name}") == (tmp_path / "plain" / name).read_bytes() for name in names
+    )
+    with pytest.raises(MediaError, match=r"^gs://bucket/frames already holds pictures named %03d.png: use an empty"):
+        video(clip, "gs://bucket/frames/%03d.png")
+    for number, source in enumerate(("gs://bucket/frames/%03d.png", "gs://bucket/frames")):
+        assert video(source, tmp_path / f"{number}.mp4", fps=5, strength=0.0).frames == 6
+    with pytest.raises(MediaError, match=r"gs://bucket/none/%03d.png cannot be read"):
+        video("gs://bucket/none/%03d.png", tmp_path / "none.mp4", fps=5)
+    assert not list(tmp_path.glob("gs:*")) and files_left(tmp_path) == []
 
 
 def test_a_page_of_remote_pictures_is_a_file_here(stand_in: Any, photos: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.jobs.video_job import VideoJob
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Options
-from cgpipe.storage import Store, mount, name_writer
+from cgpipe.storage import Store, mount, mounts, name_writer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,7 +80,8 @@ class _Worker:
         import torch
 
         for root, store in stores.items():
-            mount(root, store)
+            if root not in mounts():
+                mount(root, store)
 
         torch.set_num_threads(threads)
         self._writer = secrets.token_hex(4)

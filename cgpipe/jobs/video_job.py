@@ -197,12 +197,15 @@ def _files(input: str) -> tuple[Path, ...]:
 
 @contextmanager
 def at_hand(input: str) -> Iterator[str]:
-    """The local name of an input; a remote one is first fetched, whole."""
+    """The local name of an input; a remote one is first fetched, whole, and a numbered pattern with its folder."""
+    from cgpipe.media.video.sequences import is_numbered
+
     with ExitStack() as stack:
         here = input
         if store_of(input) is not LOCAL:
+            folder, pattern = os.path.split(input) if is_numbered(input) else (input, "")
             try:
-                here = os.fspath(stack.enter_context(fetched_whole(input)))
+                here = os.fspath(stack.enter_context(fetched_whole(folder)) / pattern)
             except OSError as error:
                 raise MediaError(f"{shown(input)} cannot be read: {reason_of(error)}.") from error
         yield here

@@ -14,7 +14,7 @@ from cgpipe.media.pictures.encode import QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
 from cgpipe.media.progress import Progress
-from cgpipe.storage import Publish, atomic_write
+from cgpipe.storage import Publish, atomic_write, shown
 
 _Array = npt.NDArray[np.unsignedinteger]
 """uint8 or uint16: NumPy's types cannot express that a function returns the type it was given."""
@@ -64,7 +64,7 @@ def write_picture(
             else:
                 temporary.write_bytes(encoded)
     except OSError as error:
-        raise MediaError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise MediaError(f"{shown(path)} cannot be written: {error.strerror or error}.") from error
 
 
 def _composed(pixels: _Array, alpha: _Array | None, kind: str) -> _Array:

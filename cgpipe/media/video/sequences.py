@@ -8,6 +8,7 @@ import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,21 @@ from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.encoding import CONTAINERS, suffix_of
 from cgpipe.media.video.interfaces import Pass, Sink, Source
 from cgpipe.media.video.libav import writing
+from cgpipe.storage import atomic_write, put, shown, store_of
 
 _NUMBER = re.compile(r"%(0\d+)?d")
 _WRITERS = 2
 _KEY_FILE = ".cgpipe-job"
 
 
+def is_numbered(name: str) -> bool:
+    """Whether a name is a numbered pattern, such as ``frames/%05d.png``."""
+    return bool(_NUMBER.search(Path(name).name)) and not store_of(name).is_file(name)
+
+
 def is_sequence(name: str) -> bool:
     """Whether an input is a sequence of pictures: a numbered pattern, or a folder."""
-    return os.path.isdir(name) or (bool(_NUMBER.search(Path(name).name)) and not os.path.isfile(name))
+    return os.path.isdir(name) or is_numbered(name)
 
 
 def names_sequence(name: str) -> bool:
@@ -137,7 +144,8 @@ class SequenceSink(Sink):
     Each picture appears whole. Pictures of an interrupted run with the same ``resume`` are kept.
 
     Args:
-        spec: a numbered pattern (``frames/%05d.png``), or a folder, for ``%06d.png`` in it; folders are created.
+        spec: a numbered pattern (``frames/%05d.png``), or a folder, for ``%06d.png`` in it, here or on a store; folders
+            are created.
         like: the source's info.
         resume: identifies the input and everything done to the frames.
         overwrite: replace an existing sequence.
@@ -155,25 +163,38 @@ class SequenceSink(Sink):
             raise UsageError(f"{spec} is not a valid name for a picture: use .png, .jpg, .webp or .tif.")
         self._shape = (like.height, like.width, 3)
         self._jobs: deque[Future[None]] = deque()
-        self._pool = ThreadPoolExecutor(_WRITERS)
+        self._store = store_of(self._folder)
+        self._writers = max(_WRITERS, self._store.parallel)
+        self._pool = ThreadPoolExecutor(self._writers)
         self._key = repr((resume, self._shape, like.time_base, like.start))
         self._job = self._folder / _KEY_FILE
-        with writing(str(self._folder)):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(shown(self._folder)):
+            self._store.make_folder(os.fspath(self._job))
             self._take_over(resume is not None, overwrite)
-            self._job.write_text(self._key)
+            with atomic_write(self._job) as file:
+                file.write_text(self._key)
 
     def _take_over(self, keep: bool, overwrite: bool) -> None:
         present = _numbered(self._folder, self._pattern)
-        if keep and self._job.exists() and self._job.read_text() == self._key:
+        before = self._earlier_key()
+        if keep and before == self._key:
             while self._path(self.resumed).name in present:
                 self.resumed += 1
             self.frames = self.resumed
             return
-        if present and not overwrite and not self._job.exists():
-            raise MediaError(f"{self._folder} already holds pictures named {self._pattern}: use an empty folder.")
+        if present and not overwrite and before is None:
+            raise MediaError(
+                f"{shown(self._folder)} already holds pictures named {self._pattern}: use an empty folder."
+            )
         for name in present:
-            (self._folder / name).unlink()
+            self._store.remove(os.fspath(self._folder / name))
+
+    def _earlier_key(self) -> str | None:
+        """The key of an interrupted run in the folder."""
+        if not self._store.exists(os.fspath(self._job)):
+            return None
+        with self._store.open(os.fspath(self._job)) as file:
+            return file.read().decode()
 
     @property
     def settings(self) -> dict[str, object]:
@@ -183,9 +204,10 @@ class SequenceSink(Sink):
         if frame.pixels.shape != self._shape:
             raise ValueError(f"{self._folder} takes frames of shape {self._shape}, not {frame.pixels.shape}.")
         extras = PictureExtras(format="PNG", size=frame.pixels.shape[:2], alpha=frame.origin.alpha)
-        self._jobs.append(self._pool.submit(write_picture, self._path(self.frames), frame.pixels, extras))
+        job = partial(write_picture, self._path(self.frames), frame.pixels, extras, publish=put)
+        self._jobs.append(self._pool.submit(job))
         self.frames += 1
-        if len(self._jobs) > 2 * _WRITERS:
+        if len(self._jobs) > 2 * self._writers:
             self._jobs.popleft().result()
 
     def finish(self) -> None:
@@ -193,10 +215,10 @@ class SequenceSink(Sink):
             while self._jobs:
                 self._jobs.popleft().result()
             if not self.frames:
-                raise MediaError(f"{self._folder} was not written: there were no frames.")
+                raise MediaError(f"{shown(self._folder)} was not written: there were no frames.")
         finally:
             self.abort()
-        self._job.unlink(missing_ok=True)
+        self._store.remove(os.fspath(self._job))
 
     def abort(self) -> None:
         """Stops. The pictures so far stay: each is whole, and the next run resumes after them, or starts over."""
@@ -218,7 +240,7 @@ def _numbered(folder: Path, pattern: str) -> dict[str, int]:
     assert match is not None
     before, after = re.escape(pattern[: match.start()]), re.escape(pattern[match.end() :])
     expression = re.compile(f"{before}(\\d+){after}")
-    names = os.listdir(folder) if folder.is_dir() else []
+    names = store_of(folder).names(os.fspath(folder), pattern[: match.start()])
     return {name: int(found[1]) for name in names if (found := expression.fullmatch(name))}
 
 
