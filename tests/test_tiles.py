@@ -215,7 +215,7 @@ def test_fast_tiles_of_any_side_give_one_picture() -> None:
 
 def test_tiles_are_taken_where_memory_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cgpipe.engine.tiles.choice.LARGE_PIXELS", 10_000)
-    monkeypatch.setattr("cgpipe.engine.tiles.tiled.SIDES", (128, 64))
+    monkeypatch.setattr("cgpipe.engine.tiles.tiled.LEAST_SIDE", 64)
     model = model_of(network("resnet", ngf=8, blocks=1))
     picture = painting(128, 160)
     whole = Translator(model, device="cpu", precision="fp32", size="full")(picture)
@@ -229,7 +229,8 @@ def test_tiles_are_taken_where_memory_asks_for_them(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("by_a_gpu", [False, True])
 def test_after_an_out_of_memory_the_picture_goes_by_tiles(by_a_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgpipe.engine.tiles.tiled.SIDES", (64,))
+    monkeypatch.setattr("cgpipe.engine.tiles.tiled.LEAST_SIDE", 64)
+    monkeypatch.setattr("cgpipe.engine.tiles.tiled.LARGEST_SIDE", 64)
     model = model_of(network("resnet", ngf=8, blocks=1))
     picture = painting(160, 200)
     whole = Translator(model, device="cpu", precision="fp32", size="full")(picture)
@@ -288,8 +289,8 @@ def test_on_a_gpu_tiles_are_taken_where_its_free_memory_asks_for_them(monkeypatc
 
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: held)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: held)
-    assert side(78 << 30, 8192) is None and side(78 << 30, 20000) == 512
-    assert side(4 << 30, 4096) == 512 and side(1 << 30, 4096) == 256
+    assert side(78 << 30, 8192) is None and side(78 << 30, 20000) == 960
+    assert side(4 << 30, 4096) == 960 and side(1 << 30, 4096) == 448
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 0)
     assert side(79 << 30, 8192) is None, "what torch keeps for itself is free too"
 

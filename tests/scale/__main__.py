@@ -11,6 +11,7 @@ bin/scale cost                          # the tables of docs/many-machines.md, f
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -36,6 +37,8 @@ GPU_RATE = 277.0
 """JPEGs of a megapixel a second on an H100 with 16 cores, files in and out (docs/speed.md)."""
 GPU_FRAMES = 24.8
 """Frames of 1080p a second on the same machine (docs/speed.md)."""
+GPU_DECODING = 89.0
+"""Frames of 1080p a second that it only decodes (docs/speed.md)."""
 PLAN_SECONDS = 310e-6
 """Seconds a picture to list, plan and look up in a journal, by `measure`; the seconds of a job's one driver."""
 JOURNAL_BYTES = 142
@@ -49,12 +52,13 @@ REQUESTS = 5
 
 
 def timed(what: str, count: int, do: Callable[[], object]) -> float:
-    """Runs and prints seconds, and microseconds for each of some entries."""
-    began = time.perf_counter()
+    """Runs and prints seconds of processor time, microseconds of it for each of some entries, and seconds in all."""
+    began, whole = time.process_time(), time.perf_counter()
     do()
-    seconds = time.perf_counter() - began
+    seconds, whole = time.process_time() - began, time.perf_counter() - whole
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{what:45} {seconds:8.2f} s  {1e6 * seconds / count:7.2f} us each  peak {peak:,.0f} MB")
+    each = 1e6 * seconds / count
+    print(f"{what:45} {seconds:8.2f} s  {each:7.2f} us each  ({whole:.1f} s in all)  peak {peak:,.0f} MB", flush=True)
     return seconds
 
 
@@ -67,9 +71,8 @@ def measure(entries: int, folder: Path) -> None:
             if number % FOLDER_FILES == 0:
                 (pictures / f"{number // FOLDER_FILES:05d}").mkdir(parents=True)
                 (out / f"{number // FOLDER_FILES:05d}").mkdir(parents=True)
-            place = f"{number // FOLDER_FILES:05d}/{number:08d}.jpg"
-            (pictures / place).touch()
-            (out / place).touch()
+            for parent in (pictures, out):
+                os.close(os.open(f"{parent}/{number // FOLDER_FILES:05d}/{number:08d}.jpg", os.O_CREAT))
 
     def record() -> None:
         for parent in sorted(out.iterdir()):
@@ -134,6 +137,12 @@ def rate(count: int, folder: Path) -> None:
         print(f"{side} x {side}: {number / (time.process_time() - began):.1f} pictures a second of one core")
 
 
+def shared_gain(workers: int) -> float:
+    """How many times as fast a clip is done that workers share: the last one decodes all that comes before its part."""
+    alone = 1 / GPU_FRAMES
+    return alone / ((workers - 1) / workers / GPU_DECODING + alone / workers)
+
+
 def cost() -> None:
     """Prints the tables of the page."""
     print("| pictures | core hours | H100 hours | list and look up | journals | read and written | store at 5,000/s |")
@@ -146,6 +155,8 @@ def cost() -> None:
         )
     hours, rate = 1000.0, 25.0
     print(f"\n{hours:,.0f} hours of 1080p at {rate:.0f} frames/s: {hours * rate / GPU_FRAMES:,.0f} H100 hours.")
+    gains = ", ".join(f"{shared_gain(count):.1f} times with {count}" for count in (2, 4, 8))
+    print(f"One clip shared by such machines: {gains}, never more than {GPU_DECODING / GPU_FRAMES:.1f}.")
     fed = 1 / PLAN_SECONDS / GPU_RATE
     print(
         f"A prefix of an object store feeds {S3_REQUESTS / REQUESTS / GPU_RATE:.1f} such machines; a driver {fed:.0f}."
@@ -163,7 +174,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--model", default="photo2monet")
     parser.add_argument("--mode", choices=("exact", "fast"), default="exact")
-    parser.add_argument("--tile", type=int, default=1024)
+    parser.add_argument("--tile", type=int, default=0, help="side of the tiles; 0: what --tile auto takes")
+    parser.add_argument("--whole", action="store_true", help="also translate the picture whole, and compare")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cgpipe-scale-") as folder:
         if asked.part == "measure":
@@ -178,9 +190,10 @@ def main() -> None:
         elif asked.part == "rate":
             rate(asked.pictures, Path(folder))
         elif asked.part == "huge":
-            from scale.huge import measure_huge
+            from scale.huge import Huge, measure_huge
 
-            measure_huge(asked.side, asked.model, asked.mode, asked.tile, Path(folder))
+            huge = Huge(side=asked.side, model=asked.model, mode=asked.mode, tile=asked.tile, whole=asked.whole)
+            measure_huge(huge, Path(folder))
         else:
             cost()
 

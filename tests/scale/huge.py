@@ -6,12 +6,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyvips
+import torch
 from bench.material import photo
+from PIL import Image
+
+from cgpipe.engine.memory import available_memory
+from cgpipe.engine.tiles.tiled import TiledNetwork
+from cgpipe.models.choose import choose_model
+from cgpipe.options import ModelChoice
+
+Image.MAX_IMAGE_PIXELS = None
 
 BLOCK = 1000
 """Side of the photo that, mirrored again and again, makes the picture."""
@@ -34,22 +44,75 @@ print(json.dumps(seconds | {"peak": peak}))
 """
 
 
-def measure_huge(side: int, model: str, mode: str, tile: int, folder: Path) -> None:
-    """Translates a TIFF of ``side`` x ``side`` and prints what that took, and whether tiles can be seen."""
+@dataclass(frozen=True, kw_only=True)
+class Huge:
+    """What to measure.
+
+    Args:
+        side: of the picture, in pixels.
+        model: its name, or its file.
+        mode: exact or fast.
+        tile: side of the tiles; 0: what ``--tile auto`` takes.
+        whole: whether the picture is also translated whole, for comparison.
+    """
+
+    side: int
+    model: str
+    mode: Literal["exact", "fast"]
+    tile: int
+    whole: bool
+
+
+def measure_huge(asked: Huge, folder: Path) -> None:
+    """Translates a TIFF and prints what that took, and whether tiles can be seen."""
+    side, tile = asked.side, asked.tile or auto_tile(asked)
     source = make_picture(folder / "scan.tif", side)
-    asked = {"model": model, "tile": tile, "tile_mode": mode}
-    command = [sys.executable, "-c", JOB, str(source), str(folder / "out"), json.dumps(asked)]
+    print(f"{side:,} x {side:,}, {asked.model}, {asked.mode} tiles of {tile}:")
+    tiled = _translate(source, folder / "out", model=asked.model, tile=tile, tile_mode=asked.mode)
+    _print_seams(folder / "out" / source.name, tile)
+    if asked.whole:
+        print("the whole picture:")
+        whole = _translate(source, folder / "whole", model=asked.model, tile="off")
+        largest, mean = difference(folder / "out" / source.name, folder / "whole" / source.name)
+        print(f"by tiles {tiled / whole:.2f} times that; they differ by {largest} at most, {mean:.4f} on average")
+
+
+def auto_tile(asked: Huge) -> int:
+    """The side of the tiles that ``--tile auto`` takes now, if it takes any."""
+    network = choose_model(ModelChoice(model=asked.model)).load().generator
+    return TiledNetwork(network, torch.device("cpu")).side(available_memory(), fast=asked.mode == "fast")
+
+
+def _translate(source: Path, out: Path, **asked: object) -> float:
+    """Runs the job in a process of its own, prints what it took, and returns its processor time in seconds."""
+    command = [sys.executable, "-c", JOB, str(source), str(out), json.dumps(asked)]
     took = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    print(f"{side:,} x {side:,}, {model}, {mode} tiles of {tile}: peak {took['peak']:,.0f} MB,")
-    print(f"{took['seconds']:,.0f} s, {took['processor']:,.0f} s of processor time,")
-    print(f"{took['processor'] / side**2 * 1e6:.2f} a megapixel", end="")
-    print(f" (read {took['decode']:.0f} s, translate {took['inference']:.0f}, write {took['encode']:.0f})")
-    borders = len(range(tile, side, tile))
-    across, others = steps_across(folder / "out" / source.name, tile)
+    processor = float(took["processor"])
+    with Image.open(source) as image:
+        megapixels = image.width * image.height / 1e6
+    print(f"peak {took['peak']:,.0f} MB, {took['seconds']:,.0f} s, {processor:,.0f} s of processor time,", end=" ")
+    print(f"{processor / megapixels:.2f} a megapixel", end=" ")
+    print(f"(read {took['decode']:.0f} s, translate {took['inference']:.0f}, write {took['encode']:.0f})")
+    return processor
+
+
+def _print_seams(path: Path, tile: int) -> None:
+    across, others = steps_across(path, tile)
+    with Image.open(path) as image:
+        borders = len(range(tile, image.width, tile))
     rank = int((others > across).sum()) + 1
     print(f"{2 * borders} lines of {2 * borders * (borders + 1)} borders: mean step across them {across:.3f},")
     print(f"across lines as far apart elsewhere {others.mean():.3f} ({others.min():.3f} to {others.max():.3f});")
     print(f"theirs is number {rank} of {len(others) + 1} from the largest")
+
+
+def difference(one: Path, other: Path) -> tuple[int, float]:
+    """The largest and the mean difference of two pictures, in levels of 255."""
+    largest, total, count = 0, 0, 0
+    for a, b in zip(_parts(one), _parts(other), strict=True):
+        apart = np.abs(a - b)
+        largest, total, count = max(largest, int(apart.max())), total + int(apart.sum()), count + apart.size
+    return largest, total / count
 
 
 def make_picture(path: Path, side: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,8 +21,11 @@ from cgpipe.networks import Generator
 from cgpipe.options import Precision
 from cgpipe.storage import PathLike
 
-SIDES = (2048, 1024, 512, 256)
-"""Default sides of tiles: the largest that fits in memory is used."""
+LEAST_SIDE, LARGEST_SIDE = 256, 2048
+"""Bounds of the default side of tiles."""
+
+SIDE_STEP = 64
+"""Default sides are multiples of it."""
 
 TILE_BYTES = 1 << 30
 """Most memory of a tile in bytes: larger tiles are no faster."""
@@ -80,8 +84,8 @@ class TiledNetwork:
         """Side of the largest tiles that fit in memory, a multiple that the network accepts."""
         halo = self.reach if fast else 2 * self._generator.multiple
         room = min(TILE_BYTES, TILE_BYTES if memory is None else memory // 4)
-        fitting = (side for side in SIDES if (side + 2 * halo) ** 2 * self.bytes_a_pixel <= room)
-        return self.rounded(next(fitting, SIDES[-1]))
+        side = math.isqrt(int(room / max(1.0, self.bytes_a_pixel))) - 2 * halo
+        return self.rounded(min(max(side // SIDE_STEP * SIDE_STEP, LEAST_SIDE), LARGEST_SIDE))
 
     def rounded(self, side: int) -> int:
         """A side of tiles, rounded up to a multiple that the network accepts."""
