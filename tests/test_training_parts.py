@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from cgpipe.data.dataset import find_sample_pictures, find_training_pictures, sets_to_test_on
 from cgpipe.data.direction import A_TO_B
-from cgpipe.data.loading import augment, load_rgb, resize
+from cgpipe.data.loading import augment, load_8_bits, resize
 from cgpipe.data.pictures import find_pictures
 from cgpipe.data.unpaired import Epoch, TrainingPictures, pictures_in_epoch, training_batches
 from cgpipe.errors import DataError, TrainingError, UsageError
@@ -411,11 +411,11 @@ def test_grey_and_16_bit_pictures_are_read_as_what_they_show(tmp_path: Path) -> 
         ("colour.bmp", colour, colour[..., ::-1]),
     ):
         cv2.imwrite(str(tmp_path / name), pixels)
-        read = load_rgb(tmp_path / name)
+        read = load_8_bits(tmp_path / name)
         assert read.dtype == np.uint8
         assert (read == shown).all(), name
     cv2.imwrite(str(tmp_path / "grey.jpg"), grey)
-    assert np.abs(load_rgb(tmp_path / "grey.jpg").astype(int) - grey[..., None]).max() < 12
+    assert np.abs(load_8_bits(tmp_path / "grey.jpg").astype(int) - grey[..., None]).max() < 12
 
 
 # -- losses, pool, schedule ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cgpipe.data.loading import load_rgb
+from cgpipe.data.loading import load_8_bits
 from cgpipe.data.pictures import find_pictures
 from cgpipe.errors import CgpipeError
 
@@ -43,7 +43,7 @@ def main() -> None:
         for path in find_pictures(given.pictures):
             target = (given.target / path.relative_to(given.pictures)).with_suffix(".png")
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(target), mask(load_rgb(path))):
+            if not cv2.imwrite(str(target), mask(load_8_bits(path))):
                 parser.error(f"{target} cannot be written")
     except CgpipeError as error:
         parser.error(str(error))

@@ -63,7 +63,8 @@ def open_training_sets(
         files["a"],
         files["b"],
         masks={domain: found for domain, found in masks.items() if found},
-        ranges=find_ranges(files, settings.named_range()),
+        ranges=find_ranges(files, settings.named_range(), settings.channels),
+        channels=settings.channels,
         seed=seed,
         multiple=multiple,
         cache=settings.cache_mb * 1_000_000 // place_on_machine()[1],
@@ -74,12 +75,16 @@ def open_training_sets(
 
 
 def find_ranges(
-    files: Mapping[Domain, Sequence[Place]], named: tuple[int, int] | None = None
+    files: Mapping[Domain, Sequence[Place]],
+    named: tuple[int, int] | None = None,
+    channels: Mapping[Domain, int] | None = None,
 ) -> dict[Domain, ValueRange]:
     """By domain, the values of 16-bit pictures that are black and white: as named, or the bits that a set uses."""
     if named is not None:
         return {domain: ValueRange(*named) for domain in files}
-    found = {domain: find_range(pictures) for domain, pictures in files.items() if pictures}
+    found = {
+        domain: find_range(pictures, (channels or {}).get(domain, 3)) for domain, pictures in files.items() if pictures
+    }
     return {domain: values for domain, values in found.items() if values is not None}
 
 

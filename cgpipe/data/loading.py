@@ -14,7 +14,7 @@ from cgpipe.data.pictures import Half, Place, path_of
 from cgpipe.data.settings import PictureSettings
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import in_8_bits
-from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.planes import read_planes
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """(height, width, channels), 0 to 255; float32 where a picture has more than 8 bits."""
@@ -42,13 +42,13 @@ class ValueRange:
         return scaled.clip(0, 255, out=scaled)
 
 
-def read_pixels(picture: Place) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-    """A picture, or a half of one, as it is stored: (height, width, 3), upright.
+def read_pixels(picture: Place, channels: int = 3) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """A picture, or a half of one, as it is stored: (height, width, channels), upright.
 
     Raises:
         MediaError: it cannot be read, or is too narrow to be halved.
     """
-    pixels = read_picture(path_of(picture)).pixels
+    pixels = read_planes(path_of(picture), channels).pixels
     if not isinstance(picture, Half):
         return pixels
     half = pixels.shape[1] // 2
@@ -57,46 +57,46 @@ def read_pixels(picture: Place) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16
     return pixels[:, -half:] if picture.right else pixels[:, :half]
 
 
-def load_pixels(picture: Place, values: ValueRange | None = None) -> Pixels:
-    """A picture as RGB, upright: uint8, or float32 of the same range where it has 16 bits.
+def load_pixels(picture: Place, values: ValueRange | None = None, channels: int = 3) -> Pixels:
+    """A picture with so many channels, upright: uint8, or float32 of the same range where it has 16 bits.
 
     Raises:
         MediaError: it cannot be read; the message names it.
     """
     try:
-        pixels = read_pixels(picture)
+        pixels = read_pixels(picture, channels)
     except MediaError as error:
         raise MediaError(f"{path_of(picture)}: {error}") from error
     return (values or ValueRange()).scaled(pixels) if pixels.dtype == np.uint16 else in_8_bits(pixels)
 
 
-def load_rgb(picture: Place, values: ValueRange | None = None) -> npt.NDArray[np.uint8]:
+def load_8_bits(picture: Place, values: ValueRange | None = None, channels: int = 3) -> npt.NDArray[np.uint8]:
     """The same, rounded to 8 bits."""
-    pixels = load_pixels(picture, values)
+    pixels = load_pixels(picture, values, channels)
     return pixels if pixels.dtype == np.uint8 else pixels.round().astype(np.uint8)  # type: ignore[return-value]
 
 
-def find_range(pictures: Sequence[Place]) -> ValueRange | None:
+def find_range(pictures: Sequence[Place], channels: int = 3) -> ValueRange | None:
     """The bits that the 16-bit pictures of a set use, by a sample of them; None where there are none.
 
     Scanners store 10, 12 or 14 bits in files of 16: such pictures would be all but black.
     """
     step = max(1, len(pictures) // PROBED)
-    brightest = [value for picture in pictures[::step] if (value := _brightest(picture)) is not None]
+    brightest = [value for picture in pictures[::step] if (value := _brightest(picture, channels)) is not None]
     return ValueRange(high=2 ** max(brightest).bit_length() - 1) if any(brightest) else None
 
 
-def _brightest(picture: Place) -> int | None:
+def _brightest(picture: Place, channels: int) -> int | None:
     """The largest value of a 16-bit picture; None for others, and for what cannot be read."""
     try:
-        pixels = read_pixels(picture)
+        pixels = read_pixels(picture, channels)
     except MediaError:
         return None
     return int(pixels.max()) if pixels.dtype == np.uint16 else None
 
 
 def to_network_range(pixels: Pixels) -> torch.Tensor:
-    """RGB (..., height, width, 3) from 0 to 255 as float32 (..., 3, height, width) in [-1, 1]."""
+    """Pixels (..., height, width, C) from 0 to 255 as float32 (..., C, height, width) in [-1, 1]."""
     return torch.from_numpy(pixels).movedim(-1, -3).float().div_(127.5).sub_(1)
 
 

@@ -23,6 +23,9 @@ Preprocess = Literal[
 Way = Literal["auto", "AtoB", "BtoA"]
 """Which domain of a dataset goes in."""
 
+VIEWABLE = (1, 3, 4)
+"""Channels of pictures that networks for RGB can look at: gray, RGB, RGB and opacity."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings:
@@ -109,6 +112,13 @@ class DataSettings(PictureSettings):
         files=True,
     )
     masks_b: Path | None = setting(None, "Same, for domain B.", files=True)
+    input_channels: int = setting(
+        3,
+        "Channels of the pictures of domain A: 1 (gray), 3 (RGB), 4 (RGB and transparency), or as many as TIFF stacks "
+        "have channels or pages.",
+        above=0,
+    )
+    output_channels: int = setting(3, "Same, for domain B.", above=0)
     source: str = setting("horse", "Name of domain A, for --from and --to.")
     target: str = setting("zebra", "Name of domain B.")
     cache_mb: int = setting(
@@ -140,6 +150,11 @@ class DataSettings(PictureSettings):
     def test_sets(self) -> Mapping[Domain, Path | None]:
         """Test pictures, likewise."""
         return {"a": self.test_a, "b": self.test_b}
+
+    @property
+    def channels(self) -> Mapping[Domain, int]:
+        """Channels of the pictures of each domain."""
+        return {"a": self.input_channels, "b": self.output_channels}
 
     @property
     def masks(self) -> Mapping[Domain, Path | None]:

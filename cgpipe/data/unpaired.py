@@ -28,7 +28,7 @@ from cgpipe.media.pictures.masks import fit, read_mask
 from cgpipe.parallel import share
 
 Pictures = dict[str, torch.Tensor]
-"""A batch: ``a`` and ``b`` (N, 3, H, W) in [-1, 1]; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
+"""A batch: ``a`` and ``b`` (N, C, H, W) in [-1, 1]; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
 
 
 def pictures_in_epoch(pictures_a: int, pictures_b: int, batch_size: int) -> int:
@@ -43,6 +43,7 @@ class TrainingPictures:
         pictures_a, pictures_b: files, or halves of them.
         masks: by domain, the mask of each picture; domains without masks are left out.
         ranges: by domain, the values of 16-bit pictures that are black and white.
+        channels: by domain, the channels of its pictures, if not 3.
         seed: decides the order, the crops and the flips.
         multiple: of which the sides of pictures that are not cropped shall be.
         cache: bytes of memory for decoded pictures, which are then read once.
@@ -59,6 +60,7 @@ class TrainingPictures:
         *,
         masks: Mapping[Domain, Sequence[Path]] | None = None,
         ranges: Mapping[Domain, ValueRange] | None = None,
+        channels: Mapping[Domain, int] | None = None,
         seed: int = 0,
         multiple: int = 1,
         cache: int = 0,
@@ -67,6 +69,7 @@ class TrainingPictures:
         self.files: dict[Domain, Sequence[Place]] = {"a": pictures_a, "b": pictures_b}
         self.masks: Mapping[Domain, Sequence[Path]] = masks or {}
         self.ranges: Mapping[Domain, ValueRange] = ranges or {}
+        self.channels: Mapping[Domain, int] = {"a": 3, "b": 3, **(channels or {})}
         self.seed, self.multiple, self.paired = seed, multiple, paired
         self.unreadable: dict[Path, str] = {}
         self._first = {"a": 0, "b": len(pictures_a)}
@@ -87,7 +90,7 @@ class TrainingPictures:
         return pictures_in_epoch(len(self.files["a"]), len(self.files["b"]), batch_size)
 
     def load(self, domain: Domain, number: int) -> Pixels:
-        """A picture, (height, width, 3); with its mask as a fourth channel, where there are masks.
+        """A picture, (height, width, channels); with its mask as a further channel, where there are masks.
 
         Raises:
             MediaError: the picture or its mask cannot be read; the message names it.
@@ -100,7 +103,7 @@ class TrainingPictures:
         return kept
 
     def _read(self, domain: Domain, number: int) -> Pixels:
-        pixels = load_pixels(self.files[domain][number], self.ranges.get(domain))
+        pixels = load_pixels(self.files[domain][number], self.ranges.get(domain), self.channels[domain])
         if domain not in self.masks:
             return pixels
         mask = fit(read_mask(self.masks[domain][number]), *pixels.shape[:2])
@@ -132,9 +135,11 @@ class Epoch(Dataset[_Sample]):
             if not crops:
                 return _Sample({}, unreadable)
             for domain, crop in zip(group, crops, strict=True):
-                pictures[domain] = to_network_range(crop[..., :3])
+                channels = self.sets.channels[domain]
+                pictures[domain] = to_network_range(crop[..., :channels])
                 if domain in self.sets.masks:
-                    pictures[f"mask_{domain}"] = torch.from_numpy(crop[..., 3:]).movedim(-1, -3).float().div_(255)
+                    mask = torch.from_numpy(crop[..., channels:])
+                    pictures[f"mask_{domain}"] = mask.movedim(-1, -3).float().div_(255)
         return _Sample(pictures, unreadable)
 
     def __reduce__(self) -> tuple[type[Epoch], tuple[TrainingPictures, int, PictureSettings]]:

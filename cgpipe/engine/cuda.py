@@ -21,7 +21,7 @@ class Translated(NamedTuple):
     """The translation of a batch.
 
     Args:
-        pixels: (N, H, W, 3) integers.
+        pixels: (N, H, W, C) integers.
         sums: (N,) float32, sum of the network's output for each picture: not finite if any value is not.
     """
 
@@ -111,13 +111,14 @@ class GpuPipeline(Generic[Stream, Event]):
         work: translates pixels on the device.
         depth: batches that may be in flight when another one is sent.
         enlarges: factor by which height and width of the result exceed those of the input.
+        channels: of the result.
     """
 
-    def __init__(self, gpu: Gpu[Stream, Event], work: Work, depth: int, enlarges: int = 1) -> None:
+    def __init__(self, gpu: Gpu[Stream, Event], work: Work, depth: int, enlarges: int = 1, channels: int = 3) -> None:
         self._gpu = gpu
         self._work = work
         self._up, self._compute, self._down = gpu.stream(), gpu.stream(), gpu.stream()
-        self._slots = cycle([_Slot(gpu, enlarges) for _ in range(depth + 1)])
+        self._slots = cycle([_Slot(gpu, enlarges, channels) for _ in range(depth + 1)])
 
     def send(self, pixels: torch.Tensor, count: int = 0) -> Callable[[], Translated]:
         """Starts a batch, and returns a function that waits for its translation.
@@ -174,8 +175,8 @@ class GpuPipeline(Generic[Stream, Event]):
 class _Slot:
     """The memory of one batch in flight."""
 
-    def __init__(self, gpu: Gpu[Stream, Event], enlarges: int) -> None:
-        self._enlarges = enlarges
+    def __init__(self, gpu: Gpu[Stream, Event], enlarges: int, channels: int) -> None:
+        self._enlarges, self._channels = enlarges, channels
         self.staged, self.back, self.sums = (_Memory(gpu.host_memory) for _ in range(3))
         self.there = _Memory(gpu.device_memory)
         self.translated: Translated | None = None
@@ -187,7 +188,7 @@ class _Slot:
         """The memory as tensors: staged pixels, pixels on the device, and the downloaded pixels and sums."""
         if self._key != (shape, dtype):
             staged, there = (memory.shaped(shape, dtype) for memory in (self.staged, self.there))
-            result = (shape[0], *(side * self._enlarges for side in shape[1:3]), 3)
+            result = (shape[0], *(side * self._enlarges for side in shape[1:3]), self._channels)
             back, sums = self.back.shaped(result, dtype), self.sums.shaped(shape[:1], torch.float32)
             self._key, self._views = (shape, dtype), (staged, there, back, sums)
         return self._views

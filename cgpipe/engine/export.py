@@ -32,7 +32,7 @@ TOLERANCE = 1e-3
 
 
 class Normalised(nn.Module):
-    """A generator with conversion from and to pixels inside: (N, H, W, 3) RGB uint8 in and out."""
+    """A generator with conversion from and to pixels inside: (N, H, W, C) uint8 in and out."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def to_torchscript(network: nn.Module, example: torch.Tensor | None = None) -> A
 def to_torch_export(network: nn.Module, example: torch.Tensor | None = None) -> Any:
     """``network`` as a torch.export program, for any number of pictures and all sides that it accepts."""
     example = _example(network, count=2) if example is None else example
-    first = 1 if example.shape[-1] == 3 else 2
+    first = 1 if example.dtype == torch.uint8 else 2
     sides = {first + i: _multiple(network) * torch.export.Dim(name) for i, name in enumerate(("rows", "columns"))}
     with _quiet():
         return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("pictures"), **sides},))
@@ -92,7 +92,8 @@ def to_openvino(network: nn.Module) -> Any:
     """
     openvino = extra("openvino", "openvino")
     example = _example(network)
-    shape = [-1 if side != 3 else 3 for side in example.shape]
+    axis = 3 if isinstance(network, Normalised) else 1
+    shape = [side if place == axis else -1 for place, side in enumerate(example.shape)]
     with _quiet():
         model = openvino.convert_model(network, example_input=example, input=shape)
     model.inputs[0].set_names({INPUT})
@@ -115,8 +116,9 @@ def export_model(
 
     The exported network takes any number of pictures whose sides are multiples of :attr:`Exported.multiple`: RGB, as
     (N, 3, H, W) float32 in [-1, 1], or with the normalisation inside as (N, H, W, 3) uint8. The output has the same
-    form. In ONNX and OpenVINO the input is called ``picture`` and the output ``translated``. Before the file gets its
-    name, its runtime loads it, and its output is compared with the network's at three sizes.
+    form. A model of gray pictures takes and gives RGB too, one of other pictures their channels. In ONNX and OpenVINO
+    the input is called ``picture`` and the output ``translated``. Before the file gets its name, its runtime loads it,
+    and its output is compared with the network's at three sizes.
 
     Args:
         path: the file; OpenVINO stores the weights beside it, in ``<name>.bin``.
@@ -178,7 +180,7 @@ def _check(network: nn.Module, exported: Run) -> float:
 def _example(network: nn.Module, count: int = 1, rows: int = 3, columns: int = 4) -> torch.Tensor:
     """Noise for ``network``, with sides ``rows`` and ``columns`` times its multiple."""
     step = _multiple(network)
-    shape = (count, 3, rows * step, columns * step)
+    shape = (count, _generator(network).channels[0], rows * step, columns * step)
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).mul_(2).sub_(1)
     if isinstance(network, Normalised):
         return ((noise + 1) * 127.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
@@ -187,8 +189,11 @@ def _example(network: nn.Module, count: int = 1, rows: int = 3, columns: int = 4
 
 
 def _multiple(network: nn.Module) -> int:
-    generator = network.generator if isinstance(network, Normalised) else network
-    return max(2, cast("Generator", generator).multiple)
+    return max(2, _generator(network).multiple)
+
+
+def _generator(network: nn.Module) -> Generator:
+    return cast("Generator", network.generator if isinstance(network, Normalised) else network)
 
 
 def _write_onnx(network: nn.Module, path: Path) -> None:

@@ -9,6 +9,7 @@ import platform
 import torch
 from torch import nn
 
+from cgpipe.networks import Generator
 from cgpipe.storage import available_memory as available_memory
 
 FOR_PICTURES = 256 << 20
@@ -41,13 +42,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return out_of_memory or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
-def bytes_a_pixel(network: nn.Module, multiple: int) -> float:
+def bytes_a_pixel(network: Generator) -> float:
     """Lower bound of a network's memory in bytes per input pixel: a layer's input and output in fp32.
 
     Found without computing anything, on torch's meta device.
     """
     largest = 0
-    side = 32 * multiple
+    side = 32 * network.multiple
 
     def check(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal largest
@@ -58,5 +59,5 @@ def bytes_a_pixel(network: nn.Module, multiple: int) -> float:
         if not any(module.children()):
             module.register_forward_hook(check)
     with torch.inference_mode():
-        shapes(torch.empty(1, 3, side, side, device="meta"))
+        shapes(torch.empty(1, network.channels[0], side, side, device="meta"))
     return 4 * largest / side**2

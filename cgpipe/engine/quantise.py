@@ -14,7 +14,7 @@ import torch
 from cgpipe.engine.export import INPUT, extra, load_onnx, to_onnx
 from cgpipe.engine.scale import MIDDLE_SCALE, highest, pad_to_multiple, resize, working_size
 from cgpipe.errors import UsageError
-from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.planes import read_planes
 from cgpipe.models import Model
 from cgpipe.storage import atomic_write
 
@@ -81,9 +81,9 @@ def export_int8(model: Model, path: str | os.PathLike[str], pictures: Sequence[P
 
 
 def _seen(model: Model, pictures: Iterable[Path]) -> Iterator[torch.Tensor]:
-    """The generator's input for each picture: (1, 3, H, W) in [-1, 1], with sides that it accepts."""
+    """The generator's input for each picture: (1, C, H, W) in [-1, 1], with sides that it accepts."""
     for picture in pictures:
-        pixels = torch.from_numpy(np.ascontiguousarray(read_picture(picture).pixels[..., :3]))[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(read_planes(picture, model.generator.channels[0]).pixels))[None]
         scales = model.card.working_scales or (MIDDLE_SCALE, MIDDLE_SCALE)
         height, width = pixels.shape[1:3]
         seen = resize(pixels, working_size(height, width, "auto", scales)) / (highest(pixels.dtype) / 2) - 1

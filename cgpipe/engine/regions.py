@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from cgpipe.engine.cuda import Translated
-from cgpipe.engine.scale import add_change, resize, to_integer
+from cgpipe.engine.scale import add_change, brought_up, resize, to_integer
 from cgpipe.engine.tiles.operations import Region
 from cgpipe.engine.tiles.passes import Statistics
 from cgpipe.engine.tiles.tiled import TiledNetwork
@@ -28,7 +28,7 @@ class ByRegions:
 
     Args:
         network: runs in tiles.
-        whole: runs the network on (1, 3, H, W) in [-1, 1], float32 in and out.
+        whole: runs the network on (1, C, H, W) in [-1, 1], float32 in and out.
         seen_range, made_range: black and white of the input and of the output.
         strength: blend strength: 0 = original, 1 = full translation.
         fast: take the norms' statistics from a reduced picture (as in arXiv 2208.10730), which needs one pass; else
@@ -50,7 +50,7 @@ class ByRegions:
         """Translates one picture on the CPU; the result is stored as the picture is, in memory or on disk.
 
         Args:
-            picture: (H, W, 3 or 4), uint8 or uint16, RGB and optionally a mask.
+            picture: (H, W, C), uint8 or uint16, and optionally a mask as one channel more.
             size: the network's working size: height and width.
             tile: side of a tile in pixels; None: the network sees the whole picture at once.
         """
@@ -60,7 +60,7 @@ class ByRegions:
 
     def _at_own_size(self, picture: torch.Tensor, tile: int) -> Translated:
         height, width = picture.shape[:2]
-        result = room_for((height, width, 3), picture)
+        result = room_for((height, width, self.network.channels[1]), picture)
         total = torch.zeros((), dtype=torch.float64)
 
         def write(region: Region, values: torch.Tensor) -> None:
@@ -75,22 +75,24 @@ class ByRegions:
         return Translated(result[None], total[None].float())
 
     def _at_another_size(self, picture: torch.Tensor, size: tuple[int, int], tile: int | None) -> Translated:
-        seen = resize(picture[None, ..., :3], size)
+        seen = resize(picture[None, ..., : self._takes], size)
         release(picture)
         if tile is None:
             made = self.whole(self._scaled(seen))
         else:
-            made = torch.empty_like(seen)
+            made = seen.new_empty((1, self.network.channels[1], *size))
 
             def write(region: Region, values: torch.Tensor) -> None:
                 made[..., slice(*region.rows), slice(*region.columns)] = values.float().cpu()
 
             self._run(seen, write, tile, folder_of(picture))
         sums = made.sum((1, 2, 3)).cpu()
-        mask = picture[None, ..., 3] if picture.shape[2] > 3 else None
         made = self._in_units(made.cpu())
+        if made.shape[1] != self._takes:
+            return Translated(brought_up(picture[None], made), sums)
+        mask = self._mask_of(picture)
         told = partial(self.progress.reached, "translate")
-        return Translated(add_change(picture[None, ..., :3], seen, made, self.strength, mask, told), sums)
+        return Translated(add_change(picture[None, ..., : self._takes], seen, made, self.strength, mask, told), sums)
 
     def _run(
         self,
@@ -120,10 +122,18 @@ class ByRegions:
         if floating:
             reduced = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
         else:
-            reduced = resize(pixels[None, ..., :3], size)
+            reduced = resize(pixels[None, ..., : self._takes], size)
             release(pixels)
         seen = self.network.seen(reduced, *self.seen_range, self.precision)
         return self.network.statistics(seen, tile=tile, precision=self.precision, folder=folder)
+
+    @property
+    def _takes(self) -> int:
+        return self.network.channels[0]
+
+    def _mask_of(self, picture: torch.Tensor) -> torch.Tensor | None:
+        """The mask, (1, h, w), if there is one."""
+        return picture[None, ..., -1] if picture.shape[2] > self._takes else None
 
     def _scaled(self, seen: torch.Tensor) -> torch.Tensor:
         low, high = self.seen_range
@@ -135,9 +145,10 @@ class ByRegions:
         return values.float().add(1).mul_((high - low) / 2).add_(low)
 
     def _added(self, pixels: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-        """The translated region, as integers (h, w, 3)."""
-        mask = pixels[None, ..., 3] if pixels.shape[2] > 3 else None
+        """The translated region, as integers (h, w, C)."""
+        mask = self._mask_of(pixels)
         if self.strength == 1 and mask is None:
             return to_integer(made, pixels.dtype)[0].permute(1, 2, 0)
-        seen = pixels[..., :3].permute(2, 0, 1)[None].float()
-        return add_change(pixels[None, ..., :3], seen, made.cpu(), self.strength, mask)[0]
+        pixels = pixels[..., : self._takes]
+        seen = pixels.permute(2, 0, 1)[None].float()
+        return add_change(pixels[None], seen, made.cpu(), self.strength, mask)[0]

@@ -103,7 +103,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int, least: int = 1) -> torch.Ten
 
 
 def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Antialiased resizing of integer pixels (N, H, W, 3) to float (N, 3, *size), in the same value range."""
+    """Antialiased resizing of integer pixels (N, H, W, C) to float (N, C, *size), in the same value range."""
     planes = pixels.permute(0, 3, 1, 2)
     if pixels.dtype == torch.uint8 and pixels.device.type == "cpu" and not is_scratch(pixels):
         return F.interpolate(planes, size, mode="bilinear", antialias=True).float()
@@ -149,8 +149,8 @@ def add_change(
     Areas that the generator left unchanged keep all their detail.
 
     Args:
-        pixels: the original, (N, H, W, 3), uint8 or uint16.
-        seen: the generator's input, (N, 3, h, w), float, in units of the pixels.
+        pixels: the original, (N, H, W, C), uint8 or uint16.
+        seen: the generator's input, (N, C, h, w), float, in units of the pixels.
         translated: its output, likewise.
         strength: blend strength: 0 = original, 1 = full translation.
         mask: (N, H, W), of the pixels' dtype: white lets the whole change through, black none of it.
@@ -159,7 +159,7 @@ def add_change(
     Returns:
         The sum, rounded and clamped to the pixels' range, in their shape and dtype.
     """
-    height, width = pixels.shape[1:3]
+    height, width, channels = pixels.shape[1:]
     white = highest(pixels.dtype)
     if pixels.device.type != "cpu" and len(pixels) * height * width <= AT_ONCE_PIXELS:
         return add_at_once(pixels, seen, translated, strength, mask)
@@ -175,8 +175,8 @@ def add_change(
         rows = pixels[index, band.outputs].flatten(1).float()
         added = changes[index].of(rows, band)
         if mask is not None:
-            added.mul_(mask[index, band.outputs].float().div_(white).repeat_interleave(3, 1))
-        result[index, band.outputs] = to_integer(rows.add_(added), pixels.dtype).view(-1, width, 3)
+            added.mul_(mask[index, band.outputs].float().div_(white).repeat_interleave(channels, 1))
+        result[index, band.outputs] = to_integer(rows.add_(added), pixels.dtype).view(-1, width, channels)
         release(pixels, result)
         if on_band is not None:
             on_band((index + band.outputs.stop / height) / len(pixels))
@@ -198,10 +198,23 @@ def add_at_once(
     reduces = size[0] < seen.shape[2]
     both = F.interpolate(torch.cat([change, lost], 1), size, mode="bicubic", antialias=reduces)
     rows = pixels.permute(0, 3, 1, 2).float()
-    added = torch.addcmul(both[:, :3], both[:, 3:], rows, value=-1)
+    added = torch.addcmul(both[:, :-1], both[:, -1:], rows, value=-1)
     if mask is not None:
         added.mul_(mask[:, None].float().div_(white))
     return to_integer(rows.add_(added), pixels.dtype).permute(0, 2, 3, 1).contiguous()
+
+
+def brought_up(pixels: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    """The output of a network for pictures of other channels than it took, at the size and in the type of ``pixels``.
+
+    Args:
+        pixels: the original, (N, H, W, C), uint8 or uint16.
+        made: (N, C', h, w), float, in the units of the pixels.
+    """
+    size = pixels.shape[1:3]
+    if made.shape[2:] != size:
+        made = F.interpolate(made, size, mode="bicubic", antialias=size[0] < made.shape[2])
+    return to_integer(made, pixels.dtype).permute(0, 2, 3, 1).contiguous()
 
 
 def enlarged(
@@ -242,7 +255,7 @@ def _tasks(device: torch.device) -> Generator[Callable[..., Iterable[Any]], None
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The change of one picture and its lost fraction of detail, upsampled horizontally only: (h, W * 3)."""
+    """The change of one picture and its lost fraction of detail, upsampled horizontally only: (h, W * C)."""
 
     change: torch.Tensor
     lost: torch.Tensor | None
@@ -251,7 +264,7 @@ class _Change:
 
     @classmethod
     def seen_in(cls, seen: torch.Tensor, translated: torch.Tensor, strength: float, white: int, width: int) -> _Change:
-        """From the generator's input and output, (1, 3, h, w)."""
+        """From the generator's input and output, (1, C, h, w)."""
         change = (translated - seen) * strength
         lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1)
         # On a GPU, finding out would force a synchronisation.
@@ -261,7 +274,7 @@ class _Change:
         return cls(widened(change.addcmul_(lost, seen), width), widened(lost.expand_as(change), width), lossy)
 
     def of(self, rows: torch.Tensor, band: Band) -> torch.Tensor:
-        """What to add to the rows of a band, (lines, W * 3)."""
+        """What to add to the rows of a band, (lines, W * C)."""
         added = band.weights @ self.change[band.inputs]
         if self.lost is not None and any(self.lossy[band.inputs]):
             added.addcmul_(rows, band.weights @ self.lost[band.inputs], value=-1)
@@ -269,9 +282,9 @@ class _Change:
 
 
 def widened(planes: torch.Tensor, width: int) -> torch.Tensor:
-    """Planes (1, 3, h, w) resampled horizontally, while there are few lines, and interleaved: (h, width * 3)."""
+    """Planes (1, C, h, w) resampled horizontally, while there are few lines, and interleaved: (h, width * C)."""
     lines = planes[0].transpose(0, 1)
-    wide = planes.new_empty((lines.shape[0], width, 3))
+    wide = planes.new_empty((lines.shape[0], width, planes.shape[1]))
     for band in resampling(planes.shape[3], width, planes.device, BAND_COLUMNS):
         product = lines[:, :, band.inputs].flatten(0, 1) @ band.weights.T
         wide[:, band.outputs] = product.unflatten(0, lines.shape[:2]).transpose(1, 2)
@@ -287,7 +300,7 @@ def detail_lost(seen: torch.Tensor, translated: torch.Tensor) -> torch.Tensor:
     generous, so that detail that was only softened stays.
 
     Args:
-        seen, translated: (N, 3, h, w), float, 1 for white.
+        seen, translated: (N, C, h, w), float, 1 for white.
     """
     grey = torch.stack([seen.mean(1), translated.mean(1)], 1)
     before, after = (grey - mean_around(grey, 1)).split(1, 1)

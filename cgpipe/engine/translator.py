@@ -24,6 +24,7 @@ from cgpipe.engine.network import Network
 from cgpipe.engine.regions import ByRegions
 from cgpipe.engine.scale import (
     add_change,
+    brought_up,
     enlarged,
     fitting_size,
     highest,
@@ -35,7 +36,7 @@ from cgpipe.engine.scale import (
 from cgpipe.engine.stream import IN_FLIGHT, stream
 from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.engine.vulkan import find_gpu, memory_of
-from cgpipe.errors import CgpipeWarning, MediaError, ModelError, UsageError
+from cgpipe.errors import CgpipeWarning, MediaError, UsageError
 from cgpipe.media.frames import Batch, Failed, Origin, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
 from cgpipe.media.progress import Progress
@@ -99,7 +100,6 @@ class Translator:
         UsageError: an option is invalid here, such as a GPU that does not exist, or tiles for a network that cannot
             run in tiles.
         MissingDependencyError: the engine needs a package that is not installed.
-        ModelError: the model's input or output does not have three channels.
     """
 
     def __init__(
@@ -153,7 +153,9 @@ class Translator:
         if self.device.type == "cuda":
             if not self.model.generator.runtime:
                 self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)
-            self._pipeline = GpuPipeline(CudaGpu(self.device), self._within_memory, IN_FLIGHT, self.enlarges)
+            self._pipeline = GpuPipeline(
+                CudaGpu(self.device), self._within_memory, IN_FLIGHT, self.enlarges, self.model.generator.channels[1]
+            )
 
     def with_look(self, *, size: Size, strength: float) -> Translator:
         """A translator with another size and strength that shares this one's network, without loading it again.
@@ -253,6 +255,11 @@ class Translator:
         return self.model.generator.enlarges
 
     @property
+    def takes(self) -> int:
+        """Channels of the pixels that it takes, without a mask: 3, also of a model of gray pictures."""
+        return self.model.generator.channels[0]
+
+    @property
     def devices(self) -> str:
         """The devices, as text."""
         return ",".join(str(member.network.device) for member in (self, *self.replicas))
@@ -291,6 +298,8 @@ class Translator:
     def __call__(self, pixels: Pixels | Image.Image, mask: Mask | None = None) -> Pixels | Image.Image:
         """Translates one picture (height, width, 3) or a stack (count, height, width, 3), uint8 or uint16 RGB.
 
+        Models of other pictures take and give other channels, except that those of gray pictures take and give RGB.
+
         Args:
             pixels: the pixels, or a PIL image, for which a PIL image of mode RGB is returned.
             mask: (height, width), uint8, of the pictures' size or the same aspect ratio; confines the change, with soft
@@ -299,12 +308,15 @@ class Translator:
         Raises:
             TypeError: an array has another dtype.
             ValueError: an array has another shape.
+            UsageError: the model takes other channels.
             MediaError: the mask's aspect ratio differs from the picture's, the picture does not fit in memory, or
                 the network's result is not finite.
         """
         if isinstance(pixels, Image.Image):
             return Image.fromarray(self(np.array(pixels.convert("RGB")), mask))
-        if pixels.shape[-1] != 3:
+        if pixels.shape[-1] != self.takes:
+            if self.takes != 3:
+                raise UsageError(f"This model takes pictures of {self.takes} channels, not of {pixels.shape[-1]}.")
             raise ValueError(f"pixels must have shape (height, width, 3), not {pixels.shape}")
         whole = pixels if pixels.ndim == 4 else pixels[None]
         if mask is not None:
@@ -469,7 +481,7 @@ class Translator:
     def _middle(self, picture: torch.Tensor) -> torch.Tensor:
         """A part of a large picture as network input, to choose the dtype on."""
         top, left = (max(0, side - PROBE_SIDE) // 2 for side in picture.shape[:2])
-        part = picture[top : top + PROBE_SIDE, left : left + PROBE_SIDE, :3].to(self.device)
+        part = picture[top : top + PROBE_SIDE, left : left + PROBE_SIDE, : self.takes].to(self.device)
         low, high = self._value_range(self.model.card.source, picture.dtype)
         scaled = ((part.permute(2, 0, 1)[None].float() - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
         generator = self.model.generator
@@ -486,12 +498,13 @@ class Translator:
         )
 
     def _translate_on_device(self, pixels: torch.Tensor, network: Network | None = None) -> Translated:
-        """Translates (N, H, W, 3) integers, or (N, H, W, 4) with a mask, on the device."""
+        """Translates (N, H, W, C) integers, with a mask as one channel more or without, on the device."""
         pixels = pixels.to(self.device)
-        pixels, mask = pixels[..., :3], pixels[..., 3] if pixels.shape[3] > 3 else None
+        mask = pixels[..., -1] if pixels.shape[3] > self.takes else None
+        pixels = pixels[..., : self.takes]
         height, width = pixels.shape[1:3]
         size = self._working_size(height, width)
-        # A view: interleaved RGB is torch's channels_last.
+        # A view: interleaved pixels are torch's channels_last.
         seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
         card = self.model.card
         low, high = self._value_range(card.source, pixels.dtype)
@@ -502,6 +515,8 @@ class Translator:
         result.add_(1).mul_((high - low) / 2).add_(low)
         if self.enlarges > 1:
             return Translated(enlarged(pixels, result, self.strength, mask), sums)
+        if result.shape[1] != self.takes:
+            return Translated(brought_up(pixels, result), sums)
         if size == (height, width) and self.strength == 1 and mask is None:
             return Translated(to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous(), sums)
         return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
@@ -524,7 +539,7 @@ class Translator:
         return len(pixels) * height * width
 
     def _generate(self, x: torch.Tensor, network: Network) -> torch.Tensor:
-        """Runs the network on (N, 3, H, W) in [-1, 1] of any size; float32 in and out."""
+        """Runs the network on (N, C, H, W) in [-1, 1] of any size; float32 in and out."""
         height, width = x.shape[2:]
         generator = self.model.generator
         padded = pad_to_multiple(x, generator.multiple, generator.least_side)
@@ -545,8 +560,9 @@ def _check(model: Model, size: Size, strength: float) -> None:
         )
     if enlarges == 1 and size == "output":
         raise UsageError("This network keeps the size of pictures: --size output is for networks that enlarge them.")
-    if {model.card.settings.get(name, 3) for name in ("in_channels", "out_channels")} != {3}:
-        raise ModelError("This model cannot translate RGB pictures: it has other channels.")
+    taken, given = model.generator.channels
+    if taken != given and strength != 1:
+        raise UsageError(f"This model makes {given} channels of {taken}, which cannot be blended: use strength 1.")
 
 
 def choose_device(name: str) -> torch.device:

@@ -182,7 +182,7 @@ def _on_sets(report: ModelReport, job: _Job, back: str | None) -> ModelReport:
     there, card = job.model.generator.eval(), job.model.card
     reverse = find_back(back, job.found.path, card)
     backward = None if reverse is None else reverse.load().generator.eval()
-    figures = _evaluator(job.inputs, job.reference, job.asked, card).evaluate(there, backward)
+    figures = _evaluator(job.inputs, job.reference, job.asked, job.model).evaluate(there, backward)
     report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
     if job.output is not None:
         grids = write_grids(job.output, card.name, job.inputs, there, backward, job.asked.size, job.on_grid)
@@ -196,7 +196,7 @@ def _on_pairs(report: ModelReport, job: _Job) -> ModelReport:
     if len(job.inputs) != 1 or len(job.reference) != 1:
         raise UsageError("Pairs come from one folder or list of inputs and one of references.")
     there = job.model.generator.eval()
-    evaluator = PairedEvaluator(job.inputs[0], job.reference[0], size=job.asked.size)
+    evaluator = PairedEvaluator(job.inputs[0], job.reference[0], size=job.asked.size, channels=there.channels)
     report = replace(report, pairs=evaluator.evaluate(there))
     if job.output is not None:
         name = job.model.card.name
@@ -207,7 +207,8 @@ def _on_pairs(report: ModelReport, job: _Job) -> ModelReport:
     return report
 
 
-def _evaluator(inputs: Sequence[Place], reference: Sequence[Place], asked: Measurement, card: ModelCard) -> Evaluator:
+def _evaluator(inputs: Sequence[Place], reference: Sequence[Place], asked: Measurement, model: Model) -> Evaluator:
+    card = model.card
     return Evaluator(
         inputs,
         reference,
@@ -215,6 +216,7 @@ def _evaluator(inputs: Sequence[Place], reference: Sequence[Place], asked: Measu
         size=asked.size,
         networks=available_classifiers(),
         masks=asked.masks,
+        channels=model.generator.channels,
     )
 
 

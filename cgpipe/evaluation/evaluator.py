@@ -22,14 +22,16 @@ from torch.nn import functional as F
 
 from cgpipe.data.loading import read_pixels
 from cgpipe.data.pictures import Half, Place, path_of, pictures_at
+from cgpipe.data.settings import VIEWABLE
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.inception import Inception, has_inception
 from cgpipe.evaluation.scores import fid, kid, top1_share
 from cgpipe.media.pictures.masks import PictureMasks
+from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.efficientnet import EfficientNetLite
 
 Translation = Callable[[Tensor], Tensor]
-"""Maps (N, 3, H, W) in [-1, 1] to the same: a generator, or any function."""
+"""Maps (N, C, H, W) in [-1, 1] to the same: a generator, or any function."""
 
 ClassifierName = Literal["lite0", "lite2", "inception"]
 Folders = Place | str | Sequence[Place | str]
@@ -125,12 +127,13 @@ class Evaluator:
         size: pictures of another size are first resized (antialiased bicubic) to a square of this side, in pixels.
         networks: the classifiers: variants of EfficientNet-Lite, and ``inception``.
         masks: a folder with a mask for each input, or one mask for all; white marks where changes belong.
+        channels: that the generators take and give; other than RGB, pictures are measured as RGB.
         batch_size: pictures per batch.
         device: device of classifiers and generators.
 
     Raises:
         DataError: a folder is missing or holds fewer than two pictures.
-        UsageError: the class or the path of the masks does not exist.
+        UsageError: the class or the path of the masks does not exist, or pictures have channels that cannot be seen.
         MediaError: an input has no mask, or an unreadable one.
         MissingDependencyError: the classifiers' packages are missing.
     """
@@ -144,9 +147,12 @@ class Evaluator:
         size: int = 256,
         networks: Sequence[ClassifierName] = ("lite0", "lite2"),
         masks: Path | str | None = None,
+        channels: tuple[int, int] = (3, 3),
         batch_size: int = 16,
         device: torch.device | str = "cpu",
     ) -> None:
+        _require_viewable(channels)
+        self.channels = channels
         self.class_index = None if class_name is None else imagenet_class(class_name)
         self.class_name = class_name
         self.inputs, self.reference = _folders(inputs), _folders(reference)
@@ -157,8 +163,8 @@ class Evaluator:
         self._reference_count = len(reference_paths)
         with torch.inference_mode():
             outputs = _Outputs(self.networks)
-            for pictures in self._batches(reference_paths):
-                outputs.add(pictures)
+            for pictures in self._batches(reference_paths, channels[1]):
+                outputs.add(as_rgb(pictures))
         self._reference_features = outputs.features()
 
     @torch.inference_mode()
@@ -178,12 +184,13 @@ class Evaluator:
             for translation in (generator, reverse):
                 self._check_size(translation)
                 stack.enter_context(evaluation_mode(translation))
-            for place, pictures in enumerate(self._batches(self.input_paths)):
+            for place, pictures in enumerate(self._batches(self.input_paths, self.channels[0])):
                 translated = generator(pictures).clamp(-1, 1)
-                outputs.add(translated)
-                changed += _levels(translated - pictures)
+                outputs.add(as_rgb(translated))
+                change = as_rgb(translated) - as_rgb(pictures)
+                changed += _levels(change)
                 if self._masks is not None:
-                    background.add(translated - pictures, self._outside(place * self.batch_size, len(pictures)))
+                    background.add(change, self._outside(place * self.batch_size, len(pictures)))
                 if reverse is not None:
                     cycled += _levels(reverse(translated).clamp(-1, 1) - pictures)
         count = len(self.input_paths)
@@ -230,10 +237,17 @@ class Evaluator:
             rows.append(torch.from_numpy(1 - resized.astype(np.float32) / 255)[None])
         return torch.stack(rows).to(self.device)
 
-    def _batches(self, paths: Sequence[Place]) -> Iterator[Tensor]:
+    def _batches(self, paths: Sequence[Place], channels: int) -> Iterator[Tensor]:
         for start in range(0, len(paths), self.batch_size):
-            pictures = [load_picture(path, self.size) for path in paths[start : start + self.batch_size]]
+            pictures = [load_picture(path, self.size, channels) for path in paths[start : start + self.batch_size]]
             yield torch.stack(pictures).to(self.device)
+
+
+def _require_viewable(channels: tuple[int, int]) -> None:
+    if not {*channels} <= {*VIEWABLE}:
+        raise UsageError(
+            f"KID, FID and classes are measured on gray, RGB and RGBA pictures, not on {max(channels)} channels."
+        )
 
 
 def imagenet_class(name: str) -> int:
@@ -289,9 +303,9 @@ class _Outputs:
         return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
 
 
-def load_picture(path: Place, size: int) -> Tensor:
-    """RGB float (3, size, size) in [-1, 1]."""
-    pixels = read_pixels(path)
+def load_picture(path: Place, size: int, channels: int = 3) -> Tensor:
+    """A picture as float (channels, size, size) in [-1, 1]."""
+    pixels = read_pixels(path, channels)
     picture = torch.from_numpy(pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max / 2) - 1).movedim(2, 0)
     if picture.shape[1:] == (size, size):
         return picture

@@ -7,68 +7,74 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torchvision.utils import make_grid
 
-from cgpipe.data.loading import ValueRange, load_rgb, resize, to_network_range
+from cgpipe.data.loading import ValueRange, load_8_bits, resize, to_network_range
 from cgpipe.data.pairs import Pairs
 from cgpipe.data.pictures import Place
 from cgpipe.errors import DataError, MediaError
 from cgpipe.evaluation.evaluator import pictures_of
 from cgpipe.networks import Generator
+from cgpipe.networks.channels import as_rgb
 from cgpipe.storage import atomic_write
 
 ROW = 8
 """Pictures in a row of a grid."""
 
 OnGrid = Callable[[Path], None]
+Levels = npt.NDArray[np.uint8]
 
 
 def load_samples(
-    pictures: Sequence[Place], count: int, side: int = 256, *, values: ValueRange | None = None
+    pictures: Sequence[Place], count: int, side: int = 256, *, values: ValueRange | None = None, channels: int = 3
 ) -> torch.Tensor:
-    """``count`` pictures spread evenly over ``pictures``, as (count, 3, side, side) in [-1, 1].
+    """``count`` pictures spread evenly over ``pictures``, as (count, channels, side, side) in [-1, 1].
 
     In the place of one that cannot be read stands the next that can.
 
     Raises:
         DataError: none can be read.
     """
-    return load_alike([pictures], count, side, values=[values])[0]
+    return load_alike([pictures], count, side, values=[values], channels=[channels])[0]
 
 
 def load_alike(
-    sets: Sequence[Sequence[Place]], count: int, side: int = 256, *, values: Sequence[ValueRange | None]
+    sets: Sequence[Sequence[Place]],
+    count: int,
+    side: int = 256,
+    *,
+    values: Sequence[ValueRange | None],
+    channels: Sequence[int],
 ) -> list[torch.Tensor]:
     """The same for several sets in which pictures with the same number belong together, as pairs do."""
     rows = list(zip(*sets, strict=True))
     count = min(count, len(rows))
     starts = [index * len(rows) // count for index in range(count)]
-    samples = [_first_readable([*rows[start:], *rows[:start]], side, values) for start in starts]
+    samples = [_first_readable([*rows[start:], *rows[:start]], side, values, channels) for start in starts]
     return [torch.stack(column) for column in zip(*samples, strict=True)]
 
 
 def _first_readable(
-    rows: Sequence[tuple[Place, ...]], side: int, values: Sequence[ValueRange | None]
+    rows: Sequence[tuple[Place, ...]], side: int, values: Sequence[ValueRange | None], channels: Sequence[int]
 ) -> list[torch.Tensor]:
     for row in rows:
         try:
-            squares = [load_square(path, side, v) for path, v in zip(row, values, strict=True)]
+            squares = [load_square(path, side, v, c) for path, v, c in zip(row, values, channels, strict=True)]
             return [to_network_range(square) for square in squares]
         except MediaError as error:
             reason = str(error)
     raise DataError(f"None of {len(rows)} pictures can be read: {reason}")
 
 
-def load_square(
-    path: Place, side: int, values: ValueRange | None = None
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The middle square of a picture at ``side`` pixels, RGB uint8.
+def load_square(path: Place, side: int, values: ValueRange | None = None, channels: int = 3) -> Levels:
+    """The middle square of a picture at ``side`` pixels, (side, side, channels), uint8.
 
     Raises:
         MediaError: it cannot be read; the message names it.
     """
-    pixels = load_rgb(path, values)
+    pixels = load_8_bits(path, values, channels)
     height, width = pixels.shape[:2]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
@@ -79,21 +85,21 @@ def load_square(
 def sample_grid(real: torch.Tensor, forward: Generator, backward: Generator | None) -> torch.Tensor:
     """Rows of real, generated and, with a way back, reconstructed pictures, as one picture (3, H', W').
 
-    ``real`` is (N, 3, H, W) in [-1, 1].
+    ``real`` is (N, C, H, W) in [-1, 1].
     """
     return grid_of(sample_rows(real, forward, backward))
 
 
 @torch.inference_mode()
 def sample_rows(real: torch.Tensor, forward: Generator, backward: Generator | None) -> list[torch.Tensor]:
-    """Real, generated and, with a way back, reconstructed pictures, each (N, 3, H, W) in [-1, 1]."""
+    """Real, generated and, with a way back, reconstructed pictures, each (N, C, H, W) in [-1, 1]."""
     generated = forward(real)
     return [real, generated, *([] if backward is None else [backward(generated)])]
 
 
 def grid_of(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Rows of pictures, each (N, 3, H, W) in [-1, 1], one below the other as one picture (3, H', W')."""
-    pictures = torch.cat([row.float().cpu() for row in rows])
+    """Rows of pictures, each (N, C, H, W) in [-1, 1], one below the other as one picture (3, H', W')."""
+    pictures = torch.cat([as_rgb(row.float().cpu()) for row in rows])
     grid: torch.Tensor = make_grid(pictures, nrow=len(rows[0]), padding=4, pad_value=1.0)
     return grid
 
@@ -126,7 +132,7 @@ def write_grids(
     """Real, generated and, with a way back, reconstructed, one below the other, for every picture; the files."""
     pictures = pictures_of(inputs)
     parts = (pictures[first : first + ROW] for first in range(0, len(pictures), ROW))
-    grids = (sample_grid(_squares(part, size), there, back) for part in parts)
+    grids = (sample_grid(_squares(part, size, there.channels[0]), there, back) for part in parts)
     return _saved(folder, name, grids, on_grid)
 
 
@@ -136,14 +142,19 @@ def write_pair_grids(
     """Real, generated and, below, what should have been generated, for every pair (``a`` goes in); the files."""
     parts = (slice(first, first + ROW) for first in range(0, len(pairs.a), ROW))
     grids = (
-        grid_of([*sample_rows(_squares(pairs.a[part], size), there, None), _squares(pairs.b[part], size)])
+        grid_of(
+            [
+                *sample_rows(_squares(pairs.a[part], size, there.channels[0]), there, None),
+                _squares(pairs.b[part], size, there.channels[1]),
+            ]
+        )
         for part in parts
     )
     return _saved(folder, name, grids, on_grid)
 
 
-def _squares(pictures: Sequence[Place], size: int) -> torch.Tensor:
-    return torch.stack([to_network_range(load_square(path, size)) for path in pictures])
+def _squares(pictures: Sequence[Place], size: int, channels: int) -> torch.Tensor:
+    return torch.stack([to_network_range(load_square(path, size, channels=channels)) for path in pictures])
 
 
 def _saved(folder: Path, name: str, grids: Iterable[torch.Tensor], on_grid: OnGrid | None) -> list[Path]:

@@ -13,6 +13,7 @@ from cgpipe.data.pairs import find_pairs
 from cgpipe.data.pictures import Place
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.evaluator import Translation, evaluation_mode, load_picture, split_name
+from cgpipe.networks.channels import as_rgb
 
 WINDOW, SPREAD = 11, 1.5
 """Side and standard deviation of the Gaussian window of SSIM, as in its paper."""
@@ -74,6 +75,7 @@ class PairedEvaluator:
         inputs: pictures to translate: a folder or a list.
         reference: their targets (:func:`cgpipe.data.pairs.find_pairs`).
         size: pictures of another size are first resized (antialiased bicubic) to a square of this side, in pixels.
+        channels: that the generators take and give.
         batch_size: pairs per batch.
         device: device of the generators.
 
@@ -87,11 +89,13 @@ class PairedEvaluator:
         reference: Place,
         *,
         size: int = 256,
+        channels: tuple[int, int] = (3, 3),
         batch_size: int = 8,
         device: torch.device | str = "cpu",
     ) -> None:
         self.names = split_name([inputs]), split_name([reference])
         self.pairs = find_pairs(inputs, reference)
+        self.channels = channels
         self.size, self.batch_size, self.device = size, batch_size, torch.device(device)
 
     @torch.inference_mode()
@@ -127,14 +131,16 @@ class PairedEvaluator:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for first in range(0, len(self.pairs.a), self.batch_size):
             part = slice(first, first + self.batch_size)
-            yield self._loaded(self.pairs.a[part]), self._loaded(self.pairs.b[part])
+            yield self._loaded(self.pairs.a[part], self.channels[0]), self._loaded(self.pairs.b[part], self.channels[1])
 
-    def _loaded(self, pictures: Sequence[Place]) -> Tensor:
-        return torch.stack([load_picture(picture, self.size) for picture in pictures]).to(self.device)
+    def _loaded(self, pictures: Sequence[Place], channels: int) -> Tensor:
+        return torch.stack([load_picture(picture, self.size, channels) for picture in pictures]).to(self.device)
 
 
 def _compare(made: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
     """One row of figures for each picture of a batch."""
+    if inputs.shape != targets.shape:
+        made, inputs, targets = as_rgb(made), as_rgb(inputs), as_rgb(targets)
     columns = (
         *(l1_distance(made, targets), psnr(made, targets), ssim(made, targets)),
         *(l1_distance(inputs, targets), psnr(inputs, targets)),

@@ -45,7 +45,7 @@ class Watch:
         # Networks draw random weights before they are given their own.
         with torch.random.fork_rng():
             if path.name not in self._evaluators:
-                self._evaluators[path.name] = self._evaluator(folders, device)
+                self._evaluators[path.name] = self._evaluator(folders, model.generator.channels, device)
             figures = self._figures(self._evaluators[path.name], model)
         if self._is_best(figures[self.figure], self.best.get(path.name)):
             self.best[path.name] = figures[self.figure]
@@ -57,9 +57,11 @@ class Watch:
             return True
         return value >= best if self.higher_is_better else value <= best
 
-    def _evaluator(self, folders: tuple[Place, Place], device: torch.device) -> Evaluator | PairedEvaluator:
+    def _evaluator(
+        self, folders: tuple[Place, Place], channels: tuple[int, int], device: torch.device
+    ) -> Evaluator | PairedEvaluator:
         try:
-            return Evaluator(*folders, networks=["lite2"], device=device)
+            return Evaluator(*folders, networks=["lite2"], channels=channels, device=device)
         except DataError as error:
             raise DataError(f"--watch-every needs test pictures. {error}") from error
         except MissingDependencyError as error:
@@ -83,9 +85,11 @@ class PairedWatch(Watch):
         super().__init__()
         self.size = size
 
-    def _evaluator(self, folders: tuple[Place, Place], device: torch.device) -> PairedEvaluator:
+    def _evaluator(
+        self, folders: tuple[Place, Place], channels: tuple[int, int], device: torch.device
+    ) -> PairedEvaluator:
         try:
-            return PairedEvaluator(*folders, size=self.size, device=device)
+            return PairedEvaluator(*folders, size=self.size, channels=channels, device=device)
         except DataError as error:
             raise DataError(f"--watch-every needs test pairs. {error}") from error
 

@@ -75,6 +75,7 @@ def translate_clip(
     Raises:
         UsageError, MediaError: see :func:`cgpipe.translate_video`.
     """
+    pipeline.translator.model.require_rgb("Frames of a video")
     with _source(clip.input, report.input, options) as source, _mask(source.info, options) as mask:
         report.tell(source.info.notices)
         info = source.info

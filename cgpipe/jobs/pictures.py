@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from cgpipe.errors import UsageError
 from cgpipe.jobs.animations import translate_animation
 from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import FileResult, Status
@@ -20,6 +21,7 @@ from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.pictures.sink import WRITERS, PictureSink, Written
 from cgpipe.media.pictures.source import PictureOrigin, PictureSource
 from cgpipe.media.progress import Progress
+from cgpipe.models import Model
 from cgpipe.options import Options
 from cgpipe.storage import fetched
 
@@ -41,7 +43,9 @@ def translate_pictures(
     Returns:
         The chosen settings, for a report.
     """
-    encoding = options.encoding
+    encoding, model = options.encoding, pipeline.translator.model
+    _require_maskable(model, worklist)
+    takes, gray = model.generator.channels[0], model.card.channels[1] == 1
     batch_size = _batch_size(pipeline)
     workers = min(_workers(options.work.workers, pipeline.translator.device.type), len(worklist))
     moving: list[PictureOrigin] = []
@@ -62,19 +66,20 @@ def translate_pictures(
             watch.reached("encode")
         finish(written)
 
-    source = PictureSource(worklist.origins, worklist.masks)
+    source = PictureSource(worklist.origins, worklist.masks, channels=takes)
     progress = Progress(tell_part)
     with PictureSink(
         written_or_put_off,
         worklist.publisher,
         format=encoding.format,
         quality=encoding.quality,
+        gray=gray,
         writers=max(WRITERS, worklist.parallel),
         progress=progress,
     ) as sink:
         pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers, progress=progress)
     for origin in large:  # one after the other, each in this process
-        one = PictureSource(partial(list, [origin]), worklist.masks, by_lines=progress)
+        one = PictureSource(partial(list, [origin]), worklist.masks, channels=takes, by_lines=progress)
         with PictureSink(
             finish, worklist.publisher, format=encoding.format, quality=encoding.quality, progress=progress
         ) as sink:
@@ -82,6 +87,12 @@ def translate_pictures(
     for origin in moving:
         finish(translate_animation(pipeline, options, origin, worklist, watch))
     return pipeline.settings() | {"batch_size": batch_size, "workers": workers}
+
+
+def _require_maskable(model: Model, worklist: Worklist) -> None:
+    taken, given = model.generator.channels
+    if taken != given and worklist.masks is not None:
+        raise UsageError(f"This model makes {given} channels of {taken}, which a mask cannot blend: omit the mask.")
 
 
 def _batch_size(pipeline: Pipeline) -> int:

@@ -24,8 +24,9 @@ class Frame(Generic[Origin]):
     """One decoded picture.
 
     Args:
-        pixels: RGB, shape (height, width, 3), uint8, or uint16 if the source has more than 8 bits per channel; with a
-            mask (see :mod:`cgpipe.media.pictures.masks`), the mask is the fourth channel.
+        pixels: RGB, shape (height, width, 3), uint8, or uint16 if the source has more than 8 bits per channel; or the
+            channels that a model of other pictures takes or gives. A mask (see :mod:`cgpipe.media.pictures.masks`) is
+            one channel more.
         origin: identifies the frame (see :data:`Origin`).
     """
 
@@ -35,8 +36,8 @@ class Frame(Generic[Origin]):
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
             raise TypeError(f"Pixels must be uint8 or uint16, not {self.pixels.dtype}.")
-        if self.pixels.ndim != 3 or self.pixels.shape[2] not in (3, 4) or 0 in self.pixels.shape:
-            raise ValueError(f"Pixels must have shape (height, width, 3 or 4), not {self.pixels.shape}.")
+        if self.pixels.ndim != 3 or 0 in self.pixels.shape:
+            raise ValueError(f"Pixels must have shape (height, width, channels), not {self.pixels.shape}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class Batch(Generic[Origin]):
     """Frames of one size and type, stacked.
 
     Args:
-        pixels: shape (count, height, width, 3), uint8 or uint16, RGB, or 4 with masks.
+        pixels: shape (count, height, width, channels), uint8 or uint16; see :class:`Frame`.
         origins: one per frame, in the same order.
     """
 
@@ -54,8 +55,10 @@ class Batch(Generic[Origin]):
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (torch.uint8, torch.uint16):
             raise TypeError(f"Pixels must be uint8 or uint16, not {self.pixels.dtype}.")
-        if self.pixels.ndim != 4 or self.pixels.shape[3] not in (3, 4):
-            raise ValueError(f"Pixels must have shape (count, height, width, 3 or 4), not {tuple(self.pixels.shape)}.")
+        if self.pixels.ndim != 4:
+            raise ValueError(
+                f"Pixels must have shape (count, height, width, channels), not {tuple(self.pixels.shape)}."
+            )
         if len(self.origins) != len(self.pixels):
             raise ValueError(f"There are {len(self.pixels)} frames but {len(self.origins)} origins.")
 

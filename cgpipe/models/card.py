@@ -31,6 +31,8 @@ class ModelCard:
         source: domain of the input: lowercase letters, digits, ``-`` and ``_``. ``photo`` stands for any picture.
         target: domain of the output.
         training_size: side of the training pictures in pixels; None if unknown.
+        channels: of the pictures that it takes and gives: 1 gray, 3 RGB, 4 RGB and opacity, else those of TIFF stacks;
+            by default as the settings say. A network on RGB may stand for one on gray.
         working_scales: smallest and largest short side, in pixels, at which the model was measured to work well; None
             if not measured.
         made_by: provenance: recipe, steps, pictures seen, seed, version of cgpipe.
@@ -49,6 +51,7 @@ class ModelCard:
     source: str
     target: str
     training_size: int | None
+    channels: tuple[int, int] = (3, 3)
     working_scales: tuple[int, int] | None = None
     made_by: Mapping[str, object]
     quality: Mapping[str, object]
@@ -72,6 +75,7 @@ class ModelCard:
             "training_size",
             f"must be a positive whole number of pixels or null, not {self.training_size!r}",
         )
+        object.__setattr__(self, "channels", _channels(self.channels, self.settings))
         object.__setattr__(self, "working_scales", _scales(self.working_scales))
 
     @property
@@ -172,6 +176,14 @@ def _deeper_than(value: object, levels: int) -> bool:
     if not isinstance(value, list | tuple):
         return False
     return levels == 0 or any(_deeper_than(inner, levels - 1) for inner in value)
+
+
+def _channels(value: object, settings: Mapping[str, object]) -> tuple[int, int]:
+    named = (settings.get("in_channels", 3), settings.get("out_channels", 3))
+    ends = named if value == (3, 3) else value
+    fits = isinstance(ends, list | tuple) and len(ends) == 2 and all(_is_size(count) for count in ends)
+    _require(fits, "channels", f"must be two numbers of channels, not {ends!r}")
+    return ends[0], ends[1]  # type: ignore[index]
 
 
 def _scales(value: object) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from cgpipe.errors import CgpipeError, ModelError
 from cgpipe.models.checkpoint import load_checkpoint
 from cgpipe.models.layouts import Layout, recognise
 from cgpipe.models.unwrap import one_generator
-from cgpipe.models.weights import Weights, check_finite, check_plain, in_rgb
+from cgpipe.models.weights import CHANNELS, GRAY_OR_RGB, Weights, check_finite, check_plain, ends_of, in_rgb
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.norm import NormKind
 from cgpipe.options import Direction as Direction
@@ -34,6 +34,7 @@ class ForeignModel:
         generator: the network, float32 on the CPU, ready for inference (``eval``, no gradients).
         recognised_as: the network and the project of the file.
         notes: what was chosen or changed, a sentence each, for the user.
+        channels: of the pictures that it takes and gives.
     """
 
     architecture: str
@@ -41,6 +42,7 @@ class ForeignModel:
     generator: Generator
     recognised_as: str
     notes: tuple[str, ...]
+    channels: tuple[int, int] = (3, 3)
 
 
 def read_foreign(
@@ -89,22 +91,34 @@ def _convert(weights: Weights, batch_statistics: bool, notes: list[str]) -> Fore
     if layout.pixels == "0..255":
         _turn_to_unit(weights, layout)
         notes.append("The original works on pixels from 0 to 255: its first and last convolutions were scaled.")
-    weights, about_gray = in_rgb(weights)
-    notes += about_gray
+    channels = ends_of(weights)
+    ends: dict[str, object] = dict(zip(CHANNELS, channels, strict=True))
+    if {*channels} <= {*GRAY_OR_RGB}:
+        weights, about_gray = in_rgb(weights)
+        notes += about_gray
+        ends = {}
     found = _norm(weights)
     norm: NormKind = "instance_affine" if found == "batch" and batch_statistics else found
     notes += _about_norm(found, weights, batch_statistics)
-    settings = {**layout.settings, "ngf": _width(weights), "norm": norm}
-    return _foreign(layout, settings, _build(layout, settings, weights, biases=norm != found), notes)
+    settings = {**layout.settings, "ngf": _width(weights), "norm": norm, **ends}
+    generator = _build(layout, settings, weights, biases=norm != found)
+    return _foreign(layout, settings, generator, notes, channels)
 
 
-def _foreign(layout: Layout, settings: Mapping[str, object], generator: Generator, notes: list[str]) -> ForeignModel:
+def _foreign(
+    layout: Layout,
+    settings: Mapping[str, object],
+    generator: Generator,
+    notes: list[str],
+    channels: tuple[int, int] = (3, 3),
+) -> ForeignModel:
     return ForeignModel(
         architecture=layout.architecture,
         settings=settings,
         generator=generator,
         recognised_as=layout.recognised_as,
         notes=tuple(notes),
+        channels=channels,
     )
 
 

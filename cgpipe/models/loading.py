@@ -87,6 +87,7 @@ def load_any(
         source=source or UNKNOWN,
         target=target or UNKNOWN,
         training_size=None,
+        channels=foreign.channels,
         made_by={"recognised_as": foreign.recognised_as, "file": file.name},
         quality={},
         licence=UNKNOWN,

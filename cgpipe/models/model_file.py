@@ -12,14 +12,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from cgpipe.errors import ModelError
+from cgpipe.errors import ModelError, UsageError
 from cgpipe.models.card import ModelCard
 from cgpipe.models.exported_file import Exported, checked_exported
 from cgpipe.models.header import METADATA_KEY, Header, read_card, read_header
 from cgpipe.models.onnx_file import check_onnx
 from cgpipe.models.program import PROGRAMS, OnnxRuntime, Program, Signature
 from cgpipe.models.torchscript_file import TorchScript, checked_torchscript
-from cgpipe.models.weights import CHANNELS, LARGEST_MULTIPLE, check_finite, in_rgb
+from cgpipe.models.weights import CHANNELS, GRAY_OR_RGB, LARGEST_MULTIPLE, check_finite, in_rgb
 from cgpipe.networks import Generator, build_generator
 from cgpipe.storage import atomic_write
 
@@ -39,6 +39,15 @@ class Model:
 
     card: ModelCard
     generator: Generator
+
+    def require_rgb(self, pictures: str) -> None:
+        """Raises UsageError if it takes or gives other channels than gray or RGB; ``pictures`` are those it gets."""
+        taken, given = self.generator.channels
+        if (taken, given) != (3, 3):
+            raise UsageError(
+                f"{pictures} are RGB, but this model makes pictures of {given} channels from pictures of {taken}: "
+                "`cgpipe translate` runs it on folders of them."
+            )
 
 
 def save_model(path: str | PathLike[str], model: Model, *, dtype: torch.dtype = torch.float16) -> None:
@@ -63,8 +72,12 @@ def save_model(path: str | PathLike[str], model: Model, *, dtype: torch.dtype = 
         raise ModelError(f"{target} cannot be written: {error.strerror}.") from error
 
 
-def load_model(path: str | PathLike[str]) -> Model:
+def load_model(path: str | PathLike[str], *, as_rgb: bool = True) -> Model:
     """Loads one of our files, in float32 on the CPU, ready for inference (``eval``, no gradients).
+
+    Args:
+        path: the file.
+        as_rgb: make of a network on gray pictures one on RGB, which gives the same for them.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -75,8 +88,10 @@ def load_model(path: str | PathLike[str]) -> Model:
     card = read_card(source)
     try:
         generator = _load(source, card)
-        if {card.settings.get(name, 3) for name in CHANNELS} != {3}:
-            card, generator = _on_rgb(card, generator)
+        if as_rgb and generator.channels != (3, 3) and {*generator.channels} <= {*GRAY_OR_RGB}:
+            card, generator = on_rgb(card, generator)
+        if generator.channels not in ((3, 3), card.channels):
+            raise ModelError(f"channels are {card.channels}, but its network has {generator.channels}.")
         return Model(card, generator.eval().requires_grad_(False))
     except SafetensorError as error:
         raise ModelError(f"{source} is damaged: {error}.") from error
@@ -129,7 +144,8 @@ def start(kind: str, content: bytes, path: str | None = None) -> Runtime:
     return TorchScript(content) if kind == "torchscript" else OnnxRuntime(content, path)
 
 
-def _on_rgb(card: ModelCard, generator: Generator) -> tuple[ModelCard, Generator]:
+def on_rgb(card: ModelCard, generator: Generator) -> tuple[ModelCard, Generator]:
+    """A network on gray pictures as one on RGB, which runs wherever RGB does; its card keeps the channels."""
     weights, _ = in_rgb(generator.state_dict())
     settings = {name: value for name, value in card.settings.items() if name not in CHANNELS}
     generator = build_generator(card.architecture, **settings)

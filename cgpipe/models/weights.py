@@ -17,6 +17,9 @@ LARGEST_MULTIPLE = 1024
 CHANNELS = ("in_channels", "out_channels")
 """The settings of a network's input and output channels; 3 by default."""
 
+GRAY_OR_RGB = (1, 3)
+"""Channels of networks that can be turned into one on RGB."""
+
 LUMA = (0.299, 0.587, 0.114)
 """Luma weights of red, green and blue (ITU-R BT.601), as in Pillow and the reference projects."""
 
@@ -72,23 +75,28 @@ def check_finite(network: nn.Module, named: Callable[[str], str] = str) -> None:
             raise ModelError(f"Tensor {named(name)} holds a variance below 0: the file is damaged.")
 
 
+def ends_of(weights: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+    """Input and output channels of one of our ResNets or U-Nets."""
+    return weights[_stem(weights)].shape[1], weights["head.bias"].shape[0]
+
+
+def _stem(weights: Mapping[str, torch.Tensor]) -> str:
+    return "stem.conv.weight" if "stem.conv.weight" in weights else "stem.weight"
+
+
 def in_rgb(weights: Mapping[str, torch.Tensor]) -> tuple[Weights, list[str]]:
     """Converts the weights of a network on gray pictures to RGB: it sees their luma and outputs gray.
 
     Args:
-        weights: of one of our ResNets or U-Nets, by our names.
+        weights: of one of our networks, by our names.
 
     Returns:
         The weights, unchanged if the network is on RGB already, and notes for the user.
-
-    Raises:
-        ModelError: its input or output is neither gray nor RGB.
     """
+    if "to_pixels.weight" in weights:
+        return _compact_in_rgb(weights), []
     rgb, notes = dict(weights), []
-    stem = "stem.conv.weight" if "stem.conv.weight" in rgb else "stem.weight"
-    taken, given = rgb[stem].shape[1], rgb["head.bias"].shape[0]
-    if taken not in (1, 3) or given not in (1, 3):
-        raise ModelError(f"It takes {taken} channels and gives {given}, but cgpipe supports only 3 (RGB) and 1 (gray).")
+    stem, (taken, given) = _stem(rgb), ends_of(rgb)
     if taken == 1:
         rgb[stem] = torch.cat([rgb[stem] * share for share in LUMA], dim=1)
         notes.append("The network takes gray pictures: it gets the luma of color pictures.")
@@ -98,3 +106,17 @@ def in_rgb(weights: Mapping[str, torch.Tensor]) -> tuple[Weights, list[str]]:
         rgb["head.bias"] = rgb["head.bias"].repeat(3)
         notes.append("The network outputs gray pictures.")
     return rgb, notes
+
+
+def _compact_in_rgb(weights: Mapping[str, torch.Tensor]) -> Weights:
+    """The same for the compact generator, which folds squares of pixels into channels, all of one colour in a row."""
+    rgb = dict(weights)
+    if rgb["stem.weight"].shape[1] == 16:
+        detail = rgb["refine.weight"]
+        inner = detail.shape[1] - 4  # the last four are a square of the picture itself
+        rgb["stem.weight"] = torch.cat([rgb["stem.weight"] * share for share in LUMA], dim=1)
+        rgb["refine.weight"] = torch.cat([detail[:, :inner], *(detail[:, inner:] * share for share in LUMA)], dim=1)
+    if rgb["to_pixels.weight"].shape[0] == 4:
+        for name in ("to_pixels.weight", "to_pixels.bias"):
+            rgb[name] = torch.cat([rgb[name]] * 3)
+    return rgb

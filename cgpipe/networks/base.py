@@ -9,6 +9,8 @@ from torch import nn
 class Generator(nn.Module):
     """Translates pictures: (N, 3, H, W) in [-1, 1] in, the same shape and range out, or enlarged by :attr:`enlarges`.
 
+    Networks for other pictures have other :attr:`channels`.
+
     ``H`` and ``W`` must be multiples of :attr:`multiple` and at least :attr:`least_side`; for other sizes the caller
     pads and crops.
     """
@@ -19,6 +21,9 @@ class Generator(nn.Module):
 
     fixed_size: tuple[int, int] | None = None
     """Height and width, if it accepts only one size; other pictures are fitted into it."""
+
+    channels: tuple[int, int] = (3, 3)
+    """Input and output channels."""
 
     enlarges: int = 1
     """Upscaling factor of the sides; more than 1 for an upscaler."""

@@ -69,6 +69,8 @@ class CompactGenerator(Generator):
         norm: normalisation after every convolution except those that output pixels.
         padding: of every convolution. Zeros leave stripes along the edges of smooth skies, which instance norm
             amplifies; reflection leaves none.
+        in_channels: input channels.
+        out_channels: output channels.
     """
 
     def __init__(
@@ -80,21 +82,24 @@ class CompactGenerator(Generator):
         deep_blocks: int = 0,
         norm: NormKind = "instance",
         padding: Padding = "zeros",
+        in_channels: int = 3,
+        out_channels: int = 3,
     ) -> None:
         super().__init__()
+        self.channels = (in_channels, out_channels)
         if padding not in get_args(Padding):
             raise ValueError(f"unknown padding {padding!r}: choose one of {', '.join(get_args(Padding))}")
         self.multiple = 8 if deep_blocks else 4
         self.least_side = 2 * self.multiple
         before = (blocks + 1) // 2
-        self.stem = _conv(48, channels, norm, padding)
+        self.stem = _conv(16 * in_channels, channels, norm, padding)
         self.stem_norm = make_norm(norm, channels)
         self.before = nn.Sequential(*(ResidualBlock(channels, norm, padding) for _ in range(before)))
         self.deep = DeepPath(channels, deep_channels, deep_blocks, norm, padding) if deep_blocks else nn.Identity()
         self.after = nn.Sequential(*(ResidualBlock(channels, norm, padding) for _ in range(blocks - before)))
         self.widen = _conv(channels, 80, "none", padding)
-        self.refine = _conv(32, 32, "none", padding)
-        self.to_pixels = _conv(32, 12, "none", padding)
+        self.refine = _conv(20 + 4 * in_channels, 32, "none", padding)
+        self.to_pixels = _conv(32, 4 * out_channels, "none", padding)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.relu(self.stem_norm(self.stem(F.pixel_unshuffle(x, 4))))

@@ -13,7 +13,7 @@ from cgpipe.networks.norm import NormKind, make_norm, needs_bias
 class PatchDiscriminator(nn.Sequential):
     """PatchGAN (arXiv 1611.07004): one logit for each overlapping patch, 70x70 pixels with three layers.
 
-    (N, 3, H, W) in, (N, 1, H', W') logits out.
+    (N, C, H, W) in, (N, 1, H', W') logits out.
     """
 
     def __init__(self, *, ndf: int = 64, layers: int = 3, norm: NormKind = "instance", in_channels: int = 3) -> None:
@@ -32,7 +32,7 @@ class PatchDiscriminator(nn.Sequential):
 
 
 class PixelDiscriminator(nn.Sequential):
-    """PixelGAN (arXiv 1611.07004): one logit for every pixel; (N, 3, H, W) in, (N, 1, H, W) logits out."""
+    """PixelGAN (arXiv 1611.07004): one logit for every pixel; (N, C, H, W) in, (N, 1, H, W) logits out."""
 
     def __init__(self, *, ndf: int = 64, norm: NormKind = "instance", in_channels: int = 3) -> None:
         super().__init__(

@@ -99,6 +99,7 @@ class ResNetGenerator(Generator):
         _check("output", output, ("tanh", "linear"))
         _check("steps", steps, range(1, 7))
         _check("kernel", kernel, (3, 5, 7, 9))
+        self.channels = (in_channels, out_channels)
         self.multiple = 2**steps
         self.least_side = 2 * self.multiple
         self.output = output

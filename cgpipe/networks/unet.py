@@ -40,6 +40,7 @@ class UNetGenerator(Generator):
         super().__init__()
         if levels < 5:
             raise ValueError(f"a U-Net has at least 5 levels, not {levels}")
+        self.channels = (in_channels, out_channels)
         self.multiple = self.least_side = 2**levels
         bias = needs_bias(norm)
         self.stem = nn.Conv2d(in_channels, ngf, 4, stride=2, padding=1, bias=bias)

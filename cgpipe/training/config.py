@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgpipe.data.direction import A_TO_B, B_TO_A, DIRECTIONS, Direction, Domain
-from cgpipe.data.settings import DataSettings
+from cgpipe.data.settings import VIEWABLE, DataSettings
 from cgpipe.errors import ModelError, UsageError
 from cgpipe.models.card import GENERIC, check_domain, plain_name
 from cgpipe.models.looks import look_name
@@ -74,13 +74,14 @@ class NetworkSettings(DiscriminatorSettings):
         "", "Networks to freeze: any of a_to_b, b_to_a, discriminator_a, discriminator_b, with commas."
     )
 
-    def generator_settings(self) -> dict[str, object]:
-        """Keyword arguments for :func:`cgpipe.networks.build_generator`."""
+    def generator_settings(self, channels: tuple[int, int] = (3, 3)) -> dict[str, object]:
+        """Keyword arguments for :func:`cgpipe.networks.build_generator`, for so many input and output channels."""
         from cgpipe.networks.generators import setting_names
 
         taken = setting_names(self.gen_net)
         settings = {"norm": self.norm, "ngf": self.ngf, "dropout": self.dropout}
-        return {name: value for name, value in settings.items() if name in taken} | dict(self.gen_settings)
+        ends = {} if channels == (3, 3) else {"in_channels": channels[0], "out_channels": channels[1]}
+        return {name: value for name, value in settings.items() if name in taken} | dict(self.gen_settings) | ends
 
     @property
     def initial_models(self) -> Mapping[Direction, str]:
@@ -312,6 +313,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
         self._check_names()
         self._check_method()
         self._check_losses()
+        self._check_channels()
         check_taps(self)
         check_patience(self)
 
@@ -384,6 +386,33 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
                 "The loss wgan-gp penalises gradients per picture, which batch norm mixes: use norm instance or none."
             )
 
+    def _check_channels(self) -> None:
+        counts = tuple(self.channels.values())
+        if self.method in ("cut", "fastcut") and self.differ_in_channels:
+            raise UsageError(
+                f"{self.method} compares input and output by one network, and they differ in channels: use cyclegan, "
+                "or pix2pix for pairs."
+            )
+        if self.method == "style" and counts != (3, 3):
+            raise UsageError("Style training takes RGB photos: omit input_channels and output_channels.")
+        if self.differ_in_channels and not {*counts} <= {1, 3} and any(self.masks.values()):
+            raise UsageError("Masks compare input and output, which have other channels: omit masks_a and masks_b.")
+        if all(count in VIEWABLE for count in counts):
+            return
+        seeing = {"feature_weight": self.feature_weight, "moment_weight": self.uses_moments}
+        for name, used in (seeing | {"watch_every": self.watch_every and not self.is_paired}).items():
+            if used:
+                raise UsageError(f"{name} uses a network that sees gray, RGB and RGBA pictures alone: set it to 0.")
+
+    def channels_of(self, direction: Direction) -> tuple[int, int]:
+        """Input and output channels of a generator."""
+        return self.channels[direction.source], self.channels[direction.target]
+
+    @property
+    def differ_in_channels(self) -> bool:
+        """Whether the domains have other channels, so that no generator can take what it gives."""
+        return self.input_channels != self.output_channels
+
     def _merged(self, stage: Stage) -> TrainConfig:
         changes = {k: v for k, v in asdict(stage).items() if v is not None and k != "from_epoch"}
         return replace(self, stages=(), **changes)
@@ -407,6 +436,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
                 *(() if self.lr_policy in ("step", "plateau") else ("lr_step",)),
                 *(("decay_epoch",) if self.lr_policy == "plateau" else ()),
             ),
+            "does nothing where the domains have other channels": ("idt_coef",) if self.differ_in_channels else (),
             "does nothing without masks": () if any(self.masks.values()) else ("background_weight",),
             "does nothing with feature_weight 0": () if self.feature_weight else ("feature_taps", "feature_pooled"),
             "does nothing without moment_weight": () if self.uses_moments else ("moment_taps", "moment_lite1_taps"),
@@ -516,13 +546,15 @@ def _style_defaults(named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fitting(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Adapts defaults to the given settings: crops fit into small pictures, load_min is at least the crop."""
+    """Adapts defaults to the given settings: crops fit into small pictures, features to the channels."""
     height = chosen.get("load_height", TrainConfig.load_height)
     width = chosen.get("load_width", TrainConfig.load_width)
     fitted = {
         "crop_height": min(TrainConfig.crop_height, height // 8 * 8 or height),
         "crop_width": min(TrainConfig.crop_width, width // 8 * 8 or width),
     } | chosen
+    if not {chosen.get("input_channels", 3), chosen.get("output_channels", 3)} <= {*VIEWABLE}:
+        fitted = {"feature_weight": 0.0} | fitted  # its network sees pictures
     smallest = max(fitted["crop_height"], -(-fitted["crop_width"] * height // max(1, width)))
     half = TrainConfig.load_min * height // TrainConfig.load_height
     return {"load_min": min(height, max(half, smallest))} | fitted

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.discriminators import FeatureHeads, PooledHead, build_discriminator
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training.config import TrainConfig
@@ -26,10 +27,18 @@ class Discriminator(nn.Module):
     Args:
         settings: the architecture.
         backbone: the frozen network whose features the heads look at; None: no heads.
+        channels: of the pictures.
         given: channels of the input of a translation that precede its own; the heads do not see them.
     """
 
-    def __init__(self, settings: DiscriminatorSettings, backbone: EfficientNetLite | None, *, given: int = 0) -> None:
+    def __init__(
+        self,
+        settings: DiscriminatorSettings,
+        backbone: EfficientNetLite | None,
+        channels: int = 3,
+        *,
+        given: int = 0,
+    ) -> None:
         super().__init__()
         self.given = given
         build = partial(
@@ -38,27 +47,27 @@ class Discriminator(nn.Module):
             ndf=settings.ndf,
             layers=settings.dis_layers,
             norm=settings.norm,  # type: ignore[arg-type]
-            in_channels=given + 3,
+            in_channels=given + channels,
         )
         self.pixels = build()
         self.coarser = nn.ModuleList(build() for _ in range(settings.dis_scales - 1))
         self.taps = settings.feature_taps
         self.weight = settings.feature_weight
-        channels = [backbone.channels(tap) for tap in self.taps] if backbone and self.weight else []
-        self.heads = FeatureHeads(channels) if channels else None
-        self.pooled = PooledHead(channels) if channels and settings.feature_pooled else None
+        widths = [backbone.channels(tap) for tap in self.taps] if backbone and self.weight else []
+        self.heads = FeatureHeads(widths) if widths else None
+        self.pooled = PooledHead(widths) if widths and settings.feature_pooled else None
         # In a tuple the backbone is no submodule: it is shared, frozen, and stays out of the state.
         self._backbone = (backbone,)
 
     def forward(self, pictures: torch.Tensor, features: Sequence[torch.Tensor] | None = None) -> WeightedLogits:
-        """Logits for (N, given + 3, H, W) in [-1, 1]; ``features`` are the backbone's taps, if already computed."""
+        """Logits for (N, given + channels, H, W) in [-1, 1]; ``features`` are the backbone's taps, if known already."""
         logits, reduced = [(1.0, self.pixels(pictures))], pictures
         for network in self.coarser:
             reduced = F.avg_pool2d(reduced, 3, stride=2, padding=1, count_include_pad=False)
             logits.append((1.0, network(reduced)))
         backbone = self._backbone[0]
         if self.heads is not None and backbone is not None:
-            features = backbone.taps(pictures[:, self.given :], self.taps) if features is None else features
+            features = backbone.taps(as_rgb(pictures[:, self.given :]), self.taps) if features is None else features
             logits += [(self.weight, map) for map in self.heads(features)]
             if self.pooled is not None:
                 logits.append((self.weight, self.pooled(features)))

@@ -245,6 +245,7 @@ class Distiller(Run):
             source=config.source,
             target=config.target,
             training_size=config.crop,
+            channels=teacher.channels,
             made_by={
                 "trainer": "cgpipe distill",
                 "finished": self.finished,
@@ -312,6 +313,7 @@ def load_teacher(config: DistillConfig) -> Model:
         raise UsageError(f"{config.teacher} does not name its domains: give both with --from and --to.")
     if model.generator.enlarges > 1:
         raise UsageError(f"{config.teacher} enlarges pictures, and a student keeps their size: choose another teacher.")
+    model.require_rgb("Pictures of a student")
     model.generator.eval().requires_grad_(False)
     return model
 

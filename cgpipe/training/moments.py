@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.parallel import all_reduce_sum, global_count
 
@@ -49,7 +50,7 @@ class FeatureMoments(nn.Module):
     def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
         """Mean squared distance of the averages, in units of the real features' variance.
 
-        ``real`` and ``fake`` are (N, 3, H, W) in [-1, 1]. The gradient is that of the running averages, not of these
+        ``real`` and ``fake`` are (N, C, H, W) in [-1, 1]. The gradient is that of the running averages, not of these
         pictures alone, as if the averages moved with the generator.
         """
         scale = SCALES[int(torch.randint(len(SCALES), ()))]  # on the CPU, whose random state a run keeps
@@ -69,7 +70,8 @@ class FeatureMoments(nn.Module):
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """Means and standard deviations of all channels of all blocks: (N, F), float32."""
-        maps = [tap.float().flatten(2) for network, blocks in self._taps for tap in network.taps(pictures, blocks)]
+        seen = as_rgb(pictures)
+        maps = [tap.float().flatten(2) for network, blocks in self._taps for tap in network.taps(seen, blocks)]
         deviations = [(channel.var(dim=2, correction=0) + 1e-6).sqrt() for channel in maps]
         return torch.cat([channel.mean(dim=2) for channel in maps] + deviations, dim=1)
 

@@ -359,7 +359,7 @@ class Run(ABC):
             self.board.add_figures(figures, self.step)
 
     def show_grid(self, name: str, rows: Sequence[torch.Tensor]) -> None:
-        """Writes rows of pictures, each (N, 3, H, W) in [-1, 1], to the results folder; the file name has the step."""
+        """Writes rows of pictures, each (N, C, H, W) in [-1, 1], to the results folder; the file name has the step."""
         grid = grid_of(rows)
         save_grid(self.config.results_dir / f"{name}-{self.step:07d}.jpg", grid)
         if self.board:

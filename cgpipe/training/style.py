@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cgpipe.data.loading import load_rgb, resize, to_network_range
+from cgpipe.data.loading import load_8_bits, resize, to_network_range
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training.moments import resized
@@ -35,7 +35,7 @@ def load_painting(path: Path, side: int) -> torch.Tensor:
         UsageError: it cannot be read, or its short side has fewer than :data:`SMALLEST` pixels.
     """
     try:
-        pixels = load_rgb(path)
+        pixels = load_8_bits(path)
     except MediaError as error:
         raise UsageError(f"The painting cannot be used: {error}") from error
     height, width = pixels.shape[:2]

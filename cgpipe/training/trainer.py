@@ -21,6 +21,7 @@ from cgpipe.evaluation.grids import load_alike, load_samples, sample_rows
 from cgpipe.evaluation.watch import PairedWatch
 from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, all_settings
+from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.cpu import accelerate, steady_weights
 from cgpipe.parallel import all_reduce_mean, gather, process_group, require_shares, share
 from cgpipe.recipe import plain_settings
@@ -41,6 +42,7 @@ Part = TypeVar("Part")
 SAMPLES = 6
 ARCHITECTURE = (
     *("method", "direction", "nce_layers"),
+    *("input_channels", "output_channels"),
     *("gen_net", "gen_settings", "ngf", "norm"),
     *("dis_net", "dis_layers", "dis_scales", "ndf", "feature_weight", "feature_taps", "feature_pooled"),
     *("moment_weight", "moment_taps", "moment_lite1_taps"),
@@ -128,10 +130,10 @@ class Trainer(Run):
             )
 
     def _warm_start(self) -> None:
-        made_as = self.config.gen_net, self.config.generator_settings()
         for direction, generator in self.method.generators.items():
             if named := self.config.initial_models[direction]:
-                self.notices += warm_start(generator, named, *made_as)
+                settings = self.config.generator_settings(self.config.channels_of(direction))
+                self.notices += warm_start(generator, named, self.config.gen_net, settings)
         if (run := self.config.init_discriminators) is not None and self.method.discriminators:
             warm_start_discriminators(self.method.discriminators, run)
 
@@ -141,14 +143,18 @@ class Trainer(Run):
             self.method.get_submodule(name).requires_grad_(False).eval()
 
     def _load_samples(self) -> dict[Domain, torch.Tensor]:
-        files, ranges = self.pictures.files, self.pictures.ranges
+        files, ranges, channels = self.pictures.files, self.pictures.ranges, self.config.channels
         if self.config.is_paired:
             pairs = find_sample_pairs(self.config, files)
             side = self.config.test_size(self.method.multiple)
             values = [ranges.get(domain) for domain in DOMAINS]
-            return dict(zip(DOMAINS, load_alike(pairs[:2], SAMPLES, side, values=values), strict=True))
+            counts = list(channels.values())
+            samples = load_alike(pairs[:2], SAMPLES, side, values=values, channels=counts)
+            return dict(zip(DOMAINS, samples, strict=True))
         pictures = {d: find_sample_pictures(self.config, d, files[d]) for d in DOMAINS if files[d]}
-        return {d: load_samples(found, SAMPLES, values=ranges.get(d)) for d, found in pictures.items()}
+        return {
+            d: load_samples(found, SAMPLES, values=ranges.get(d), channels=channels[d]) for d, found in pictures.items()
+        }
 
     def _remarks(self) -> tuple[str, ...]:
         """Notices about the recipe and the datasets that the user may not expect."""
@@ -287,7 +293,7 @@ class Trainer(Run):
             rows = sample_rows(self.samples[direction.source], generator, averages.get(direction.reverse))
             partners = [self.samples[direction.target]] if self.config.is_paired else []
             self.show_grid(source, rows + partners)
-            warnings += self.collapse.check(self.step, f"{source} to {target}", *rows[:2])
+            warnings += self.collapse.check(self.step, f"{source} to {target}", *map(as_rgb, rows[:2]))
         return tuple(warnings)
 
     def _averages_by_direction(self) -> dict[Direction, Generator]:
@@ -299,9 +305,11 @@ class Trainer(Run):
 
     def models(self) -> Iterator[tuple[Path, Model]]:
         for direction, generator in self._averages_by_direction().items():
-            yield self.config.model_path(direction), Model(self._card(*self.config.names(direction)), generator)
+            yield self.config.model_path(direction), Model(self._card(direction), generator)
 
-    def _card(self, source: str, target: str) -> ModelCard:
+    def _card(self, direction: Direction) -> ModelCard:
+        source, target = self.config.names(direction)
+        settings = self.config.generator_settings(self.config.channels_of(direction))
         counts = self.pictures.counts
         made_by = {
             "trainer": "cgpipe train",
@@ -316,7 +324,7 @@ class Trainer(Run):
         fields = self.method.on_card()
         return ModelCard(
             architecture=self.config.gen_net,
-            settings=all_settings(self.config.gen_net, self.config.generator_settings()),
+            settings=all_settings(self.config.gen_net, settings),
             source=source,
             target=target,
             training_size=self.config.crop_height if self.config.crops else None,

@@ -9,8 +9,9 @@ from torch import nn
 
 from cgpipe.data.direction import Domain
 from cgpipe.errors import TrainingError
-from cgpipe.models import ModelCard
+from cgpipe.models import ModelCard, load_model
 from cgpipe.models.choose import choose_model
+from cgpipe.models.header import is_ours
 from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.networks import Generator, effective_settings
 from cgpipe.options import ModelChoice
@@ -31,13 +32,15 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
         ModelError: there is no such model, or it cannot be read.
         TrainingError: its architecture differs.
     """
-    model = choose_model(ModelChoice(model=named)).load()
+    found = choose_model(ModelChoice(model=named))
+    own = generator.channels != (3, 3) and is_ours(found.path)  # of gray pictures, as it was trained
+    model = load_model(found.path, as_rgb=False) if own else found.load()
     try:
         generator.load_state_dict(model.generator.state_dict())
     except RuntimeError as error:
         raise TrainingError(
             f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which differs "
-            "from the run: set the same --gen-net, --ngf and --norm."
+            "from the run: set the same --gen-net, --ngf, --norm and channels."
         ) from error
     if Path(named).parent == SHIPPED_FOLDER:  # the recipe's own choice, with settings that go with it
         return ()

@@ -16,13 +16,15 @@ class Seen:
     """A picture as network input: in [-1, 1], its sides padded by reflection.
 
     Args:
-        pixels: (H, W, C) integers, of which the first three channels are RGB, or (1, 3, H, W) float.
+        pixels: (H, W, C) integers, of which the first ``channels`` are seen, or (1, channels, H, W) float.
+        channels: that the network takes.
         low, high: black and white.
         multiple, least: the sides become multiples of it, and at least this.
         dtype: of the network's input.
     """
 
     pixels: torch.Tensor
+    channels: int
     low: int
     high: int
     multiple: int
@@ -47,18 +49,18 @@ class Seen:
         return all(wanted < 2 * side for wanted, side in zip(self.size, self.own, strict=True))
 
     def read(self, region: Region) -> torch.Tensor:
-        """A region as network input, (1, 3, h, w), on the device."""
+        """A region as network input, (1, channels, h, w), on the device."""
         after = (self.size.height - self.own.height, self.size.width - self.own.width)
         filled = Window(after=after, mode="reflect")
         there = needed_for(filled, region, self.own)
         return filled.run([Piece(self._scaled(there), there, self.own)], region)
 
     def values(self, region: Region) -> torch.Tensor:
-        """A region of the picture itself, (1, 3, h, w), float, in its own units."""
+        """A region of the picture itself, (1, channels, h, w), float, in its own units."""
         rows, columns = slice(*region.rows), slice(*region.columns)
         if self.pixels.is_floating_point():
             return self.pixels[..., rows, columns].to(self.device)
-        values = self.pixels[rows, columns, :3].to(self.device).permute(2, 0, 1)[None].float()
+        values = self.pixels[rows, columns, : self.channels].to(self.device).permute(2, 0, 1)[None].float()
         release(self.pixels)
         return values
 

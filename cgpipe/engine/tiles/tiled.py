@@ -66,7 +66,7 @@ class TiledNetwork:
     def bytes_a_pixel(self) -> float:
         """Memory of a whole picture in bytes per pixel, in fp32; 0 if shapes alone do not tell."""
         try:
-            return LAYERS_AT_ONCE * bytes_a_pixel(self._generator, self._generator.multiple)
+            return LAYERS_AT_ONCE * bytes_a_pixel(self._generator)
         except Exception:  # a network of another runtime takes no tensors without values
             return 0.0
 
@@ -79,6 +79,11 @@ class TiledNetwork:
     def normalises(self) -> bool:
         """Whether the network has norms over the whole picture."""
         return bool(self._graph("fp32").norms)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Input and output channels of the network."""
+        return self._generator.channels
 
     def side(self, memory: int | None, *, fast: bool) -> int:
         """Side of the largest tiles that fit in memory, a multiple that the network accepts."""
@@ -95,6 +100,7 @@ class TiledNetwork:
         """A picture as network input (see :class:`~cgpipe.engine.tiles.picture.Seen`)."""
         return Seen(
             pixels=pixels,
+            channels=self._generator.channels[0],
             low=low,
             high=high,
             multiple=self._generator.multiple,
@@ -114,7 +120,7 @@ class TiledNetwork:
         folder: PathLike | None = None,
         on_tile: Callable[[float], None] | None = None,
     ) -> Statistics:
-        """Runs the network on a picture, and writes each region of its result, (1, 3, h, w), as soon as it is computed.
+        """Runs the network on a picture, and writes each region of its result, (1, C, h, w), as soon as it is computed.
 
         Args:
             statistics: of its norms; None: those of this picture, which take one pass per norm.

@@ -23,6 +23,8 @@ from cgpipe.media.pictures.embed import add_to_tiff, into_bmp, into_jpeg, into_p
 from cgpipe.media.pictures.formats import BY_NAME
 from cgpipe.media.pictures.tags import Tags
 
+GRAY = ("JPEG", "PNG", "TIFF", "BMP")
+"""Formats that are written with one channel; in others gray is RGB."""
 QUALITY = 95
 """Of lossy formats. JPEG and AVIF keep chroma at full resolution (4:4:4): 6 dB for 30% more bytes in JPEG."""
 
@@ -32,8 +34,8 @@ def encode(kind: str, pixels: Pixels, tags: Tags, quality: int = QUALITY) -> byt
 
     Args:
         kind: the name of one of :data:`~cgpipe.media.pictures.formats.FORMATS`.
-        pixels: shape (height, width, 3 or 4), RGB and alpha; uint8, or uint16 if the format holds more than 8 bits.
-            JPEG takes 3 channels.
+        pixels: shape (height, width, 3 or 4), RGB and alpha, or 1 for gray in :data:`GRAY`; uint8, or uint16 if the
+            format holds more than 8 bits. JPEG takes no alpha.
         tags: written as far as the format can hold them.
         quality: of lossy formats, 1 to 100; at 100 WebP and JPEG 2000 are lossless.
 
@@ -64,8 +66,9 @@ def _encoded_bmp(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
 
 
 def _encoded_by_opencv(suffix: str, pixels: Pixels, *parameters: int) -> bytes:
-    order = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
-    done, encoded = cv2.imencode(suffix, cv2.cvtColor(pixels, order), parameters)
+    orders = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    ordered = cv2.cvtColor(pixels, orders[pixels.shape[2]]) if pixels.shape[2] > 1 else pixels
+    done, encoded = cv2.imencode(suffix, ordered, parameters)
     if not done:
         raise ValueError("OpenCV refuses it")
     return encoded.tobytes()
@@ -88,18 +91,33 @@ def _encoded_webp(pixels: Pixels, tags: Tags, quality: int) -> bytes:
 
 
 def _encoded_tiff(pixels: Pixels, tags: Tags, _quality: int) -> bytes:
+    directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    add_to_tiff(directory, tags)
+    channels = pixels.shape[2]
+    return encoded_samples(pixels, directory, photometric=2 if channels > 1 else 1, extra=(2,) * (channels == 4))
+
+
+def encoded_samples(
+    pixels: Pixels, directory: TiffImagePlugin.ImageFileDirectory_v2, *, photometric: int, extra: tuple[int, ...]
+) -> bytes:
+    """A TIFF file of one page, uncompressed, with samples side by side.
+
+    Args:
+        pixels: (height, width, samples).
+        directory: the tags that describe the picture.
+        photometric: photometric interpretation: 1 for gray, 2 for RGB.
+        extra: kinds of the samples beyond these.
+    """
     height, width, channels = pixels.shape
     content = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0")
     directory[Base.ImageWidth], directory[Base.ImageLength] = width, height
     directory[Base.BitsPerSample] = (8 * pixels.itemsize,) * channels
-    directory[Base.Compression], directory[Base.PhotometricInterpretation] = 1, 2
+    directory[Base.Compression], directory[Base.PhotometricInterpretation] = 1, photometric
     directory[Base.SamplesPerPixel], directory[Base.PlanarConfiguration] = channels, 1
     directory[Base.RowsPerStrip], directory[Base.StripByteCounts] = height, len(content)
     directory[Base.StripOffsets] = 0  # behind the directory: Pillow adds its length
-    if channels == 4:
-        directory[Base.ExtraSamples] = 2
-    add_to_tiff(directory, tags)
+    if extra:
+        directory[Base.ExtraSamples] = extra if len(extra) > 1 else extra[0]
     out = io.BytesIO()
     directory.save(out)
     return out.getvalue() + content

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from cgpipe.media.frames import Pixels, at_size
 from cgpipe.media.pictures.tags import Tags, sized
+
+StackKind = Literal["pages", "samples"]
+"""How a TIFF holds channels beyond gray, RGB and opacity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,7 @@ class TiffLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureExtras:
-    """What a picture file holds beside its RGB pixels.
+    """What a picture file holds beside its pixels.
 
     Args:
         format: the name of one of :data:`~cgpipe.media.pictures.formats.FORMATS`.
@@ -37,6 +41,7 @@ class PictureExtras:
         tags: profile, EXIF, XMP, resolution and so on, adapted to upright RGB pixels.
         notes: what the file holds and its translation will not, as text.
         layout: of a picture that was read line by line.
+        stack: of a TIFF stack: how it holds its channels.
     """
 
     format: str
@@ -48,6 +53,7 @@ class PictureExtras:
     tags: Tags = field(default_factory=Tags)
     notes: tuple[str, ...] = ()
     layout: TiffLayout | None = None
+    stack: StackKind | None = None
 
     def at_size(self, height: int, width: int) -> PictureExtras:
         """The same for pixels that were enlarged: opacity and what the tags say of the size go with them."""

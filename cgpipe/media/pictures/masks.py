@@ -71,7 +71,7 @@ def confined(frame: Frame[Origin], mask: Mask) -> Frame[Origin]:
 
 
 def with_mask(pixels: Pixels, mask: Mask) -> Pixels:
-    """RGB (height, width, 3) and a mask of its size as (height, width, 4), in the pixels' dtype."""
+    """Pixels (height, width, channels) and a mask of their size as one channel more, in the pixels' dtype."""
     if pixels.dtype == np.uint8:
         return np.asarray(cv2.merge([pixels, mask]), np.uint8)
     return np.asarray(cv2.merge([pixels, mask.astype(np.uint16) * np.uint16(257)]), np.uint16)

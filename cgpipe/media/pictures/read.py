@@ -58,7 +58,7 @@ def read_picture(
     """
     if huge.is_slide(path):
         raise UnsupportedFormatError("Slides are read by an extra: pip install 'cgpipe[slides,huge]'.")
-    with _opened(Path(path)) as file, _damage_refused(), _parsed(file, path, pixel_limit) as image:
+    with opened(Path(path)) as file, damage_refused(), _parsed(file, path, pixel_limit) as image:
         bits, gray = depth(image, file)
         _require_supported(image, bits)
         width, height = image.size
@@ -91,7 +91,7 @@ def check_picture(path: str | os.PathLike[str], *, pixel_limit: int | None = Non
     """
     if huge.is_slide(path):
         raise UnsupportedFormatError("Slides are not read here.")
-    with _opened(Path(path)) as file, _damage_refused(), _parsed(file, path, pixel_limit) as image:
+    with opened(Path(path)) as file, damage_refused(), _parsed(file, path, pixel_limit) as image:
         _require_supported(image, depth(image, file)[0])
 
 
@@ -108,7 +108,8 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
+def opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A picture's file; a MediaError says why it cannot be opened."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -126,7 +127,8 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
 
 
 @contextmanager
-def _damage_refused() -> Iterator[None]:
+def damage_refused() -> Iterator[None]:
+    """Turns whatever a decoder raises into a MediaError."""
     try:
         yield
     except (MediaError, MemoryError):

@@ -13,6 +13,8 @@ from typing import Self
 
 from cgpipe.errors import reason_of
 from cgpipe.media.frames import Failed, Frame
+from cgpipe.media.pictures.huge import is_written_here
+from cgpipe.media.pictures.planes import gray_of
 from cgpipe.media.pictures.source import PictureOrigin
 from cgpipe.media.pictures.write import write_picture
 from cgpipe.media.progress import Progress
@@ -48,6 +50,7 @@ class PictureSink:
         publish: returns the function that moves a picture's finished file into place.
         quality: of lossy formats, 1 to 100.
         format: of every output; None: that of each input.
+        gray: write RGB as gray, for a model of gray pictures.
         writers: number of threads; more if each mostly waits for remote storage.
         progress: called with pictures that are written line by line; stopped if the sink is left with an error.
     """
@@ -59,6 +62,7 @@ class PictureSink:
         *,
         format: str | None = None,
         quality: int | None = None,
+        gray: bool = False,
         writers: int = WRITERS,
         progress: Progress | None = None,
     ) -> None:
@@ -66,6 +70,7 @@ class PictureSink:
         self._publish = publish
         self._format = format
         self._quality = quality
+        self._gray = gray
         self._writers = writers
         self._progress = progress or Progress()
         self._threads = ThreadPoolExecutor(writers, thread_name_prefix="cgpipe-writer")
@@ -111,7 +116,7 @@ class PictureSink:
         try:
             write_picture(
                 origin.output,
-                frame.pixels,
+                gray_of(frame.pixels) if self._gray and not is_written_here(frame.pixels) else frame.pixels,
                 origin.extras and origin.extras.at_size(height, width),
                 format=self._format,
                 quality=self._quality,

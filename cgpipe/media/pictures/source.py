@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cgpipe.errors import reason_of
+from cgpipe.errors import MediaError, reason_of
 from cgpipe.media.frames import Failed, Frame
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.huge import confined_by_lines, read_huge
 from cgpipe.media.pictures.masks import PictureMasks
-from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.planes import read_planes
 from cgpipe.media.progress import Progress
 from cgpipe.storage import Stamp, fetched_ahead, scratch_folder, store_of
 
@@ -46,6 +46,7 @@ class PictureSource:
     Args:
         tasks: returns the origins of the pictures; may be called more than once.
         masks: the masks that confine the change.
+        channels: that each picture is read with (see :func:`~cgpipe.media.pictures.planes.read_planes`).
         by_lines: read pictures larger than memory, each into a file beside its output, and tell this of it.
     """
 
@@ -54,10 +55,12 @@ class PictureSource:
         tasks: Callable[[], Iterable[PictureOrigin]],
         masks: PictureMasks | None = None,
         *,
+        channels: int = 3,
         by_lines: Progress | None = None,
     ) -> None:
         self.tasks = tasks
         self._masks = masks
+        self._channels = channels
         self._by_lines = by_lines
 
     def frames(self, first: int = 0) -> Iterator[Frame[PictureOrigin] | Failed[PictureOrigin]]:
@@ -73,12 +76,13 @@ class PictureSource:
     @property
     def read(self) -> _Read:
         """Reads one picture; an exception is that picture's failure. Can be pickled and sent to another process."""
-        return _Read(self._masks, self._by_lines)
+        return _Read(self._masks, self._channels, self._by_lines)
 
 
 @dataclass(frozen=True)
 class _Read:
     masks: PictureMasks | None
+    channels: int
     by_lines: Progress | None
 
     def __call__(self, task: PictureOrigin, path: Path | None = None) -> Frame[PictureOrigin]:
@@ -92,10 +96,12 @@ class _Read:
         return Frame(pixels=frame.pixels, origin=replace(task, extras=frame.origin, decode_seconds=seconds))
 
     def _whole(self, task: PictureOrigin, path: Path) -> Frame[PictureExtras]:
-        frame = read_picture(path)
+        frame = read_planes(path, self.channels)
         return self.masks.confine(frame, task.place) if self.masks else frame
 
     def _in_parts(self, task: PictureOrigin, path: Path, progress: Progress) -> Frame[PictureExtras]:
+        if self.channels != 3:
+            raise MediaError(f"It is too large to be read with {self.channels} channels: cut it into smaller ones.")
         folder = scratch_folder(task.output)
         frame = read_huge(path, folder, progress)
         return confined_by_lines(frame, self.masks.read(task.place), folder) if self.masks else frame

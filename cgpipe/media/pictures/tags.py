@@ -16,7 +16,7 @@ from cgpipe.media.pictures.xmp import of_size, upright, without_promises
 
 _Base, _IFD = ExifTags.Base, ExifTags.IFD
 
-_DESCRIPTIVE = (
+DESCRIPTIVE = (
     *(_Base.DocumentName, _Base.ImageDescription, _Base.Make, _Base.Model, _Base.Software, _Base.DateTime),
     *(_Base.Artist, _Base.HostComputer, _Base.Copyright, _Base.Rating, _Base.RatingPercent),
     *(_Base.XPTitle, _Base.XPComment, _Base.XPAuthor, _Base.XPKeywords, _Base.XPSubject),
@@ -156,7 +156,7 @@ def _tell_size(details: MutableMapping[int, Any], size: tuple[int, int]) -> None
 
 def only_descriptive(exif: Image.Exif) -> Image.Exif:
     kept = Image.Exif()
-    for tag in _DESCRIPTIVE:
+    for tag in DESCRIPTIVE:
         if tag in exif:
             kept[tag] = exif[tag]
     for group in GROUPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,10 @@ import numpy.typing as npt
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures import huge
-from cgpipe.media.pictures.encode import QUALITY, encode
+from cgpipe.media.pictures.encode import GRAY, QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
+from cgpipe.media.pictures.stacks import encoded_stack
 from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish, atomic_write, shown
 
@@ -32,12 +34,13 @@ def write_picture(
 ) -> None:
     """Writes a picture file to ``path``: whole, or not at all.
 
-    PNG, TIFF and JPEG 2000 hold 16 bits per channel, AVIF and HEIC get 10, the others 8. JPEG has no alpha: the picture
-    is composited on white. BMP keeps only the resolution. TIFF is not compressed: on photographs that would save a
-    tenth of the size and take ten times as long.
+    Gray is written as gray to :data:`~cgpipe.media.pictures.encode.GRAY`, and as RGB to other formats and with alpha.
+    Channels beyond RGB and alpha are a stack, for TIFF alone. PNG, TIFF and JPEG 2000 hold 16 bits per channel, AVIF
+    and HEIC get 10, the others 8. JPEG has no alpha: the picture is composited on white. BMP keeps only the resolution.
+    TIFF is not compressed: on photographs that would save a tenth of the size and take ten times as long.
 
     Args:
-        pixels: RGB, shape (height, width, 3), uint8 or uint16.
+        pixels: shape (height, width, channels), uint8 or uint16: gray, RGB, RGB with alpha, or a stack.
         extras: what the picture was read with; None: there is nothing to keep.
         format: a name for :func:`~cgpipe.media.pictures.formats.named_format`; None: by the suffix of ``path``, or else
             the format that was read.
@@ -47,7 +50,8 @@ def write_picture(
         progress: called with a picture that is written line by line.
 
     Raises:
-        MediaError: the format cannot hold the picture (a side is too long), or the file cannot be written.
+        MediaError: the format cannot hold the picture (too many channels, or a side is too long), or the file cannot be
+            written.
         UsageError: the format or the quality is invalid.
     """
     extras = extras or PictureExtras(format=picture_format(path) or "PNG", size=pixels.shape[:2])
@@ -56,7 +60,7 @@ def write_picture(
         raise UsageError(f"The quality must be between 1 and 100, not {quality}.")
     quality = quality or (100 if kind == "WEBP" and extras.lossless else QUALITY)
     by_lines = huge.is_written_here(pixels)
-    encoded = b"" if by_lines else encode(kind, _composed(pixels, extras.alpha, kind), extras.tags, quality)
+    encoded = b"" if by_lines else _encoded(kind, pixels, extras, quality)
     try:
         with atomic_write(path, publish=publish) as temporary:
             if by_lines:
@@ -67,8 +71,22 @@ def write_picture(
         raise MediaError(f"{shown(path)} cannot be written: {error.strerror or error}.") from error
 
 
+def _encoded(kind: str, pixels: Pixels, extras: PictureExtras, quality: int) -> bytes:
+    channels = pixels.shape[2]
+    if channels in (1, 3):
+        tags = replace(extras.tags, icc=None) if channels == 1 else extras.tags  # a profile of RGB
+        return encode(kind, _composed(pixels, extras.alpha, kind), tags, quality)
+    if channels == 4 and extras.stack is None:
+        return encode(kind, _composed(pixels[..., :3], pixels[..., 3], kind), extras.tags, quality)
+    if kind != "TIFF":
+        raise MediaError(f"{channels} channels can be written as TIFF alone, not as {BY_NAME[kind].title}: name TIFF.")
+    return encoded_stack(pixels, extras.tags, extras.stack or "pages")
+
+
 def _composed(pixels: _Array, alpha: _Array | None, kind: str) -> _Array:
-    """The encoder's input: (height, width, 3 or 4), in the bit depth that the format holds."""
+    """The encoder's input: (height, width, 1, 3 or 4), in the bit depth that the format holds."""
+    if pixels.shape[2] == 1 and (alpha is not None or kind not in GRAY):
+        pixels = pixels.repeat(3, axis=2)
     pixels = _in_depth(pixels, pixels.dtype if BY_NAME[kind].bits > 8 else np.dtype(np.uint8))
     if alpha is None:
         return pixels

@@ -51,8 +51,8 @@ class CUT(Method):
         self.variant = VARIANTS[config.method]
         (direction,) = config.directions
         self.source, self.target = direction.source, direction.target
-        generator = build_generator(config.gen_net, **config.generator_settings())
-        discriminator = Discriminator(config, backbone)
+        generator = build_generator(config.gen_net, **config.generator_settings(config.channels_of(direction)))
+        discriminator = Discriminator(config, backbone, config.channels[direction.target])
         for network in (generator, discriminator):
             self.initialise(network)
         self.add_networks(direction, generator, discriminator)
@@ -91,7 +91,7 @@ class CUT(Method):
         return losses, fake
 
     def nce_loss(self, original: torch.Tensor, translated: torch.Tensor, *, flipped: bool = False) -> torch.Tensor:
-        """PatchNCE, averaged over layers; both (N, 3, H, W), ``flipped`` if the translation is mirrored."""
+        """PatchNCE, averaged over layers; both (N, C, H, W), ``flipped`` if the translation is mirrored."""
         features = [feature.flip(3) if flipped else feature for feature in self._compared(translated)]
         most = self.config.nce_patches
         places = [torch.randperm(f.shape[2] * f.shape[3])[:most].to(f.device) for f in features]
@@ -129,6 +129,6 @@ class Projection(nn.Module):
 def _widths(generator: Generator) -> list[int]:
     """Channels of each encoder layer of the generator, found with a small picture."""
     side = max(32, generator.multiple)
-    features = generator.eval().encode(torch.zeros(1, 3, side, side))
+    features = generator.eval().encode(torch.zeros(1, generator.channels[0], side, side))
     generator.train()
     return [feature.shape[1] for feature in features]

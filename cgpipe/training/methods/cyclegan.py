@@ -20,9 +20,9 @@ class CycleGAN(Method):
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__(config, backbone)
-        settings = config.generator_settings()
-        generators = [build_generator(config.gen_net, **settings) for _ in config.directions]
-        discriminator_a, discriminator_b = (Discriminator(config, backbone) for _ in config.directions)
+        settings = [config.generator_settings(config.channels_of(direction)) for direction in config.directions]
+        generators = [build_generator(config.gen_net, **its) for its in settings]
+        discriminator_a, discriminator_b = (Discriminator(config, backbone, n) for n in config.channels.values())
         for network in (*generators, discriminator_a, discriminator_b):
             self.initialise(network)
         self.add_networks(A_TO_B, generators[0], discriminator_b)
@@ -31,7 +31,9 @@ class CycleGAN(Method):
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         a, b = real["a"], real["b"]
         # The identity loss feeds a_to_b with real pictures of b. Weights are crosswise, as in the paper's code.
-        weight_a, weight_b = config.identity_weight(A_TO_B), config.identity_weight(B_TO_A)
+        weight_a, weight_b = (
+            0.0 if config.differ_in_channels else config.identity_weight(direction) for direction in (A_TO_B, B_TO_A)
+        )
         fake_b, *same_b = self.translated(A_TO_B, a, *([b] if weight_b else []))
         fake_a, *same_a = self.translated(B_TO_A, b, *([a] if weight_a else []))
         fake = {"b": fake_b, "a": fake_a}

@@ -19,8 +19,10 @@ class Pix2Pix(Method):
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__(config, backbone)
         (self.direction,) = config.directions
-        generator = build_generator(config.gen_net, **config.generator_settings())
-        discriminator = Discriminator(config, backbone, given=3)
+        generator = build_generator(config.gen_net, **config.generator_settings(config.channels_of(self.direction)))
+        discriminator = Discriminator(
+            config, backbone, config.channels[self.direction.target], given=config.channels[self.direction.source]
+        )
         for network in (generator, discriminator):
             self.initialise(network)
         self.add_networks(self.direction, generator, discriminator)
