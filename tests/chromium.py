@@ -55,16 +55,21 @@ class Chromium:
 
     @contextlib.contextmanager
     def window(self, **options: Any) -> Iterator[Any]:
-        """A new context of Playwright's, for no more than ``LONGEST`` seconds."""
+        """A new context of Playwright's."""
         options = {"viewport": {"width": 1200, "height": 800}, **options}
         if self._browser is None or not self._browser.is_connected():
             self._browser = self._driver.chromium.launch(executable_path=self._program, args=OPTIONS, timeout=60_000)
+        with self._browser.new_context(**options) as context:
+            context.set_default_timeout(1000 * LONGEST / 2)
+            yield context
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Kills the browser if the body takes longer than ``LONGEST``."""
         watchdog = threading.Timer(LONGEST, self.kill)
         watchdog.start()
         try:
-            with self._browser.new_context(**options) as context:
-                context.set_default_timeout(1000 * LONGEST / 2)
-                yield context
+            yield
         finally:
             watchdog.cancel()
 

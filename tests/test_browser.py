@@ -48,7 +48,7 @@ def open_page(chromium: Chromium) -> Iterator[Any]:
         page.goto(path.as_uri())
         return page
 
-    with windows:
+    with chromium.watched(), windows:
         yield open_one
     assert trouble == []
 
@@ -129,6 +129,23 @@ def test_pictures_of_hostile_names_are_shown_and_nothing_in_them_runs(tmp_path: 
         until(page, "[before, after].every((one) => one.complete && /(in|out).[^/]*$/.test(one.src))")
         assert page.evaluate("[before.naturalWidth, after.naturalWidth]") == [96, 96]
         assert page.inner_text("#said") == ""
+
+
+def test_pictures_that_are_elsewhere_are_shown_by_their_thumbnails(tmp_path: Path, open_page: Any) -> None:
+    path = gallery(tmp_path, ["a.png", "b.png"])
+    data: Any = Page(path).data()
+    data["entries"][0] |= {"a": "https://example.org/a%20b.png", "b": "s3://bucket/out/a%20b.png"}
+    Page(path).write("gallery.html", title="far", lead="", notice="", tables=[], data=data)
+    page = open_page(path)
+    page.click(".cell button >> nth=0")
+    assert page.inner_text("#said") == "Not on this machine: thumbnails are shown."
+    assert page.evaluate("[before, after].map((one) => /out_files.*jpg$/.test(one.src))") == [True, True]
+    assert page.eval_on_selector_all("#facts a", "(all) => all.map((one) => one.href)") == [
+        "https://example.org/a%20b.png"
+    ]
+    assert "s3://bucket/out/a b.png" in page.inner_text("#facts")
+    page.click("#next")
+    assert page.inner_text("#said") == ""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

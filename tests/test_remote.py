@@ -402,6 +402,24 @@ def test_a_page_of_remote_pictures_is_a_file_here(stand_in: Any, photos: Path, t
         assert len(list((tmp_path / f"{name}_files").glob("*-before.jpg"))) == 10
 
 
+def test_a_rerun_keeps_the_remote_pictures_that_still_stand(stand_in: Any, photos: Path, tmp_path: Path) -> None:
+    page = tmp_path / "named.html"
+
+    def shown_after(*inputs: Path) -> set[str]:
+        translated(inputs, "gs://bucket/named", gallery=page)
+        entries: Any = Page(page).data()["entries"]
+        assert all(entry["b"] == f"gs://bucket/named/{entry['n']}" for entry in entries)
+        return {entry["n"] for entry in entries}
+
+    first, second, *more = sorted(photos.glob("*.png"))
+    everything = shown_after(first, second, *more)
+    assert len(everything) == 2 + len(more)
+    assert shown_after(first) == everything
+    storage._mounts.clear()
+    stand_in.rm(f"gs://bucket/named/{second.name}")
+    assert shown_after(first) == everything - {second.name}
+
+
 SECRETS = ("hunter2", "s1gnature", "s3cr3tkey")
 
 

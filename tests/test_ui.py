@@ -47,6 +47,10 @@ cli.main(["ui", "--no-open", "--port", "0"])
 """The command, and once it listens, in the same process, an app behind a login: Gradio takes seconds to import."""
 
 
+FEW_FRAMES = "requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 100)"
+"""Else what turns while a test waits takes more of the processor than what it waits for."""
+
+
 class App(NamedTuple):
     address: str
     locked: str
@@ -70,8 +74,16 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     assert list((folder / "cache" / "cgpipe" / "service").iterdir()) == [], "uploads and results are gone"
 
 
+@pytest.fixture(scope="module")
+def window(chromium: Chromium) -> Iterator[Any]:
+    """One window for all: what it has loaded of the app once is in its cache."""
+    with chromium.window() as window:
+        window.add_init_script(FEW_FRAMES)
+        yield window
+
+
 @pytest.fixture
-def open_page(app: App, chromium: Chromium) -> Iterator[Callable[..., Any]]:
+def open_page(app: App, chromium: Chromium, window: Any) -> Iterator[Callable[..., Any]]:
     """Opens the app; at the end nothing was complained of, and nothing asked for elsewhere."""
     problems: list[str] = []
     asked: set[str] = set()
@@ -83,8 +95,10 @@ def open_page(app: App, chromium: Chromium) -> Iterator[Callable[..., Any]]:
         page.goto(address)
         return page
 
-    with chromium.window() as window:
+    with chromium.watched():
         yield open_one
+        for page in window.pages:
+            page.close()
     hosts = {address.split("/")[2] for address in asked if address.startswith("http")}
     assert problems == [] and hosts <= {place.split("/")[2] for place in (app.address, app.locked)}
 

@@ -60,7 +60,7 @@ def folder_page(
             )
 
         yield show
-        told = {"model": report.model, "outputs": report.outputs} | dict(report.settings)
+        told = {"model": report.model, "outputs": [shown(root) for root in report.outputs]} | dict(report.settings)
         gallery.conclude({"Settings": rows_of(told), "Seconds": rows_of(report.seconds)})
 
 

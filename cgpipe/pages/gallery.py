@@ -13,11 +13,10 @@ from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote_to_bytes
 
 from cgpipe.errors import MediaError
-from cgpipe.pages.page import Page, readable
-from cgpipe.storage import Stamp
+from cgpipe.pages.page import Page, is_there, readable
+from cgpipe.storage import LOCAL, Stamp, shown, store_of
 
 DRAWERS = max(1, (os.cpu_count() or 1) // 2)
 """Threads that draw thumbnails."""
@@ -178,15 +177,17 @@ class Gallery:
         return bool(names) and all((self.page.files / f"{entry['t']}-{which}.jpg").is_file() for which in names)
 
     def _name_of(self, path: Path, made: bool) -> str:
-        absolute = os.path.abspath(path)
+        absolute = os.path.abspath(path)  # of roots too; a remote path has no other use for it
         if made and len(self._roots) == 1 and absolute.startswith(os.path.join(self._roots[0], "")):
             return readable(os.path.relpath(absolute, self._roots[0]))
+        if store_of(path) is not LOCAL:
+            return readable(shown(path))
         return readable(os.path.relpath(absolute, self.page.path.parent))
 
     # -- the page ------------------------------------------------------------------------------------------------------
 
     def _write(self, *, done: bool) -> None:
-        self._earlier = {place: entry for place, entry in self._earlier.items() if self._still_stands(entry)}
+        self._earlier = {place: entry for place, entry in self._earlier.items() if self._still_stands(entry, done)}
         entries = [*self._entries.values(), *self._earlier.values()]
         failed = sum(entry["s"] in FAILED for entry in entries)
         counts = f"{len(entries) - failed:,} translated" + (f", {failed:,} failed" if failed else "")
@@ -206,10 +207,13 @@ class Gallery:
         except MediaError as error:
             self._trouble = error
 
-    def _still_stands(self, entry: Entry) -> bool:
-        """Whether the files of an earlier entry still exist, so that it stays on the page."""
-        place = os.fsdecode(unquote_to_bytes(entry["a" if entry["s"] in FAILED else "b"]))
-        return os.path.lexists(os.path.join(self.page.path.parent, place))
+    def _still_stands(self, entry: Entry, done: bool) -> bool:
+        """Whether the files of an earlier entry still exist, so that it stays on the page.
+
+        Those of remote pictures, each of which may cost a request, are looked for once the job is done.
+        """
+        url = entry["a" if entry["s"] in FAILED else "b"]
+        return (not done and not url.startswith(".")) or is_there(url, self.page.path.parent)
 
     def _sweep(self) -> None:
         """Removes thumbnails that are no longer on the page."""

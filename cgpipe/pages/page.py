@@ -10,11 +10,11 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import cgpipe
 from cgpipe.errors import MediaError, UsageError
-from cgpipe.storage import PAGE_MARK, PathLike, atomic_write
+from cgpipe.storage import LOCAL, PAGE_MARK, PathLike, atomic_write, mounted, shown, store_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -115,7 +115,12 @@ def render(template: str, **values: object) -> str:
 
 
 def address(path: PathLike, folder: Path) -> str:
-    """The URL of ``path`` relative to a page in ``folder``; any bytes of a name are preserved."""
+    """The URL of ``path`` relative to a page in ``folder``; any bytes of a name are preserved.
+
+    That of a remote file is its address without secrets, such as ``s3://bucket/a.jpg``; few of those open in a browser.
+    """
+    if store_of(path) is not LOCAL:
+        return quote(os.fsencode(shown(path)), safe="/:")
     absolute = os.path.abspath(path)
     try:
         relative = os.path.relpath(absolute, os.path.abspath(folder))
@@ -123,6 +128,21 @@ def address(path: PathLike, folder: Path) -> str:
         return Path(absolute).as_uri()
     # ``./`` keeps a name with a colon from being taken for another scheme.
     return f"./{quote(os.fsencode(relative.replace(os.sep, '/')))}"
+
+
+def is_there(url: str, folder: Path) -> bool:
+    """Whether the file of an :func:`address` still exists; True if that cannot be found out."""
+    path = os.fsdecode(unquote_to_bytes(url))
+    if url.startswith("."):
+        return os.path.lexists(os.path.join(folder, path))
+    place = os.fspath(Path(path))
+    store = mounted(place)
+    try:
+        return store is None or bool(store.stamp(place))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def readable(path: PathLike) -> str:

@@ -226,6 +226,10 @@ function show(i) {
   fit();
 }
 
+// Pictures of stores and archives do not open from a page, and those of web servers only when they are asked for.
+const isHere = (source) => /^(\.|file:)/.test(source);
+const isLink = (source) => isHere(source) || /^https?:(?!.*\.(zip|tar|tgz|tar\.gz)\/)/.test(source);
+
 // The small picture at once, the large one as soon as it is there; the small one stays where there is no large one.
 function load(image, entry, there, which, source, text) {
   image.hidden = !there;
@@ -234,6 +238,10 @@ function load(image, entry, there, which, source, text) {
   const small = data.files + entry.t + which + ".jpg";
   const large = entry.l.includes(which[1]) ? data.files + entry.t + which + "-large.jpg" : source;
   image.src = small;
+  if (large === source && !isHere(source)) {
+    by("said").textContent = "Not on this machine: thumbnails are shown.";
+    return;
+  }
   const whole = new Image();
   whole.onload = () => { if (shown[at] === entry) { image.src = large; } };
   whole.onerror = () => { if (shown[at] === entry) by("said").textContent = `The picture ${which.slice(1)} is not where it was: its thumbnail is shown.`; };
@@ -263,7 +271,8 @@ function facts(entry) {
     if (!there) continue;
     const line = make("div"), link = make("a", "", word);
     link.href = source; link.target = "_blank"; link.rel = "noopener";
-    line.append(link);
+    if (isLink(source)) line.append(link);
+    else line.append(make("dt", "", word), make("dd", "", decodeURI(source)));
     box.append(line);
   }
 }
