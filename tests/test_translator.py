@@ -62,6 +62,12 @@ def test_the_identity_gives_back_every_bit(shape: tuple[int, ...], dtype: type) 
     np.testing.assert_array_equal(result, original)
 
 
+def test_an_array_that_may_not_be_written_is_taken_without_a_warning() -> None:
+    original = np.asarray(Image.new("RGB", (8, 8), "teal"))
+    assert not original.flags.writeable
+    assert np.array_equal(translator_of(Known(lambda x: x))(original), original)
+
+
 @pytest.mark.parametrize("low", [0, 100])
 def test_16_bit_pixels_are_taken_in_the_range_that_the_model_was_trained_on(low: int) -> None:
     """12 bits in 16: the network sees the whole of [-1, 1], and the result lies in the range of its own domain."""

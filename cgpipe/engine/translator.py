@@ -322,7 +322,7 @@ class Translator:
         if mask is not None:
             masked = [with_mask(picture, fit(mask, *picture.shape[:2])) for picture in whole]
             whole = cast(Pixels, np.stack(masked))
-        stack = torch.from_numpy(np.ascontiguousarray(whole))
+        stack = torch.from_numpy(np.require(whole, requirements=("C", "W")))  # torch warns of read-only arrays
         result = self.translate(Batch(pixels=stack, origins=(None,) * len(stack)))
         translated: Pixels = result.pixels.numpy()
         return translated if pixels.ndim == 4 else translated[0]

@@ -56,7 +56,12 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
     batch_size: int = setting(2, "Pictures per step.", above=0)
     load_max: int = setting(300, "Largest size to which pictures are resized before the crop.", above=0)
     load_min: int = setting(180, "Smallest such size.", above=0)
-    crop: int = setting(160, "Side of the random crop.", above=0)
+    crop: int = setting(
+        160,
+        "Side of the random crop. A teacher with instance norm translates a crop unlike the whole picture: for one, "
+        "give --crop, --load-min and --load-max the same value.",
+        above=0,
+    )
 
     pixel_weight: float = setting(10.0, "Weight of the L1 distance from the teacher's output.", at_least=0)
     perceptual_weight: float = setting(
