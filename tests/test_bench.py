@@ -23,10 +23,10 @@ def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_generators_table(tmp_path: Path) -> None:
-    ran = bench("generator-fast", "--quick", "-o", tmp_path)
+    ran = bench("generator-fast", "--tiny", "-o", tmp_path)
     assert ran.returncode == 0, ran.stderr
     results = json.loads((tmp_path / "generator-fast.json").read_text())
-    assert results["command"] == "bin/bench generator-fast --quick"
+    assert results["command"] == "bin/bench generator-fast --tiny"
     assert {"date", "processor", "memory", "libraries"} <= set(results["machine"])
     (table,) = results["tables"]
     rows = {row["way"]: row for row in table["rows"]}
@@ -38,12 +38,12 @@ def test_the_generators_table(tmp_path: Path) -> None:
         assert row["of the limit"] > 0
     report = (tmp_path / "speed.md").read_text()
     assert table["markdown"] in report and table["markdown"] in ran.stdout
-    assert "`bin/bench generator-fast --quick`" in report
+    assert "`bin/bench generator-fast --tiny`" in report
 
 
 @pytest.mark.slow
 def test_the_table_of_layers_compares_the_same_results(tmp_path: Path) -> None:
-    ran = bench("tiles", "--quick", "-o", tmp_path)
+    ran = bench("tiles", "--tiny", "-o", tmp_path)
     assert ran.returncode == 0, ran.stderr
     (table,) = json.loads((tmp_path / "tiles.json").read_text())["tables"]
     assert {(row["network"], row["what"]) for row in table["rows"]} == {
@@ -64,6 +64,18 @@ def bench_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         runpy.run_path(str(BENCH / "__main__.py"), run_name="__main__")
 
     return run
+
+
+def test_the_quick_page_names_the_machine_the_date_and_what_is_left_out(
+    bench_here: Callable[..., None], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        bench_here("generator-fast", "--quick", "--tiny", "-o", tmp_path)
+    page = (tmp_path / "quick.md").read_text()
+    heading = "### Generator alone: shipped horse2zebra-fast (compact-xs), 64x64"
+    for word in ("- date: 20", "- processor: ", "torch ", heading, "| cgpipe | ", "Left out: torch.compile"):
+        assert word in page, word
+    assert str(Path.home()) not in page and str(tmp_path) not in page
 
 
 def test_the_tables_are_listed(bench_here: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,9 +38,10 @@ COLUMNS = {
 
 def measure_folder(settings: Settings) -> list[Table]:
     """Pictures a second of each, start and end of the process included."""
-    source = settings.dataset or make_pictures(settings.folder / "in", 3 if settings.quick else 120)
+    made = 3 if settings.tiny else 40 if settings.brief else 120
+    source = settings.dataset or make_pictures(settings.folder / "in", made)
     count = sum(path.is_file() for path in source.iterdir())
-    standard, small = (make(settings.folder, quick=settings.quick) for make in (resnet, shipped))
+    standard, small = (make(settings.folder, tiny=settings.tiny) for make in (resnet, shipped))
     target = settings.folder / "out"
     ways: dict[str, Way] = {
         REFERENCE: partial(_reference, standard, source, target, settings),
@@ -62,7 +63,7 @@ def measure_folder(settings: Settings) -> list[Table]:
             "Decoding and encoding alone is cgpipe's own, in one thread, without a start.",
         ],
     )
-    if not settings.quick:
+    if not (settings.tiny or settings.brief):
         table.aims = [
             Aim("ResNet-9, times the reference loop", _ratio(measured, STANDARD), 2.5),
             Aim("shipped model, times the reference loop running ResNet-9", _ratio(measured, SHIPPED), 25),

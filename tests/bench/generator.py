@@ -23,6 +23,7 @@ from cgpipe.models import load_any
 SECONDS = {"cpu": 2.0, "cuda": 0.5}
 """How long each way runs at a time, at least."""
 SLOW_TO_START = ("compile", "onnx", "openvino")
+MINUTES_TO_START = ("max-autotune", "engine compile")
 OURS = "cgpipe"
 BF16 = "OpenVINO bf16"
 
@@ -41,12 +42,12 @@ COLUMNS = {
 
 def measure_generator(which: str, settings: Settings) -> list[Table]:
     """One network at 256x256."""
-    subject = SUBJECTS[which](settings.folder, quick=settings.quick)
-    side = 64 if settings.quick else 256
+    subject = SUBJECTS[which](settings.folder, tiny=settings.tiny)
+    side = 64 if settings.tiny else 256
     pixels = photo(0, side, side)
     example = _as_input(pixels).to(settings.device)
     peers, missing = _peers(subject, pixels, example, settings)
-    seconds = 0.01 if settings.quick else SECONDS[settings.device.type]
+    seconds = 0.01 if settings.tiny else SECONDS[settings.device.type] / (2 if settings.brief else 1)
     ways: dict[str, Way] = {
         name: repeated(peer.many, seconds, settings.device, batch=peer.batch) for name, peer in peers.items()
     }
@@ -76,7 +77,7 @@ def measure_generator(which: str, settings: Settings) -> list[Table]:
             *(f"Left out: {name}: {reason}." for name, reason in missing.items()),
         ],
     )
-    if which == "resnet" and settings.device.type == "cpu" and not settings.quick:
+    if which == "resnet" and settings.device.type == "cpu" and not settings.tiny:
         table.aims = _aims(measured, peers, rates, operations)
     return [table]
 
@@ -96,8 +97,8 @@ def _peers(
         for name, (batch, options) in _choices(settings.device).items()
     }
     for name, make in makers.items():
-        if settings.quick and any(word in name.lower() for word in SLOW_TO_START):
-            missing[name] = "too slow to start for --quick"
+        if reason := _too_slow(name.lower(), settings):
+            missing[name] = reason
             continue
         tell(f"  preparing {name}")
         try:
@@ -114,6 +115,16 @@ def _peers(
         else:
             ready[name] = peer
     return ready, missing
+
+
+def _too_slow(way: str, settings: Settings) -> str:
+    """Why there is no time to prepare a way; empty if there is."""
+    slow = any(word in way for word in SLOW_TO_START)
+    if settings.tiny and slow:
+        return "too slow to start for --tiny"
+    if settings.brief and any(word in way for word in MINUTES_TO_START):
+        return "too slow to start for --quick"
+    return "no time was left" if settings.late and slow else ""
 
 
 def _choices(device: torch.device) -> dict[str, tuple[int, dict[str, Any]]]:
@@ -160,7 +171,7 @@ def _types(device: torch.device) -> dict[str, torch.dtype]:
 
 
 def _side(settings: Settings) -> int:
-    return 128 if settings.quick else 8192 if settings.device.type == "cuda" else 2048
+    return 128 if settings.tiny else 8192 if settings.device.type == "cuda" else 2048
 
 
 def _product(kind: str, settings: Settings) -> Way:
@@ -172,7 +183,7 @@ def _product(kind: str, settings: Settings) -> Way:
         for _ in range(count):
             torch.mm(left, right)
 
-    return repeated(many, 0.01 if settings.quick else SECONDS[settings.device.type] / 2, settings.device)
+    return repeated(many, 0.01 if settings.tiny else SECONDS[settings.device.type] / 2, settings.device)
 
 
 def _row(name: str, measured: dict[str, Runs], dtype: str, limit: float) -> Row:

@@ -59,9 +59,9 @@ def measure_int8(which: str, settings: Settings) -> list[Table]:
     """
     if settings.device.type != "cpu":
         raise CannotMeasureError("int8 is measured on a CPU only")
-    subject = SUBJECTS[which](settings.folder, quick=settings.quick)
+    subject = SUBJECTS[which](settings.folder, tiny=settings.tiny)
     model = load_any(subject.file)
-    made = 3 if settings.quick else 48
+    made = 3 if settings.tiny else 48
     pictures = find_pictures(
         settings.dataset / "trainA" if settings.dataset else make_pictures(settings.folder / "ranges", made)
     )
@@ -137,7 +137,7 @@ def _openvino(core: Any, path: Path) -> Start:
 
 
 def _speed(starts: Mapping[str, Start], settings: Settings) -> list[Row]:
-    side = 64 if settings.quick else 256
+    side = 64 if settings.tiny else 256
     x = torch.from_numpy(photo(0, side, side)).permute(2, 0, 1)[None] / 127.5 - 1
     ways: dict[tuple[str, int], Way] = {}
     for name, start in starts.items():
@@ -148,7 +148,7 @@ def _speed(starts: Mapping[str, Start], settings: Settings) -> list[Row]:
                 for _ in range(count):
                     call(x)
 
-            ways[name, threads] = repeated(many, 0.01 if settings.quick else SECONDS, CPU)
+            ways[name, threads] = repeated(many, 0.01 if settings.tiny else SECONDS, CPU)
     measured = in_turn({f"{name}, {threads}": way for (name, threads), way in ways.items()}, settings.times(3))
     rows = []
     for name, threads in ways:

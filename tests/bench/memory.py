@@ -46,8 +46,8 @@ COLUMNS = {
 
 def measure_memory(settings: Settings) -> list[Table]:
     """A row for each kind of job."""
-    counts = (12, 24) if settings.quick else (2_000, 10_000)
-    told = 5 if settings.quick else TOLD
+    counts = (12, 24) if settings.tiny else (2_000, 10_000)
+    told = 5 if settings.tiny else TOLD
     rows = [_row(kind, counts, told, settings) for kind in ("pictures", "frames")]
     table = Table(
         title="Long jobs: memory and rate",
@@ -57,7 +57,7 @@ def measure_memory(settings: Settings) -> list[Table]:
             "Pictures and frames of 64x64, shipped model; peak memory of the main process, as the system counts it."
         ],
     )
-    if not settings.quick:
+    if not settings.tiny:
         for row in rows:
             kind, ratio, growth = row["job"], row["last to first"], row["growth"]
             table.aims.append(Aim(f"{kind}: rate of the last {TOLD:,}, of the first", ratio, 0.97, ".3f"))

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from settings import CannotMeasureError
 from torch import nn
+
+THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,45 @@ def torchscript(network: nn.Module, example: torch.Tensor) -> Peer:
     return _one_by_one("fp32", traced, example)
 
 
-def compiled(network: nn.Module, example: torch.Tensor) -> Peer:
+def compiled(network: nn.Module, example: torch.Tensor, **options: Any) -> Peer:
     if example.device.type == "cpu" and not (shutil.which("c++") or shutil.which("g++")):
         raise CannotMeasureError("there is no C++ compiler")
-    return _one_by_one("fp32", torch.compile(network), example)
+    return _one_by_one("fp32", torch.compile(network, **options), example)
+
+
+def compiled_in_channels_last(network: nn.Module, example: torch.Tensor) -> Peer:
+    """With its weights frozen, which torch does only on request, in the layout that its convolutions like best."""
+    like_this: Any = {"memory_format": torch.channels_last}
+    frozen = {"freezing": True} if example.device.type == "cpu" else None
+    return compiled(network.to(**like_this), example.to(**like_this), options=frozen)
+
+
+def compiled_with_graphs(network: nn.Module, example: torch.Tensor) -> Peer:
+    if example.device.type != "cuda":
+        raise CannotMeasureError("it is for GPUs")
+    return compiled(network, example, mode="reduce-overhead")
+
+
+def ncnn(network: nn.Module, example: torch.Tensor, *, lanes: int = 1) -> Peer:
+    """ncnn with its own settings, on a file that cgpipe writes; ``lanes`` pictures side by side, one thread each."""
+    from cgpipe.engine.rewrites import rewrite
+    from cgpipe.engine.to_ncnn import load_ncnn
+
+    _only_on_cpu(example)
+    if lanes > 1:
+        torch.set_num_threads(1)
+    try:
+        run = load_ncnn(rewrite(network, example.device))  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(THREADS)
+    if lanes == 1:
+        return _one_by_one("fp32", run, example)
+    pool = ThreadPoolExecutor(lanes)
+
+    def many(count: int) -> None:
+        list(pool.map(run, count * [example]))
+
+    return Peer(dtype="fp32", once=run, many=many)
 
 
 def onnxruntime(network: nn.Module, example: torch.Tensor) -> Peer:
@@ -121,6 +159,11 @@ PEERS: Mapping[str, Callable[[nn.Module, torch.Tensor], Peer]] = {
     REFERENCE: eager,
     "TorchScript": torchscript,
     "torch.compile": compiled,
+    "torch.compile, channels last, frozen": compiled_in_channels_last,
+    "torch.compile, max-autotune": lambda network, example: compiled(network, example, mode="max-autotune"),
+    "torch.compile, reduce-overhead": compiled_with_graphs,
+    "ncnn": ncnn,
+    "ncnn, pictures side by side": lambda network, example: ncnn(network, example, lanes=max(2, THREADS)),
     "ONNX Runtime": onnxruntime,
     "OpenVINO": openvino,
     "OpenVINO bf16": lambda network, example: openvino(network, example, dtype="bf16"),

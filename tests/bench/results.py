@@ -12,6 +12,7 @@ Row = Mapping[str, Any]
 """Values by column; what has no column of its name is only in the JSON."""
 
 REPORT = "speed.md"
+PAGE = "quick.md"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,18 @@ def write_results(folder: Path, name: str, tables: list[Table], machine: Mapping
     }
     (folder / f"{name}.json").write_text(json.dumps(contents, indent=1), encoding="utf-8")
     (folder / REPORT).write_text(report(sorted(folder.glob("*.json"))), encoding="utf-8")
+
+
+def write_page(folder: Path, tables: list[Table], machine: Mapping[str, str], left_out: list[str]) -> Path:
+    """One page with the machine, the date, the versions and every table, which a user can send."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / PAGE
+    parts = ["# Speed of cgpipe on one machine\n", "`bin/bench --quick`; one run of each way, in turn.\n"]
+    parts += ["".join(f"- {name}: {value}\n" for name, value in machine.items())]
+    parts += [table.markdown() for table in tables]
+    parts += [f"Left out: {', '.join(left_out)}.\n"] * bool(left_out)
+    page.write_text("\n".join(parts), encoding="utf-8")
+    return page
 
 
 def report(files: Iterable[Path]) -> str:

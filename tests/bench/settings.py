@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ class Settings:
         folder: for what is made on the way; empty at first, and gone afterwards.
         device: where the networks run.
         runs: of each way; None for the table's own number.
-        quick: the smallest sizes and one run, to see that all works; the figures mean nothing.
+        tiny: the smallest sizes and one run, to see that all works; the figures mean nothing.
+        until: for a page within a few minutes: one run, fewer pictures, and from this time on, by
+            :func:`time.monotonic`, nothing that is slow to start.
         dataset: folder of pictures to use in place of those that are made.
         clip: likewise for videos.
     """
@@ -28,10 +31,21 @@ class Settings:
     folder: Path
     device: torch.device
     runs: int | None = None
-    quick: bool = False
+    tiny: bool = False
+    until: float | None = None
     dataset: Path | None = None
     clip: Path | None = None
 
     def times(self, usual: int) -> int:
         """How often each way is run, ``usual`` being the table's own number."""
-        return self.runs or (1 if self.quick else usual)
+        return self.runs or (1 if self.tiny or self.brief else usual)
+
+    @property
+    def brief(self) -> bool:
+        """Whether there are only minutes for all tables."""
+        return self.until is not None
+
+    @property
+    def late(self) -> bool:
+        """Whether those minutes are over."""
+        return self.until is not None and time.monotonic() > self.until

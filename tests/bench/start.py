@@ -25,11 +25,11 @@ COLUMNS = {"until the first picture": "", "seconds": ".2f", "lowest": ".2f", "hi
 def measure_start(settings: Settings) -> list[Table]:
     """Warm starts: the files are in the system's cache, and what is tried once has been tried."""
     pictures = make_pictures(settings.folder / "in", 4)
-    subject = shipped(settings.folder, quick=settings.quick)
+    subject = shipped(settings.folder, tiny=settings.tiny)
     steps: list[dict[str, float]] = []
     ways: dict[str, Way] = {
         COMMAND: partial(_first_of_command, subject, pictures, settings, steps),
-        REFERENCE: partial(_first_of_reference, resnet(settings.folder, quick=settings.quick), pictures, settings),
+        REFERENCE: partial(_first_of_reference, resnet(settings.folder, tiny=settings.tiny), pictures, settings),
         FLOOR: _import_torch,
     }
     for way in ways.values():
@@ -49,7 +49,7 @@ def measure_start(settings: Settings) -> list[Table]:
         rows=rows,
         notes=["The steps are those of --json, imports with the start of Python; 256x256 JPEG, everything warm."],
     )
-    if not settings.quick:
+    if not (settings.tiny or settings.brief):
         table.aims = [Aim("cgpipe translate, seconds", total, 4, ".2f", at_most=True)]
     return [table]
 

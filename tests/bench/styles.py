@@ -31,7 +31,7 @@ def measure_styles(settings: Settings) -> list[Table]:
 
 
 def _folder(settings: Settings) -> Table:
-    source = make_pictures(settings.folder / "photos", 3 if settings.quick else 40, SIDE)
+    source = make_pictures(settings.folder / "photos", 3 if settings.tiny else 40, SIDE)
     count = len(list(source.iterdir()))
     target = settings.folder / "out"
     peer = ("stylize", source, "-o", target, "--style", STYLE, "--max-size", SIDE)
@@ -59,7 +59,7 @@ def _folder(settings: Settings) -> Table:
 
 
 def _clip(settings: Settings) -> Table:
-    count = 10 if settings.quick else FRAMES
+    count = 10 if settings.tiny else FRAMES
     clip, target = make_clip(settings.folder / "clip.mp4", count, 640, 360), settings.folder / "out.mp4"
     peer = ("video", clip, "-o", target, "--style", STYLE, "--max-size", 640)
     ours = ("video", clip, target, "--to", f"style-{STYLE}", "--size", "full")

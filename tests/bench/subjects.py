@@ -38,9 +38,9 @@ class Subject:
         return counter.get_total_flops()
 
 
-def resnet(folder: Path, *, quick: bool) -> Subject:
+def resnet(folder: Path, *, tiny: bool) -> Subject:
     """ResNet-9 with seeded weights, in a file as pytorch-CycleGAN-and-pix2pix writes it."""
-    ngf = 8 if quick else 64
+    ngf = 8 if tiny else 64
     torch.manual_seed(0)
     plain = junyanz_resnet(ngf=ngf).eval().requires_grad_(False)
     for parameter in plain.parameters():
@@ -51,7 +51,7 @@ def resnet(folder: Path, *, quick: bool) -> Subject:
     return Subject(title=f"ResNet-9, ngf {ngf}", file=str(path), plain=plain)
 
 
-def shipped(folder: Path, *, quick: bool) -> Subject:
+def shipped(folder: Path, *, tiny: bool) -> Subject:
     """The model that ``--to zebra`` finds in the package."""
     entry = next(entry for entry in list_models() if entry.place == "shipped" and entry.name == "horse2zebra")
     model = load_any(entry.path)
@@ -59,7 +59,7 @@ def shipped(folder: Path, *, quick: bool) -> Subject:
     return Subject(title=title, file=str(entry.path), plain=model.generator)
 
 
-def fast(folder: Path, *, quick: bool) -> Subject:
+def fast(folder: Path, *, tiny: bool) -> Subject:
     """The shipped model of the fast size; where there is none, that architecture with seeded weights."""
     for entry in list_models():
         if entry.place == "shipped" and entry.card and entry.card.architecture == FAST:

@@ -38,6 +38,10 @@ TABLES: Mapping[str, Callable[[Settings], list[Table]]] = {
 }
 
 
+QUICK = ("generator-shipped", "generator-fast", "start", "video-256", "folder")
+"""Tables of the page that takes minutes, the most telling first."""
+
+
 def chosen(name: str | None) -> list[str]:
     """The tables called ``name``, or beginning with it (``generator`` stands for all three); without one, all."""
     return [table for table in TABLES if name is None or table == name or table.startswith(f"{name}-")]

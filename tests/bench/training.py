@@ -37,11 +37,11 @@ PROFILE = {"operation": "", "share of the step": ".1%"}
 def measure_train(which: str, settings: Settings) -> list[Table]:
     """Both loops, the plain one twice: how far apart its losses lie is the noise."""
     changes, steps = NETWORKS[which]
-    steps = NOT_TIMED + 3 if settings.quick else steps
+    steps = NOT_TIMED + 3 if settings.tiny else steps
     dataset = settings.dataset or settings.folder / "set"
     if not settings.dataset:
         for name in ("trainA", "trainB"):
-            make_pictures(dataset / name, 4 if settings.quick else 64)
+            make_pictures(dataset / name, 4 if settings.tiny else 64)
     device = settings.device
     config = TrainConfig(
         gpu_ids="0" if device.type == "cuda" else "-1",
@@ -53,7 +53,7 @@ def measure_train(which: str, settings: Settings) -> list[Table]:
         load_height=286,
         load_width=286,
         stages=(),
-        compile=not settings.quick,
+        compile=not settings.tiny,
         **changes,
     )
     loops = {PLAIN: train_plainly(config, 0, device), AGAIN: train_plainly(config, 1, device), OURS: _ours(config)}
@@ -65,7 +65,7 @@ def measure_train(which: str, settings: Settings) -> list[Table]:
         f"Batch {config.batch_size}, discriminators on pixels alone; {steps} steps, all but {NOT_TIMED} of them timed.",
         "Losses are means over the last third of the steps. Each loop has random crops of its own.",
     ]
-    if not settings.quick:
+    if not settings.tiny:
         table.aims = [Aim("cgpipe train, times the plain loop", rows[-1]["times the plain loop"], 2.0)]
     return [table, Table(title="Where the time of a step goes", columns=PROFILE, rows=list(_profile(config)))]
 

@@ -62,13 +62,14 @@ CASES = {
     "480p": Case(subject="fast", width=854, height=480, frames=600, brief=75, rate=24),
     "1080p": Case(subject="shipped", width=1920, height=1080, frames=300, brief=50, rate=12),
 }
-QUICK = Case(subject="shipped", width=64, height=48, frames=12, brief=4, rate=0)
+BRIEF_CASE = Case(subject="shipped", width=256, height=256, frames=250, brief=50, rate=0)
+TINY = Case(subject="shipped", width=64, height=48, frames=12, brief=4, rate=0)
 
 
 def measure_video(which: str, settings: Settings) -> list[Table]:
     """One size of video, or the user's own clip."""
-    case = QUICK if settings.quick else CASES[which]
-    subject = SUBJECTS[case.subject](settings.folder, quick=settings.quick)
+    case = TINY if settings.tiny else BRIEF_CASE if settings.brief else CASES[which]
+    subject = SUBJECTS[case.subject](settings.folder, tiny=settings.tiny)
     clip = settings.clip or make_clip(settings.folder / "clip.mp4", case.frames, case.width, case.height)
     brief = make_clip(settings.folder / "brief.mp4", case.brief, case.width, case.height)
     with cgpipe.VideoSource(clip) as source:
@@ -107,7 +108,7 @@ def measure_video(which: str, settings: Settings) -> list[Table]:
             "PSNR of the written video to the decoded frames translated in fp32: the encoder's loss is in it.",
         ],
     )
-    if not (settings.quick or settings.clip):
+    if not (settings.tiny or settings.brief or settings.clip):
         rate = measured[COMMAND].rate.median
         table.aims = [Aim("whole command, frames a second", rate, case.rate, ".1f")]
         if case.share:

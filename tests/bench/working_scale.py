@@ -100,7 +100,7 @@ def measure_scale(settings: Settings) -> list[Table]:
     rows: list[Row] = []
     classifiers = Classifiers()
     for to, name in (("zebra", "testA"), ("horse", "testB")):
-        paths = find_pictures(settings.dataset / name)[: 4 if settings.quick else None]
+        paths = find_pictures(settings.dataset / name)[: 4 if settings.tiny else None]
         rows += shares_by_side(to, paths, classifiers)
         rows += ways_compared(to, paths, classifiers)
     example = read_picture(find_pictures(settings.dataset / "testA")[0]).pixels

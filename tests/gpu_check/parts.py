@@ -269,7 +269,7 @@ def resnet() -> None:
 
     from cgpipe.engine import rewrites
 
-    subject = subject_of(FOLDER, quick=DRY)
+    subject = subject_of(FOLDER, tiny=DRY)
     operations = subject.operations(side(), side())
     limit = matrix_limit(torch.float16)
     table = "ResNet-9, ms a picture"
@@ -383,7 +383,7 @@ def folder() -> None:
     translate_folder(few, target, "--to", "zebra", name="cgpipe, cold start", table=table)
     told = translate_folder(source, target, "--to", "zebra", name="cgpipe", table=table)
     row("settings", settings=json.dumps(told["settings"], default=str)[:600])
-    subject = subject_of(FOLDER, quick=DRY)
+    subject = subject_of(FOLDER, tiny=DRY)
     ngf = next(subject.plain.parameters()).shape[0]
     began = time.perf_counter()
     command(TESTS / "bench" / "reference_loop.py", subject.file, ngf, few, FOLDER / "theirs", ".jpg", DEVICE)
@@ -487,7 +487,7 @@ def video() -> None:
         steps = {key: round(value, 2) for key, value in told["seconds"].items()}
         row(table, way=f"cgpipe video, {turn}", frames=count, **rates, rest=json.dumps(steps))
     brief = make_clip(FOLDER / "brief.mp4", 4 if DRY else 50, width, height)
-    subject = shipped(FOLDER, quick=DRY)
+    subject = shipped(FOLDER, tiny=DRY)
     done = subprocess.run(
         [
             sys.executable,
