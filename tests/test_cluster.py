@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -255,45 +258,86 @@ def test_a_part_that_fails_leaves_the_video_to_the_one_that_joins() -> None:
 
 
 @pytest.mark.slow
-def test_a_node_that_is_lost_in_the_middle_changes_nothing(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nodes_that_are_lost_in_the_middle_change_nothing(
+    photos: Path, tmp_path: Path, models_folder: Path, file_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two nodes of a real cluster share a video; then one is killed when some pictures are there."""
-    pytest.importorskip("ray")
+    """Two nodes of a real cluster share a video, and then pictures; one of them is killed in the middle of each."""
+    ray = pytest.importorskip("ray")
+    file_model(models_folder, "horse", "zebra")
     monkeypatch.setattr(cluster_jobs, "PART_FRAMES", 120)
-    clip = make_clip(tmp_path / "clip.mp4", count=300, size=(32, 32))
-    from ray.cluster_utils import Cluster
-
-    out, plain = tmp_path / "out", tmp_path / "plain"
+    clip = make_clip(tmp_path / "clip.mp4", count=960, size=(32, 32))
     (photos / "broken.png").write_bytes(b"not a picture")
+    pieces, out, plain = tmp_path / ".shared.mp4.cgpipe", tmp_path / "out", tmp_path / "plain"
     seen: list[cgpipe.FileResult] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own; ours are looked for below
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        second = cluster.add_node(num_cpus=1)
-        kill = threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False})
-
-        def watch(result: cgpipe.FileResult) -> None:
-            seen.append(result)
-            if len(seen) == 6:
-                kill.start()
-
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", CgpipeWarning)
-                shared = cgpipe.translate_videos([clip], tmp_path / "shared.mp4", to="zebra", ray=cluster.address)
-                report = cgpipe.translate_folder(photos, out, to="zebra", ray=cluster.address, on_result=watch)
-        finally:
-            if kill.ident:
-                kill.join()
-            cluster.shutdown()
+    with _cluster() as cluster, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CgpipeWarning)
+        with _lost(cluster, lambda: any(pieces.glob("0*.mp4"))):
+            _starts_together(monkeypatch, 2)
+            shared = cgpipe.translate_videos([clip], tmp_path / "shared.mp4", to="zebra", ray=cluster.address)
+        assert [str(warning.message) for warning in caught if "goes out again" in str(warning.message)]
+        with _lost(cluster, lambda: len(seen) >= 6):
+            report = cgpipe.translate_folder(photos, out, to="zebra", ray=cluster.address, on_result=seen.append)
+    assert not ray.is_initialized()
     cgpipe.translate_video(clip, tmp_path / "plain.mp4", to="zebra")
-    assert (shared.videos[0].frames, shared.videos[0].resumed, shared.exit_code) == (300, 0, 0)
-    assert (tmp_path / "shared.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+    assert (shared.videos[0].frames, shared.videos[0].resumed, shared.exit_code) == (960, 0, 0)
+    assert (tmp_path / "shared.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes() and not pieces.exists()
     again = cgpipe.translate_folder(photos, plain, to="zebra", workers=0)
     assert (report.translated, len(report.failures), report.exit_code) == (24, 1, 3)
     assert (report.failures[0].reason, report.failures[0].input) == (again.failures[0].reason, photos / "broken.png")
     assert bytes_of(out) == bytes_of(plain) and len(seen) == 25
-    assert not [name for name in os.listdir(out) if name.startswith(".cgpipe-") and "journal" not in name]
+    hidden = [name for folder in (out, tmp_path) for name in os.listdir(folder) if name.startswith(".cgpipe-")]
+    assert all("journal" in name for name in hidden)
     assert cgpipe.translate_folder(photos, out, to="zebra", workers=0).skipped == 24
     assert all("lost" in str(warning.message) for warning in caught if warning.category is CgpipeWarning)
+
+
+@contextmanager
+def _cluster() -> Iterator[Any]:
+    """A real one, of a head with one core."""
+    from cgpipe.jobs.ray_cluster import ray_cluster
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            with ray_cluster(cluster.address):  # one connection for both jobs
+                yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@contextmanager
+def _lost(cluster: Any, when: Callable[[], bool]) -> Iterator[None]:
+    """A second node with one core, which is killed with everything on it, as by a loss of power."""
+    node, over = cluster.add_node(num_cpus=1), threading.Event()
+
+    def kill() -> None:
+        while not when() and not over.wait(0.005):
+            pass
+        raylet = node.all_processes["raylet"][0].process.pid
+        for process in Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split():
+            os.kill(int(process), signal.SIGKILL)
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        killer.join()
+
+
+def _starts_together(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """No worker gets one of so many parts before so many workers are there."""
+    plain, begun = Crew._hand_out, threading.Event()
+
+    def hand_out(crew: Crew[Any, Any], chunks: Chunks[Any]) -> None:
+        if sum(bool(member.writer) for member in crew._members) >= count:
+            begun.set()
+        if begun.is_set() or chunks.waiting < count:
+            plain(crew, chunks)
+
+    monkeypatch.setattr(Crew, "_hand_out", hand_out)
