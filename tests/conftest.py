@@ -28,6 +28,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.environ["CGPIPE_ENGINE"] = "eager"  # the same pixels, whatever is installed
     os.environ["CGPIPE_MODELS"] = tempfile.mkdtemp(prefix="cgpipe-models-")
 
 

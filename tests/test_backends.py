@@ -12,7 +12,8 @@ import pytest
 import torch
 from shell import run_python
 
-from cgpipe.engine.backends import ENGINES, check_engine, prepare
+from cgpipe.engine import backends, network
+from cgpipe.engine.backends import ENGINES, auto_engine, check_engine, prepare
 from cgpipe.engine.compiling import has_compiler
 from cgpipe.engine.rewrites import rewrite
 from cgpipe.engine.to_ncnn import to_ncnn
@@ -181,6 +182,33 @@ def test_ncnns_text_names_every_blob_once_and_reads_it_once() -> None:
     assert len({*made}) == len(made)
     assert sorted(used) == sorted(blob for blob in made if blob != "translated")
     assert len(weights) >= 4 * sum(parameter.numel() for parameter in generator_of().parameters())
+
+
+def test_auto_is_ncnn_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CGPIPE_ENGINE")
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setattr(backends, "cpu_multiplies_bf16", lambda: False)
+    compact, other = generator_of(), generator_of("resnet_6blocks")
+    assert auto_engine(compact, "fp32") == "ncnn"
+    assert (auto_engine(compact, "bf16"), auto_engine(other, "fp32")) == ("eager", "eager")
+    monkeypatch.setenv("CGPIPE_ENGINE", "eager")
+    assert auto_engine(compact, "fp32") == "eager"
+    monkeypatch.delenv("CGPIPE_ENGINE")
+    monkeypatch.setattr(backends, "cpu_multiplies_bf16", lambda: True)
+    assert auto_engine(compact, "fp32") == "eager"
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert auto_engine(compact, "fp32") == "eager"
+
+
+def test_large_pictures_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(network, "auto_engine", lambda generator, precision: "ncnn")
+    monkeypatch.setattr(network, "prepare", lambda generator, engine, gpu: made.append(engine) or generator)
+    monkeypatch.setattr(network, "MOST_PIXELS", 16 * 16)
+    run = network.Network(generator_of(), CPU, precision="fp32")
+    for side in (16, 32, 16):
+        assert run(torch.zeros(1, 3, side, side)).shape == (1, 3, side, side)
+    assert (made, run.engine) == (["ncnn", "eager"], "ncnn")
 
 
 def test_every_engine_is_known() -> None:

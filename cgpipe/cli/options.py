@@ -295,8 +295,8 @@ speed_options = together(
     click.option(
         "--engine",
         type=click.Choice(get_args(Engine)),
-        help="Inference engine. auto: eager. onnx, openvino and ncnn are extras: pip install 'cgpipe[ncnn]'.  "
-        "[default: auto]",
+        help="Inference engine. auto: eager, or ncnn for small networks on a CPU without bf16. onnx, openvino and ncnn "
+        "are extras: pip install 'cgpipe[ncnn]'.  [default: auto]",
     ),
     click.option("--compile", is_flag=True, help="Same as --engine compile (torch.compile): slow to start."),
     click.option("--torchscript", is_flag=True, help="Same as --engine torchscript."),

@@ -6,18 +6,20 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from cgpipe.engine.autotune import cast
+from cgpipe.engine.autotune import cast, cpu_multiplies_bf16
 from cgpipe.engine.compiling import can_compile, compiled_or_eager, keep_compiled
 from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
 from cgpipe.engine.fusion import can_fuse, fused_where_possible
 from cgpipe.engine.to_ncnn import load_ncnn
 from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
-from cgpipe.options import Engine
+from cgpipe.networks.compact import CompactGenerator
+from cgpipe.options import Engine, Precision
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 """Takes (N, 3, H, W) in [-1, 1], in the generator's dtype and channels_last, and returns the same shape. Several
@@ -112,6 +114,7 @@ ENGINES: Mapping[Engine, Callable[[Generator], Run]] = {
     "ncnn": _ncnn,
 }
 
+ENGINE_VARIABLE = "CGPIPE_ENGINE"
 CPU_ONLY: Sequence[Engine] = ("onnx", "openvino", "ncnn")
 FP32_ONLY: Sequence[Engine] = ("onnx", "ncnn")
 PACKAGES: Mapping[Engine, tuple[str, ...]] = {
@@ -133,6 +136,20 @@ def prepare(generator: Generator, engine: Engine, gpu: int | None = None) -> Run
         UsageError: the engine does not support this dtype or network.
     """
     return ENGINES[engine](generator) if gpu is None else load_ncnn(generator, gpu)
+
+
+def auto_engine(generator: Generator, precision: Precision) -> Engine:
+    """What ``auto`` stands for on a CPU: ``ncnn`` where it was measured to be faster, else ``eager``.
+
+    It is, if installed, for compact networks in fp32 on x86 processors without bf16 (see docs/speed.md).
+    ``CGPIPE_ENGINE=eager`` in the environment keeps it at ``eager``, for the same pixels on every machine.
+
+    Args:
+        precision: the dtype that was chosen.
+    """
+    if os.environ.get(ENGINE_VARIABLE) == "eager" or precision != "fp32" or cpu_multiplies_bf16():
+        return "eager"
+    return "ncnn" if isinstance(generator, CompactGenerator) and find_spec("ncnn") is not None else "eager"
 
 
 def check_engine(engine: Engine, device: torch.device) -> None:

@@ -7,13 +7,16 @@ from threading import Lock
 import torch
 
 from cgpipe.engine.autotune import DTYPES, cast, check_precision, choose_precision
-from cgpipe.engine.backends import FP32_ONLY, Run, check_engine, prepare
+from cgpipe.engine.backends import FP32_ONLY, Run, auto_engine, check_engine, prepare
 from cgpipe.engine.memory import keep_freed_memory
 from cgpipe.engine.rewrites import rewrite
 from cgpipe.engine.vulkan import check_choices, memory_of
 from cgpipe.errors import UsageError
 from cgpipe.networks import Generator
 from cgpipe.options import Engine, Precision
+
+MOST_PIXELS = 1 << 20
+"""Pixels up to which ncnn is chosen: for larger pictures it needs several times the memory."""
 
 
 class Network:
@@ -25,7 +28,8 @@ class Network:
         generator: in fp32; switched to eval mode.
         device: what computes; for ``vulkan:N`` pictures and weights stay on the CPU.
         precision: ``auto`` chooses (see :func:`cgpipe.engine.autotune.choose_precision`).
-        engine: ``auto`` is ``eager``, and ``ncnn`` for Vulkan.
+        engine: ``auto`` is ``eager``, ``ncnn`` for Vulkan, and on a CPU what
+            :func:`cgpipe.engine.backends.auto_engine` says, for pictures of up to :data:`MOST_PIXELS`.
 
     Raises:
         UsageError: the device does not support the dtype or the engine.
@@ -51,6 +55,7 @@ class Network:
         self._generator = generator if generator.runtime else rewrite(generator, device).to(device)
         self.precision: Precision = "fp32" if engine in FP32_ONLY and precision == "auto" else precision
         """The dtype; ``auto`` until the first picture."""
+        self._may_choose = engine == "auto" and device.type == "cpu" and not generator.runtime
         self.engine: Engine = "eager" if engine == "auto" else engine
         """What runs it."""
         self.reasons: dict[str, str] = {}
@@ -75,16 +80,20 @@ class Network:
     def _run_for(self, x: torch.Tensor) -> Run:
         if not self._ready:
             self._make_ready(x)
+        large = self._may_choose and x.shape[0] * x.shape[2] * x.shape[3] > MOST_PIXELS
+        engine: Engine = "eager" if large else self.engine
         # In a worker thread torch has one thread, outside it all: other engines are told how many.
-        threads = 0 if self.engine == "eager" else torch.get_num_threads()
+        threads = 0 if engine == "eager" else torch.get_num_threads()
         if threads not in self._runs:
-            self._runs[threads] = prepare(self._generator, self.engine, self._gpu)
+            self._runs[threads] = prepare(self._generator, engine, self._gpu)
         return self._runs[threads]
 
     def _make_ready(self, x: torch.Tensor) -> None:
         if self.precision == "auto":
             self.precision, self.reasons["precision"] = choose_precision(self._generator, x)
         self._generator = cast(self._generator, DTYPES[self.precision])
+        if self._may_choose:
+            self.engine = auto_engine(self._generator, self.precision)
         self._ready = True
 
     def describe(self) -> dict[str, object]:

@@ -91,7 +91,8 @@ class Translator:
             has the size that the network gives it.
         strength: blend strength, 0 to 2: 0 = original, 1 = full translation.
         engine: the engine that runs the network: ``eager``, ``compile``, ``torchscript``, ``onnx``, ``openvino`` or
-            ``ncnn``; ``auto`` is ``eager``.
+            ``ncnn``; ``auto`` is ``eager``, or ``ncnn`` where that is faster (see
+            :func:`cgpipe.engine.backends.auto_engine`).
         tile: side in pixels, at the working size, of the tiles in which the network processes larger pictures;
             ``auto``: if the whole does not fit in memory; ``off``: never.
         tile_mode: ``exact`` or ``fast`` (see :class:`cgpipe.engine.regions.ByRegions`).
