@@ -272,7 +272,7 @@ def test_a_generator_that_knows_the_answer_is_perfect_and_one_that_does_nothing_
     perfect, idle = evaluator.evaluate(lambda x: -x), evaluator.evaluate(lambda x: x)
     assert perfect.l1 < 0.01 and perfect.psnr > 90 and perfect.ssim > 0.999
     assert idle.l1 == pytest.approx(perfect.unchanged_l1) and idle.l1 > 20
-    assert (perfect.count, perfect.left_out) == (4, 0)
+    assert (perfect.count, perfect.left_out) == (4, ())
 
 
 def test_commands_measure_pairs_and_show_the_partners(recipe: Path, pairs: Path, tmp_path: Path) -> None:
@@ -287,10 +287,16 @@ def test_commands_measure_pairs_and_show_the_partners(recipe: Path, pairs: Path,
     assert height == 3 * (40 + 4) + 4
     assert load_model(run / "red2blue.safetensors").card.quality["pairs/testA in pairs at 40"]["pairs"] == 4
     draw(pairs / "testA" / "lonely.png")
+    draw(pairs / "testA" / "wide.png", height=40, width=80)
+    draw(pairs / "testB" / "wide.png", height=40, width=40)
+    (pairs / "testB" / "3.png").write_bytes(b"broken")
     model = run / "red2blue.safetensors"
     measured = invoke("evaluate", model, pairs, "--paired", "--size", 40, "-o", tmp_path / "figures")
-    assert measured.exit_code == 0 and "1 pictures have no partner" in measured.output
-    assert json.loads((tmp_path / "figures" / "figures.json").read_text())["pairs"]["count"] == 4
+    assert measured.exit_code == 0
+    assert [line.split(": ")[1].split("/")[-1] for line in measured.output.splitlines() if "Left out" in line] == [
+        *("lonely.png", "3.png", "wide.png")
+    ]
+    assert json.loads((tmp_path / "figures" / "figures.json").read_text())["pairs"]["count"] == 3
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,8 +57,8 @@ def test_the_recipes_of_the_shipped_models_can_be_read(recipe: Path) -> None:
     if recipe.name == "fast.toml":
         assert load_distill_config(recipe, {"teacher": "x"}).student == "compact-xs"
     else:
-        architecture = "resnet_9blocks" if recipe.name == "cyclegan-paper.toml" else "compact"
-        assert load_config(recipe, {}).gen_net.startswith(architecture)
+        papers = {"cyclegan-paper.toml": "resnet_9blocks", "pix2pix.toml": "unet_256"}
+        assert load_config(recipe, {}).gen_net.startswith(papers.get(recipe.name, "compact"))
 
 
 def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
         ('direction = "BtoA"', "cyclegan trains both directions"),
         ('method = "cut"\nfreeze = "b_to_a"', "freeze takes a_to_b, discriminator_b, not 'b_to_a'"),
         ('method = "cut"\ndirection = "BtoA"\ninit_a_to_b = "x"', "has no a_to_b"),
-        ('method = "pix2pix"', "method must be one of cyclegan, cut, fastcut"),
+        ('method = "pix3pix"', "method must be one of cyclegan, cut, fastcut, pix2pix"),
         ('method = "cut"\nmasks_b = "x"', "translates no b"),
         ("nce_weight = -1", "must not be negative"),
         ('preprocess = "none"', "batch_size to 1, or crop"),

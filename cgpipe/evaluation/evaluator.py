@@ -305,7 +305,11 @@ class _Outputs:
 
 def load_picture(path: Place, size: int, channels: int = 3) -> Tensor:
     """A picture as float (channels, size, size) in [-1, 1]."""
-    pixels = read_pixels(path, channels)
+    return to_square(read_pixels(path, channels), size)
+
+
+def to_square(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint16]], size: int) -> Tensor:
+    """Pixels (height, width, channels) of 8 or 16 bits as float (channels, size, size) in [-1, 1]."""
     picture = torch.from_numpy(pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max / 2) - 1).movedim(2, 0)
     if picture.shape[1:] == (size, size):
         return picture

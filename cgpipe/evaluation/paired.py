@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cgpipe.data.pairs import find_pairs
-from cgpipe.data.pictures import Place
-from cgpipe.errors import UsageError
-from cgpipe.evaluation.evaluator import Translation, evaluation_mode, load_picture, split_name
+from cgpipe.data.loading import read_pixels
+from cgpipe.data.pairs import Pairs, find_pairs, require_same_shape
+from cgpipe.data.pictures import Place, path_of
+from cgpipe.errors import DataError, MediaError, UsageError
+from cgpipe.evaluation.evaluator import Translation, evaluation_mode, split_name, to_square
 from cgpipe.networks.channels import as_rgb
 
 WINDOW, SPREAD = 11, 1.5
@@ -35,7 +36,7 @@ class PairedFigures:
         psnr: peak signal-to-noise ratio in decibels.
         ssim: structural similarity, at most 1 (:func:`ssim`).
         unchanged_l1, unchanged_psnr: the same of the untranslated inputs.
-        left_out: pictures without a partner.
+        left_out: why pictures were left out: without a partner, of other proportions than it, or unreadable.
     """
 
     inputs: str
@@ -47,7 +48,7 @@ class PairedFigures:
     ssim: float
     unchanged_l1: float
     unchanged_psnr: float
-    left_out: int = 0
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON and for a model's card."""
@@ -55,10 +56,11 @@ class PairedFigures:
 
     def to_markdown(self) -> str:
         """A table: the translations, and the untranslated inputs."""
-        left_out = f" {self.left_out} pictures have no partner and are left out." if self.left_out else ""
+        left_out = [f"Left out: {reason}" for reason in self.left_out]
         return "\n".join(
             (
-                f"{self.count} pairs of {self.inputs} and {self.reference} at {self.size}x{self.size}.{left_out}",
+                *([*left_out, ""] if left_out else ()),
+                f"{self.count} pairs of {self.inputs} and {self.reference} at {self.size}x{self.size}:",
                 "",
                 "| | L1 of 255 | PSNR (dB) | SSIM |",
                 "|---|---|---|---|",
@@ -70,6 +72,8 @@ class PairedFigures:
 
 class PairedEvaluator:
     """Measures generators on one set of pairs.
+
+    After the first measurement, ``pairs`` are those that can be used.
 
     Args:
         inputs: pictures to translate: a folder or a list.
@@ -107,13 +111,18 @@ class PairedEvaluator:
 
         Raises:
             UsageError: ``size`` is not one that the generator accepts.
-            MediaError: a picture cannot be read.
+            DataError: no pair can be used.
         """
         multiple = getattr(generator, "multiple", 1)
         if self.size % multiple:
             raise UsageError(f"This generator takes sides that are multiples of {multiple}, not a size of {self.size}.")
         with evaluation_mode(generator):
-            rows = torch.cat([_compare(generator(a).clamp(-1, 1), a, b) for a, b in self._batches()])
+            batches = [_compare(generator(a).clamp(-1, 1), a, b) for a, b in self._batches()]
+        if not batches:
+            raise DataError(f"No pair can be used: {next(reversed(self.pairs.alone.values()))}")
+        rows = torch.cat(batches)
+        kept = [pair for pair in zip(*self.pairs[:2], strict=True) if path_of(pair[0]) not in self.pairs.alone]
+        self.pairs = Pairs([a for a, _ in kept], [b for _, b in kept], self.pairs.alone)
         l1, psnr, likeness, unchanged_l1, unchanged_psnr = rows.double().mean(dim=0).tolist()
         return PairedFigures(
             inputs=self.names[0],
@@ -125,16 +134,26 @@ class PairedEvaluator:
             ssim=likeness,
             unchanged_l1=unchanged_l1,
             unchanged_psnr=unchanged_psnr,
-            left_out=len(self.pairs.alone),
+            left_out=tuple(self.pairs.alone.values()),
         )
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for first in range(0, len(self.pairs.a), self.batch_size):
-            part = slice(first, first + self.batch_size)
-            yield self._loaded(self.pairs.a[part], self.channels[0]), self._loaded(self.pairs.b[part], self.channels[1])
+        usable = list(zip(self.pairs.a, self.pairs.b, strict=True))
+        for first in range(0, len(usable), self.batch_size):
+            part = [pair for files in usable[first : first + self.batch_size] if (pair := self._load(files))]
+            if part:
+                a, b = (torch.stack(side).to(self.device) for side in zip(*part, strict=True))
+                yield a, b
 
-    def _loaded(self, pictures: Sequence[Place], channels: int) -> Tensor:
-        return torch.stack([load_picture(picture, self.size, channels) for picture in pictures]).to(self.device)
+    def _load(self, files: tuple[Place, Place]) -> list[Tensor]:
+        """A pair, (channels, size, size) each; nothing if it cannot be used, with the reason among those left out."""
+        try:
+            pictures = [read_pixels(file, channels) for file, channels in zip(files, self.channels, strict=True)]
+            require_same_shape(files, pictures)
+        except MediaError as error:
+            self.pairs.alone[path_of(files[0])] = f"{path_of(files[0])}: {error}"
+            return []
+        return [to_square(pixels, self.size) for pixels in pictures]
 
 
 def _compare(made: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -71,8 +71,8 @@ def test(
         back = generators.get(domains[::-1])
         if paired:
             evaluator = PairedEvaluator(inputs, reference, size=size)
-            grids += write_pair_grids(results, plain_name(*domains), evaluator.pairs, there, size, on_grid)
             pairs[domains] = evaluator.evaluate(there)
+            grids += write_pair_grids(results, plain_name(*domains), evaluator.pairs, there, size, on_grid)
             continue
         grids += write_grids(results, plain_name(*domains), [inputs], there, back, size, on_grid)
         if figures:
