@@ -39,8 +39,9 @@ GPU_FRAMES = 24.8
 """Frames of 1080p a second on the same machine (docs/speed.md)."""
 GPU_DECODING = 89.0
 """Frames of 1080p a second that it only decodes (docs/speed.md)."""
-PLAN_SECONDS = 310e-6
-"""Seconds a picture to list, plan and look up in a journal, by `measure`; the seconds of a job's one driver."""
+PLAN_SECONDS = 86e-6
+"""Processor seconds a picture to list, plan and look up in a journal, by `measure` of a million; those of a job's one
+driver."""
 JOURNAL_BYTES = 142
 """Bytes a picture in a journal, by `measure`."""
 PICTURE_BYTES = 400_000
