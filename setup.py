@@ -38,7 +38,7 @@ FEATURES = {
     "ncnn": ["ncnn>=1.0.20260000"],
     "onnx": ["onnxruntime>=1.32", "onnxscript>=0.7"],
     "openvino": ["openvino>=2026.4"],
-    "ray": ["ray>=2.60"],
+    "ray": ["ray[client]>=2.60"],
     "remote": ["fsspec>=2026.9", "s3fs>=2026.9", "aiohttp>=3.14"],
     "stacks": ["tifffile[codecs]>=2026.3"],  # TIFF with many channels in a page; compressed, too
     "serve": ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34"],
