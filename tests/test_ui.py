@@ -198,6 +198,17 @@ class TestTabs:
         command(app, "translate", folder, "-o", tmp_path / "out", "--model", "horse2zebra")
         assert (tmp_path / "app" / "pony.jpg").read_bytes() == (tmp_path / "out" / "pony.jpg").read_bytes()
 
+    def test_a_narrow_window(self, open_page: Callable[..., Any]) -> None:
+        page = open_page()
+        page.set_viewport_size({"width": 400, "height": 800})
+        for tab in ("Picture", "Video", "Folder", "Camera"):
+            page.get_by_role("tab", name=tab).click()
+            assert page.evaluate("document.documentElement.scrollWidth") == 400
+        camera, translated = (
+            page.locator(f"label:visible:has-text('{name}')").last for name in ("Camera", "Translated")
+        )
+        assert camera.bounding_box()["y"] + 300 < translated.bounding_box()["y"], "one below the other"
+
     def test_a_login(self, app: App, open_page: Callable[..., Any]) -> None:
         page = open_page(app.locked)
         for password in ("wrong", TOKEN):

@@ -321,8 +321,10 @@ def _video_tab(studio: Studio) -> None:
 def _camera_tab(studio: Studio) -> None:
     look, strength = _look()
     with gr.Row():
-        camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=360)
-        result = gr.Image(label="Translated", interactive=False, height=360, format="jpeg", buttons=BUTTONS)
+        with gr.Column():
+            camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=360)
+        with gr.Column():
+            result = gr.Image(label="Translated", interactive=False, height=360, format="jpeg", buttons=BUTTONS)
     rate = gr.Markdown()
     camera.stream(
         studio.camera,
@@ -344,6 +346,16 @@ def _folder_tab(studio: Studio) -> None:
     _run(button, studio.folder, [folder, output, look, strength], [result])
 
 
+def _theme() -> gr.themes.Base:
+    """Gradio's, with the contrast that small text needs on white (WCAG AA), and none of its fonts fetched."""
+    return gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")).set(
+        body_text_color_subdued="*neutral_500",
+        block_info_text_color="*neutral_500",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+    )
+
+
 def mount(pages: gr.Blocks, spool: Spool, limits: Limits, *, host: str, token: str | None) -> FastAPI:
     """The pages as a FastAPI application.
 
@@ -362,7 +374,7 @@ def mount(pages: gr.Blocks, spool: Spool, limits: Limits, *, host: str, token: s
         auth_message=f"The name is {USER}, the password the token that the app was started with.",
         allowed_paths=[str(spool.folder)],
         max_file_size=limits.video_bytes,
-        theme=gr.themes.Default(font=FONTS, font_mono=("ui-monospace", "monospace")),
+        theme=_theme(),
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,
