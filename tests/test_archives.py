@@ -152,6 +152,7 @@ class OneProcess:
 
     def __init__(self) -> None:
         self.chunks: list[Any] = []
+        self.killed: list[Any] = []
 
     def nodes(self) -> list[Any]:
         return [{"Alive": True, "Resources": {"CPU": 1}}]
@@ -177,17 +178,35 @@ class OneProcess:
         return promises[:1], promises[1:]
 
     def kill(self, actor: Any) -> None:
-        pass
+        self.killed.append(actor)
 
 
-def test_archives_in_and_out_on_a_cluster_are_those_of_one_machine(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Workers write into the folder beside the archive, and what comes from there is packed here."""
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> OneProcess:
     cluster = OneProcess()
     monkeypatch.setattr("cgpipe.jobs.ray_cluster.ray_cluster", lambda address: nullcontext(cluster))
     monkeypatch.setattr("cgpipe.jobs.cluster_jobs.ray_cluster", lambda address: nullcontext(cluster))
     monkeypatch.setattr(storage, "_writer", "")
+    return cluster
+
+
+def test_ctrl_c_ends_the_workers_of_a_cluster_and_the_next_run_goes_on(
+    photos: Path, tmp_path: Path, cluster: OneProcess
+) -> None:
+    def stop(result: cgpipe.FileResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        translated(photos, tmp_path / "a.zip", ray="local", on_result=stop)
+    assert len(cluster.killed) == 1 and not (tmp_path / "a.zip").exists()
+    made = len(list((tmp_path / ".a.zip.cgpipe").rglob("*.png")))
+    assert 0 < made and translated(photos, tmp_path / "a.zip", ray="local") == (6 - made, made, 0)
+
+
+def test_archives_in_and_out_on_a_cluster_are_those_of_one_machine(
+    photos: Path, tmp_path: Path, cluster: OneProcess
+) -> None:
+    """Workers write into the folder beside the archive, and what comes from there is packed here."""
     make_shard(tmp_path / "in-0.tar", photos, range(3))
     make_shard(tmp_path / "in-1.tar", photos, range(3, 6), broken=4)
     cases: list[tuple[Any, str]] = [
