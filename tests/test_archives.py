@@ -200,7 +200,7 @@ def test_ctrl_c_ends_the_workers_of_a_cluster_and_the_next_run_goes_on(
         translated(photos, tmp_path / "a.zip", ray="local", on_result=stop)
     assert len(cluster.killed) == 1 and not (tmp_path / "a.zip").exists()
     made = len(list((tmp_path / ".a.zip.cgpipe").rglob("*.png")))
-    assert 0 < made and translated(photos, tmp_path / "a.zip", ray="local") == (6 - made, made, 0)
+    assert made > 0 and translated(photos, tmp_path / "a.zip", ray="local") == (6 - made, made, 0)
 
 
 def test_archives_in_and_out_on_a_cluster_are_those_of_one_machine(
