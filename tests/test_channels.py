@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,19 +11,25 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from clips import make_clip
 from PIL import Image
 from runs import make_recipe
 from shell import invoke
 
-from cgpipe.data.loading import load_pixels, to_network_range
+from cgpipe.data.loading import Form, forms_of, load_pixels, to_network_range
+from cgpipe.engine.export import export_model
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import MediaError, UsageError
+from cgpipe.evaluation.evaluator import Evaluator, load_picture
+from cgpipe.evaluation.paired import PairedEvaluator
+from cgpipe.media.frames import Frame
 from cgpipe.media.pictures.planes import read_planes
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.write import write_picture
+from cgpipe.media.video import VideoSource
 from cgpipe.models import Model, ModelCard, load_model, save_model
 from cgpipe.networks import build_generator
-from cgpipe.networks.initialise import initialise
+from cgpipe.pages.thumbnails import see
 from cgpipe.training.config import TrainConfig, load_config
 
 Array = npt.NDArray[np.unsignedinteger]
@@ -88,7 +95,8 @@ def network(taken: int, given: int, architecture: str = "compact") -> Model:
     torch.manual_seed(0)
     settings = {"in_channels": taken, "out_channels": given, **NARROW[architecture]}
     generator = build_generator(architecture, **settings)
-    initialise(generator, std=0.05)
+    for weight in generator.parameters():
+        torch.nn.init.normal_(weight, 0, 0.05)
     card = ModelCard(
         architecture=architecture,
         settings=settings,
@@ -223,7 +231,7 @@ def test_tiles_and_sizes_work_with_any_channels(channels: tuple[int, int]) -> No
     whole = Translator(model, size="full", precision="fp32")(picture)
     assert whole.shape == (SIDE, SIDE, channels[1])
     assert len(np.unique(whole)) > 256
-    tiled = Translator(model, size="full", tile=16, precision="fp32")(picture)
+    tiled = Translator(model, size="full", tile=24, precision="fp32")(picture)
     assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 8  # of 65535
     assert Translator(model, size=24, precision="fp32")(picture).shape == whole.shape
 
@@ -262,6 +270,7 @@ def test_16_bit_gray_from_training_to_translation(tmp_path: Path) -> None:
         assert len(np.unique(made)) > 256
 
 
+@pytest.mark.slow
 def test_rgba_from_training_to_translation(tmp_path: Path) -> None:
     data = make_sets(tmp_path / "data", write_rgba, write_rgba, ".png")
     run = train(tmp_path, data, 4, 4)
@@ -289,6 +298,7 @@ def test_stacks_from_training_to_translation_and_one_wrong_file_is_only_that(tmp
     assert all(len(np.unique(made[..., channel])) > 256 for channel in range(5))
 
 
+@pytest.mark.slow
 def test_gray_to_colour_from_training_to_translation(tmp_path: Path) -> None:
     data = make_sets(tmp_path / "data", write_gray, write_rgb, ".png")
     run = train(tmp_path, data, 1, 3, idt_coef=0.0)
@@ -299,6 +309,90 @@ def test_gray_to_colour_from_training_to_translation(tmp_path: Path) -> None:
         result = invoke("translate", data / source, "--model", run / f"{model}.safetensors", "-o", out)
         assert result.exit_code == 0, result.output
         assert cv2.imread(str(out / "0.png"), cv2.IMREAD_UNCHANGED).ndim == mode
+
+
+def test_a_mask_keeps_every_channel_bit_for_bit(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_pages(tmp_path / "in" / "a.tif", 0)
+    half = np.zeros((SIDE, SIDE), np.uint8)
+    half[:, SIDE // 2 :] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), half)
+    save_model(tmp_path / "m.safetensors", network(5, 5))
+    given = ["--model", tmp_path / "m.safetensors", "-o", tmp_path / "out", "--mask", tmp_path / "mask.png"]
+    assert invoke("translate", tmp_path / "in", *given, "--strength", 0.5).exit_code == 0
+    made, before = read_planes(tmp_path / "out" / "a.tif", 5).pixels, smooth(0, 5)
+    np.testing.assert_array_equal(made[:, : SIDE // 2], before[:, : SIDE // 2])
+    assert (made[:, -4:] != before[:, -4:]).mean() > 0.9
+
+
+def test_one_stain_out_of_five_is_gray_and_takes_no_mask(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_pages(tmp_path / "in" / "a.tif", 0)
+    save_model(tmp_path / "m.safetensors", network(5, 1))
+    given = [tmp_path / "in", "--model", tmp_path / "m.safetensors", "-o", tmp_path / "out"]
+    assert invoke("translate", *given).exit_code == 0
+    made = cv2.imread(str(tmp_path / "out" / "a.tif"), cv2.IMREAD_UNCHANGED)
+    assert (made.shape, made.dtype) == ((SIDE, SIDE), np.uint16)
+    refused = invoke("translate", *given, "--overwrite", "--mask", tmp_path / "out" / "a.tif")
+    assert refused.exit_code == 2
+    assert "which a mask cannot blend" in refused.output
+
+
+def test_stacks_for_a_gray_picture_are_named_as_tiff(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_gray(tmp_path / "in" / "a.png", 0)
+    save_model(tmp_path / "m.safetensors", network(1, 5))
+    given = ["translate", tmp_path / "in", "--model", tmp_path / "m.safetensors", "-o", tmp_path / "out"]
+    refused = invoke(*given)
+    assert refused.exit_code == 1
+    assert "5 channels can be written as TIFF alone" in refused.output
+    assert invoke(*given, "--format", "tiff").exit_code == 0
+    assert read_planes(tmp_path / "out" / "a.tif", 5).pixels.dtype == np.uint16
+
+
+def test_a_video_is_translated_to_gray_but_not_by_a_model_of_stacks(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    make_clip(clip, count=2)
+    save_model(tmp_path / "gray.safetensors", network(3, 1))
+    made = invoke("video", clip, tmp_path / "gray.mp4", "--model", tmp_path / "gray.safetensors")
+    assert made.exit_code == 0, made.output
+    with VideoSource(tmp_path / "gray.mp4") as source:
+        pixels = next(item.pixels for item in source if isinstance(item, Frame)).astype(int)
+    assert np.abs(pixels - pixels[..., :1]).max() <= 4
+    save_model(tmp_path / "stack.safetensors", network(5, 5))
+    refused = invoke("video", clip, tmp_path / "no.mp4", "--model", tmp_path / "stack.safetensors")
+    assert refused.exit_code == 2
+    assert "Frames of a video are RGB, but this model makes pictures of 5 channels" in refused.output
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_model_of_any_channels_is_exported(tmp_path: Path, normalised: bool) -> None:
+    exported = export_model(network(5, 2), tmp_path / "m.pt", "torchscript", with_normalisation=normalised)
+    assert exported.error < 0.005
+
+
+def test_12_of_16_bits_are_measured_in_the_range_of_training(tmp_path: Path) -> None:
+    for name in ("in", "real"):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), smooth(index) // 16)
+    model = network(1, 1)
+    ranges = {"value_range": {"ct": [0, 4095], "mr": [0, 4095]}}
+    trained = Model(replace(model.card, made_by=ranges), model.generator)
+    picture = load_picture(tmp_path / "in" / "0.png", SIDE, forms_of(trained)[0])
+    np.testing.assert_allclose(picture[0], smooth(0)[..., 0] // 16 / 4095 * 2 - 1, atol=1e-6)
+    evaluator = PairedEvaluator(tmp_path / "in", tmp_path / "real", size=SIDE, forms=forms_of(trained))
+    assert evaluator.evaluate(lambda pictures: pictures).l1 == 0
+
+
+def test_kid_of_stacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="KID, FID and classes are measured on gray"):
+        Evaluator(tmp_path, tmp_path, forms=(Form(5), Form(5)))
+
+
+def test_a_page_shows_a_stack(tmp_path: Path) -> None:
+    write_pages(tmp_path / "a.tif", 0)
+    np.testing.assert_array_equal(see(tmp_path / "a.tif").small, smooth(0, 5)[..., :3] >> 8)
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

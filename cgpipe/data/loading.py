@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from cgpipe.data.settings import PictureSettings
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import in_8_bits
 from cgpipe.media.pictures.planes import read_planes
+from cgpipe.models import Model
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """(height, width, channels), 0 to 255; float32 where a picture has more than 8 bits."""
@@ -55,6 +56,33 @@ def read_pixels(picture: Place, channels: int = 3) -> npt.NDArray[np.uint8] | np
     if not half:
         raise MediaError("The picture is one pixel wide and has no halves.")
     return pixels[:, -half:] if picture.right else pixels[:, :half]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the pictures of a domain are read: their channels, and the values of those with 16 bits."""
+
+    channels: int = 3
+    values: ValueRange | None = None
+
+
+RGB = Form()
+
+
+def forms_of(model: Model) -> tuple[Form, Form]:
+    """How pictures for a model, and real ones of what it makes, are read."""
+    card = model.card
+    taken, given = model.generator.channels
+    return Form(taken, range_of(card.made_by, card.source)), Form(given, range_of(card.made_by, card.target))
+
+
+def range_of(made_by: Mapping[str, object], domain: str) -> ValueRange | None:
+    """The range of a domain's 16-bit pictures that a model was trained with, as its card says; None if it does not."""
+    ranges = made_by.get("value_range")
+    match ranges.get(domain) if isinstance(ranges, Mapping) else None:
+        case [int(low), int(high)] if 0 <= low < high <= FULL_RANGE:
+            return ValueRange(low, high)
+    return None
 
 
 def load_pixels(picture: Place, values: ValueRange | None = None, channels: int = 3) -> Pixels:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgpipe.data.dataset import test_folders_of
+from cgpipe.data.loading import forms_of
 from cgpipe.data.pictures import Place
 from cgpipe.data.settings import Way
 from cgpipe.errors import ModelError, UsageError
@@ -185,7 +186,9 @@ def _on_sets(report: ModelReport, job: _Job, back: str | None) -> ModelReport:
     figures = _evaluator(job.inputs, job.reference, job.asked, job.model).evaluate(there, backward)
     report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
     if job.output is not None:
-        grids = write_grids(job.output, card.name, job.inputs, there, backward, job.asked.size, job.on_grid)
+        grids = write_grids(
+            job.output, card.name, job.inputs, there, backward, job.asked.size, job.on_grid, forms_of(job.model)[0]
+        )
         report = replace(report, files=tuple(grids))
     if job.record:
         record_figures(job.found.path, figures, job.inputs, job.reference)
@@ -196,11 +199,11 @@ def _on_pairs(report: ModelReport, job: _Job) -> ModelReport:
     if len(job.inputs) != 1 or len(job.reference) != 1:
         raise UsageError("Pairs come from one folder or list of inputs and one of references.")
     there = job.model.generator.eval()
-    evaluator = PairedEvaluator(job.inputs[0], job.reference[0], size=job.asked.size, channels=there.channels)
+    evaluator = PairedEvaluator(job.inputs[0], job.reference[0], size=job.asked.size, forms=forms_of(job.model))
     report = replace(report, pairs=evaluator.evaluate(there))
     if job.output is not None:
         name = job.model.card.name
-        grids = write_pair_grids(job.output, name, evaluator.pairs, there, job.asked.size, job.on_grid)
+        grids = write_pair_grids(job.output, name, evaluator.pairs, there, job.asked.size, job.on_grid, evaluator.forms)
         report = replace(report, files=tuple(grids))
     if job.record and report.pairs is not None:
         record_pairs(job.found.path, report.pairs)
@@ -216,7 +219,7 @@ def _evaluator(inputs: Sequence[Place], reference: Sequence[Place], asked: Measu
         size=asked.size,
         networks=available_classifiers(),
         masks=asked.masks,
-        channels=model.generator.channels,
+        forms=forms_of(model),
     )
 
 

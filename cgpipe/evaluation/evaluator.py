@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgpipe.data.loading import read_pixels
+from cgpipe.data.loading import RGB, Form, read_pixels, to_network_range
 from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.data.settings import VIEWABLE
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.inception import Inception, has_inception
 from cgpipe.evaluation.scores import fid, kid, top1_share
+from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.efficientnet import EfficientNetLite
@@ -127,7 +128,7 @@ class Evaluator:
         size: pictures of another size are first resized (antialiased bicubic) to a square of this side, in pixels.
         networks: the classifiers: variants of EfficientNet-Lite, and ``inception``.
         masks: a folder with a mask for each input, or one mask for all; white marks where changes belong.
-        channels: that the generators take and give; other than RGB, pictures are measured as RGB.
+        forms: how inputs and references are read; pictures of other channels are measured as RGB.
         batch_size: pictures per batch.
         device: device of classifiers and generators.
 
@@ -147,12 +148,12 @@ class Evaluator:
         size: int = 256,
         networks: Sequence[ClassifierName] = ("lite0", "lite2"),
         masks: Path | str | None = None,
-        channels: tuple[int, int] = (3, 3),
+        forms: tuple[Form, Form] = (RGB, RGB),
         batch_size: int = 16,
         device: torch.device | str = "cpu",
     ) -> None:
-        _require_viewable(channels)
-        self.channels = channels
+        _require_viewable(*(form.channels for form in forms))
+        self.forms = forms
         self.class_index = None if class_name is None else imagenet_class(class_name)
         self.class_name = class_name
         self.inputs, self.reference = _folders(inputs), _folders(reference)
@@ -163,7 +164,7 @@ class Evaluator:
         self._reference_count = len(reference_paths)
         with torch.inference_mode():
             outputs = _Outputs(self.networks)
-            for pictures in self._batches(reference_paths, channels[1]):
+            for pictures in self._batches(reference_paths, forms[1]):
                 outputs.add(as_rgb(pictures))
         self._reference_features = outputs.features()
 
@@ -184,7 +185,7 @@ class Evaluator:
             for translation in (generator, reverse):
                 self._check_size(translation)
                 stack.enter_context(evaluation_mode(translation))
-            for place, pictures in enumerate(self._batches(self.input_paths, self.channels[0])):
+            for place, pictures in enumerate(self._batches(self.input_paths, self.forms[0])):
                 translated = generator(pictures).clamp(-1, 1)
                 outputs.add(as_rgb(translated))
                 change = as_rgb(translated) - as_rgb(pictures)
@@ -237,13 +238,13 @@ class Evaluator:
             rows.append(torch.from_numpy(1 - resized.astype(np.float32) / 255)[None])
         return torch.stack(rows).to(self.device)
 
-    def _batches(self, paths: Sequence[Place], channels: int) -> Iterator[Tensor]:
+    def _batches(self, paths: Sequence[Place], form: Form) -> Iterator[Tensor]:
         for start in range(0, len(paths), self.batch_size):
-            pictures = [load_picture(path, self.size, channels) for path in paths[start : start + self.batch_size]]
+            pictures = [load_picture(path, self.size, form) for path in paths[start : start + self.batch_size]]
             yield torch.stack(pictures).to(self.device)
 
 
-def _require_viewable(channels: tuple[int, int]) -> None:
+def _require_viewable(*channels: int) -> None:
     if not {*channels} <= {*VIEWABLE}:
         raise UsageError(
             f"KID, FID and classes are measured on gray, RGB and RGBA pictures, not on {max(channels)} channels."
@@ -303,14 +304,17 @@ class _Outputs:
         return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
 
 
-def load_picture(path: Place, size: int, channels: int = 3) -> Tensor:
+def load_picture(path: Place, size: int, form: Form = RGB) -> Tensor:
     """A picture as float (channels, size, size) in [-1, 1]."""
-    return to_square(read_pixels(path, channels), size)
+    return to_square(read_pixels(path, form.channels), size, form)
 
 
-def to_square(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8 | np.uint16]], size: int) -> Tensor:
+def to_square(pixels: Pixels, size: int, form: Form = RGB) -> Tensor:
     """Pixels (height, width, channels) of 8 or 16 bits as float (channels, size, size) in [-1, 1]."""
-    picture = torch.from_numpy(pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max / 2) - 1).movedim(2, 0)
+    if pixels.dtype == np.uint16 and form.values is not None:
+        picture = to_network_range(form.values.scaled(pixels))
+    else:
+        picture = torch.from_numpy(pixels.astype(np.float32) / (np.iinfo(pixels.dtype).max / 2) - 1).movedim(2, 0)
     if picture.shape[1:] == (size, size):
         return picture
     resized = F.interpolate(picture[None], (size, size), mode="bicubic", align_corners=False, antialias=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torchvision.utils import make_grid
 
-from cgpipe.data.loading import ValueRange, load_8_bits, resize, to_network_range
+from cgpipe.data.loading import RGB, Form, load_8_bits, resize, to_network_range
 from cgpipe.data.pairs import Pairs
 from cgpipe.data.pictures import Place
 from cgpipe.errors import DataError, MediaError
@@ -27,9 +27,7 @@ OnGrid = Callable[[Path], None]
 Levels = npt.NDArray[np.uint8]
 
 
-def load_samples(
-    pictures: Sequence[Place], count: int, side: int = 256, *, values: ValueRange | None = None, channels: int = 3
-) -> torch.Tensor:
+def load_samples(pictures: Sequence[Place], count: int, side: int = 256, form: Form = RGB) -> torch.Tensor:
     """``count`` pictures spread evenly over ``pictures``, as (count, channels, side, side) in [-1, 1].
 
     In the place of one that cannot be read stands the next that can.
@@ -37,7 +35,7 @@ def load_samples(
     Raises:
         DataError: none can be read.
     """
-    return load_alike([pictures], count, side, values=[values], channels=[channels])[0]
+    return load_alike([pictures], count, side, forms=[form])[0]
 
 
 def load_alike(
@@ -45,36 +43,33 @@ def load_alike(
     count: int,
     side: int = 256,
     *,
-    values: Sequence[ValueRange | None],
-    channels: Sequence[int],
+    forms: Sequence[Form],
 ) -> list[torch.Tensor]:
     """The same for several sets in which pictures with the same number belong together, as pairs do."""
     rows = list(zip(*sets, strict=True))
     count = min(count, len(rows))
     starts = [index * len(rows) // count for index in range(count)]
-    samples = [_first_readable([*rows[start:], *rows[:start]], side, values, channels) for start in starts]
+    samples = [_first_readable([*rows[start:], *rows[:start]], side, forms) for start in starts]
     return [torch.stack(column) for column in zip(*samples, strict=True)]
 
 
-def _first_readable(
-    rows: Sequence[tuple[Place, ...]], side: int, values: Sequence[ValueRange | None], channels: Sequence[int]
-) -> list[torch.Tensor]:
+def _first_readable(rows: Sequence[tuple[Place, ...]], side: int, forms: Sequence[Form]) -> list[torch.Tensor]:
     for row in rows:
         try:
-            squares = [load_square(path, side, v, c) for path, v, c in zip(row, values, channels, strict=True)]
+            squares = [load_square(path, side, form) for path, form in zip(row, forms, strict=True)]
             return [to_network_range(square) for square in squares]
         except MediaError as error:
             reason = str(error)
     raise DataError(f"None of {len(rows)} pictures can be read: {reason}")
 
 
-def load_square(path: Place, side: int, values: ValueRange | None = None, channels: int = 3) -> Levels:
+def load_square(path: Place, side: int, form: Form = RGB) -> Levels:
     """The middle square of a picture at ``side`` pixels, (side, side, channels), uint8.
 
     Raises:
         MediaError: it cannot be read; the message names it.
     """
-    pixels = load_8_bits(path, values, channels)
+    pixels = load_8_bits(path, form.values, form.channels)
     height, width = pixels.shape[:2]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
@@ -128,24 +123,31 @@ def write_grids(
     back: Generator | None,
     size: int,
     on_grid: OnGrid | None = None,
+    form: Form = RGB,
 ) -> list[Path]:
     """Real, generated and, with a way back, reconstructed, one below the other, for every picture; the files."""
     pictures = pictures_of(inputs)
     parts = (pictures[first : first + ROW] for first in range(0, len(pictures), ROW))
-    grids = (sample_grid(_squares(part, size, there.channels[0]), there, back) for part in parts)
+    grids = (sample_grid(_squares(part, size, form), there, back) for part in parts)
     return _saved(folder, name, grids, on_grid)
 
 
 def write_pair_grids(
-    folder: Path, name: str, pairs: Pairs, there: Generator, size: int, on_grid: OnGrid | None = None
+    folder: Path,
+    name: str,
+    pairs: Pairs,
+    there: Generator,
+    size: int,
+    on_grid: OnGrid | None = None,
+    forms: tuple[Form, Form] = (RGB, RGB),
 ) -> list[Path]:
     """Real, generated and, below, what should have been generated, for every pair (``a`` goes in); the files."""
     parts = (slice(first, first + ROW) for first in range(0, len(pairs.a), ROW))
     grids = (
         grid_of(
             [
-                *sample_rows(_squares(pairs.a[part], size, there.channels[0]), there, None),
-                _squares(pairs.b[part], size, there.channels[1]),
+                *sample_rows(_squares(pairs.a[part], size, forms[0]), there, None),
+                _squares(pairs.b[part], size, forms[1]),
             ]
         )
         for part in parts
@@ -153,8 +155,8 @@ def write_pair_grids(
     return _saved(folder, name, grids, on_grid)
 
 
-def _squares(pictures: Sequence[Place], size: int, channels: int) -> torch.Tensor:
-    return torch.stack([to_network_range(load_square(path, size, channels=channels)) for path in pictures])
+def _squares(pictures: Sequence[Place], size: int, form: Form) -> torch.Tensor:
+    return torch.stack([to_network_range(load_square(path, size, form)) for path in pictures])
 
 
 def _saved(folder: Path, name: str, grids: Iterable[torch.Tensor], on_grid: OnGrid | None) -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cgpipe.data.loading import read_pixels
+from cgpipe.data.loading import RGB, Form, read_pixels
 from cgpipe.data.pairs import Pairs, find_pairs, require_same_shape
 from cgpipe.data.pictures import Place, path_of
 from cgpipe.errors import DataError, MediaError, UsageError
@@ -79,7 +79,7 @@ class PairedEvaluator:
         inputs: pictures to translate: a folder or a list.
         reference: their targets (:func:`cgpipe.data.pairs.find_pairs`).
         size: pictures of another size are first resized (antialiased bicubic) to a square of this side, in pixels.
-        channels: that the generators take and give.
+        forms: how inputs and targets are read.
         batch_size: pairs per batch.
         device: device of the generators.
 
@@ -93,13 +93,13 @@ class PairedEvaluator:
         reference: Place,
         *,
         size: int = 256,
-        channels: tuple[int, int] = (3, 3),
+        forms: tuple[Form, Form] = (RGB, RGB),
         batch_size: int = 8,
         device: torch.device | str = "cpu",
     ) -> None:
         self.names = split_name([inputs]), split_name([reference])
         self.pairs = find_pairs(inputs, reference)
-        self.channels = channels
+        self.forms = forms
         self.size, self.batch_size, self.device = size, batch_size, torch.device(device)
 
     @torch.inference_mode()
@@ -148,12 +148,12 @@ class PairedEvaluator:
     def _load(self, files: tuple[Place, Place]) -> list[Tensor]:
         """A pair, (channels, size, size) each; nothing if it cannot be used, with the reason among those left out."""
         try:
-            pictures = [read_pixels(file, channels) for file, channels in zip(files, self.channels, strict=True)]
+            pictures = [read_pixels(file, form.channels) for file, form in zip(files, self.forms, strict=True)]
             require_same_shape(files, pictures)
         except MediaError as error:
             self.pairs.alone[path_of(files[0])] = f"{path_of(files[0])}: {error}"
             return []
-        return [to_square(pixels, self.size) for pixels in pictures]
+        return [to_square(pixels, self.size, form) for pixels, form in zip(pictures, self.forms, strict=True)]
 
 
 def _compare(made: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

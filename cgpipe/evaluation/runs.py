@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgpipe.data.dataset import sets_to_test_on
+from cgpipe.data.loading import forms_of
 from cgpipe.data.settings import DataSettings
 from cgpipe.errors import ModelNotFoundError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
 from cgpipe.evaluation.grids import OnGrid, write_grids, write_pair_grids
 from cgpipe.evaluation.paired import PairedEvaluator, PairedFigures
 from cgpipe.evaluation.record import class_of, record_figures, record_pairs
-from cgpipe.models import Found, find_model, load_any
+from cgpipe.models import Found, Model, find_model, load_any
 from cgpipe.models.card import plain_name
-from cgpipe.networks import Generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +62,22 @@ def test(
         ModelNotFoundError: there is no model of this pair.
         MissingDependencyError: figures are asked for, and what measures them is not installed.
     """
-    generators = load_generators(data, folder)
+    models = load_models(data, folder)
     grids: list[Path] = []
     evaluations: dict[tuple[str, str], Evaluation] = {}
     pairs: dict[tuple[str, str], PairedFigures] = {}
-    for domains, there in generators.items():
+    for domains, model in models.items():
+        there, forms = model.generator.eval(), forms_of(model)
         inputs, reference = sets_to_test_on(data, domains[0])
-        back = generators.get(domains[::-1])
+        back = models[domains[::-1]].generator.eval() if domains[::-1] in models else None
         if paired:
-            evaluator = PairedEvaluator(inputs, reference, size=size)
+            evaluator = PairedEvaluator(inputs, reference, size=size, forms=forms)
             pairs[domains] = evaluator.evaluate(there)
-            grids += write_pair_grids(results, plain_name(*domains), evaluator.pairs, there, size, on_grid)
+            grids += write_pair_grids(results, plain_name(*domains), evaluator.pairs, there, size, on_grid, forms)
             continue
-        grids += write_grids(results, plain_name(*domains), [inputs], there, back, size, on_grid)
+        grids += write_grids(results, plain_name(*domains), [inputs], there, back, size, on_grid, forms[0])
         if figures:
-            measures = Evaluator(inputs, reference, class_name=class_of(*domains), size=size)
+            measures = Evaluator(inputs, reference, class_name=class_of(*domains), size=size, forms=forms)
             evaluations[domains] = measures.evaluate(there, back)
     return TestReport(grids=tuple(grids), evaluations=evaluations, pairs=pairs)
 
@@ -120,8 +121,8 @@ def find_snapshot(folder: Path, epoch: int) -> Path:
     return found
 
 
-def load_generators(data: DataSettings, folder: Path) -> dict[tuple[str, str], Generator]:
-    """The generators by source and target: those in the run's folder, or, where that holds none, those of the zoo.
+def load_models(data: DataSettings, folder: Path) -> dict[tuple[str, str], Model]:
+    """The models by source and target: those in the run's folder, or, where that holds none, those of the zoo.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -131,7 +132,7 @@ def load_generators(data: DataSettings, folder: Path) -> dict[tuple[str, str], G
     found: dict[tuple[str, str], Path | Found] = {d: path for d, path in paths.items() if path.is_file()}
     found = found or {domains: model for domains in paths if (model := _in_zoo(*domains)) is not None}
     found = found or {pair: find_model(pair[1], source=pair[0])}  # raises, and says what there is
-    return {domains: load_any(model).generator.eval() for domains, model in found.items()}
+    return {domains: load_any(model) for domains, model in found.items()}
 
 
 def _in_zoo(source: str, target: str) -> Found | None:

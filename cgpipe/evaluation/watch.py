@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from cgpipe.data.loading import Form, forms_of
 from cgpipe.data.pictures import Place
 from cgpipe.errors import DataError, MissingDependencyError
 from cgpipe.evaluation.evaluator import Evaluator
@@ -45,7 +46,7 @@ class Watch:
         # Networks draw random weights before they are given their own.
         with torch.random.fork_rng():
             if path.name not in self._evaluators:
-                self._evaluators[path.name] = self._evaluator(folders, model.generator.channels, device)
+                self._evaluators[path.name] = self._evaluator(folders, forms_of(model), device)
             figures = self._figures(self._evaluators[path.name], model)
         if self._is_best(figures[self.figure], self.best.get(path.name)):
             self.best[path.name] = figures[self.figure]
@@ -58,10 +59,10 @@ class Watch:
         return value >= best if self.higher_is_better else value <= best
 
     def _evaluator(
-        self, folders: tuple[Place, Place], channels: tuple[int, int], device: torch.device
+        self, folders: tuple[Place, Place], forms: tuple[Form, Form], device: torch.device
     ) -> Evaluator | PairedEvaluator:
         try:
-            return Evaluator(*folders, networks=["lite2"], channels=channels, device=device)
+            return Evaluator(*folders, networks=["lite2"], forms=forms, device=device)
         except DataError as error:
             raise DataError(f"--watch-every needs test pictures. {error}") from error
         except MissingDependencyError as error:
@@ -86,10 +87,10 @@ class PairedWatch(Watch):
         self.size = size
 
     def _evaluator(
-        self, folders: tuple[Place, Place], channels: tuple[int, int], device: torch.device
+        self, folders: tuple[Place, Place], forms: tuple[Form, Form], device: torch.device
     ) -> PairedEvaluator:
         try:
-            return PairedEvaluator(*folders, size=self.size, channels=channels, device=device)
+            return PairedEvaluator(*folders, size=self.size, forms=forms, device=device)
         except DataError as error:
             raise DataError(f"--watch-every needs test pairs. {error}") from error
 

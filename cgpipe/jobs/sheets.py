@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Pixels, in_8_bits
 from cgpipe.media.pictures.formats import picture_format
-from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.planes import read_view
 from cgpipe.storage import PathLike, require_local
 
 GAP = 8
@@ -31,13 +31,13 @@ def require_sheet(sheet: PathLike, *inputs: PathLike) -> None:
 
 
 def read_photo(photo: Path, *, reduced_to: int | None = None) -> Pixels:
-    """A picture in 8 bits; with ``reduced_to`` as by :func:`~cgpipe.media.pictures.read.read_picture`.
+    """A picture in 8 bits; with ``reduced_to`` as by :func:`~cgpipe.media.pictures.planes.read_view`.
 
     Raises:
         MediaError: it cannot be read; the message names it.
     """
     try:
-        return in_8_bits(read_picture(photo, reduced_to=reduced_to).pixels)
+        return in_8_bits(read_view(photo, reduced_to=reduced_to).pixels)
     except MediaError as error:
         raise MediaError(f"{photo} cannot be read: {error}") from error
 

@@ -13,7 +13,8 @@ from PIL import Image
 from cgpipe.errors import MediaError
 from cgpipe.media.frames import Pixels, in_8_bits
 from cgpipe.media.pictures.formats import kind_of_file
-from cgpipe.media.pictures.read import is_animation, read_picture
+from cgpipe.media.pictures.planes import read_view
+from cgpipe.media.pictures.read import is_animation
 from cgpipe.storage import atomic_write, fetched
 
 WIDTH, HEIGHT = 480, 240
@@ -61,7 +62,7 @@ def see(path: Path) -> Seen:
 def _read(path: Path, reduced_to: int | None) -> tuple[Small, tuple[int, int]]:
     """A picture in 8 bits, composited on white, and its own height and width."""
     try:
-        frame = read_picture(path, reduced_to=reduced_to)
+        frame = read_view(path, reduced_to=reduced_to)
     except MediaError:
         if not is_animation(path):
             raise

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.data.dataset import direction_of, find_ranges, test_folders_of, training_folder
+from cgpipe.data.loading import Form
 from cgpipe.data.pictures import Place, find_pictures, path_of, pictures_at
 from cgpipe.data.settings import PictureSettings
 from cgpipe.data.unpaired import Pictures, TrainingPictures
@@ -138,8 +139,8 @@ class Distiller(Run):
         inputs = self.pictures.files["a"]
         test = self._test_pictures()
         pictures = pictures_at(test) if test is not None and path_of(test).is_dir() else inputs
-        values = self.pictures.ranges.get("a")
-        samples = load_samples(pictures, SAMPLES, values=values).to(self.plan.device)
+        form = Form(values=self.pictures.ranges.get("a"))
+        samples = load_samples(pictures, SAMPLES, form=form).to(self.plan.device)
         with torch.no_grad():
             return [samples, self.teacher.generator(samples)]
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from cgpipe.data.dataset import find_sample_pairs, find_sample_pictures, open_training_sets, sets_to_test_on
 from cgpipe.data.direction import DOMAINS, Direction, Domain
+from cgpipe.data.loading import Form
 from cgpipe.data.pictures import Place
 from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import can_compile
@@ -143,18 +144,15 @@ class Trainer(Run):
             self.method.get_submodule(name).requires_grad_(False).eval()
 
     def _load_samples(self) -> dict[Domain, torch.Tensor]:
-        files, ranges, channels = self.pictures.files, self.pictures.ranges, self.config.channels
+        files = self.pictures.files
+        forms = {d: Form(channels, self.pictures.ranges.get(d)) for d, channels in self.config.channels.items()}
         if self.config.is_paired:
             pairs = find_sample_pairs(self.config, files)
             side = self.config.test_size(self.method.multiple)
-            values = [ranges.get(domain) for domain in DOMAINS]
-            counts = list(channels.values())
-            samples = load_alike(pairs[:2], SAMPLES, side, values=values, channels=counts)
+            samples = load_alike(pairs[:2], SAMPLES, side, forms=[*forms.values()])
             return dict(zip(DOMAINS, samples, strict=True))
         pictures = {d: find_sample_pictures(self.config, d, files[d]) for d in DOMAINS if files[d]}
-        return {
-            d: load_samples(found, SAMPLES, values=ranges.get(d), channels=channels[d]) for d, found in pictures.items()
-        }
+        return {d: load_samples(found, SAMPLES, form=forms[d]) for d, found in pictures.items()}
 
     def _remarks(self) -> tuple[str, ...]:
         """Notices about the recipe and the datasets that the user may not expect."""

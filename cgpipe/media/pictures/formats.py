@@ -112,6 +112,7 @@ class Kind:
 
 
 _CONVERT = "Convert it to PNG first"
+_CONVERT_DEEP = "Convert it to PNG or TIFF of 16 bits first"
 _DEVELOP = "Develop it first, to TIFF or JPEG, with a program for camera raw"
 _EXPORT = "Export it as PNG or TIFF first"
 
@@ -141,8 +142,8 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (rb"AT&TFORM....DJV", "DjVu", _CONVERT),
     (rb"P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+\d+\s", "PNM", _CONVERT),
     (rb"FLIF", "FLIF", _CONVERT),
-    (rb"SIMPLE  =", "FITS", _CONVERT),
-    (rb".{128}DICM", "DICOM", _CONVERT),
+    (rb"SIMPLE  =", "FITS", _CONVERT_DEEP),
+    (rb".{128}DICM", "DICOM", _CONVERT_DEEP),
 )
 
 _RAW_SUFFIXES = frozenset(

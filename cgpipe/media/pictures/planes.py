@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cgpipe.errors import MediaError
-from cgpipe.media.frames import Frame, Pixels
+from cgpipe.media.frames import Frame, Pixels, contiguous
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.media.pictures.stacks import find_stack, read_stack
@@ -41,6 +41,20 @@ def read_planes(path: str | os.PathLike[str], channels: int) -> Frame[PictureExt
         return Frame(pixels=opaque, origin=replace(frame.origin, alpha=None))
     has = "1 channel (gray)" if frame.origin.gray else "3 channels (RGB)"
     raise MediaError(f"It has {has}, but {channels} are needed: save it as a TIFF of {channels} pages or channels.")
+
+
+def read_view(path: str | os.PathLike[str], *, reduced_to: int | None = None) -> Frame[PictureExtras]:
+    """A picture to look at: as by :func:`~cgpipe.media.pictures.read.read_picture`, of a TIFF stack three channels.
+
+    Raises:
+        MediaError, UnsupportedFormatError: it cannot be read.
+    """
+    stack = find_stack(path)
+    if stack is None:
+        return read_picture(path, reduced_to=reduced_to)
+    frame = read_stack(path, stack)
+    first = frame.pixels[..., :3] if stack.channels > 2 else frame.pixels[..., :1].repeat(3, axis=2)
+    return replace(frame, pixels=contiguous(first))
 
 
 def gray_of(pixels: Pixels) -> Pixels:

@@ -79,7 +79,9 @@ def _encoded(kind: str, pixels: Pixels, extras: PictureExtras, quality: int) -> 
     if channels == 4 and extras.stack is None:
         return encode(kind, _composed(pixels[..., :3], pixels[..., 3], kind), extras.tags, quality)
     if kind != "TIFF":
-        raise MediaError(f"{channels} channels can be written as TIFF alone, not as {BY_NAME[kind].title}: name TIFF.")
+        raise MediaError(
+            f"{channels} channels can be written as TIFF alone, not as {BY_NAME[kind].title}: use --format tiff."
+        )
     return encoded_stack(pixels, extras.tags, extras.stack or "pages")
 
 
