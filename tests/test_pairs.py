@@ -299,6 +299,7 @@ def test_commands_measure_pairs_and_show_the_partners(recipe: Path, pairs: Path,
     assert json.loads((tmp_path / "figures" / "figures.json").read_text())["pairs"]["count"] == 3
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are written, but for a step or two on small pictures."""
     page = (TRAIN.parent / "docs" / "training.md").read_text(encoding="utf-8")
