@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.losses import patch_nce
 from cgpipe.training.methods.base import Losses, Method
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,10 @@ class CUT(Method):
             self.initialise(network)
         self.add_networks(direction, generator, discriminator)
         widths = _widths(generator)
-        self.layers = config.compared_layers or tuple(range(len(widths)))
-        if max(self.layers) >= len(widths):
+        self.layers = config.compared_layers
+        if max(self.layers, default=0) >= len(widths):
             raise ValueError(f"nce_layers are numbers up to {len(widths) - 1} with {config.gen_net}")
-        self.projection = Projection([widths[layer] for layer in self.layers])
+        self.projection = Projection(self._named(widths))
         self._encode = generator.encode
 
     @property
@@ -102,8 +105,11 @@ class CUT(Method):
 
     def _compared(self, pictures: torch.Tensor) -> list[torch.Tensor]:
         """The encoder's layers that are compared."""
-        features = self._encode(pictures)
-        return [features[layer] for layer in self.layers]
+        return self._named(self._encode(pictures))
+
+    def _named(self, of_layers: list[Value]) -> list[Value]:
+        """Of a value for each layer, those of the layers that the recipe names, or all."""
+        return [of_layers[layer] for layer in self.layers] if self.layers else of_layers
 
     def compile_networks(self) -> None:
         super().compile_networks()
