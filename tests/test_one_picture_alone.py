@@ -82,12 +82,12 @@ def one_fails(photos: Path, tmp_path: Path, **options: Any) -> str:
 def test_whatever_a_stage_raises_is_that_pictures_failure(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    read, work, write = source.read_picture, Translator._within_memory, sink.write_picture
+    read, work, write = source.read_planes, Translator._within_memory, sink.write_picture
     assert len(RAISED) > 50
     for error in RAISED:
         with monkeypatch.context() as patch:
             if stage == "decode":
-                patch.setattr(source, "read_picture", failing(read, lambda path: path.name == "2.png", error))
+                patch.setattr(source, "read_planes", failing(read, lambda path, *_: path.name == "2.png", error))
             elif stage == "network":
                 wide = failing(work, lambda self, pixels: pixels.shape[2] == 26, error)
                 patch.setattr(Translator, "_within_memory", wide)
@@ -103,8 +103,8 @@ def test_whatever_a_stage_raises_is_that_pictures_failure(
 def test_whatever_is_raised_in_another_process_is_that_pictures_failure(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    read = source.read_picture
-    monkeypatch.setattr(source, "read_picture", failing(read, lambda path: path.name == "2.png", error))
+    read = source.read_planes
+    monkeypatch.setattr(source, "read_planes", failing(read, lambda path, *_: path.name == "2.png", error))
     one_fails(photos, tmp_path, workers=2)
 
 
@@ -116,13 +116,13 @@ class Unpicklable:
 def test_what_cannot_be_handed_over_is_that_pictures_failure(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = source.read_picture
+    read = source.read_planes
 
-    def with_luggage(path: Path) -> Frame:
-        frame = read(path)
+    def with_luggage(path: Path, *way: Any) -> Frame:
+        frame = read(path, *way)
         return Frame(pixels=frame.pixels, origin=Unpicklable()) if path.name == "2.png" else frame
 
-    monkeypatch.setattr(source, "read_picture", with_luggage)
+    monkeypatch.setattr(source, "read_planes", with_luggage)
     assert "cannot be pickled" in one_fails(photos, tmp_path, workers=1)
 
 
