@@ -116,7 +116,7 @@ def test_a_pair_is_opened_its_line_dragged_and_its_pixels_looked_at(tmp_path: Pa
     assert page.inner_text("#viewer-name") == "b.png" and "2 of 2" in page.inner_text("#viewer-count")
     page.keyboard.press("Escape")
     assert not page.is_visible("#viewer")
-    assert page.evaluate("document.activeElement.dataset.i") == "1"
+    until(page, "document.activeElement.dataset.i === '1'")
 
 
 def test_pictures_of_hostile_names_are_shown_and_nothing_in_them_runs(tmp_path: Path, open_page: Any) -> None:
