@@ -128,7 +128,7 @@ def test_runs_repeat_by_their_seed(recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "kills"), [("cyclegan", 2), ("fastcut", 1)])
+@pytest.mark.parametrize(("method", "kills"), [("cyclegan", 1), ("fastcut", 1)])
 def test_a_run_killed_at_random_ends_like_one_that_was_not(
     recipe: Path, tmp_path: Path, method: str, kills: int
 ) -> None:
@@ -136,7 +136,7 @@ def test_a_run_killed_at_random_ends_like_one_that_was_not(
     train(config_of(recipe, whole, epochs=5, method=method, motion_weight=1.0))
     chance = random.Random(0)
     for attempt in range(kills):
-        with start(recipe, killed, workers=2 * (attempt % 2), resume=attempt > 0, method=method) as process:
+        with start(recipe, killed, workers=2 * ((attempt + 1) % 2), resume=attempt > 0, method=method) as process:
             wait_for_a_save(process, killed)
             time.sleep(chance.random() * 0.2)
             process.send_signal(signal.SIGKILL)

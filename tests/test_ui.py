@@ -173,8 +173,10 @@ class TestTabs:
         page = open_page()
         page.get_by_role("tab", name="Camera").click()
         strength = page.locator("[role=tabpanel]:visible").get_by_label("number input for Strength")
-        strength.fill("0")
-        strength.press("Enter")
+        while strength.input_value() != "0":  # until the page is whole, it sets the values with which it begins
+            strength.fill("0")
+            strength.press("Enter")
+            page.wait_for_timeout(500)
         page.get_by_text("Click to Access Webcam").click()
         page.locator("button:visible", has_text="Record").click()
         page.get_by_text("pictures a second").wait_for()  # so two have come, at least
