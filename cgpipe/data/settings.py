@@ -81,8 +81,7 @@ class DataSettings(PictureSettings):
     """A dataset of two domains, and how its pictures are prepared."""
 
     dataset_dir: Path = setting(
-        Path("datasets/horse2zebra"),
-        "Folder with trainA and trainB, optionally testA and testB.",
+        Path("datasets/horse2zebra"), "Folder with trainA and trainB, optionally testA and testB."
     )
     domain_a: Path | None = setting(
         None,

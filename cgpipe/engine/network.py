@@ -16,7 +16,7 @@ from cgpipe.networks import Generator
 from cgpipe.options import Engine, Precision
 
 MOST_PIXELS = 1 << 20
-"""Pixels up to which ncnn is chosen: for larger pictures it needs several times the memory."""
+"""Pixels of a picture up to which ncnn is chosen, which takes a batch one by one; larger ones need much more memory."""
 
 
 class Network:
@@ -80,7 +80,7 @@ class Network:
     def _run_for(self, x: torch.Tensor) -> Run:
         if not self._ready:
             self._make_ready(x)
-        large = self._may_choose and x.shape[0] * x.shape[2] * x.shape[3] > MOST_PIXELS
+        large = self._may_choose and x.shape[2] * x.shape[3] > MOST_PIXELS
         engine: Engine = "eager" if large else self.engine
         # In a worker thread torch has one thread, outside it all: other engines are told how many.
         threads = 0 if engine == "eager" else torch.get_num_threads()
