@@ -38,6 +38,9 @@ TileMode = Literal["exact", "fast"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 """Numeric precision of a network."""
 
+InitKind = Literal["normal", "xavier", "kaiming", "orthogonal"]
+"""Distribution of a network's initial weights."""
+
 Engine = Literal["auto", "eager", "compile", "torchscript", "onnx", "openvino", "ncnn"]
 """What runs a network."""
 

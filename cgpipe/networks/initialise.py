@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import torch
 from torch import nn
 
 from cgpipe.networks.compact import CompactGenerator
-
-InitKind = Literal["normal", "xavier", "kaiming", "orthogonal"]
+from cgpipe.options import InitKind
 
 _DRAWN: Mapping[InitKind, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "normal": lambda weight, gain: nn.init.normal_(weight, 0.0, gain),

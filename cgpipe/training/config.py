@@ -17,13 +17,13 @@ from cgpipe.errors import ModelError, UsageError
 from cgpipe.models.card import GENERIC, check_domain, plain_name
 from cgpipe.models.looks import look_name
 from cgpipe.models.zoo import SHIPPED_FOLDER
+from cgpipe.options import InitKind
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Colours = Literal["painting", "photo"]
 MethodName = Literal["cyclegan", "cut", "fastcut", "pix2pix", "style"]
-InitType = Literal["normal", "xavier", "kaiming", "orthogonal"]
 Policy = Literal["linear", "cosine", "step", "plateau"]
 AUGMENTATIONS = ("color", "translation", "cutout")
 
@@ -61,7 +61,7 @@ class NetworkSettings(DiscriminatorSettings):
     ngf: int = setting(64, "Width of the generators' first layer (resnet and unet).", above=0)
     dropout: bool = setting(False, "Dropout in the generators (resnet and unet).")
     sync_batchnorm: bool = setting(False, "Share batch statistics among processes (with --norm batch).")
-    init_type: InitType = setting("normal", "Initial weights: normal (as in CycleGAN), xavier, kaiming or orthogonal.")
+    init_type: InitKind = setting("normal", "Initial weights: normal (as in CycleGAN), xavier, kaiming or orthogonal.")
     init_gain: float = setting(
         0.02, "Standard deviation of normal, factor of xavier and orthogonal; kaiming has none.", above=0
     )

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cgpipe.errors import UsageError
+from cgpipe.options import Precision
 from cgpipe.recipe import setting
-
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 TAPS = {
     "feature_taps": ("Lite0", 16, 1),
