@@ -117,6 +117,15 @@ def command(app: App, *words: object) -> None:
     assert result.exit_code == 0, result.output
 
 
+def set_number(page: Any, label: str, value: str) -> None:
+    """Until the page is whole, it sets the values with which it begins."""
+    field = page.locator("[role=tabpanel]:visible").get_by_label(f"number input for {label}")
+    while field.input_value() != value:
+        field.fill(value)
+        field.press("Enter")
+        page.wait_for_timeout(500)
+
+
 def press_translate(page: Any) -> None:
     page.get_by_role("button", name="Translate").locator("visible=true").click()
 
@@ -150,9 +159,8 @@ class TestTabs:
         page.get_by_text("A painting's look instead").click()
         page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.wait_for()
         page.set_input_files("input[type=file] >> nth=1", painting)
-        page.get_by_label("number input for Steps of learning").fill("10")
-        page.get_by_label("number input for Steps of learning").press("Enter")
         page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).nth(1).wait_for()
+        set_number(page, "Steps of learning", "10")
         press_translate(page)
         made = downloaded(page, "pony")
         # The command finds the look that the app has learnt.
@@ -172,11 +180,7 @@ class TestTabs:
     def test_a_camera(self, app: App, open_page: Callable[..., Any]) -> None:
         page = open_page()
         page.get_by_role("tab", name="Camera").click()
-        strength = page.locator("[role=tabpanel]:visible").get_by_label("number input for Strength")
-        while strength.input_value() != "0":  # until the page is whole, it sets the values with which it begins
-            strength.fill("0")
-            strength.press("Enter")
-            page.wait_for_timeout(500)
+        set_number(page, "Strength", "0")
         page.get_by_text("Click to Access Webcam").click()
         page.locator("button:visible", has_text="Record").click()
         page.get_by_text("pictures a second").wait_for()  # so two have come, at least
@@ -221,6 +225,26 @@ class TestTabs:
                 page.get_by_text("Incorrect Credentials").wait_for()
         page.get_by_role("tab", name="Camera").wait_for()
         assert page.get_by_role("tab").all_inner_texts() == ["Picture", "Video", "Camera"]
+
+
+def test_a_job_ends_with_the_app(folder: Path, tmp_path: Path, models_folder: Path) -> None:
+    from cgpipe.options import Hardware
+    from cgpipe.service.limits import Limits
+    from cgpipe.service.spool import Spool
+    from cgpipe.service.ui import Studio, gr
+
+    painting, steps = tmp_path / "waves.png", []
+    cv2.imwrite(str(painting), np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))
+    studio = Studio(Spool(tmp_path), Limits(), Hardware())
+
+    def close_at_the_second(now: tuple[int, int], **_: object) -> None:
+        steps.append(now)
+        if now[0] == 2:
+            studio.close()
+
+    with pytest.raises(gr.Error, match="shutting down"):
+        studio.picture(str(folder / "pony.jpg"), "horse2zebra", 1.0, str(painting), 2000, close_at_the_second)
+    assert steps == [(1, 2000), (2, 2000)]
 
 
 @pytest.mark.parametrize("options", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--token", "short"]])

@@ -58,4 +58,4 @@ def command(host: str, port: int, token: str | None, device: str, browser: bool)
             try:
                 serve(app, listening, loud=loudness() == Loudness.VERBOSE, end_seconds=END_SECONDS)
             finally:
-                studio.queue.close()
+                studio.close()

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -25,7 +26,7 @@ from cgpipe.models.choose import choose_model
 from cgpipe.options import Hardware, Look, ModelChoice, Options, Work
 from cgpipe.service.containers import HEAD, is_container
 from cgpipe.service.limits import Limits
-from cgpipe.service.pictures import LoadedModels, PictureQueue
+from cgpipe.service.pictures import ClosedError, LoadedModels, PictureQueue
 from cgpipe.service.spool import Spool
 
 USER = "cgpipe"
@@ -65,9 +66,25 @@ class Studio:
         self._spool = spool
         self._limits = limits
         self._hardware = hardware
-        self.queue = PictureQueue(spool)
+        self._closing = Event()
+        self._queue = PictureQueue(spool)
         self._cameras = LoadedModels()
         self._rates: dict[str, Rate] = {}  # by session: what a page holds itself does not come back while it streams
+
+    def close(self) -> None:
+        """Ends running jobs at their next step, and rejects new ones."""
+        self._closing.set()
+        self._queue.close()
+
+    def _while_open(self, progress: Any) -> Callable[..., None]:
+        """Gradio's ``progress``, which ends the job that reports it once the app closes."""
+
+        def report(*counted: object, **named: object) -> None:
+            if self._closing.is_set():
+                raise ClosedError("The app is shutting down: try again when it has started anew.")
+            progress(*counted, **named)
+
+        return report
 
     def picture(
         self,
@@ -92,7 +109,7 @@ class Studio:
                     hardware=self._hardware,
                     work=Work(workers=0),
                 )
-                after = self.queue.submit(options, Path(picture)).result().path
+                after = self._queue.submit(options, Path(picture)).result().path
             named = self._spool.new_folder() / f"{Path(picture).stem}-translated{after.suffix}"
             after.rename(named)
             return (self._shown(Path(picture)), self._shown(named)), _download(named)
@@ -100,6 +117,7 @@ class Studio:
     def _like(self, picture: str, painting: str, steps: int, strength: float, progress: Any) -> Path:
         """The picture in the look of a painting, which is trained first."""
         check_picture(painting, pixel_limit=self._limits.pixels)
+        told = self._while_open(progress)
         report = translate_folder(
             picture,
             self._spool.new_folder(),
@@ -109,7 +127,7 @@ class Studio:
             hardware=self._hardware,
             workers=0,
             progress=False,
-            on_learn=lambda now: progress((now.step, now.total_steps), desc="Learning the painting's look"),
+            on_learn=lambda now: told((now.step, now.total_steps), desc="Learning the painting's look"),
         )
         if report.failures:
             raise MediaError(report.failures[0].reason)
@@ -130,7 +148,7 @@ class Studio:
                 if not is_container(file.read(HEAD)):
                     raise MediaError("It is not a video, or its container is not supported.")
             result = self._spool.new_folder() / f"{Path(video).stem}-translated.mp4"
-            counted = _Counted("frame", progress)
+            counted = _Counted("frame", self._while_open(progress))
             translate_video(
                 video,
                 result,
@@ -166,7 +184,7 @@ class Studio:
         if not folder.strip():
             raise gr.Error("Name a folder first.", print_exception=False)
         with _Explained():
-            counted = _Counted("picture", progress)
+            counted = _Counted("picture", self._while_open(progress))
 
             def advance(_: FileResult) -> None:
                 counted.advance(1)
@@ -212,7 +230,7 @@ class Rate:
 class _Counted:
     """A job's progress in Gradio."""
 
-    def __init__(self, unit: str, progress: Any) -> None:
+    def __init__(self, unit: str, progress: Callable[..., None]) -> None:
         self._unit = unit
         self._progress = progress
         self._total: int | None = None
