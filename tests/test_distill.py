@@ -334,7 +334,8 @@ def test_watching_keeps_the_best_and_changes_nothing(
 def test_watching_needs_a_test_split(teacher: Path, dataset: Path, tmp_path: Path) -> None:
     (dataset / "testB").rename(dataset / "elsewhere")
     with pytest.raises(DataError, match="--watch-every needs test pictures"):
-        distill(config_of(teacher, dataset, tmp_path / "run", steps=2, watch_every=1))
+        distill(config_of(teacher, dataset, tmp_path / "run", steps=2, watch_every=2))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_several_processes_are_refused(

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from cgpipe.data.loading import RGB, Form, read_pixels, to_network_range
 from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.data.settings import VIEWABLE
-from cgpipe.errors import UsageError
+from cgpipe.errors import DataError, UsageError
 from cgpipe.evaluation.inception import Inception, has_inception
 from cgpipe.evaluation.scores import fid, kid, top1_share
 from cgpipe.media.frames import Pixels
@@ -158,6 +158,9 @@ class Evaluator:
         self.class_name = class_name
         self.inputs, self.reference = _folders(inputs), _folders(reference)
         self.input_paths, reference_paths = pictures_of(self.inputs), pictures_of(self.reference)
+        for folders, paths in ((self.inputs, self.input_paths), (self.reference, reference_paths)):
+            if len(paths) < 2:
+                raise DataError(f"{split_name(folders)} holds one picture. KID and FID need at least two.")
         self._masks = None if masks is None else PictureMasks(masks)
         self.size, self.batch_size, self.device = size, batch_size, torch.device(device)
         self.networks = {name: _load_classifier(name).to(self.device) for name in networks}

@@ -9,7 +9,7 @@ import torch
 
 from cgpipe.data.loading import Form, forms_of
 from cgpipe.data.pictures import Place
-from cgpipe.errors import DataError, MissingDependencyError
+from cgpipe.errors import MissingDependencyError
 from cgpipe.evaluation.evaluator import Evaluator
 from cgpipe.evaluation.paired import PairedEvaluator
 from cgpipe.models import Model, save_model
@@ -32,8 +32,8 @@ class Watch:
         self.waited = 0
         self._evaluators: dict[str, Evaluator | PairedEvaluator] = {}
 
-    def check(self, path: Path, model: Model, folders: tuple[Place, Place], device: torch.device) -> dict[str, float]:
-        """Figures of a model now, by name; the best model so far is kept beside ``path``, with ``-best`` in its name.
+    def prepare(self, path: Path, model: Model, folders: tuple[Place, Place], device: torch.device) -> None:
+        """Opens what :meth:`check` measures a model with, so that a run without test pictures ends before it begins.
 
         Args:
             path: the model's file in the run's folder; its name says which model it is.
@@ -45,8 +45,15 @@ class Watch:
         """
         # Networks draw random weights before they are given their own.
         with torch.random.fork_rng():
-            if path.name not in self._evaluators:
-                self._evaluators[path.name] = self._evaluator(folders, forms_of(model), device)
+            self._evaluators[path.name] = self._evaluator(folders, forms_of(model), device)
+
+    def check(self, path: Path, model: Model) -> dict[str, float]:
+        """Figures of a model now, by name; the best model so far is kept beside ``path``, with ``-best`` in its name.
+
+        Args:
+            path: the model's file, for which :meth:`prepare` was called.
+        """
+        with torch.random.fork_rng():
             figures = self._figures(self._evaluators[path.name], model)
         if self._is_best(figures[self.figure], self.best.get(path.name)):
             self.best[path.name] = figures[self.figure]
@@ -63,8 +70,6 @@ class Watch:
     ) -> Evaluator | PairedEvaluator:
         try:
             return Evaluator(*folders, networks=["lite2"], forms=forms, device=device)
-        except DataError as error:
-            raise DataError(f"--watch-every needs test pictures. {error}") from error
         except MissingDependencyError as error:
             raise MissingDependencyError(f"{error}, or train without --watch-every.") from error
 
@@ -89,10 +94,7 @@ class PairedWatch(Watch):
     def _evaluator(
         self, folders: tuple[Place, Place], forms: tuple[Form, Form], device: torch.device
     ) -> PairedEvaluator:
-        try:
-            return PairedEvaluator(*folders, size=self.size, forms=forms, device=device)
-        except DataError as error:
-            raise DataError(f"--watch-every needs test pairs. {error}") from error
+        return PairedEvaluator(*folders, size=self.size, forms=forms, device=device)
 
     def _figures(self, evaluator: Evaluator | PairedEvaluator, model: Model) -> dict[str, float]:
         assert isinstance(evaluator, PairedEvaluator)

@@ -19,7 +19,7 @@ from cgpipe.data.settings import PictureSettings
 from cgpipe.data.unpaired import Pictures, TrainingPictures, training_batches
 from cgpipe.engine.compiling import compiled_or_eager
 from cgpipe.engine.memory import FOR_TRAINING, keep_freed_memory
-from cgpipe.errors import MediaError, ModelError, TrainingError, UsageError
+from cgpipe.errors import DataError, MediaError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.grids import grid_of, save_grid
 from cgpipe.evaluation.runs import snapshot_folder
 from cgpipe.evaluation.watch import Watch
@@ -179,7 +179,7 @@ class Run(ABC):
         Raises:
             TrainingError: there is nothing to resume or it does not fit, the folder already holds a run, the losses
                 explode, or a file cannot be written, as on a full disk.
-            DataError: no picture of a domain can be read.
+            DataError: no picture of a domain can be read, or there are no test pictures to measure on.
         """
         with locked(self.folder) if is_first() else nullcontext():
             if resume:
@@ -188,6 +188,7 @@ class Run(ABC):
                 self._refuse_to_overwrite()
             self.total_steps = self.step + self.steps_left()
             require_alike(self.step, self.total_steps)
+            self._prepare_to_measure()
             try:
                 self._write_recipe()
                 with self._showing():
@@ -310,12 +311,23 @@ class Run(ABC):
             for path, model in self.models():
                 save_model(snapshot_folder(self.folder, self.epoch) / path.name, model)
 
+    def _prepare_to_measure(self) -> None:
+        """Opens the test set before the first step, rather than at the first measurement, hours later."""
+        if not self.config.watch_every or not is_first() or self.finished:
+            return
+        try:
+            for path, model in self.models():
+                self.watch.prepare(path, model, self.test_folders(model.card), self.plan.device)
+        except DataError as error:
+            kind = type(error)  # a folder that does not exist has an exit code of its own
+            raise kind(f"--watch-every needs test pictures: add them, or train without it. {error}") from error
+
     def _measure(self) -> dict[str, float]:
         """Measures each model, and keeps the best so far."""
         found: dict[str, float] = {}
         before = dict(self.watch.best)
         for path, model in self.models():
-            figures = self.watch.check(path, model, self.test_folders(model.card), self.plan.device)
+            figures = self.watch.check(path, model)
             found |= {f"{name}_{path.stem}": value for name, value in figures.items()}
         self.watch.waited = 0 if self.watch.best != before else self.watch.waited + 1
         return found
