@@ -1,4 +1,4 @@
-"""The generators of other projects, written plainly, with those projects' own keys.
+"""The networks of other projects, written plainly, with those projects' own keys.
 
 They share no code with cgpipe, so that a conversion can be held against them. Every one is ``network(x)`` for x of
 shape (N, 3, H, W) in [-1, 1].
@@ -188,12 +188,22 @@ def mmgeneration_resnet(*, ngf: int = 4, blocks: int = 9, norm: str = "instance"
     return Named("model", nn.Sequential(*layers), output_only)
 
 
-def patch_discriminator(*, ndf: int = 4) -> nn.Module:
+def patch_discriminator(*, ndf: int = 4, norm: str = "instance", channels: int = 3) -> nn.Module:
     """pytorch-CycleGAN-and-pix2pix."""
-    layers: list[Any] = [nn.Conv2d(3, ndf, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+    bias = norm.startswith("instance")
+    layers: list[Any] = [nn.Conv2d(channels, ndf, 4, 2, 1), nn.LeakyReLU(0.2, True)]
     for width, stride in ((ndf, 2), (2 * ndf, 2), (4 * ndf, 1)):
-        layers += [nn.Conv2d(width, 2 * width, 4, stride, 1), nn.InstanceNorm2d(2 * width), nn.LeakyReLU(0.2, True)]
+        convolution = nn.Conv2d(width, 2 * width, 4, stride, 1, bias=bias)
+        layers += [convolution, NORMS[norm](2 * width), nn.LeakyReLU(0.2, True)]
     return Named("model", nn.Sequential(*layers, nn.Conv2d(8 * ndf, 1, 4, 1, 1)), output_only)
+
+
+def pixel_discriminator(*, ndf: int = 4, norm: str = "instance") -> nn.Module:
+    """pytorch-CycleGAN-and-pix2pix."""
+    bias = norm.startswith("instance")
+    layers = [nn.Conv2d(3, ndf, 1), nn.LeakyReLU(0.2, True), nn.Conv2d(ndf, 2 * ndf, 1, bias=bias)]
+    layers += [NORMS[norm](2 * ndf), nn.LeakyReLU(0.2, True), nn.Conv2d(2 * ndf, 1, 1, bias=bias)]
+    return Named("net", nn.Sequential(*layers), output_only)
 
 
 @torch.no_grad()

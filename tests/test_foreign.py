@@ -19,6 +19,7 @@ from reference_networks import (
     junyanz_unet,
     mmgeneration_resnet,
     patch_discriminator,
+    pixel_discriminator,
     randomise,
     run,
 )
@@ -26,8 +27,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cgpipe.errors import CgpipeError, ModelError, ModelNotFoundError, UsageError
+from cgpipe.models.discriminator import read_discriminator
 from cgpipe.models.foreign import ForeignModel, read_foreign
 from cgpipe.networks import build_generator
+from cgpipe.networks.discriminators import build_discriminator
 
 Save = Callable[[Any], Path]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -39,6 +42,45 @@ def check(model: ForeignModel, reference: nn.Module, size: int = 32) -> None:
     again = build_generator(model.architecture, **model.settings)
     again.load_state_dict(model.generator.state_dict(), strict=True)
     torch.testing.assert_close(run(again.eval(), size), run(reference, size), rtol=0, atol=1e-6)
+
+
+# --- discriminators -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("original", "kind", "layers"), [(patch_discriminator, "n_layers", 3), (pixel_discriminator, "pixel", 0)]
+)
+@pytest.mark.parametrize("norm", ["instance", "instance_tracked", "instance_affine", "batch", "none"])
+def test_discriminator(saved: Save, original: Callable[..., nn.Module], kind: str, layers: int, norm: str) -> None:
+    reference = randomise(original(norm=norm)).train(norm == "instance_tracked")  # by the statistics of the picture
+    found = read_discriminator(saved(reference.state_dict()))
+    assert (found.kind, found.layers, found.ndf, found.channels) == (kind, layers, 4, 3)
+    assert found.norm == norm.removesuffix("_tracked")
+    ours = build_discriminator(kind, ndf=4, layers=3, norm=found.norm)
+    ours.load_state_dict(found.weights)
+    torch.testing.assert_close(run(ours.eval()), run(reference), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (junyanz_resnet(blocks=1).state_dict(), "a generator: name the file of a discriminator"),
+        ({"model.2.filt": torch.zeros(4, 1, 3, 3)}, "discriminator of CUT"),
+        ({"model.0.weight": None}, "its first layers are missing"),
+        ({"model.8.bias": None}, r"8\.bias is missing"),
+        ({"model.5.weight": torch.zeros(16, 9, 4, 4)}, r"5\.weight has shape \(16, 9, 4, 4\), not \(16, 8, 4, 4\)"),
+        ({"model.2.bias": torch.full((8,), torch.nan)}, r"2\.bias is not finite"),
+        ({"model.12.bias": torch.zeros(1)}, r"12\.bias does not belong"),
+        ({"head.weight": torch.zeros(1)}, "Its keys are"),
+        ([1], "holds a list"),
+    ],
+)
+def test_what_is_no_discriminator_is_refused(saved: Save, changed: Any, says: str) -> None:
+    content = changed
+    if isinstance(changed, dict):
+        content = {k: v for k, v in {**patch_discriminator().state_dict(), **changed}.items() if v is not None}
+    with pytest.raises(ModelError, match=says):
+        read_discriminator(saved(content))
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference_networks import patch_discriminator, randomise
 from runs import assert_equal_to_the_bit, config_of, make_dataset, make_recipe, weights_of
 from shell import invoke
 
 from cgpipe.data.cache import PictureCache
 from cgpipe.data.dataset import open_training_sets
 from cgpipe.data.unpaired import TrainingPictures, training_batches
-from cgpipe.errors import TrainingError, UsageError
+from cgpipe.errors import DataError, TrainingError, UsageError
 from cgpipe.evaluation.watch import Watch
 from cgpipe.networks import build_generator
 from cgpipe.networks.initialise import initialise
@@ -174,6 +175,68 @@ def test_a_run_can_start_with_the_discriminators_of_another(recipe: Path, tmp_pa
         Trainer(config_of(recipe, tmp_path / "fifth", init_discriminators=tmp_path / "one-sided"))
 
 
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    """The folder of a run of pytorch-CycleGAN-and-pix2pix, as far as discriminators go."""
+    folder = tmp_path / "summer2winter"
+    folder.mkdir()
+    for seed, name in enumerate(("latest_net_D_A", "latest_net_D_B", "5_net_D_A")):
+        torch.save(randomise(patch_discriminator(ndf=8), seed).state_dict(), folder / f"{name}.pth")
+    return folder
+
+
+def first_weights(file: Path) -> torch.Tensor:
+    weights: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
+    return weights["model.0.weight"]
+
+
+def test_discriminators_of_the_reference_go_to_the_domain_that_they_looked_at(
+    recipe: Path, tmp_path: Path, checkpoints: Path
+) -> None:
+    trainer = Trainer(config_of(recipe, tmp_path / "run", init_discriminators=checkpoints))
+    for domain, letter in (("a", "B"), ("b", "A")):
+        file = checkpoints / f"latest_net_D_{letter}.pth"
+        weights = trainer.method.get_parameter(f"discriminator_{domain}.pixels.0.weight")
+        assert torch.equal(weights, first_weights(file))
+        assert f"The discriminator of domain {domain.upper()} starts as {file}." in trainer.notices
+    for place, method, direction, letter in (
+        (checkpoints, "cut", "AtoB", "A"),
+        (checkpoints, "cut", "BtoA", "B"),
+        (checkpoints / "latest_net_D_B.pth", "cut", "AtoB", "B"),
+    ):
+        settings = {"method": method, "direction": direction, "init_discriminators": place}
+        (network,) = Trainer(config_of(recipe, tmp_path / "run", **settings)).method.discriminators.values()
+        expected = first_weights(checkpoints / f"latest_net_D_{letter}.pth")
+        assert torch.equal(network.get_parameter("pixels.0.weight"), expected)
+
+
+def test_the_discriminator_of_pix2pix_looks_at_input_and_output(recipe: Path, tmp_path: Path) -> None:
+    file = tmp_path / "latest_net_D.pth"
+    torch.save(randomise(patch_discriminator(ndf=8, channels=6)).state_dict(), file)
+    settings = {"init_discriminators": tmp_path, "norm": "instance", "direction": "BtoA"}
+    trainer = Trainer(config_of(recipe, tmp_path / "run", method="pix2pix", **settings))
+    assert torch.equal(trainer.method.get_parameter("discriminator_a.pixels.0.weight"), first_weights(file))
+    with pytest.raises(TrainingError, match="looks at 6 channels"):
+        Trainer(config_of(recipe, tmp_path / "run", method="cut", **settings))
+
+
+def test_discriminators_of_the_reference_that_do_not_fit_say_what_would(
+    recipe: Path, tmp_path: Path, checkpoints: Path
+) -> None:
+    options = ["train", "--config", recipe, "--checkpoint-dir", tmp_path / "run", "--no-publish"]
+    refused = invoke(*options, "--init-discriminators", checkpoints, "--ndf", 16, "--feature-weight", 0.5)
+    needed = "--dis-net n_layers --dis-layers 3 --dis-scales 1 --ndf 8 --norm instance --feature-weight 0"
+    assert (refused.exit_code, needed in refused.output) == (1, True)
+    one = invoke(*options, "--init-discriminators", checkpoints / "latest_net_D_A.pth")
+    assert one.exit_code == 1 and "is one discriminator, and this run has 2" in one.output
+    (checkpoints / "latest_net_D_A.pth").rename(checkpoints / "4_net_D_A.pth")
+    several = invoke(*options, "--init-discriminators", checkpoints)
+    assert several.exit_code == 1 and "2 files *_net_D_A.pth, and none is called latest" in several.output
+    (checkpoints / "latest_net_D_B.pth").unlink()
+    missing = invoke(*options, "--init-discriminators", checkpoints)
+    assert missing.exit_code == 1 and "has no latest_net_D_B.pth, the discriminator of domain A" in missing.output
+
+
 # -- early stopping ----------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +285,27 @@ def test_the_command_says_why_a_run_ended_and_what_patience_needs(
     assert result.exit_code == 0 and "Stopped early" in result.output and "at step 2" in result.output
     with pytest.raises(UsageError, match="patience counts measurements"):
         config_of(recipe, tmp_path / "run", patience=1)
+
+
+@pytest.mark.parametrize("method", ["cyclegan", "pix2pix"])
+def test_what_is_missing_to_measure_on_is_said_before_the_first_step(recipe: Path, tmp_path: Path, method: str) -> None:
+    test, run = tmp_path / "dataset" / "testB", tmp_path / "run"
+    test.rename(tmp_path / "elsewhere")
+    options = ("train", "--config", recipe, "--method", method, "--no-publish", "--steps", 2, "--watch-every", 100000)
+    options += ("--checkpoint-dir", run, "--results-dir", run / "results")
+    missing = invoke(*options)
+    assert missing.exit_code == 2 and f"There is no folder {test}." in missing.output and "--test-b" in missing.output
+    assert "--watch-every needs test pictures: add them, or train without it." in missing.output
+    test.mkdir()
+    empty = invoke(*options, "--patience", 3)
+    assert (empty.exit_code, "holds no pictures" in empty.output) == (1, True)
+    assert not [path for path in run.glob("*") if not path.name.startswith(".")]
+
+
+def test_one_picture_is_too_few_to_measure_on(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset" / "testA" / "1.png").unlink()
+    with pytest.raises(DataError, match="testA holds one picture"):
+        train(config_of(recipe, tmp_path / "run", watch_every=100000))
 
 
 # -- initial weights and PatchNCE --------------------------------------------------------------------------------------

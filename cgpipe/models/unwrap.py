@@ -96,7 +96,7 @@ def _state_dicts(
 
 def _parts(weights: Weights, levels: int) -> Iterator[tuple[tuple[str, ...], Weights]]:
     """The generators in a state dict: all of it, or the keys of a common prefix (``G_A.``, ``generators.zebra.``)."""
-    weights = {_WRAPPERS.sub("", key): value for key, value in weights.items()}
+    weights = without_wrappers(weights)
     if is_generator(weights):
         yield (), weights
     elif levels:
@@ -105,6 +105,11 @@ def _parts(weights: Weights, levels: int) -> Iterator[tuple[tuple[str, ...], Wei
             part = {rest: weights[f"{first}.{rest}"] for _, _, rest in group if rest}
             for path, generator in _parts(part, levels - 1) if part else ():
                 yield (first, *path), generator
+
+
+def without_wrappers(weights: Weights) -> Weights:
+    """A state dict without the prefixes of DataParallel and torch.compile."""
+    return {_WRAPPERS.sub("", key): value for key, value in weights.items()}
 
 
 def _some_keys(content: Mapping[object, object]) -> list[str]:

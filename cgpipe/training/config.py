@@ -68,7 +68,11 @@ class NetworkSettings(DiscriminatorSettings):
     init_a_to_b: str = setting("", "Model to start A to B with: a model file of any known project, or a name.")
     init_b_to_a: str = setting("", "Same, for B to A.")
     init_discriminators: Path | None = setting(
-        None, "Folder of a run whose discriminators this one starts with; fresh ones harm a finished generator."
+        None,
+        "Run whose discriminators this one starts with; fresh ones harm a finished generator. The folder of a run of "
+        "cgpipe, or one with latest_net_D_A.pth and latest_net_D_B.pth of pytorch-CycleGAN-and-pix2pix, where D_A "
+        "looks at domain B; for a method with one discriminator also its file.",
+        files=True,
     )
     freeze: str = setting(
         "", "Networks to freeze: any of a_to_b, b_to_a, discriminator_a, discriminator_b, with commas."

@@ -135,8 +135,8 @@ class Trainer(Run):
             if named := self.config.initial_models[direction]:
                 settings = self.config.generator_settings(self.config.channels_of(direction))
                 self.notices += warm_start(generator, named, self.config.gen_net, settings)
-        if (run := self.config.init_discriminators) is not None and self.method.discriminators:
-            warm_start_discriminators(self.method.discriminators, run)
+        if (place := self.config.init_discriminators) is not None and self.method.discriminators:
+            self.notices += warm_start_discriminators(self.method.discriminators, place)
 
     def _freeze(self) -> None:
         # After the optimisers are made: they hold all weights, so that a run can resume with others frozen.
