@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_channels import network
 from test_tiles import painting
 
 from cgpipe import translate_folder
@@ -24,6 +25,7 @@ from cgpipe.cli.bar import CountingBar
 from cgpipe.errors import MediaError
 from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.read import read_picture
+from cgpipe.models import save_model
 from cgpipe.notebook import ProgressBar
 from cgpipe.scratch import folder_of, is_scratch, release, room_for, scratch
 
@@ -56,8 +58,8 @@ def everything_is_huge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huge, "READ_WHOLE", 100_000)
 
 
-def translated(tmp_path: Path, **options: Any) -> Path:
-    report = translate_folder(tmp_path / "in", tmp_path / "out", model="zebra2horse-fast", device="cpu", **options)
+def translated(tmp_path: Path, model: str | Path = "zebra2horse-fast", **options: Any) -> Path:
+    report = translate_folder(tmp_path / "in", tmp_path / "out", model=model, device="cpu", **options)
     assert [failure.reason for failure in report.failures + report.unsupported] == []
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix and path.name.startswith(".cgpipe")]
     return tmp_path / "out"
@@ -111,6 +113,32 @@ def test_opacity_16_bits_gray_and_turned_pictures(save: Save, tmp_path: Path) ->
     assert values_of(out / "gray.tif").shape == (HEIGHT, WIDTH, 3)
     with Image.open(out / "turned.jpg") as upright:
         assert upright.size == (HEIGHT, WIDTH) and upright.getexif().get(274, 1) == 1
+
+
+@pytest.mark.parametrize("channels", [(1, 1), (3, 1)])
+def test_models_of_gray_pictures_write_gray_by_lines(
+    channels: tuple[int, int], save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "m.safetensors", network(*channels))
+    gray, deep = painting(HEIGHT, WIDTH)[..., :1], painting(HEIGHT, WIDTH).astype(np.uint16)[..., :1] * 257
+    save("deep.tif", deep, compression="lzw")
+    save("scan.tif", gray, compression="jpeg", Q=95, tile=True)
+    save("photo.jpg")
+    save("alpha.png", np.dstack([painting(HEIGHT, WIDTH), gray]))
+    options = {"model": tmp_path / "m.safetensors", "size": "full", "precision": "fp32", "overwrite": True}
+    tolerance = {"deep.tif": 1.0, "alpha.png": 0.01, "scan.tif": 2.0, "photo.jpg": 2.0}  # by JPEG of two encoders
+    out = translated(tmp_path, **options)
+    whole = {name: values_of(out / name) for name in tolerance}
+    monkeypatch.setattr(huge, "READ_WHOLE", 100_000)
+    translated(tmp_path, tile=128, **options)
+    for name, expected in whole.items():
+        made = values_of(out / name)
+        assert (made.dtype, made.shape) == (expected.dtype, expected.shape)
+        assert np.abs(made.astype(int) - expected).mean() < tolerance[name]
+    assert whole["deep.tif"].dtype == np.uint16 and whole["deep.tif"].ndim == whole["photo.jpg"].ndim == 2
+    assert len(np.unique(values_of(out / "deep.tif"))) > 256
+    with Image.open(out / "scan.tif") as scan:
+        assert (scan.mode, scan.info["compression"]) == ("L", "jpeg")
 
 
 @pytest.mark.usefixtures("everything_is_huge")

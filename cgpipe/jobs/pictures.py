@@ -81,7 +81,7 @@ def translate_pictures(
     for origin in large:  # one after the other, each in this process
         one = PictureSource(partial(list, [origin]), worklist.masks, channels=takes, by_lines=progress)
         with PictureSink(
-            finish, worklist.publisher, format=encoding.format, quality=encoding.quality, progress=progress
+            finish, worklist.publisher, format=encoding.format, quality=encoding.quality, gray=gray, progress=progress
         ) as sink:
             pipeline.run(one, sink, watch, batch_size=1, progress=progress)
     for origin in moving:

@@ -55,6 +55,9 @@ ROWS = 512
 MASK_SIDE = 4096
 """Long side in pixels at which a mask's edges are softened."""
 
+LUMA = (0.299, 0.587, 0.114)
+"""Luma weights of red, green and blue (ITU-R BT.601)."""
+
 _COLOURS = ("srgb", "rgb", "rgb16", "b-w", "grey16")
 _COMPRESSIONS = {"tiff_lzw": "lzw", "tiff_adobe_deflate": "deflate", "tiff_deflate": "deflate", "jpeg": "jpeg"}
 _BIG_TIFF = 3_900_000_000
@@ -306,7 +309,16 @@ def is_written_here(pixels: _Array) -> bool:
     return is_scratch(torch.from_numpy(pixels))
 
 
-def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, quality: int, progress: Progress) -> None:
+def write_huge(
+    path: Path,
+    pixels: _Array,
+    extras: PictureExtras,
+    kind: str,
+    quality: int,
+    progress: Progress,
+    *,
+    gray: bool = False,
+) -> None:
     """Writes a picture line by line.
 
     Args:
@@ -314,6 +326,7 @@ def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, qua
         pixels: RGB (height, width, 3), for which :func:`is_written_here` holds.
         kind: the format.
         progress: called with each part that is written.
+        gray: write its luma, in one channel; with opacity, in three.
 
     Raises:
         StoppedError: the job was stopped.
@@ -325,12 +338,16 @@ def write_huge(path: Path, pixels: _Array, extras: PictureExtras, kind: str, qua
     if kind == "JPEG" and max(height, width) > 65500:
         raise MediaError(f"JPEG cannot hold {width}x{height} pixels: use --format tiff.")
     vips = _vips()
-    held = [_held(vips, pixels)]
+    image = _held(vips, pixels)
+    if gray:
+        luma = image.recomb([[*LUMA]]).rint().cast(image.format)
+        image = luma if extras.alpha is None else luma.bandjoin([luma, luma])
     if extras.alpha is not None:
         alpha = _held(vips, extras.alpha[..., None])
-        held.append(alpha.cast(held[0].format, shift=True))
-    image = held[0] if len(held) == 1 else held[0].bandjoin(held[1])
-    image = image.copy(interpretation="rgb16" if pixels.itemsize == 2 else "srgb")
+        image = image.bandjoin(alpha.cast(image.format, shift=True))
+    elif gray:
+        extras = replace(extras, tags=replace(extras.tags, icc=None))  # a profile of RGB
+    image = image.copy(interpretation=_interpretation(image))
     try:
         with _told(image, progress, "write", pixels, extras.alpha):
             _WRITERS[kind](image, os.fspath(path), extras, quality)
@@ -344,6 +361,13 @@ def _held(vips: Any, values: _Array) -> pyvips.Image:
     format = "ushort" if values.itemsize == 2 else "uchar"
     held: pyvips.Image = vips.Image.new_from_memory(values.data, width, height, bands, format)
     return held
+
+
+def _interpretation(image: pyvips.Image) -> str:
+    deep = image.format == "ushort"
+    if image.bands == 1:
+        return "grey16" if deep else "b-w"
+    return "rgb16" if deep else "srgb"
 
 
 @contextmanager
@@ -408,7 +432,7 @@ def _write_tiff(image: pyvips.Image, path: str, extras: PictureExtras, quality: 
     layout = extras.layout or TiffLayout()
     channels = image.bands * (2 if image.format == "ushort" else 1)
     compression = layout.compression
-    if compression == "jpeg" and channels != 3:
+    if compression == "jpeg" and channels not in (1, 3):
         compression = "deflate"
     _described(image, extras.tags).tiffsave(
         path,
@@ -426,7 +450,8 @@ def _write_tiff(image: pyvips.Image, path: str, extras: PictureExtras, quality: 
 
 def _write_jpeg(image: pyvips.Image, path: str, extras: PictureExtras, quality: int) -> None:
     if image.format == "ushort":
-        image = image.cast("uchar", shift=True).copy(interpretation="srgb")
+        image = image.cast("uchar", shift=True)
+        image = image.copy(interpretation=_interpretation(image))
     if image.bands == 4:
         image = image.flatten(background=[255, 255, 255])
     _described(image, extras.tags).jpegsave(path, Q=quality, subsample_mode="off")

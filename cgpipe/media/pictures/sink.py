@@ -13,8 +13,6 @@ from typing import Self
 
 from cgpipe.errors import reason_of
 from cgpipe.media.frames import Failed, Frame
-from cgpipe.media.pictures.huge import is_written_here
-from cgpipe.media.pictures.planes import gray_of
 from cgpipe.media.pictures.source import PictureOrigin
 from cgpipe.media.pictures.write import write_picture
 from cgpipe.media.progress import Progress
@@ -116,8 +114,9 @@ class PictureSink:
         try:
             write_picture(
                 origin.output,
-                gray_of(frame.pixels) if self._gray and not is_written_here(frame.pixels) else frame.pixels,
+                frame.pixels,
                 origin.extras and origin.extras.at_size(height, width),
+                gray=self._gray,
                 format=self._format,
                 quality=self._quality,
                 publish=self._publish(origin),

@@ -14,6 +14,7 @@ from cgpipe.media.pictures import huge
 from cgpipe.media.pictures.encode import GRAY, QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
+from cgpipe.media.pictures.planes import gray_of
 from cgpipe.media.pictures.stacks import encoded_stack
 from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish, atomic_write, shown
@@ -27,6 +28,7 @@ def write_picture(
     pixels: Pixels,
     extras: PictureExtras | None = None,
     *,
+    gray: bool = False,
     format: str | None = None,
     quality: int | None = None,
     publish: Publish = os.replace,
@@ -42,6 +44,7 @@ def write_picture(
     Args:
         pixels: shape (height, width, channels), uint8 or uint16: gray, RGB, RGB with alpha, or a stack.
         extras: what the picture was read with; None: there is nothing to keep.
+        gray: write RGB as gray.
         format: a name for :func:`~cgpipe.media.pictures.formats.named_format`; None: by the suffix of ``path``, or else
             the format that was read.
         quality: of lossy formats, 1 to 100; 100 is lossless for WebP. None: :data:`QUALITY`, or lossless if the picture
@@ -60,11 +63,11 @@ def write_picture(
         raise UsageError(f"The quality must be between 1 and 100, not {quality}.")
     quality = quality or (100 if kind == "WEBP" and extras.lossless else QUALITY)
     by_lines = huge.is_written_here(pixels)
-    encoded = b"" if by_lines else _encoded(kind, pixels, extras, quality)
+    encoded = b"" if by_lines else _encoded(kind, gray_of(pixels) if gray else pixels, extras, quality)
     try:
         with atomic_write(path, publish=publish) as temporary:
             if by_lines:
-                huge.write_huge(temporary, pixels, extras, kind, quality, progress or Progress())
+                huge.write_huge(temporary, pixels, extras, kind, quality, progress or Progress(), gray=gray)
             else:
                 temporary.write_bytes(encoded)
     except OSError as error:
