@@ -233,6 +233,17 @@ def test_show_takes_name_domain_and_file(models_folder: Path, file_model: FileMo
     assert (shown["path"], shown["quality"], shown["working_scales"]) == (str(path), figures, [192, 320])
 
 
+def test_show_prints_a_painting_and_what_a_stage_changes(models_folder: Path, file_model: FileModel) -> None:
+    stages = [{"from_epoch": 6, "lamda": None, "motion_weight": 5.0}]
+    made_by = {"paintings": [{"file": "a.jpg"}, {"file": "b.jpg"}], "recipe": {"stages": stages}, "note": "mine"}
+    path = file_model(models_folder, "photo", "waves", made_by=made_by)
+    lines = [" ".join(line.split()) for line in run("models", "show", path).output.splitlines()]
+    first = lines.index("paintings")
+    end = lines.index("note mine")
+    told = ["paintings", "file a.jpg", "paintings", "file b.jpg"]
+    assert lines[first:end] == [*told, "recipe", "stages", "from epoch 6", "motion weight 5.0"]
+
+
 def test_show_of_something_unknown_suggests(models_folder: Path, file_model: FileModel) -> None:
     file_model(models_folder, "cow", "donkey")
     result = run("models", "show", "donkye")

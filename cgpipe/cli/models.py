@@ -303,11 +303,13 @@ def _scales(card: ModelCard) -> str:
 def _nested(values: Mapping[str, object], indent: str = "  ") -> Iterator[Row]:
     for name, value in values.items():
         title = indent + name.replace("_", " ")
-        if isinstance(value, Mapping):
+        several = value if isinstance(value, list) else [value]
+        groups = [one for one in several if isinstance(one, Mapping)]  # such as paintings, or the stages of a run
+        for group in groups:
             yield title, ""
-            yield from _nested(value, indent + "  ")
-        else:
-            yield title, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield from _nested({key: told for key, told in group.items() if told is not None}, indent + "  ")
+        if not groups:
+            yield title, ", ".join(map(str, several))
 
 
 def _size(path: Path) -> str:
