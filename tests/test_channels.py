@@ -13,7 +13,7 @@ import pytest
 import torch
 from clips import make_clip
 from PIL import Image
-from runs import make_recipe
+from runs import logged, make_recipe
 from shell import invoke
 
 from cgpipe.data.loading import Form, forms_of, load_pixels, to_network_range
@@ -296,6 +296,32 @@ def test_stacks_from_training_to_translation_and_one_wrong_file_is_only_that(tmp
     made = read_planes(tmp_path / "out" / "0.tif", 5).pixels
     assert made.dtype == np.uint16
     assert all(len(np.unique(made[..., channel])) > 256 for channel in range(5))
+
+
+def test_a_student_of_stacks_has_the_channels_and_the_range_of_its_teacher(tmp_path: Path) -> None:
+    for name in ("trainA", "trainB"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(2):
+            planes = smooth(index, 5 if name == "trainA" else 2) // 16  # 12 of 16 bits
+            assert cv2.imwritemulti(str(tmp_path / "data" / name / f"{index}.tif"), list(np.moveaxis(planes, 2, 0)))
+    untold = network(5, 2)
+    ranges = {"value_range": {"ct": [0, 4095], "mr": [0, 4095]}}
+    save_model(tmp_path / "teacher.safetensors", Model(replace(untold.card, made_by=ranges), untold.generator))
+    given: list[object] = ["distill", tmp_path / "teacher.safetensors", tmp_path / "data", "--student", "compact-xs"]
+    given += ["--steps", 20, "--crop", 32, "--load-min", 32, "--load-max", 40, "--lr", 0.004, "--log-every", 1]
+    given += ["--adversarial-weight", 0.01, "--ndf", 8]
+    given += ["--checkpoint-dir", tmp_path / "run", "--results-dir", tmp_path / "run", "--threads", 1]
+    result = invoke(*given)
+    assert result.exit_code == 0, result.output
+    assert "No features are compared" in result.output
+    pixels = [line["pixels"] for line in logged(tmp_path / "run")]
+    assert sum(pixels[-3:]) < 0.8 * sum(pixels[:3])
+    card = load_model(tmp_path / "run" / "ct2mr-fast.safetensors").card
+    assert (card.channels, card.made_by["value_range"]) == ((5, 2), ranges["value_range"])
+    student = tmp_path / "run" / "ct2mr-fast.safetensors"
+    assert invoke("translate", tmp_path / "data" / "trainA", "--model", student, "-o", tmp_path / "out").exit_code == 0
+    made = read_planes(tmp_path / "out" / "0.tif", 2).pixels
+    assert made.dtype == np.uint16 and 256 < made.max() <= 4095
 
 
 @pytest.mark.slow

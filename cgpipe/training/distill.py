@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from cgpipe.data.dataset import direction_of, find_ranges, test_folders_of, training_folder
-from cgpipe.data.loading import Form
+from cgpipe.data.direction import DOMAINS
+from cgpipe.data.loading import Form, forms_of
 from cgpipe.data.pictures import Place, find_pictures, path_of, pictures_at
-from cgpipe.data.settings import PictureSettings
+from cgpipe.data.settings import VIEWABLE, PictureSettings
 from cgpipe.data.unpaired import Pictures, TrainingPictures
 from cgpipe.engine.compiling import can_compile, keep_compiled
 from cgpipe.errors import MissingDependencyError, UsageError
@@ -28,7 +29,9 @@ from cgpipe.evaluation.grids import load_samples
 from cgpipe.models import Model, ModelCard
 from cgpipe.models.card import UNKNOWN
 from cgpipe.models.choose import choose_model
+from cgpipe.models.weights import CHANNELS
 from cgpipe.networks import Generator, all_settings, build_generator
+from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.cpu import accelerate, steady_weights
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
@@ -78,16 +81,17 @@ class Distiller(Run):
     def __init__(self, config: DistillConfig) -> None:
         super().__init__(config)
         self.teacher = load_teacher(config)
-        self.config = config = with_names(config, self.teacher.card)
+        named = with_names(config, self.teacher.card)
+        self.config = config = with_channels(named, self.teacher.generator.channels)
+        if config.perceptual_weight != named.perceptual_weight or config.feature_weight != named.feature_weight:
+            self.notices += ("No features are compared: their network sees gray, RGB and RGBA pictures alone.",)
         self.settings = config.picture_settings
-        inputs, reals = find_sides(config, self.teacher.card)
-        ranges = find_ranges({"a": inputs, "b": reals})
-        self.pictures = TrainingPictures(inputs, reals, ranges=ranges, seed=config.seed)
+        self.pictures = self._find_pictures()
         self.student = build_student(config)
         if config.init:
-            self.notices = warm_start(self.student, config.init, config.student, config.student_settings)
+            self.notices += warm_start(self.student, config.init, config.student, config.student_settings)
         self._check_crop()
-        self.features, self.discriminator = self._build_discriminator(wanted=bool(reals))
+        self.features, self.discriminator = self._build_discriminator(wanted=bool(self.pictures.files["b"]))
         for network in self._networks():
             network.to(device=self.plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.plan.is_plain_cpu:
@@ -104,6 +108,15 @@ class Distiller(Run):
             keep_compiled()
             for network in self._networks():
                 network.compile(dynamic=False)
+
+    def _find_pictures(self) -> TrainingPictures:
+        """The training pictures, read as the teacher's are."""
+        inputs, reals = find_sides(self.config, self.teacher.card)
+        forms = dict(zip(DOMAINS, forms_of(self.teacher), strict=True))
+        channels = {domain: form.channels for domain, form in forms.items()}
+        ranges = find_ranges({"a": inputs, "b": reals}, channels=channels)
+        ranges |= {domain: form.values for domain, form in forms.items() if form.values is not None}
+        return TrainingPictures(inputs, reals, ranges=ranges, channels=channels, seed=self.config.seed)
 
     def _check_crop(self) -> None:
         for name, generator in (("teacher", self.teacher.generator), ("student", self.student)):
@@ -126,7 +139,7 @@ class Distiller(Run):
                 ) from error
         discriminator = None
         if wanted:
-            discriminator = Discriminator(config, backbone if head_weight else None)
+            discriminator = Discriminator(config, backbone if head_weight else None, self.pictures.channels["b"])
             initialise(discriminator)
         return Features(backbone, config.feature_taps) if backbone else None, discriminator
 
@@ -139,7 +152,7 @@ class Distiller(Run):
         inputs = self.pictures.files["a"]
         test = self._test_pictures()
         pictures = pictures_at(test) if test is not None and path_of(test).is_dir() else inputs
-        form = Form(values=self.pictures.ranges.get("a"))
+        form = Form(self.pictures.channels["a"], self.pictures.ranges.get("a"))
         samples = load_samples(pictures, SAMPLES, form=form).to(self.plan.device)
         with torch.no_grad():
             return [samples, self.teacher.generator(samples)]
@@ -239,7 +252,8 @@ class Distiller(Run):
 
     def _card(self) -> ModelCard:
         config, teacher = self.config, self.teacher.card
-        counts = self.pictures.counts
+        counts, names = self.pictures.counts, {"a": config.source, "b": config.target}
+        ranges = {names[domain]: [values.low, values.high] for domain, values in self.pictures.ranges.items()}
         return ModelCard(
             architecture=config.student,
             settings=all_settings(config.student, config.student_settings),
@@ -257,6 +271,7 @@ class Distiller(Run):
                 },
                 "steps": self.step,
                 "pictures": {config.source: counts["a"], config.target: counts["b"]},
+                **({"value_range": ranges} if ranges else {}),
                 "recipe": plain_settings(config),
             },
             quality={},
@@ -280,7 +295,7 @@ class Distiller(Run):
 
 
 class Features(nn.Module):
-    """The outputs of some blocks of a frozen EfficientNet for (N, 3, H, W) in [-1, 1]."""
+    """The outputs of some blocks of a frozen EfficientNet for (N, C, H, W) in [-1, 1]."""
 
     def __init__(self, backbone: EfficientNetLite, taps: Sequence[int]) -> None:
         super().__init__()
@@ -288,7 +303,7 @@ class Features(nn.Module):
         self.blocks = tuple(taps)
 
     def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
-        return self.backbone.taps(pictures, self.blocks)
+        return self.backbone.taps(as_rgb(pictures), self.blocks)
 
 
 def feature_distance(made: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -314,7 +329,6 @@ def load_teacher(config: DistillConfig) -> Model:
         raise UsageError(f"{config.teacher} does not name its domains: give both with --from and --to.")
     if model.generator.enlarges > 1:
         raise UsageError(f"{config.teacher} enlarges pictures, and a student keeps their size: choose another teacher.")
-    model.require_rgb("Pictures of a student")
     model.generator.eval().requires_grad_(False)
     return model
 
@@ -344,6 +358,19 @@ def with_names(config: DistillConfig, teacher: ModelCard) -> DistillConfig:
         name=name,
         checkpoint_dir=Path(str(config.checkpoint_dir).replace("<name>", name)),
         results_dir=Path(str(config.results_dir).replace("<name>", name)),
+    )
+
+
+def with_channels(config: DistillConfig, channels: tuple[int, int]) -> DistillConfig:
+    """The recipe for a teacher of these channels: the student has them too, and no features of stacks are compared."""
+    if channels == (3, 3):
+        return config
+    seen = channels[1] in VIEWABLE
+    return replace(
+        config,
+        student_settings={**config.student_settings, **dict(zip(CHANNELS, channels, strict=True))},
+        perceptual_weight=config.perceptual_weight * seen,
+        feature_weight=config.feature_weight * seen,
     )
 
 
