@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from shell import run_python
@@ -17,7 +18,10 @@ from cgpipe.engine.backends import ENGINES, auto_engine, check_engine, prepare
 from cgpipe.engine.compiling import has_compiler
 from cgpipe.engine.rewrites import rewrite
 from cgpipe.engine.to_ncnn import to_ncnn
+from cgpipe.engine.translator import Translator
 from cgpipe.errors import MissingDependencyError, UsageError
+from cgpipe.models import load_any
+from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.networks import Generator, build_generator
 
 CPU = torch.device("cpu")
@@ -198,6 +202,18 @@ def test_auto_is_ncnn_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> N
     assert auto_engine(compact, "fp32") == "eager"
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     assert auto_engine(compact, "fp32") == "eager"
+
+
+def test_auto_translates_by_ncnn_what_eager_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ncnn", reason="the extra ncnn is not installed")
+    model = load_any(SHIPPED_FOLDER / "horse2zebra-fast.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 80, 3), np.uint8)
+    exact = Translator(model, device="cpu", precision="fp32", engine="eager")(pixels)
+    monkeypatch.delenv("CGPIPE_ENGINE")
+    monkeypatch.setattr(backends, "cpu_multiplies_bf16", lambda: False)
+    automatic = Translator(model, device="cpu", precision="fp32")
+    close = np.abs(automatic(pixels).astype(int) - exact) <= 1
+    assert (automatic.describe()["engine"], close.all()) == ("ncnn", True)
 
 
 def test_large_pictures_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:

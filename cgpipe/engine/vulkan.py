@@ -8,6 +8,7 @@ import torch
 
 from cgpipe.engine.export import extra
 from cgpipe.errors import CgpipeWarning, UsageError
+from cgpipe.media.pictures.quiet import c_warnings_hidden
 from cgpipe.options import Engine, Precision
 
 NAME = "vulkan"
@@ -23,7 +24,8 @@ def find_gpu(device: torch.device) -> torch.device:
         UsageError: there is no such GPU.
     """
     ncnn = extra("ncnn", "ncnn")
-    count = ncnn.get_gpu_count()
+    with c_warnings_hidden():  # ncnn prints what each GPU can do when it first looks for them
+        count = ncnn.get_gpu_count()
     number = ncnn.get_default_gpu_index() if device.index is None else device.index
     if not 0 <= number < count:
         raise UsageError(
