@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["CGPIPE_MODELS"], ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)  # once it is known which tests are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first: each goes to one process, and no other should wait for it in the end."""
+    work: Counter[Path] = Counter()
+    for item in items:
+        work[item.path] += 20 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -work[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
