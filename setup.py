@@ -52,7 +52,7 @@ TEST = [
     "efficientnet-lite-pytorch>=0.1",  # ours is compared with it
     "pytest>=8.3",
     "pytest-timeout>=2.4",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "ruff>=0.17,<0.18",  # its style changes between minor versions
     "mypy>=2.4,<3",
 ]
