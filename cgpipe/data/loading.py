@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from cgpipe.data.direction import Domain
 from cgpipe.data.pictures import Half, Place, path_of
 from cgpipe.data.settings import PictureSettings
 from cgpipe.errors import MediaError
@@ -83,6 +84,13 @@ def range_of(made_by: Mapping[str, object], domain: str) -> ValueRange | None:
         case [int(low), int(high)] if 0 <= low < high <= FULL_RANGE:
             return ValueRange(low, high)
     return None
+
+
+def ranges_on_card(ranges: Mapping[Domain, ValueRange], source: str, target: str) -> dict[str, dict[str, list[int]]]:
+    """What a card's ``made_by`` says of the ranges, for :func:`range_of`; nothing without 16-bit pictures."""
+    names = {"a": source, "b": target}
+    told = {names[domain]: [values.low, values.high] for domain, values in ranges.items()}
+    return {"value_range": told} if told else {}
 
 
 def load_pixels(picture: Place, values: ValueRange | None = None, channels: int = 3) -> Pixels:

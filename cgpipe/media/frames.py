@@ -15,6 +15,9 @@ Origin = TypeVar("Origin")
 """Identifies a frame and carries what its sink needs; opaque to everything but its source and its sink."""
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
+LUMA = (0.299, 0.587, 0.114)
+"""Luma weights of red, green and blue (ITU-R BT.601), as in Pillow and the reference projects."""
+
 PENDING_BYTES = 256 << 20
 """Bytes of pixels that may wait for others of their size."""
 

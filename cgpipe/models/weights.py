@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cgpipe.errors import ModelError
+from cgpipe.media.frames import LUMA
 
 Weights = dict[str, torch.Tensor]
 
@@ -19,9 +20,6 @@ CHANNELS = ("in_channels", "out_channels")
 
 GRAY_OR_RGB = (1, 3)
 """Channels of networks that can be turned into one on RGB."""
-
-LUMA = (0.299, 0.587, 0.114)
-"""Luma weights of red, green and blue (ITU-R BT.601), as in Pillow and the reference projects."""
 
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 _ROOM = 64 * 2**20

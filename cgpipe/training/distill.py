@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from cgpipe.data.dataset import direction_of, find_ranges, test_folders_of, training_folder
 from cgpipe.data.direction import DOMAINS
-from cgpipe.data.loading import Form, forms_of
+from cgpipe.data.loading import Form, forms_of, ranges_on_card
 from cgpipe.data.pictures import Place, find_pictures, path_of, pictures_at
 from cgpipe.data.settings import VIEWABLE, PictureSettings
 from cgpipe.data.unpaired import Pictures, TrainingPictures
@@ -252,8 +252,7 @@ class Distiller(Run):
 
     def _card(self) -> ModelCard:
         config, teacher = self.config, self.teacher.card
-        counts, names = self.pictures.counts, {"a": config.source, "b": config.target}
-        ranges = {names[domain]: [values.low, values.high] for domain, values in self.pictures.ranges.items()}
+        counts = self.pictures.counts
         return ModelCard(
             architecture=config.student,
             settings=all_settings(config.student, config.student_settings),
@@ -271,7 +270,7 @@ class Distiller(Run):
                 },
                 "steps": self.step,
                 "pictures": {config.source: counts["a"], config.target: counts["b"]},
-                **({"value_range": ranges} if ranges else {}),
+                **ranges_on_card(self.pictures.ranges, config.source, config.target),
                 "recipe": plain_settings(config),
             },
             quality={},

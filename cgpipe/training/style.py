@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cgpipe.data.loading import load_8_bits, resize, to_network_range
 from cgpipe.errors import MediaError, UsageError
+from cgpipe.media.frames import LUMA
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training.moments import resized
 
@@ -25,7 +26,6 @@ CONTENT = 2
 """The block whose features describe the content of a picture."""
 SMALLEST = 64
 """Minimum short side of a painting, in pixels."""
-LUMA = (0.299, 0.587, 0.114)
 
 
 def load_painting(path: Path, side: int) -> torch.Tensor:

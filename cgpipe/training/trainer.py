@@ -13,7 +13,7 @@ from torch import nn
 
 from cgpipe.data.dataset import find_sample_pairs, find_sample_pictures, open_training_sets, sets_to_test_on
 from cgpipe.data.direction import DOMAINS, Direction, Domain
-from cgpipe.data.loading import Form
+from cgpipe.data.loading import Form, ranges_on_card
 from cgpipe.data.pictures import Place
 from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import can_compile
@@ -316,9 +316,7 @@ class Trainer(Run):
             "pictures": {self.config.source: counts["a"], self.config.target: counts["b"]},
             "recipe": plain_settings(self.config),
         }
-        if ranges := self.pictures.ranges:
-            names = {"a": self.config.source, "b": self.config.target}
-            made_by["value_range"] = {names[d]: [values.low, values.high] for d, values in ranges.items()}
+        made_by |= ranges_on_card(self.pictures.ranges, self.config.source, self.config.target)
         fields = self.method.on_card()
         return ModelCard(
             architecture=self.config.gen_net,

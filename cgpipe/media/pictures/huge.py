@@ -24,7 +24,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
 from cgpipe.errors import MediaError, UnsupportedFormatError
-from cgpipe.media.frames import Frame
+from cgpipe.media.frames import LUMA, Frame
 from cgpipe.media.pictures.extras import PictureExtras, TiffLayout
 from cgpipe.media.pictures.formats import BY_NAME, SLIDE_SUFFIXES
 from cgpipe.media.pictures.tags import Tags, read_orientation, read_tags
@@ -54,9 +54,6 @@ ROWS = 512
 
 MASK_SIDE = 4096
 """Long side in pixels at which a mask's edges are softened."""
-
-LUMA = (0.299, 0.587, 0.114)
-"""Luma weights of red, green and blue (ITU-R BT.601)."""
 
 _COLOURS = ("srgb", "rgb", "rgb16", "b-w", "grey16")
 _COMPRESSIONS = {"tiff_lzw": "lzw", "tiff_adobe_deflate": "deflate", "tiff_deflate": "deflate", "jpeg": "jpeg"}
