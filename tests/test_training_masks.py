@@ -12,6 +12,7 @@ import torch
 
 from cgpipe.data.dataset import find_training_masks, open_training_sets
 from cgpipe.data.direction import A_TO_B
+from cgpipe.data.loading import recolour
 from cgpipe.data.unpaired import training_batches
 from cgpipe.errors import DataError, UsageError
 from cgpipe.training.config import TrainConfig
@@ -111,3 +112,24 @@ def test_one_mask_serves_all(dataset: Path) -> None:
     assert find_training_masks(config, "a", [dataset / "trainA/0.png"]) == []
     batch = next(iter(training_batches(open_training_sets(config, seed=0), config, epoch=0)))
     assert batch["mask_b"].min() == 1
+
+
+def test_recolouring_changes_the_subject_and_nothing_else(dataset: Path) -> None:
+    plain, changed = (
+        next(training_batches(open_training_sets(config, seed=0), config, epoch=0))
+        for config in (config_of(dataset, masks_a=dataset / "masks", recolour=part, batch_size=6) for part in (0, 0.99))
+    )
+    assert torch.equal(plain["mask_a"], changed["mask_a"])
+    assert torch.equal(plain["b"], changed["b"])  # it has no masks
+    subject = plain["mask_a"].expand_as(plain["a"])
+    assert torch.equal(plain["a"][subject == 0], changed["a"][subject == 0])
+    assert (plain["a"] != changed["a"]).flatten(1).any(dim=1).all()
+
+
+def test_most_recoloured_subjects_are_lighter_and_grayer() -> None:
+    brown, mask = np.full((8, 8, 3), (120, 80, 50), np.uint8), np.full((8, 8, 1), 255, np.uint8)
+    made = [recolour(brown, mask, np.random.default_rng(seed)).astype(int) for seed in range(40)]
+    lighter = [pixels for pixels in made if pixels.mean() > brown.mean()]
+    assert 20 <= len(lighter) < 40
+    assert all(np.ptp(pixels, axis=2).max() < 70 for pixels in lighter)
+    assert np.array_equal(recolour(brown, 0 * mask, np.random.default_rng(0)), brown)

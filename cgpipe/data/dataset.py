@@ -69,6 +69,7 @@ def open_training_sets(
         multiple=multiple,
         cache=settings.cache_mb * 1_000_000 // place_on_machine()[1],
         paired=paired,
+        recolour=settings.recolour,
     )
     pictures.unreadable |= pairs.alone
     return pictures

@@ -22,6 +22,8 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """(height, width, channels), 0 to 255; float32 where a picture has more than 8 bits."""
 
 FULL_RANGE = 65535
+LIGHT = 0.7
+"""Fraction of the recoloured pictures that become lighter."""
 PROBED = 48
 """Pictures of a set that are read to find which of their 16 bits are used."""
 
@@ -169,6 +171,24 @@ def augment_alike(
         pictures = [pixels[window] for pixels in pictures]
     flipped = random.random() < 0.5 and settings.flip
     return [np.ascontiguousarray(pixels[:, ::-1] if flipped else pixels) for pixels in pictures]  # type: ignore[misc]
+
+
+def recolour(pixels: Pixels, mask: Pixels, random: np.random.Generator) -> Pixels:
+    """Recolours a subject: lighter and grayer more often than not, since pale subjects are the rarer, else darker.
+
+    Args:
+        pixels: (height, width, C).
+        mask: (height, width, 1), 255 on the subject, 0 elsewhere.
+        random: decides the colour.
+    """
+    light = random.random() < LIGHT
+    grayness = random.uniform(0.5, 1.0) if light else random.uniform(0.0, 0.7)
+    gamma = random.uniform(0.3, 0.7) if light else random.uniform(1.2, 2.2)
+    values = pixels.astype(np.float32) / 255
+    gray = values.mean(axis=2, keepdims=True)
+    changed = (values + grayness * (gray - values)) ** gamma
+    mixed = 255 * (values + mask.astype(np.float32) / 255 * (changed - values))
+    return mixed if pixels.dtype == np.float32 else mixed.round().astype(np.uint8)
 
 
 def _loaded_size(height: int, width: int, settings: PictureSettings, random: np.random.Generator) -> tuple[int, int]:

@@ -111,6 +111,13 @@ class DataSettings(PictureSettings):
         files=True,
     )
     masks_b: Path | None = setting(None, "Same, for domain B.", files=True)
+    recolour: float = setting(
+        0.0,
+        "Fraction of the pictures with masks that are recoloured inside the mask: lighter and grayer, or darker. A "
+        "model so learns subjects of rare colours too, such as white horses.",
+        at_least=0,
+        below=1,
+    )
     input_channels: int = setting(
         3,
         "Channels of the pictures of domain A: 1 (gray), 3 (RGB), 4 (RGB and transparency), or as many as TIFF stacks "

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from cgpipe.data.cache import PictureCache
 from cgpipe.data.direction import DOMAINS, Domain
-from cgpipe.data.loading import Pixels, ValueRange, augment_alike, load_pixels, to_network_range
+from cgpipe.data.loading import Pixels, ValueRange, augment_alike, load_pixels, recolour, to_network_range
 from cgpipe.data.pairs import require_same_shape
 from cgpipe.data.pictures import Place, path_of
 from cgpipe.data.settings import PictureSettings
@@ -48,6 +48,7 @@ class TrainingPictures:
         multiple: of which the sides of pictures that are not cropped shall be.
         cache: bytes of memory for decoded pictures, which are then read once.
         paired: pictures with the same number show the same: they are drawn, cropped and flipped together.
+        recolour: fraction of the pictures with masks that are recoloured inside the mask.
 
     Attributes:
         unreadable: pictures that were left out so far, with the reason; another one took the place of each.
@@ -65,12 +66,13 @@ class TrainingPictures:
         multiple: int = 1,
         cache: int = 0,
         paired: bool = False,
+        recolour: float = 0.0,
     ) -> None:
         self.files: dict[Domain, Sequence[Place]] = {"a": pictures_a, "b": pictures_b}
         self.masks: Mapping[Domain, Sequence[Path]] = masks or {}
         self.ranges: Mapping[Domain, ValueRange] = ranges or {}
         self.channels: Mapping[Domain, int] = {"a": 3, "b": 3, **(channels or {})}
-        self.seed, self.multiple, self.paired = seed, multiple, paired
+        self.seed, self.multiple, self.paired, self.recolour = seed, multiple, paired, recolour
         self.unreadable: dict[Path, str] = {}
         self._first = {"a": 0, "b": len(pictures_a)}
         self._cache = PictureCache(len(pictures_a) + len(pictures_b), cache)
@@ -154,8 +156,16 @@ class Epoch(Dataset[_Sample]):
             pictures = self._load(group, int(order[(place + offset) % len(order)]), unreadable)
             if pictures:
                 random = np.random.default_rng((self.sets.seed, ord(first), self.number, place))
-                return augment_alike(pictures, self.settings, random, multiple=self.sets.multiple)
+                crops = augment_alike(pictures, self.settings, random, multiple=self.sets.multiple)
+                return [self._recoloured(domain, crop, random) for domain, crop in zip(group, crops, strict=True)]
         return []
+
+    def _recoloured(self, domain: Domain, crop: Pixels, random: np.random.Generator) -> Pixels:
+        """A crop, and now and then another colour for what its mask shows."""
+        if domain not in self.sets.masks or random.random() >= self.sets.recolour:
+            return crop
+        pixels, mask = np.split(crop, [self.sets.channels[domain]], axis=2)
+        return np.concatenate([recolour(pixels, mask, random), mask], axis=2)
 
     def _load(self, group: tuple[Domain, ...], number: int, unreadable: dict[Path, str]) -> list[Pixels]:
         """The pictures of this number; none, with the reason in ``unreadable``, where they cannot be used."""
