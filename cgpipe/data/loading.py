@@ -187,7 +187,7 @@ def recolour(pixels: Pixels, mask: Pixels, random: np.random.Generator) -> Pixel
     values = pixels.astype(np.float32) / 255
     gray = values.mean(axis=2, keepdims=True)
     changed = (values + grayness * (gray - values)) ** gamma
-    mixed = 255 * (values + mask.astype(np.float32) / 255 * (changed - values))
+    mixed: npt.NDArray[np.float32] = 255 * (values + mask.astype(np.float32) / 255 * (changed - values))
     return mixed if pixels.dtype == np.float32 else mixed.round().astype(np.uint8)
 
 

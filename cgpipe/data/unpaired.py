@@ -164,8 +164,9 @@ class Epoch(Dataset[_Sample]):
         """A crop, and now and then another colour for what its mask shows."""
         if domain not in self.sets.masks or random.random() >= self.sets.recolour:
             return crop
-        pixels, mask = np.split(crop, [self.sets.channels[domain]], axis=2)
-        return np.concatenate([recolour(pixels, mask, random), mask], axis=2)
+        channels = self.sets.channels[domain]
+        mask = crop[..., channels:]
+        return np.concatenate([recolour(crop[..., :channels], mask, random), mask], axis=2)
 
     def _load(self, group: tuple[Domain, ...], number: int, unreadable: dict[Path, str]) -> list[Pixels]:
         """The pictures of this number; none, with the reason in ``unreadable``, where they cannot be used."""
