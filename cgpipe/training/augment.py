@@ -1,7 +1,7 @@
 """DiffAugment (arXiv 2006.10738): random augmentation of all discriminator inputs, real and translated.
 
 It keeps a discriminator from memorising a small set. Every augmentation is differentiable, so gradients reach the
-generator. Random numbers come from the CPU's generator, whose state a run saves.
+generator.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.parallel import global_count, share
+from cgpipe.training.draws import drawn
 
 
 def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
@@ -23,7 +24,8 @@ def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
 
 def _colour(pictures: torch.Tensor) -> torch.Tensor:
     """Brightness changes by up to 0.5, saturation by a factor of 0 to 2, contrast by a factor of 0.5 to 1.5."""
-    numbers = torch.rand(3, global_count(len(pictures)), 1, 1, 1).to(pictures.device)
+    count = global_count(len(pictures))
+    numbers = drawn(lambda: torch.rand(3, count, 1, 1, 1), pictures.device)
     brightness, saturation, contrast = (share(kind) for kind in numbers)
     pictures = pictures + (brightness - 0.5)
     grey = pictures.mean(dim=1, keepdim=True)
@@ -36,21 +38,32 @@ def _colour(pictures: torch.Tensor) -> torch.Tensor:
 def _translation(pictures: torch.Tensor) -> torch.Tensor:
     """Shifts by up to an eighth of the sides, padded with 0."""
     height, width = pictures.shape[-2:]
-    most = (round(height / 8), round(width / 8))
-    padded = F.pad(pictures, (most[1], most[1], most[0], most[0]))
-    tops, lefts = (share(torch.randint(0, 2 * side + 1, (global_count(len(pictures)),))).tolist() for side in most)
-    windows = zip(padded, tops, lefts, strict=True)
-    return torch.stack([picture[:, top : top + height, left : left + width] for picture, top, left in windows])
+    down, across = round(height / 8), round(width / 8)
+    padded = F.pad(pictures, (across, across, down, down))
+    top, left = _integers(pictures, 0, 2 * down + 1), _integers(pictures, 0, 2 * across + 1)
+    rows, columns = top + _range(height, pictures), left + _range(width, pictures)
+    moved = padded.gather(2, rows[:, None, :, None].expand(-1, padded.shape[1], -1, padded.shape[3]))
+    return moved.gather(3, columns[:, None, None].expand(-1, padded.shape[1], height, -1))
 
 
 def _cutout(pictures: torch.Tensor) -> torch.Tensor:
     """Sets a random rectangle of half the sides to 0."""
     height, width = pictures.shape[-2:]
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-    count = (global_count(len(pictures)), 1, 1)
-    tops, lefts = (share(torch.randint(-side // 4, side - side // 4 + 1, count)) for side in (height, width))
-    hole = (rows >= tops) & (rows < tops + height // 2) & (columns >= lefts) & (columns < lefts + width // 2)
-    return pictures * ~hole[:, None].to(pictures.device)
+    top, left = (_integers(pictures, -side // 4, side - side // 4 + 1) for side in (height, width))
+    rows, columns = _range(height, pictures), _range(width, pictures)
+    in_rows, in_columns = (rows >= top) & (rows < top + height // 2), (columns >= left) & (columns < left + width // 2)
+    return pictures * ~(in_rows[:, None, :, None] & in_columns[:, None, None])
+
+
+def _integers(pictures: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """A random integer from ``low`` to ``high - 1`` for each of the pictures: (N, 1)."""
+    count = global_count(len(pictures))
+    return drawn(lambda: share(torch.randint(low, high, (count, 1))), pictures.device)
+
+
+def _range(count: int, pictures: torch.Tensor) -> torch.Tensor:
+    """The integers below ``count``, where the pictures are."""
+    return torch.arange(count, device=pictures.device)
 
 
 KINDS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from cgpipe.parallel import global_count, share
 from cgpipe.training.config import GanLoss
+from cgpipe.training.draws import drawn
 
 WeightedLogits = Sequence[tuple[float, torch.Tensor]]
 """Maps of logits, (N, 1, H, W) each, with their weights in the sum."""
@@ -85,8 +86,9 @@ def gradient_penalty(
     The discriminator's value for a picture is the weighted sum of its maps' means. ``real`` and ``fake`` are
     (N, 3, H, W). The weight is half the paper's, as is the rest of the discriminator's loss.
     """
-    numbers = share(torch.rand(global_count(len(real)), 1, 1, 1))  # on the CPU, whose random state a run saves
-    between = (real + numbers.to(real.device) * (fake - real)).float().requires_grad_()
+    count = len(real)
+    numbers = drawn(lambda: share(torch.rand(global_count(count), 1, 1, 1)), real.device)
+    between = (real + numbers * (fake - real)).float().requires_grad_()
     maps = discriminator(between)
     value = torch.stack([weight * logits.float().flatten(1).mean(1) for weight, logits in maps]).sum()
     (slope,) = torch.autograd.grad(value, between, create_graph=True)

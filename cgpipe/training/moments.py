@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.parallel import all_reduce_sum, global_count
+from cgpipe.training.draws import chosen
 
 REMEMBERED = 1000
 """Approximate number of real pictures in the running average; fewer at first."""
@@ -53,7 +54,7 @@ class FeatureMoments(nn.Module):
         ``real`` and ``fake`` are (N, C, H, W) in [-1, 1]. The gradient is that of the running averages, not of these
         pictures alone, as if the averages moved with the generator.
         """
-        scale = SCALES[int(torch.randint(len(SCALES), ()))]  # on the CPU, whose random state a run keeps
+        scale = SCALES[chosen(len(SCALES))]
         real, fake = (resized(pictures, scale) for pictures in (real, fake))
         with torch.no_grad():
             found = self.features(real)

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.parallel import global_count, share
+from cgpipe.training.draws import drawn
 
 ROTATION = math.radians(4)
 """Largest rotation, in radians."""
@@ -60,21 +61,23 @@ def random_motion(pictures: torch.Tensor) -> Motion:
 
     The fraction :data:`WHOLE` of them is only shifted by whole pixels.
     """
-    height, width = pictures.shape[2:]
+    count, height, width = len(pictures), *pictures.shape[2:]
     side = min(height, width)
-    # Drawn on the CPU, whose random state a run saves, and for the pictures of all processes.
-    numbers = share(torch.rand(global_count(len(pictures)), 5 + 2 * KNOTS**2)).to(pictures.device)
+    numbers = drawn(lambda: share(torch.rand(global_count(count), 5 + 2 * KNOTS**2)), pictures.device)
     whole = numbers[:, 0] < WHOLE
     angle, zoom, shift, bend = (2 * numbers[:, 1:] - 1).split((1, 1, 2, 2 * KNOTS**2), dim=1)
-    angle, zoom = (torch.where(whole[:, None], 0, part) for part in (ROTATION * angle, SCALE * zoom))
-    bend = torch.where(whole[:, None], 0, BEND * side * bend)
+    angle, zoom, bend = (
+        part.masked_fill(whole[:, None], 0) for part in (ROTATION * angle, SCALE * zoom, BEND * side * bend)
+    )
     shift = SHIFT * side * shift
     shift = torch.where(whole[:, None], shift.round(), shift)
-    half = torch.tensor([width, height], device=pictures.device) / 2
-    places = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False).to(half) * half
+    # From ranges on the device: a copy of constants could not be replayed.
+    x, y = (torch.arange(side, device=pictures.device) + (1 - side) / 2 for side in (width, height))
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     bends = F.interpolate(bend.unflatten(1, (2, KNOTS, KNOTS)), (height, width), mode="bicubic", align_corners=True)
-    turned = torch.einsum("nij,hwj->nhwi", _turns(angle, 1 + zoom), places[0])
-    return Motion((turned + shift[:, None, None] + bends.movedim(1, -1)) / half)
+    turned = torch.einsum("nij,hwj->nhwi", _turns(angle, 1 + zoom), places)
+    across, down = (turned + shift[:, None, None] + bends.movedim(1, -1)).unbind(-1)
+    return Motion(torch.stack([across / (width / 2), down / (height / 2)], dim=-1))
 
 
 def _turns(angle: torch.Tensor, zoom: torch.Tensor) -> torch.Tensor:
@@ -96,7 +99,8 @@ def motion_loss(
         translated: its output for them.
     """
     move = random_motion(pictures)
-    noise = share(torch.randn(global_count(len(pictures)), *pictures.shape[1:])).to(pictures.device)
+    count, *shape = pictures.shape
+    noise = drawn(lambda: share(torch.randn(global_count(count), *shape)), pictures.device)
     found = generator(move(pictures) + NOISE * noise)
     difference = (found.float() - move(translated)).abs().mean(dim=1, keepdim=True)
     inside = move.inside

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -18,6 +21,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets the learning rate of the next steps."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+@contextmanager
+def rate_from(optimizer: torch.optim.Optimizer | None, rate: torch.Tensor) -> Iterator[None]:
+    """Makes steps that are recorded in its body read the learning rate from ``rate``, which may change later."""
+    groups = optimizer.param_groups if optimizer is not None else []
+    kept = [group["lr"] for group in groups]
+    for group in groups:
+        group |= {"lr": rate, "capturable": True}
+    try:
+        yield
+    finally:
+        for group, lr in zip(groups, kept, strict=True):
+            group |= {"lr": lr, "capturable": False}
 
 
 def update(

@@ -112,7 +112,8 @@ def _buffer(scale: float, tap: int) -> str:
 
 def gray(pictures: torch.Tensor) -> torch.Tensor:
     """The luma (N, 1, H, W) of (N, 3, H, W)."""
-    return (pictures * torch.tensor(LUMA, device=pictures.device, dtype=pictures.dtype).view(3, 1, 1)).sum(1, True)
+    channels = zip(LUMA, pictures.split(1, dim=1), strict=True)
+    return torch.stack([weight * channel for weight, channel in channels]).sum(0)
 
 
 def colour_loss(pictures: torch.Tensor, originals: torch.Tensor) -> torch.Tensor:

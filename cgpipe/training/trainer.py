@@ -24,7 +24,7 @@ from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, all_settings
 from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.cpu import accelerate, steady_weights
-from cgpipe.parallel import all_reduce_mean, gather, process_group, require_shares, share
+from cgpipe.parallel import all_reduce_mean, gather, process_count, process_group, require_shares, share
 from cgpipe.recipe import plain_settings
 from cgpipe.training.batch_norm import synchronise
 from cgpipe.training.collapse import CollapseWatch
@@ -34,6 +34,7 @@ from cgpipe.training.methods import Losses, Method, build_method
 from cgpipe.training.optimise import adam, add_gradients, apply_gradients, average_weights, set_learning_rate
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.recompute import recompute_activations
+from cgpipe.training.replay import CudaRecorder, Record, Replayed
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.schedule import Plateau, learning_rate_factor
 from cgpipe.training.warm_start import warm_start, warm_start_discriminators
@@ -104,6 +105,9 @@ class Trainer(Run):
         adversaries = nn.ModuleList(self.method.discriminators.values())
         self.discriminator_optimizer = adam(adversaries, config.lr, betas) if len(adversaries) else None
         self._freeze()
+        record = self._recorder()
+        self._generators_part = Replayed(self._train_generators, self.generator_optimizer, record)
+        self._discriminators_part = Replayed(self._train_discriminators, self.discriminator_optimizer, record)
         pool_size = 0 if config.is_paired else config.pool_size  # a pair cannot be shown with an earlier translation
         self.pools: dict[Domain, ImagePool] = {
             d: ImagePool(pool_size, seed=config.seed + i, one_size=config.crops) for i, d in enumerate(DOMAINS)
@@ -142,6 +146,11 @@ class Trainer(Run):
         # After the optimisers are made: they hold all weights, so that a run can resume with others frozen.
         for name in self.config.frozen:
             self.method.get_submodule(name).requires_grad_(False).eval()
+
+    def _recorder(self) -> Record | None:
+        """What records parts of the step; None where they cannot be recorded."""
+        alone = process_count() == 1 and not self.config.activation_checkpointing
+        return CudaRecorder(self.plan.device) if alone and self.plan.device.type == "cuda" else None
 
     def _load_samples(self) -> dict[Domain, torch.Tensor]:
         files = self.pictures.files
@@ -212,18 +221,19 @@ class Trainer(Run):
         """One update of the generators and one of the discriminators."""
         for optimizer in filter(None, (self.generator_optimizer, self.discriminator_optimizer)):
             set_learning_rate(optimizer, self.learning_rate())
-        losses, fake = self._train_generators(batch)
-        discriminator_losses = self._train_discriminators(batch, fake)
+        learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
+        losses, fake = self._generators_part((self._loss_settings(), learn), batch)
+        discriminator_losses = self._discriminators_part((), batch, self._pooled(fake))
         average_weights(self.averages, self.generators, decay=self.config.ema, step=self.step)
         means = all_reduce_mean(losses | discriminator_losses)
         self._watch_plateau({name: means[name] for name in losses})
-        return means
+        return {name: mean.clone() for name, mean in means.items()}  # a replay overwrites its own
 
-    def _train_generators(self, real: Pictures) -> tuple[Losses, Pictures]:
+    def _train_generators(self, situation: tuple[TrainConfig, bool], real: Pictures) -> tuple[Losses, Pictures]:
+        settings, learn = situation
+        made: list[Pictures] = []
         for discriminator in self.method.discriminators.values():
             discriminator.requires_grad_(False)
-        learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
-        settings, made = self._loss_settings(), []
 
         def losses_of(part: Pictures) -> Losses:
             with torch.set_grad_enabled(learn), self.plan.autocast():
@@ -257,14 +267,17 @@ class Trainer(Run):
             apply_gradients(optimizer, self.scaler)
         return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 
-    def _train_discriminators(self, real: Pictures, fake: Pictures) -> Losses:
+    def _pooled(self, fake: Pictures) -> Pictures:
+        """What the discriminators see of the translations."""
+        # Every process keeps the pools of the whole run, so that the state has all of them.
+        kept = {d: share(self.pools[d].exchange(gather(fake[d]))) for d in self.method.discriminators}
+        return {d: self.plan.place(pictures) for d, pictures in kept.items()}
+
+    def _train_discriminators(self, situation: tuple[()], real: Pictures, pooled: Pictures) -> Losses:
         if self.discriminator_optimizer is None:
             return {}
         for domain, discriminator in self.method.discriminators.items():
             discriminator.requires_grad_(not self.method.is_frozen(f"discriminator_{domain}"))
-        # Every process keeps the pools of the whole run, so that the state has all of them.
-        kept = {d: share(self.pools[d].exchange(gather(fake[d]))) for d in self.method.discriminators}
-        pooled: Pictures = {d: self.plan.place(pictures) for d, pictures in kept.items()}
 
         def losses_of(part: tuple[Pictures, Pictures]) -> Losses:
             with self.plan.autocast():
@@ -345,6 +358,8 @@ class Trainer(Run):
         }
 
     def load_networks_state(self, state: dict[str, Any]) -> None:
+        self._generators_part.forget()
+        self._discriminators_part.forget()
         try:
             self.method.load_state_dict(state["networks"])
         except RuntimeError as error:

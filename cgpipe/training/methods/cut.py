@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
+from cgpipe.training.draws import chosen, drawn
 from cgpipe.training.losses import patch_nce
 from cgpipe.training.methods.base import Losses, Method
 
@@ -77,8 +79,7 @@ class CUT(Method):
 
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         source, target = real[self.source], real[self.target]
-        # Drawn on the CPU, whose random state a run saves.
-        flipped = self.variant.flips and bool(torch.rand(()) < 0.5)
+        flipped = self.variant.flips and bool(chosen(2))
         translated = source.flip(3) if flipped else source
         fake: Pictures = {self.target: self.generator(translated)}
         weight = config.nce_weight or self.variant.weight
@@ -97,7 +98,7 @@ class CUT(Method):
         """PatchNCE, averaged over layers; both (N, C, H, W), ``flipped`` if the translation is mirrored."""
         features = [feature.flip(3) if flipped else feature for feature in self._compared(translated)]
         most = self.config.nce_patches
-        places = [torch.randperm(f.shape[2] * f.shape[3])[:most].to(f.device) for f in features]
+        places = [drawn(partial(_some_of, f.shape[2] * f.shape[3], most), f.device) for f in features]
         found = self.projection(features, places)
         with torch.no_grad():
             wanted = self.projection(self._compared(original), places)
@@ -129,6 +130,11 @@ class Projection(nn.Module):
         """Maps (N, C, H, W) at the ``places`` (P,) of each, as (N, P, outputs) float32."""
         layers = zip(self.heads, features, places, strict=True)
         return [F.normalize(head(f.flatten(2)[:, :, at].transpose(1, 2)).float(), dim=-1) for head, f, at in layers]
+
+
+def _some_of(count: int, most: int) -> torch.Tensor:
+    """At most so many of the numbers below ``count``, drawn without replacement."""
+    return torch.randperm(count)[:most]
 
 
 @torch.no_grad()
