@@ -114,7 +114,7 @@ class Recorder:
 
 
 def graphs(recorder: Recorder, pixels: int = 1) -> Graphs:
-    return Graphs(negative, recorder, lambda _: pixels)
+    return Graphs(negative, recorder, lambda *_: pixels)
 
 
 def test_the_second_batch_of_a_shape_is_recorded_and_all_later_ones_replayed() -> None:

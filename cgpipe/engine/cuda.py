@@ -6,7 +6,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import cycle
 from math import prod
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -15,6 +15,7 @@ import torch
 
 from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.errors import CgpipeWarning
+from cgpipe.media.planar import Planar
 
 
 class Translated(NamedTuple):
@@ -32,8 +33,8 @@ class Translated(NamedTuple):
 Stream = TypeVar("Stream")
 Event = TypeVar("Event")
 
-Work = Callable[[torch.Tensor], Translated]
-"""Translates (N, H, W, C) integers, on the device."""
+Work = Callable[..., Translated]
+"""Translates (N, H, W, C) integers, on the device; given a layout too, planes of YUV (see :mod:`cgpipe.engine.yuv`)."""
 
 SMALL_BYTES = 1 << 20
 """Bytes of a batch up to which upload, translation and download share one stream."""
@@ -120,23 +121,24 @@ class GpuPipeline(Generic[Stream, Event]):
         self._up, self._compute, self._down = gpu.stream(), gpu.stream(), gpu.stream()
         self._slots = cycle([_Slot(gpu, enlarges, channels) for _ in range(depth + 1)])
 
-    def send(self, pixels: torch.Tensor, count: int = 0) -> Callable[[], Translated]:
+    def send(self, pixels: torch.Tensor, count: int = 0, planar: Planar | None = None) -> Callable[[], Translated]:
         """Starts a batch, and returns a function that waits for its translation.
 
         Args:
             pixels: (N, H, W, C) integers on the CPU.
             count: pictures to which the batch is padded, with arbitrary content, so that all batches of a stream have
                 one shape; the translations of the padding are discarded.
+            planar: the layout of the pixels, if they are planes of YUV.
         """
         gpu, slot = self._gpu, next(self._slots)
         slot.settle()  # Keeps the slot's last result if the caller has not fetched it yet.
         shape = (max(count, len(pixels)), *pixels.shape[1:])
-        staged, there, back, sums = slot.shaped(shape, pixels.dtype)
+        staged, there, back, sums = slot.shaped(shape, pixels.dtype, planar)
         (staged if len(staged) == len(pixels) else staged[: len(pixels)]).copy_(pixels)
 
         def translate() -> None:
             # Kept until this slot is reused: the memory must not be freed while it is being downloaded.
-            slot.translated = self._work(there)
+            slot.translated = _for_layout(self._work, planar)(there)
 
         def copy_down() -> None:
             assert slot.translated is not None
@@ -181,16 +183,17 @@ class _Slot:
         self.there = _Memory(gpu.device_memory)
         self.translated: Translated | None = None
         self.fetch: Callable[[], object] | None = None
-        self._key: tuple[tuple[int, ...], torch.dtype] | None = None
+        self._key: tuple[tuple[int, ...], torch.dtype, Planar | None] | None = None
         self._views: tuple[torch.Tensor, ...] = ()
 
-    def shaped(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    def shaped(self, shape: tuple[int, ...], dtype: torch.dtype, planar: Planar | None) -> tuple[torch.Tensor, ...]:
         """The memory as tensors: staged pixels, pixels on the device, and the downloaded pixels and sums."""
-        if self._key != (shape, dtype):
+        if self._key != (shape, dtype, planar):
             staged, there = (memory.shaped(shape, dtype) for memory in (self.staged, self.there))
-            result = (shape[0], *(side * self._enlarges for side in shape[1:3]), self._channels)
-            back, sums = self.back.shaped(result, dtype), self.sums.shaped(shape[:1], torch.float32)
-            self._key, self._views = (shape, dtype), (staged, there, back, sums)
+            pixels = (shape[0], *(side * self._enlarges for side in shape[1:3]), self._channels)
+            back = self.back.shaped(pixels if planar is None else shape, dtype)
+            sums = self.sums.shaped(shape[:1], torch.float32)
+            self._key, self._views = (shape, dtype, planar), (staged, there, back, sums)
         return self._views
 
     def settle(self) -> None:
@@ -214,6 +217,11 @@ class _Memory:
         return self._bytes[:size].view(dtype).view(shape)
 
 
+def _for_layout(work: Work, planar: Planar | None) -> Work:
+    """The work on pixels, or on planes of this layout."""
+    return work if planar is None else partial(work, planar=planar)
+
+
 class Graphs:
     """Records work as one graph per shape and replays it: a replay is one launch instead of a hundred.
 
@@ -227,39 +235,38 @@ class Graphs:
         pixels: how many pixels of a batch the generator will see.
     """
 
-    def __init__(
-        self, work: Work, record: Callable[[Work, torch.Tensor], Work], pixels: Callable[[torch.Tensor], int]
-    ) -> None:
+    def __init__(self, work: Work, record: Callable[[Work, torch.Tensor], Work], pixels: Callable[..., int]) -> None:
         self._work = work
         self._record = record
         self._pixels = pixels
-        self._runs: OrderedDict[tuple[torch.Size, torch.dtype], Work] = OrderedDict()
-        self._recorded: set[tuple[torch.Size, torch.dtype]] = set()
+        self._runs: OrderedDict[tuple[torch.Size, torch.dtype, Planar | None], Work] = OrderedDict()
+        self._recorded: set[tuple[torch.Size, torch.dtype, Planar | None]] = set()
 
-    def __call__(self, pixels: torch.Tensor) -> Translated:
-        if self._pixels(pixels) > MAX_GRAPH_PIXELS:
-            return self._work(pixels)
-        key = (pixels.shape, pixels.dtype)
+    def __call__(self, pixels: torch.Tensor, planar: Planar | None = None) -> Translated:
+        work = _for_layout(self._work, planar)
+        if self._pixels(pixels, planar) > MAX_GRAPH_PIXELS:
+            return work(pixels)
+        key = (pixels.shape, pixels.dtype, planar)
         if key not in self._runs:
-            self._runs[key] = self._work
+            self._runs[key] = work
         elif key not in self._recorded:
             self._recorded.add(key)
-            self._runs[key] = self._recording(pixels)
+            self._runs[key] = self._recording(work, pixels)
         self._runs.move_to_end(key)
         if len(self._runs) > MAX_GRAPHS:
             self._recorded.discard(self._runs.popitem(last=False)[0])
         return self._runs[key](pixels)
 
-    def _recording(self, pixels: torch.Tensor) -> Work:
+    def _recording(self, work: Work, pixels: torch.Tensor) -> Work:
         try:
-            return self._record(self._work, pixels)
+            return self._record(work, pixels)
         except RuntimeError as error:  # torch raises it for everything that cannot be recorded
             if is_out_of_memory(error):
                 torch.cuda.empty_cache()
             else:
                 reason = str(error).strip().partition("\n")[0]
                 warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
-            return self._work
+            return work
 
 
 class CudaGraphs:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from typing import Any, Protocol
@@ -172,7 +173,7 @@ def _retry_each(alone: OneDevice, batch: Batch[Origin], error: Exception) -> Res
         return [Failed(origin=batch.origins[0], reason=_reason(error))]
     found: Results[Origin] = []
     for index, origin in enumerate(batch.origins):
-        single = Batch(pixels=batch.pixels[index : index + 1], origins=(origin,))
+        single = replace(batch, pixels=batch.pixels[index : index + 1], origins=(origin,))
         found += _attempt(alone.launch, alone, single)()
     return found
 

@@ -36,9 +36,11 @@ from cgpipe.engine.scale import (
 from cgpipe.engine.stream import IN_FLIGHT, stream
 from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.engine.vulkan import find_gpu, memory_of
+from cgpipe.engine.yuv import from_rgb, to_rgb
 from cgpipe.errors import CgpipeWarning, MediaError, UsageError
 from cgpipe.media.frames import Batch, Failed, Origin, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
+from cgpipe.media.planar import Planar
 from cgpipe.media.progress import Progress
 from cgpipe.models import Model
 from cgpipe.models.choose import choose_model
@@ -271,6 +273,11 @@ class Translator:
         return self._pipeline is not None
 
     @property
+    def takes_planes(self) -> bool:
+        """Whether frames had better stay planes of YUV until they are on the device."""
+        return self._pipeline is not None and self.enlarges == 1
+
+    @property
     def parallel(self) -> bool:
         """Whether several threads may translate at once."""
         # Compiled code is for a fixed number of threads.
@@ -348,7 +355,7 @@ class Translator:
 
     def pixels(self, batch: Batch[Origin]) -> int:
         """How many pixels of a batch the generator sees."""
-        return self._seen_pixels(batch.pixels)
+        return self._seen_pixels(batch.pixels, batch.planar)
 
     @torch.inference_mode()
     def launch(self, batch: Batch[Origin], count: int = 0) -> Callable[[], Batch[Origin]]:
@@ -356,24 +363,24 @@ class Translator:
         started = time.perf_counter()
         if self.enlarges > 1 and is_scratch(batch.pixels):
             raise MediaError("The picture is too large to be enlarged in memory: cut it into smaller ones.")
-        if (tile := self._tile_for(batch.pixels)) or is_scratch(batch.pixels):
+        if (tile := self._tile_for(batch.pixels, batch.planar)) or is_scratch(batch.pixels):
             return self._launch_by_regions(batch, tile)
         with suppress(NoRoomError):
             return self._launch_whole(batch, count, started)
         # The error and its frames are gone, and with them what the network held: now it is seen how much is free.
-        tile = self._tiles.after_out_of_memory(self._seen_pixels(batch.pixels[:1]))
+        tile = self._tiles.after_out_of_memory(self._seen_pixels(batch.pixels[:1], batch.planar))
         if not tile:
-            raise MediaError(self._no_room(*batch.pixels.shape[1:3]))
+            raise MediaError(self._no_room(*_sides(batch.pixels, batch.planar)))
         warnings.warn(f"Out of memory: continuing with tiles of {tile} pixels.", CgpipeWarning, stacklevel=2)
         return self._launch_by_regions(batch, tile)
 
     def _launch_whole(self, batch: Batch[Origin], count: int, started: float) -> Callable[[], Batch[Origin]]:
         if self._pipeline is None:
-            translated = Translated(*(part.cpu() for part in self._within_memory(batch.pixels)))
+            translated = Translated(*(part.cpu() for part in self._within_memory(batch.pixels, batch.planar)))
             self._count_busy(started)
             return lambda: self._finished(batch, translated)
         try:
-            fetch = self._pipeline.send(batch.pixels, count)
+            fetch = self._pipeline.send(batch.pixels, count, batch.planar)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -394,13 +401,14 @@ class Translator:
     def _finished(self, batch: Batch[Origin], translated: Translated) -> Batch[Origin]:
         """The result of a batch, computed again in fp32 if half precision overflowed."""
         if not math.isfinite(translated.sums.sum()):
-            translated = self._in_fp32(batch.pixels)
+            translated = self._in_fp32(batch.pixels, batch.planar)
         return replace(batch, pixels=translated.pixels)
 
     @torch.inference_mode()
-    def _in_fp32(self, pixels: torch.Tensor) -> Translated:
+    def _in_fp32(self, pixels: torch.Tensor, planar: Planar | None) -> Translated:
         if self.precision != "fp32":
-            translated = Translated(*(part.cpu() for part in self._translate_on_device(pixels, self._fp32_network())))
+            there = self._translate_on_device(pixels, planar, network=self._fp32_network())
+            translated = Translated(*(part.cpu() for part in there))
             if translated.sums.isfinite().all():
                 return translated
         raise MediaError("The network's output is not finite.")
@@ -416,13 +424,13 @@ class Translator:
             self._exact = Network(self.model.generator, self.device, precision="fp32")
         return self._exact
 
-    def _within_memory(self, pixels: torch.Tensor) -> Translated:
+    def _within_memory(self, pixels: torch.Tensor, planar: Planar | None = None) -> Translated:
         """Translates a batch on the device, split into as many parts as its memory requires."""
         if self._largest and len(pixels) > self._largest:
-            parts = [self._within_memory(part) for part in pixels.split(self._largest)]
+            parts = [self._within_memory(part, planar) for part in pixels.split(self._largest)]
             return Translated(*(torch.cat(part) for part in zip(*parts, strict=True)))
         try:
-            return self._work(pixels)
+            return self._work(pixels, planar)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -433,26 +441,28 @@ class Translator:
             torch.cuda.empty_cache()
         self._largest = half
         warnings.warn(f"Out of memory: continuing with batches of {half}.", CgpipeWarning, stacklevel=2)
-        return self._within_memory(pixels)
+        return self._within_memory(pixels, planar)
 
-    def _tile_for(self, pixels: torch.Tensor) -> int | None:
+    def _tile_for(self, pixels: torch.Tensor, planar: Planar | None) -> int | None:
         """Side of the tiles for pictures of this size; None if the network sees them whole.
 
         Raises:
             MediaError: the whole certainly does not fit in memory, and tiles are off or impossible.
         """
-        size = self._working_size(*pixels.shape[1:3])
+        sides = _sides(pixels, planar)
         try:
-            return self._tiles.side_for(size, len(pixels), fast=self._fast_tiles)
+            return self._tiles.side_for(self._working_size(*sides), len(pixels), fast=self._fast_tiles)
         except NoRoomError as error:
-            raise MediaError(self._no_room(*pixels.shape[1:3])) from error
+            raise MediaError(self._no_room(*sides)) from error
 
     def _launch_by_regions(self, batch: Batch[Origin], tile: int | None) -> Callable[[], Batch[Origin]]:
         started = time.perf_counter()
-        parts = [self._by_regions(picture, tile) for picture in batch.pixels]
+        pictures = batch.pixels if batch.planar is None else to_rgb(batch.pixels, batch.planar)
+        parts = [self._by_regions(picture, tile) for picture in pictures]
         translated = Translated(*(torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)))
+        pixels = translated.pixels if batch.planar is None else from_rgb(translated.pixels, batch.planar)
         self._count_busy(started)
-        return lambda: replace(batch, pixels=translated.pixels)
+        return lambda: replace(batch, pixels=pixels)
 
     def _by_regions(self, picture: torch.Tensor, tile: int | None) -> Translated:
         """Translates one picture, on the CPU, part by part; in fp32 if half precision overflows."""
@@ -498,9 +508,14 @@ class Translator:
             f"{self._tiles.hint}."
         )
 
-    def _translate_on_device(self, pixels: torch.Tensor, network: Network | None = None) -> Translated:
-        """Translates (N, H, W, C) integers, with a mask as one channel more or without, on the device."""
+    def _translate_on_device(
+        self, pixels: torch.Tensor, planar: Planar | None = None, *, network: Network | None = None
+    ) -> Translated:
+        """Translates (N, H, W, C) integers, with a mask as one channel more or without, or planes, on the device."""
         pixels = pixels.to(self.device)
+        if planar is not None:
+            translated = self._translate_on_device(to_rgb(pixels, planar), network=network)
+            return Translated(from_rgb(translated.pixels, planar), translated.sums)
         mask = pixels[..., -1] if pixels.shape[3] > self.takes else None
         pixels = pixels[..., : self.takes]
         height, width = pixels.shape[1:3]
@@ -535,8 +550,8 @@ class Translator:
             return fitting_size(height, width, fixed)
         return working_size(height, width, self.size, self.model.card.working_scales)
 
-    def _seen_pixels(self, pixels: torch.Tensor) -> int:
-        height, width = self._working_size(*pixels.shape[1:3])
+    def _seen_pixels(self, pixels: torch.Tensor, planar: Planar | None = None) -> int:
+        height, width = self._working_size(*_sides(pixels, planar))
         return len(pixels) * height * width
 
     def _generate(self, x: torch.Tensor, network: Network) -> torch.Tensor:
@@ -545,6 +560,11 @@ class Translator:
         generator = self.model.generator
         padded = pad_to_multiple(x, generator.multiple, generator.least_side)
         return network(padded)[:, :, : self.enlarges * height, : self.enlarges * width]
+
+
+def _sides(pixels: torch.Tensor, planar: Planar | None) -> tuple[int, int]:
+    """Height and width of the pictures in a batch."""
+    return (pixels.shape[1], pixels.shape[2]) if planar is None else (planar.height, planar.width)
 
 
 def _check(model: Model, size: Size, strength: float) -> None:

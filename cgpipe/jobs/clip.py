@@ -87,6 +87,9 @@ def translate_clip(
                 clip.on_frames(sink.resumed)
             kept = bool(options.look.side_by_side or options.look.steady or clip.on_picture)
             last = None if clip.part is None else clip.part[1]
+            # What works on a frame's RGB gets that from the start.
+            plain = mask is None and not kept and pipeline.translator.takes_planes
+            source.as_planes = plain and source.planar is not None and source.planar == sink.planar
             frames = VideoFrames(source, mask, watch, originals=kept, last=last)
             first, result = _result(sink, options.look, report, watch, clip, frames)
             pipeline.run(frames, result, watch, batch_size=batch_size, first=first)

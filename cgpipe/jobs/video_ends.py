@@ -61,7 +61,7 @@ class VideoFrames:
                 self.notices.append(frame.reason)
             else:
                 original = frame.pixels if self._originals else None
-                yield Frame(pixels=frame.pixels, origin=ClipOrigin(frame.origin, original))
+                yield Frame(pixels=frame.pixels, origin=ClipOrigin(frame.origin, original), planar=frame.planar)
 
     def end(self) -> None:
         """Ends a camera or a stream with the frames that were read; a file goes on, since part of it is no result."""
@@ -111,7 +111,8 @@ class VideoResult:
 
     def _finished(self, frame: Frame[ClipOrigin]) -> Frame[VideoOrigin]:
         height, width = frame.pixels.shape[:2]
-        finished = Frame(pixels=frame.pixels, origin=_enlarged(frame.origin.origin, height, width))
+        origin = _enlarged(frame.origin.origin, height, width)
+        finished = Frame(pixels=frame.pixels, origin=origin, planar=frame.planar)
         if frame.origin.original is None:
             return finished
         original = at_size(frame.origin.original, height, width)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from cgpipe.media import yuv
 from cgpipe.media.frames import Pixels, contiguous, in_8_bits
+from cgpipe.media.planar import Planar
 
 UNSPECIFIED = 2
 RGB, BT709, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 5, 6, 7, 9
@@ -125,6 +126,12 @@ class Colour:
             colour = self
         return replace(colour, depth=depth)
 
+    def planar(self, pix_fmt: str, height: int, width: int) -> Planar | None:
+        """The layout of frames of this colour as planes; None if a matrix alone does not turn them into RGB."""
+        if not _is_plain(self) or pix_fmt not in yuv.READ_FORMATS:
+            return None
+        return yuv.planar_of(pix_fmt, height, width, self.matrix, self.full_range)
+
     def tag(self, context: VideoCodecContext) -> None:
         """Sets the four tags on an encoder's context, which writes them to the bit stream and the container."""
         context.colorspace = self.matrix
@@ -180,7 +187,7 @@ class ToRgb:
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         """RGB of shape (height, width, 3): uint8, or full-range uint16 if the stream has more than 8 bits."""
         same_size = (frame.width, frame.height) == (self._settings["width"], self._settings["height"])
-        if self._matrix is not None and same_size and frame.format.name in yuv.FORMATS:
+        if self._matrix is not None and same_size and frame.format.name in yuv.READ_FORMATS:
             return yuv.rgb_of(frame, self._matrix)
         pixels = cast(Pixels, self._scaler.reformat(frame, **self._settings).to_ndarray())
         if self._white_is_low:
@@ -224,19 +231,23 @@ class FromRgb:
             self._steps.append((VideoReformatter(), settings))
             source_range, source_matrix = full, matrix
 
-    def __call__(self, pixels: Pixels) -> av.VideoFrame:
-        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16."""
+    def __call__(self, pixels: Pixels, planar: Planar | None = None) -> av.VideoFrame:
+        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16, or planes."""
         whole = contiguous(pixels)
+        if planar is not None:
+            return self._tagged(yuv.frame_of_planes(whole, planar, self._pix_fmt))
         if self._matrix is not None and whole.dtype == np.uint8 and self._width in (None, whole.shape[1]):
-            frame = yuv.frame_of(whole, self._pix_fmt, self._matrix)
-            frame.colorspace = self._colour.matrix
-            frame.color_range = ColorRange.JPEG if self._colour.full_range else ColorRange.MPEG
-            return frame
+            return self._tagged(yuv.frame_of(whole, self._pix_fmt, self._matrix))
         if whole.dtype == np.uint16 and self._to_yuv:
             whole = whole - (whole >> 8)
         frame = av.VideoFrame.from_numpy_buffer(whole, "rgb24" if whole.dtype == np.uint8 else "rgb48le")
         for scaler, settings in self._steps:
             frame = scaler.reformat(frame, **settings)
+        return frame
+
+    def _tagged(self, frame: av.VideoFrame) -> av.VideoFrame:
+        frame.colorspace = self._colour.matrix
+        frame.color_range = ColorRange.JPEG if self._colour.full_range else ColorRange.MPEG
         return frame
 
 

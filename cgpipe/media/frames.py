@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cgpipe.media.planar import Planar
+
 Origin = TypeVar("Origin")
 """Identifies a frame and carries what its sink needs; opaque to everything but its source and its sink."""
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -31,10 +33,12 @@ class Frame(Generic[Origin]):
             channels that a model of other pictures takes or gives. A mask (see :mod:`cgpipe.media.pictures.masks`) is
             one channel more.
         origin: identifies the frame (see :data:`Origin`).
+        planar: the pixels are planes of YUV, (1, bytes, 1), laid out like this; None: they are as above.
     """
 
     pixels: Pixels
     origin: Origin
+    planar: Planar | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
@@ -50,10 +54,12 @@ class Batch(Generic[Origin]):
     Args:
         pixels: shape (count, height, width, channels), uint8 or uint16; see :class:`Frame`.
         origins: one per frame, in the same order.
+        planar: the same for all; see :class:`Frame`.
     """
 
     pixels: torch.Tensor
     origins: tuple[Origin, ...]
+    planar: Planar | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (torch.uint8, torch.uint16):
@@ -71,7 +77,7 @@ class Batch(Generic[Origin]):
     def frames(self) -> Iterator[Frame[Origin]]:
         """The frames one by one, sharing memory with the batch, which must be on the CPU."""
         for pixels, origin in zip(self.pixels.numpy(), self.origins, strict=True):
-            yield Frame(pixels=pixels, origin=origin)
+            yield Frame(pixels=pixels, origin=origin, planar=self.planar)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,10 @@ def at_size(pixels: Pixels, height: int, width: int) -> Pixels:
     return cast(Pixels, cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
+_Kind = tuple[tuple[int, ...], str, Planar | None]
+"""Shape, dtype and layout: frames that are alike in them can be stacked."""
+
+
 def batched(
     items: Iterable[Frame[Origin] | Failed[Origin]], batch_size: int, *, pending_bytes: int = PENDING_BYTES
 ) -> Iterator[Batch[Origin] | Failed[Origin]]:
@@ -135,12 +145,12 @@ def batched(
     the largest group is passed on incomplete, so neither memory nor delay grows with the length of the stream. Order is
     kept within one size.
     """
-    groups: dict[tuple[tuple[int, ...], str], list[Frame[Origin]]] = {}
+    groups: dict[_Kind, list[Frame[Origin]]] = {}
     for item in items:
         if not isinstance(item, Frame):
             yield item
             continue
-        key = (item.pixels.shape, item.pixels.dtype.str)
+        key = (item.pixels.shape, item.pixels.dtype.str, item.planar)
         group = groups.setdefault(key, [])
         group.append(item)
         if len(group) == batch_size:
@@ -151,11 +161,11 @@ def batched(
         yield _stack(group)
 
 
-def _count(groups: Mapping[tuple[tuple[int, ...], str], Sized]) -> int:
+def _count(groups: Mapping[_Kind, Sized]) -> int:
     return sum(len(group) for group in groups.values())
 
 
-def _bytes(groups: Mapping[tuple[tuple[int, ...], str], list[Frame[Origin]]]) -> int:
+def _bytes(groups: Mapping[_Kind, list[Frame[Origin]]]) -> int:
     return sum(len(group) * group[0].pixels.nbytes for group in groups.values())
 
 
@@ -163,4 +173,5 @@ def _stack(frames: list[Frame[Origin]]) -> Batch[Origin]:
     # A single frame is not copied, unless its pixels are read-only, of which torch would warn.
     alone = len(frames) == 1 and frames[0].pixels.flags.writeable
     pixels = frames[0].pixels[None] if alone else np.stack([frame.pixels for frame in frames])
-    return Batch(pixels=torch.from_numpy(pixels), origins=tuple(frame.origin for frame in frames))
+    origins = tuple(frame.origin for frame in frames)
+    return Batch(pixels=torch.from_numpy(pixels), origins=origins, planar=frames[0].planar)

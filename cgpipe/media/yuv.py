@@ -6,7 +6,7 @@ a tenth of a whole 1920x1080 job.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +17,11 @@ from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
 from cgpipe.media.frames import Pixels
+from cgpipe.media.planar import Planar
 
 FORMATS = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p")
+READ_FORMATS = (*FORMATS, "nv12")
+"""These and 4:2:0 as hardware decodes it, with its chroma in one plane."""
 
 LUMA_WEIGHTS: Mapping[int, tuple[float, float]] = {
     1: (0.2126, 0.0722),
@@ -50,9 +53,46 @@ def from_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
     return np.column_stack([product, -product @ forward[:, 3]])
 
 
+def planar_of(pix_fmt: str, height: int, width: int, matrix: int, full_range: bool) -> Planar:
+    """The layout of frames in one of :data:`READ_FORMATS`."""
+    layout = av.VideoFormat(pix_fmt, 2, 2)
+    down, across = 2 // layout.chroma_height(2), 2 // layout.chroma_width(2)
+    return Planar(height=height, width=width, down=down, across=across, matrix=matrix, full_range=full_range)
+
+
+def has_layout(frame: av.VideoFrame, planar: Planar) -> bool:
+    """Whether a frame's planes are those of a layout."""
+    if frame.format.name not in READ_FORMATS or (frame.height, frame.width) != (planar.height, planar.width):
+        return False
+    return planar_of(frame.format.name, frame.height, frame.width, planar.matrix, planar.full_range) == planar
+
+
+def planes_of(frame: av.VideoFrame, planar: Planar) -> Pixels:
+    """The bytes (1, bytes, 1) of a frame in one of :data:`READ_FORMATS` that has this layout."""
+    packed = np.empty((1, sum(planar.sizes), 1), np.uint8)
+    for rows, values in zip(_parts(packed, planar), _values(frame), strict=True):
+        rows[:] = values
+    return packed
+
+
+def frame_of_planes(packed: Pixels, planar: Planar, pix_fmt: str) -> av.VideoFrame:
+    """Such bytes as a frame in one of :data:`FORMATS`."""
+    frame = av.VideoFrame(planar.width, planar.height, pix_fmt)
+    for plane, values in zip(frame.planes, _parts(packed, planar), strict=True):
+        _rows(plane)[:] = values
+    return frame
+
+
+def _parts(packed: Pixels, planar: Planar) -> Iterator[NDArray[np.uint8]]:
+    """Views of the planes, each (height, width)."""
+    parts = np.split(packed.reshape(-1), np.cumsum(planar.sizes)[:-1])
+    for part, shape in zip(parts, planar.shapes, strict=True):
+        yield np.asarray(part, np.uint8).reshape(shape)
+
+
 def rgb_of(frame: av.VideoFrame, matrix: NDArray[np.float64]) -> Pixels:
-    """A frame in one of :data:`FORMATS` as RGB, (height, width, 3) uint8, by a matrix (3, 4)."""
-    luma, *chroma = (_rows(plane) for plane in frame.planes)
+    """A frame in one of :data:`READ_FORMATS` as RGB, (height, width, 3) uint8, by a matrix (3, 4)."""
+    luma, *chroma = _values(frame)
     yuv = cv2.merge([luma, *(_enlarged(plane, luma) for plane in chroma)])
     return np.asarray(cv2.transform(yuv, matrix), np.uint8)
 
@@ -65,6 +105,16 @@ def frame_of(pixels: Pixels, pix_fmt: str, matrix: NDArray[np.float64]) -> av.Vi
         rows = _rows(plane)
         rows[:] = _reduced(np.asarray(values, np.uint8), rows)
     return frame
+
+
+def _values(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:
+    """Luma and the two planes of chroma."""
+    if frame.format.name != "nv12":
+        return [_rows(plane) for plane in frame.planes]
+    luma, both = frame.planes
+    memory: Any = both
+    pairs = np.frombuffer(memory, np.uint8).reshape(both.height, -1)[:, : 2 * both.width]
+    return [_rows(luma), *np.asarray(cv2.split(pairs.reshape(both.height, -1, 2)), np.uint8)]
 
 
 def _rows(plane: VideoPlane) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cgpipe.media.colour import Colour, FromRgb, ToPalette
 from cgpipe.media.frames import Pixels, reduced
+from cgpipe.media.planar import Planar
 from cgpipe.media.video.clip import Alpha
 
 _Values = NDArray[np.unsignedinteger]
@@ -71,12 +72,12 @@ class ToFrame:
         self._from_rgb = FromRgb(colour, pix_fmt.replace("yuva", "yuv"), width=width)
         self._scaler = VideoReformatter()
 
-    def __call__(self, pixels: Pixels, alpha: Alpha | None) -> av.VideoFrame:
-        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16."""
+    def __call__(self, pixels: Pixels, alpha: Alpha | None, planar: Planar | None = None) -> av.VideoFrame:
+        """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16, or planes."""
         if self._pix_fmt == "pal8":
             return self._palette(pixels, alpha)
         if not has_alpha(self._pix_fmt):
-            return self._from_rgb(pixels)
+            return self._from_rgb(pixels, planar)
         opacity = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype) if alpha is None else alpha
         if self._pix_fmt.startswith("yuva"):
             return add_alpha(self._from_rgb(pixels), self._pix_fmt, opacity)

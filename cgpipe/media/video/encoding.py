@@ -19,10 +19,12 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import Colour
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Frame
+from cgpipe.media.planar import Planar
 from cgpipe.media.video.alpha import ToFrame, has_alpha
-from cgpipe.media.video.clip import Alpha, VideoInfo
+from cgpipe.media.video.clip import VideoInfo, VideoOrigin
 from cgpipe.media.video.libav import writing
+from cgpipe.media.yuv import FORMATS
 from cgpipe.options import Encoding
 
 _REAL_TIME = {getattr(os, "SCHED_FIFO", None), getattr(os, "SCHED_RR", None)}
@@ -209,6 +211,13 @@ class EncoderSettings:
         square = wordless and info.sample_aspect_ratio != 1
         return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, asked.pix_fmt), options=chosen, square=square)
 
+    def planar(self, info: VideoInfo) -> Planar | None:
+        """The layout in which frames of ``info`` can be given as planes; None if as RGB alone."""
+        if self.square or self.pix_fmt not in FORMATS:
+            return None
+        colour = info.colour.written_as(self.pix_fmt, info.height)
+        return colour.planar(self.pix_fmt, info.height, info.width)
+
     def notices(self, info: VideoInfo) -> tuple[str, ...]:
         """Notices for the user about how ``info`` is written."""
         told = []
@@ -333,7 +342,10 @@ class VideoEncoder:
         self._name = name
         self._encoding = encoding
         self._info = info
-        self._shape = (info.height, info.width, 3)
+        planar = encoding.planar(info)
+        self._shapes: dict[Planar | None, tuple[int, ...]] = {None: (info.height, info.width, 3)}
+        if planar is not None:
+            self._shapes[planar] = (1, sum(planar.sizes), 1)
         colour = info.colour.written_as(encoding.pix_fmt, info.height)
         if encoding.square:
             width = 2 * round(info.width * info.sample_aspect_ratio / 2)
@@ -383,14 +395,12 @@ class VideoEncoder:
         if unused:
             raise UsageError(f"{codec} does not know the option {unused}: check the spelling.")
 
-    def encode(
-        self, pixels: Pixels, pts: int, duration: int | None, alpha: Alpha | None = None
-    ) -> Iterator[av.Packet[VideoStream]]:
+    def encode(self, given: Frame[VideoOrigin], pts: int, duration: int | None) -> Iterator[av.Packet[VideoStream]]:
         """The packets ready after this picture; ``pts`` and ``duration`` are in units of the info's time base."""
-        if pixels.shape != self._shape:
-            raise ValueError(f"{self._name} takes frames of shape {self._shape}, not {pixels.shape}.")
+        if given.pixels.shape != self._shapes.get(given.planar):
+            raise ValueError(f"{self._name} takes frames of shape {self._shapes[None]}, not {given.pixels.shape}.")
         self._count += 1
-        frame = self._to_frame(pixels, alpha)
+        frame = self._to_frame(given.pixels, given.origin.alpha, given.planar)
         frame.pts, frame.time_base = pts, self._info.time_base
         if duration:
             self._durations[pts] = frame.duration = duration

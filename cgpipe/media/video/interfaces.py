@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from cgpipe.media.frames import Failed, Frame
+from cgpipe.media.planar import Planar
 from cgpipe.media.video.clip import Damage, VideoInfo, VideoOrigin
 from cgpipe.media.video.streams import StreamReport
 
@@ -21,10 +22,14 @@ class Source(ABC):
     Attributes:
         info: what is known before any frame is read.
         damage: damage found so far by the latest pass.
+        planar: the layout in which it can give frames as planes of YUV; None if it gives RGB alone.
+        as_planes: whether later passes give them so.
     """
 
     info: VideoInfo
     damage: Damage
+    planar: Planar | None = None
+    as_planes: bool = False
 
     def __init__(self) -> None:
         self.damage = Damage()
@@ -63,10 +68,12 @@ class Sink(ABC):
     Attributes:
         frames: how many have been written, including those of an interrupted run.
         resumed: how many an interrupted run had written: continue with the frame of this index.
+        planar: the layout in which it takes frames as planes of YUV; None if it takes RGB alone.
     """
 
     frames: int = 0
     resumed: int = 0
+    planar: Planar | None = None
 
     def __enter__(self) -> Self:
         return self

@@ -42,6 +42,7 @@ class PartSink(Sink):
     ) -> None:
         self._info, self._name, self._last = like, shown(path), last
         self.encoding = EncoderSettings.choose(like, container_of(Path(path)), encoding, None)
+        self.planar = self.encoding.planar(like)
         self._folder = SharedSegments(Path(path), segment_key(resume, like, self.encoding, SEGMENT_FRAMES))
         self._number = first // SEGMENT_FRAMES
         while (last is None or self._number * SEGMENT_FRAMES < last) and self._folder.has(self._number):
@@ -58,8 +59,7 @@ class PartSink(Sink):
     def write(self, frame: Frame[VideoOrigin]) -> None:
         if self._writer is None:
             self._writer = SegmentWriter(self._folder.place(self._number), self._name, self._info, self.encoding)
-        origin = frame.origin
-        self._writer.write(frame.pixels, self._timeline.place(origin), self._timeline.length(origin), origin.alpha)
+        self._writer.write(frame, self._timeline.place(frame.origin), self._timeline.length(frame.origin))
         self.frames += 1
         if self._writer.frames == SEGMENT_FRAMES:
             self._close_segment()

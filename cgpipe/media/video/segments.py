@@ -23,9 +23,9 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError
-from cgpipe.media.frames import Pixels
+from cgpipe.media.frames import Frame
 from cgpipe.media.video.alpha import has_alpha_mode
-from cgpipe.media.video.clip import Alpha, VideoInfo
+from cgpipe.media.video.clip import VideoInfo, VideoOrigin
 from cgpipe.media.video.distant import DistantPieces
 from cgpipe.media.video.encoding import Container, EncoderSettings, VideoEncoder
 from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
@@ -72,9 +72,9 @@ class SegmentWriter:
             self.abort()
             raise
 
-    def write(self, pixels: Pixels, pts: int, duration: int | None, alpha: Alpha | None = None) -> None:
+    def write(self, frame: Frame[VideoOrigin], pts: int, duration: int | None) -> None:
         """Writes a frame; ``pts`` and ``duration`` are in units of the info's time base."""
-        self._mux(self._encoder.encode(pixels, pts, duration, alpha))
+        self._mux(self._encoder.encode(frame, pts, duration))
         self.frames += 1
 
     def finish(self) -> Path:
@@ -306,8 +306,8 @@ def try_to_join(
     piece, joined = folder / "trial.piece", folder / "trial.joined"
     try:
         writer = SegmentWriter(piece, name, info, encoding)
-        black = np.zeros((info.height, info.width, 3), np.uint8)
-        writer.write(black, 0, None)
+        origin = VideoOrigin(index=0, pts=0, time_base=info.time_base)
+        writer.write(Frame(pixels=np.zeros((info.height, info.width, 3), np.uint8), origin=origin), 0, None)
         join_segments([writer.finish()], joined, name, info, container, others, first=_FIRST_PACKETS)
     finally:
         piece.unlink(missing_ok=True)

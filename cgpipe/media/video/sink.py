@@ -80,6 +80,7 @@ class VideoSink(Sink):
         self._segment_frames = segment_frames
         self._timeline = Timeline(like)
         self.encoding = EncoderSettings.choose(like, self._container, encoding, options)
+        self.planar = self.encoding.planar(like)
         if self._path.is_dir():
             raise MediaError(f"{self._name} cannot be written: there is a folder of this name.")
         self._others = OtherStreams(like, self._container, audio=encoding.audio)
@@ -112,8 +113,7 @@ class VideoSink(Sink):
     def write(self, frame: Frame[VideoOrigin]) -> None:
         writer = self._writer or self._open_segment()
         self._writer = writer
-        origin = frame.origin
-        writer.write(frame.pixels, self._timeline.place(origin), self._timeline.length(origin), origin.alpha)
+        writer.write(frame, self._timeline.place(frame.origin), self._timeline.length(frame.origin))
         self.frames += 1
         if writer.frames == self._segment_frames:
             self._close_segment()

@@ -12,8 +12,10 @@ from fractions import Fraction
 import av.error
 
 from cgpipe.errors import MediaError, UsageError
+from cgpipe.media import yuv
 from cgpipe.media.colour import ToRgb
 from cgpipe.media.frames import Failed, Frame, Pixels
+from cgpipe.media.planar import Planar
 from cgpipe.media.video.alpha import alpha_of, fitted, has_alpha
 from cgpipe.media.video.clip import Alpha, Orientation, Seconds, TimedFrame, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.decoding import Reader
@@ -85,6 +87,7 @@ class VideoSource(Source):
         first = self._open()
         try:
             self.info = self._describe(first)
+            self.planar = self._layout(first)
         except BaseException:
             first.close()
             raise
@@ -105,6 +108,8 @@ class VideoSource(Source):
         reader = self._take_reader()
         self.damage = reader.damage
         to_pixels = _Pixels(self.info)
+        planar = self.planar if self.as_planes else None
+        to_planes = None if planar is None else _Planes(planar, to_pixels)
         index = 0
         with closing(reader):
             try:
@@ -112,7 +117,8 @@ class VideoSource(Source):
                     reader.damage.filled += timed.filled
                     if index >= first:
                         alpha = to_pixels.alpha(timed) if self.info.alpha else None
-                        yield Frame(pixels=to_pixels(timed), origin=self._origin(index, timed, alpha))
+                        pixels = (to_planes or to_pixels)(timed)
+                        yield Frame(pixels=pixels, origin=self._origin(index, timed, alpha), planar=planar)
             except (OSError, av.error.FFmpegError) as error:
                 yield self._unreadable(index + 1, f"reading stopped: {explain(error)}")
                 return
@@ -173,6 +179,14 @@ class VideoSource(Source):
             stamp=self._stamp,
         )
 
+    def _layout(self, reader: Reader) -> Planar | None:
+        """The layout of frames as planes, which are not turned."""
+        timed = next(reader.frames)
+        reader.frames = itertools.chain([timed], reader.frames)
+        if Orientation.of(timed.frame) != Orientation():
+            return None
+        return self.info.colour.planar(self.info.pix_fmt, self.info.height, self.info.width)
+
     def _origin(self, index: int, timed: TimedFrame, alpha: Alpha | None) -> VideoOrigin:
         return VideoOrigin(
             index=index,
@@ -212,6 +226,20 @@ class _Pixels:
         orientation = Orientation.of(timed.frame)
         upright = orientation(alpha_of(timed.frame)[..., None])
         return fitted(upright[..., 0], self._info.width, self._info.height)
+
+
+class _Planes:
+    """Gives a decoded frame as planes; one of another kind or size than the first goes through RGB."""
+
+    def __init__(self, planar: Planar, to_pixels: _Pixels) -> None:
+        self._planar, self._to_pixels = planar, to_pixels
+        self._matrix = yuv.from_rgb_matrix(planar.matrix, planar.full_range)
+
+    def __call__(self, timed: TimedFrame) -> Pixels:
+        frame, planar = timed.frame, self._planar
+        if not yuv.has_layout(frame, planar):
+            frame = yuv.frame_of(self._to_pixels(timed), planar.pix_fmt, self._matrix)
+        return yuv.planes_of(frame, planar)
 
 
 def _resampled(frames: Iterator[TimedFrame], time_base: Fraction, fps: Fraction) -> Iterator[TimedFrame]:

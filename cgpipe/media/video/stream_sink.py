@@ -70,6 +70,7 @@ class StreamSink(Sink):
         info = like if container.tick is None else replace(like, time_base=container.tick)
         self.encoding = EncoderSettings.choose(info, container, encoding, options)
         self._others = OtherStreams(info, container, audio=encoding.audio)
+        self.planar = self.encoding.planar(info)
         self._info = info
         self._timeline = Timeline(info)
         self._last: int | None = None
@@ -117,8 +118,7 @@ class StreamSink(Sink):
             self._dropped += 1
             return
         self._last = pts
-        origin = frame.origin
-        self._mux(self._encoder.encode(frame.pixels, pts, self._timeline.length(origin), origin.alpha))
+        self._mux(self._encoder.encode(frame, pts, self._timeline.length(frame.origin)))
 
     def finish(self) -> None:
         try:

@@ -1,0 +1,69 @@
+"""Planar YUV to RGB and back where the network runs: what :mod:`cgpipe.media.yuv` gives, in torch.
+
+It rounds where OpenCV rounds, so that a clip comes out the same whichever way it goes; where OpenCV was built without
+vector instructions, values differ by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from cgpipe.media.planar import Planar
+from cgpipe.media.yuv import from_rgb_matrix, to_rgb_matrix
+
+_HALF = np.array([0, 0, 0, 0.5])
+
+
+def to_rgb(planes: torch.Tensor, planar: Planar) -> torch.Tensor:
+    """Frames (N, 1, bytes, 1), laid out as ``planar`` says, as RGB (N, H, W, 3); both uint8."""
+    parts = planes.flatten(1).split(planar.sizes, 1)
+    luma, *chroma = (part.unflatten(1, shape).float() for part, shape in zip(parts, planar.shapes, strict=True))
+    matrix = to_rgb_matrix(planar.matrix, planar.full_range)
+    return torch.stack([*_mixed([luma, *(_enlarged(plane, planar) for plane in chroma)], matrix)], -1)
+
+
+def from_rgb(pixels: torch.Tensor, planar: Planar) -> torch.Tensor:
+    """RGB frames (N, H, W, 3) as planes (N, 1, bytes, 1), laid out as ``planar`` says; both uint8."""
+    matrix = from_rgb_matrix(planar.matrix, planar.full_range)
+    luma, *chroma = _mixed([pixels[..., channel].float() for channel in range(3)], matrix)
+    parts = [luma, *(_reduced(plane, planar) for plane in chroma)]
+    return torch.cat([part.flatten(1) for part in parts], 1)[:, None, :, None]
+
+
+def _mixed(channels: Sequence[torch.Tensor], matrix: NDArray[np.float64]) -> Iterator[torch.Tensor]:
+    """The products of a matrix (3, 4) with three channels and 1, as uint8."""
+    # OpenCV's arithmetic of 10 bits behind the point, which float32 holds exactly.
+    for first, second, third, offset in (np.rint((matrix + _HALF) * 1024) / 1024).tolist():
+        mixed = (channels[0] * first).add_(channels[1], alpha=second).add_(channels[2], alpha=third)
+        yield mixed.add_(offset).floor_().clamp_(0, 255).to(torch.uint8)
+
+
+def _enlarged(chroma: torch.Tensor, planar: Planar) -> torch.Tensor:
+    """Chroma (N, h, w) at the size of luma; bilinear, rounded where OpenCV rounds."""
+    lines = chroma
+    if planar.across > 1:
+        wide = F.interpolate(chroma[:, None], (chroma.shape[1], 2 * chroma.shape[2]), mode="bilinear")[:, 0]
+        lines = wide[..., : planar.width]
+    if planar.down > 1:
+        lines = lines * 4
+        near, far = (lines * 0.75).floor_(), (lines * 0.25).floor_()
+        above, below = torch.cat([far[:, :1], far[:, :-1]], 1), torch.cat([far[:, 1:], far[:, -1:]], 1)
+        lines = torch.stack([above.add_(near), below.add_(near)], 2).flatten(1, 2)[:, : planar.height].mul_(0.25)
+    return lines.add(0.5).floor_() if lines is not chroma else chroma
+
+
+def _reduced(values: torch.Tensor, planar: Planar) -> torch.Tensor:
+    """Values (N, H, W) averaged down to the size of chroma; the last line and column of an odd side count twice."""
+    if planar.down == planar.across == 1:
+        return values
+    height, width = planar.chroma
+    below, right = height * planar.down - planar.height, width * planar.across - planar.width
+    whole = F.pad(values.float()[:, None], (0, right, 0, below), mode="replicate")
+    means = F.avg_pool2d(whole, (planar.down, planar.across))[:, 0]
+    # OpenCV rounds halves up for four samples, and to even numbers for two.
+    return (means.add_(0.5).floor_() if planar.down > 1 else means.round_()).to(torch.uint8)

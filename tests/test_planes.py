@@ -1,0 +1,207 @@
+"""Frames that stay planes of YUV until they are on the device, against those that the processor converts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from clips import make_clip
+from test_gpu_pipeline import PretendGpu
+
+import cgpipe
+from cgpipe.engine.cuda import GpuPipeline
+from cgpipe.engine.stream import IN_FLIGHT
+from cgpipe.engine.translator import Translator
+from cgpipe.engine.yuv import from_rgb, to_rgb
+from cgpipe.media import yuv
+from cgpipe.media.frames import Batch, Frame, batched
+
+SIZES = [(54, 38), (53, 37), (2, 2), (1, 1), (16, 5)]
+
+
+def memory_of(plane: Any) -> np.ndarray:
+    return np.frombuffer(plane, np.uint8)
+
+
+def noise(pix_fmt: str, height: int, width: int) -> av.VideoFrame:
+    """A frame of random bytes."""
+    frame = av.VideoFrame(width, height, pix_fmt)
+    for plane in frame.planes:
+        memory_of(plane)[:] = np.random.default_rng(0).integers(0, 256, plane.buffer_size)
+    return frame
+
+
+def gap(one: Any, other: Any) -> int:
+    assert one.shape == other.shape
+    return int(np.abs(np.asarray(one, int) - np.asarray(other, int)).max())
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("pix_fmt", yuv.READ_FORMATS)
+def test_torch_converts_as_the_processor_does(pix_fmt: str, full_range: bool) -> None:
+    written = "yuv420p" if pix_fmt == "nv12" else pix_fmt
+    for matrix, (height, width) in itertools.product(yuv.LUMA_WEIGHTS, SIZES):
+        frame, planar = noise(pix_fmt, height, width), yuv.planar_of(pix_fmt, height, width, matrix, full_range)
+        packed = yuv.planes_of(frame, planar)
+        rgb = yuv.rgb_of(frame, yuv.to_rgb_matrix(matrix, full_range))
+        assert gap(to_rgb(torch.from_numpy(packed[None]), planar)[0], rgb) <= 1
+        back = yuv.planes_of(yuv.frame_of(rgb, written, yuv.from_rgb_matrix(matrix, full_range)), planar)
+        assert gap(from_rgb(torch.from_numpy(rgb[None]), planar)[0], back) <= 1
+        again = yuv.frame_of_planes(packed, planar, written)
+        assert again.format.name == written
+        assert np.array_equal(yuv.planes_of(again, planar), packed)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p"])
+def test_most_of_a_frame_is_the_same_to_the_bit(pix_fmt: str) -> None:
+    frame, planar = noise(pix_fmt, 90, 160), yuv.planar_of(pix_fmt, 90, 160, 1, False)
+    packed = torch.from_numpy(yuv.planes_of(frame, planar)[None])
+    rgb = yuv.rgb_of(frame, yuv.to_rgb_matrix(1, False))
+    assert (to_rgb(packed, planar)[0].numpy() == rgb).mean() > 0.9
+
+
+def test_what_hardware_decodes_has_the_same_colours_as_software() -> None:
+    planar = yuv.planar_of("yuv420p", 54, 38, 1, False)
+    plain = noise("yuv420p", 54, 38)
+    packed = yuv.planes_of(plain, planar)
+    paired = av.VideoFrame(38, 54, "nv12")
+    luma, chroma = (memory_of(plane).reshape(plane.height, -1) for plane in paired.planes)
+    _, blue, red = yuv._parts(packed, planar)
+    luma[:, :38] = packed[0, : 54 * 38, 0].reshape(54, 38)
+    chroma[:, 0:38:2], chroma[:, 1:38:2] = blue, red
+    assert yuv.has_layout(paired, planar)
+    assert np.array_equal(yuv.planes_of(paired, planar), packed)
+    matrix = yuv.to_rgb_matrix(1, False)
+    assert np.array_equal(yuv.rgb_of(paired, matrix), yuv.rgb_of(plain, matrix))
+
+
+@pytest.fixture
+def planes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Has the processor take planes, as a GPU does; gives how many batches of them it got."""
+    taken: list[bool] = []
+    launch = Translator.launch
+
+    def watched(self: Translator, batch: Batch[Any], count: int = 0) -> Any:
+        taken.append(batch.planar is not None)
+        return launch(self, batch, count)
+
+    monkeypatch.setattr(Translator, "takes_planes", property(lambda self: self.enlarges == 1))
+    monkeypatch.setattr(Translator, "launch", watched)
+    return lambda: sum(taken)
+
+
+def planes_of(path: Path) -> np.ndarray:
+    """What a video holds, as it is in the file."""
+    with cgpipe.VideoSource(path) as source:
+        source.as_planes = True
+        return np.stack([frame.pixels for frame in source if isinstance(frame, Frame)])
+
+
+@pytest.mark.usefixtures("zebra_model")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"size": (96, 64), "matrix": 1},
+        {"size": (96, 64), "matrix": 5, "full_range": True},
+        {"size": (97, 63), "codec": "libvpx-vp9", "options": {"crf": "10", "b": "0"}},
+    ],
+    ids=["limited", "full", "odd"],
+)
+def test_a_job_writes_the_same_video_either_way(tmp_path: Path, kind: dict[str, Any], request: Any) -> None:
+    suffix = ".webm" if "codec" in kind else ".mp4"
+    clip = make_clip(tmp_path / f"in{suffix}", count=9, **kind)
+    options: Any = {"to": "zebra", "precision": "fp32", "batch_size": 2, "preset": "8" if suffix == ".webm" else None}
+    plain, planar = tmp_path / f"plain{suffix}", tmp_path / f"planar{suffix}"
+    cgpipe.translate_video(clip, plain, **options)
+    taken = request.getfixturevalue("planes")
+    report = cgpipe.translate_video(clip, planar, **options)
+    assert (report.frames, report.failed, taken()) == (9, 0, 5)
+    assert gap(planes_of(plain), planes_of(planar)) <= 1
+    with cgpipe.VideoSource(plain) as one, cgpipe.VideoSource(planar) as other:
+        assert one.info.colour == other.info.colour
+
+
+@pytest.mark.usefixtures("zebra_model")
+@pytest.mark.parametrize(
+    ("clip", "options"),
+    [
+        ({"pix_fmt": "yuv420p10le"}, {}),
+        ({"pix_fmt": "yuv422p"}, {}),
+        ({"rotation": 90}, {}),
+        ({"mirrored": True}, {}),
+        ({}, {"steady": 0.5}),
+        ({}, {"side_by_side": True}),
+        ({}, {"codec": "ffv1"}),
+    ],
+    ids=["10 bits", "4:2:2", "turned", "mirrored", "steady", "side by side", "RGB"],
+)
+def test_all_else_stays_rgb(tmp_path: Path, planes: Any, clip: dict[str, Any], options: dict[str, Any]) -> None:
+    source = make_clip(tmp_path / "in.mp4", count=3, **clip)
+    report = cgpipe.translate_video(source, tmp_path / "out.mkv", to="zebra", **options)
+    assert (report.frames, report.failed, planes()) == (3, 0, 0)
+
+
+def test_a_frame_of_another_size_becomes_planes_of_the_first_one(tmp_path: Path) -> None:
+    path = tmp_path / "in.ts"
+    parts = [make_clip(tmp_path / f"{width}.ts", count=3, size=(width, 64)) for width in (96, 80)]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with cgpipe.VideoSource(path) as source:
+        source.as_planes = True
+        frames = [frame for frame in source if isinstance(frame, Frame)]
+    assert len(frames) >= 6
+    assert {frame.planar for frame in frames} == {source.planar}
+    assert {frame.pixels.shape for frame in frames} == {(1, 96 * 64 * 3 // 2, 1)}
+
+
+def frames_of(count: int) -> list[Frame[int]]:
+    planar = yuv.planar_of("yuv420p", 48, 40, 1, False)
+    numbers = np.random.default_rng(1)
+    packed = [numbers.integers(0, 256, (1, sum(planar.sizes), 1), np.uint8) for _ in range(count)]
+    return [Frame(pixels=pixels, origin=index, planar=planar) for index, pixels in enumerate(packed)]
+
+
+@pytest.mark.parametrize("tile", ["auto", 32])
+def test_planes_go_over_a_gpu_and_in_tiles(make_model: Any, tile: Any) -> None:
+    model = make_model()
+    plain = Translator(model, device="cpu", precision="fp32")
+    translator = Translator(model, device="cpu", precision="fp32", tile=tile)
+    translator._pipeline = GpuPipeline(PretendGpu(), translator._within_memory, IN_FLIGHT)
+    assert translator.takes_planes
+    frames = frames_of(7)
+    given = [batch for batch in translator.stream(batched(frames, 3)) if isinstance(batch, Batch)]
+    assert [len(batch) for batch in given] == [3, 3, 1]
+    for sent, result in zip(frames, itertools.chain(*(batch.frames() for batch in given)), strict=True):
+        assert sent.planar is not None
+        rgb = to_rgb(torch.from_numpy(sent.pixels[None]), sent.planar)
+        expected = from_rgb(torch.from_numpy(plain(rgb.numpy())), sent.planar)[0]
+        assert (result.origin, result.planar) == (sent.origin, sent.planar)
+        assert gap(result.pixels, expected) <= 1
+
+
+def test_frames_of_two_layouts_are_never_in_one_batch() -> None:
+    planar = yuv.planar_of("yuv420p", 4, 6, 1, False)
+    other = yuv.planar_of("yuv420p", 6, 4, 1, False)
+    pixels = np.zeros((1, 36, 1), np.uint8)
+    frames = [Frame(pixels=pixels, origin=0, planar=layout) for layout in (planar, other, None, planar)]
+    given = [batch for batch in batched(frames, 8) if isinstance(batch, Batch)]
+    assert [(len(batch), batch.planar) for batch in given] == [(2, planar), (1, other), (1, None)]
+
+
+def test_a_sink_refuses_planes_of_another_layout(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=1)
+    with cgpipe.VideoSource(clip) as source:
+        origin = cgpipe.media.video.VideoOrigin(index=0, pts=0, time_base=Fraction(1, 25))
+    planar = yuv.planar_of("yuv420p", 64, 96, 1, False)
+    frame = Frame(pixels=np.zeros((1, sum(planar.sizes), 1), np.uint8), origin=origin, planar=planar)
+    with cgpipe.VideoSink(tmp_path / "out.mp4", like=source.info) as sink:
+        assert sink.planar != planar  # BT.601, as a small clip is guessed to be
+        with pytest.raises(ValueError, match="takes frames of shape"):
+            sink.write(frame)
+        sink.write(Frame(pixels=np.zeros((64, 96, 3), np.uint8), origin=origin))
