@@ -22,6 +22,7 @@ from cgpipe.engine.translator import Translator
 from cgpipe.engine.yuv import from_rgb, to_rgb
 from cgpipe.media import yuv
 from cgpipe.media.frames import Batch, Frame, batched
+from cgpipe.media.video import decoding
 
 SIZES = [(54, 38), (53, 37), (2, 2), (1, 1), (16, 5)]
 
@@ -205,3 +206,69 @@ def test_a_sink_refuses_planes_of_another_layout(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="takes frames of shape"):
             sink.write(frame)
         sink.write(Frame(pixels=np.zeros((64, 96, 3), np.uint8), origin=origin))
+
+
+class Pretended:
+    """A decoder in hardware, which gives chroma in pairs, and stumbles over a packet.
+
+    Args:
+        decoder: the real one.
+        packets: how many it takes.
+    """
+
+    def __init__(self, decoder: Any, packets: int) -> None:
+        object.__setattr__(self, "decoder", decoder)
+        object.__setattr__(self, "packets", iter(range(packets)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.decoder, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.decoder, name, value)
+
+    def decode(self, packet: Any) -> list[av.VideoFrame]:
+        if next(self.packets, None) is None:
+            raise av.error.ExternalError(1, "no more")
+        return [paired(frame) for frame in self.decoder.decode(packet)]
+
+
+def paired(frame: av.VideoFrame) -> av.VideoFrame:
+    result = frame.reformat(format="nv12")
+    result.pts = frame.pts
+    return result
+
+
+@pytest.mark.parametrize("packets", [0, 5, 99])
+@pytest.mark.parametrize("as_planes", [False, True])
+def test_a_decoder_in_hardware_gives_the_same_and_is_left_where_it_stumbles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packets: int, as_planes: bool
+) -> None:
+    source = cgpipe.VideoSource(make_clip(tmp_path / "in.mp4", count=24))
+    source.as_planes = as_planes
+    expected = [frame for frame in source if isinstance(frame, Frame)]
+    opened, real, decoder = [], decoding._open, decoding._decoder
+    monkeypatch.setattr(decoding, "_open", lambda file, name, way: opened.append(way) or real(file, name, None))
+    monkeypatch.setattr(decoding, "_decoder", lambda s: Pretended(decoder(s), packets) if opened[-1] else decoder(s))
+    monkeypatch.setattr("cgpipe.media.video.source.HARDWARE_PIXELS", 1)
+    source.hardware = "cuda"
+    found = [frame for frame in source.frames(first=2) if isinstance(frame, Frame)]
+    assert opened == ["cuda", None][: 1 if packets == 99 else 2]
+    assert not source.damage
+    for one, other in zip(found, expected[2:], strict=True):
+        assert one.origin.index == other.origin.index
+        assert one.origin.time == other.origin.time
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("kind", [{"pix_fmt": "yuv420p10le"}, {"count": 2}, {"codec": "libvpx-vp9"}, {}])
+def test_what_does_not_suit_hardware_and_machines_without_it_go_the_usual_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    opened, real = [], decoding._open
+    monkeypatch.setattr(decoding, "_open", lambda file, name, way: opened.append(way) or real(file, name, way))
+    monkeypatch.setattr("cgpipe.media.video.source.HARDWARE_PIXELS", 3 * 64 * 96)
+    with cgpipe.VideoSource(make_clip(tmp_path / "in.mkv", **({"count": 4} | kind))) as source:
+        source.hardware = "cuda"
+        assert len(list(source)) == kind.get("count", 4)
+    assert opened == [None, *([] if kind else ["cuda"]), None]
+    assert capfd.readouterr() == ("", "")

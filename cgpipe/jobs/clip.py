@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from cgpipe.engine.steady import Steady, first_needed
+from cgpipe.engine.translator import Translator
 from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -87,9 +88,10 @@ def translate_clip(
                 clip.on_frames(sink.resumed)
             kept = bool(options.look.side_by_side or options.look.steady or clip.on_picture)
             last = None if clip.part is None else clip.part[1]
+            _use_gpu(source, pipeline.translator, options)
             # What works on a frame's RGB gets that from the start.
-            plain = mask is None and not kept and pipeline.translator.takes_planes
-            source.as_planes = plain and source.planar is not None and source.planar == sink.planar
+            planar = source.planar if mask is None and not kept and pipeline.translator.takes_planes else None
+            source.as_planes = planar is not None and planar == sink.planar
             frames = VideoFrames(source, mask, watch, originals=kept, last=last)
             first, result = _result(sink, options.look, report, watch, clip, frames)
             pipeline.run(frames, result, watch, batch_size=batch_size, first=first)
@@ -103,6 +105,12 @@ def translate_clip(
         report.settings = pipeline.settings() | asked | steady | dict(sink.settings)
         _count(report, source, sink)
     return info
+
+
+def _use_gpu(source: Source, translator: Translator, options: Options) -> None:
+    """Lets a GPU that translates decode too."""
+    if translator.device.type == "cuda" and options.hardware.hwaccel is None:
+        source.hardware = "cuda"
 
 
 def _result(

@@ -44,6 +44,10 @@ _HOLE = 0.6
 _MICROSECOND = Fraction(1, av.time_base)
 
 
+class StumbledError(Exception):
+    """A decoder in hardware could not go on."""
+
+
 class Reader:
     """One open container, and the frames of its video stream.
 
@@ -54,6 +58,7 @@ class Reader:
         hwaccel: libav's name of a hardware decoder, or None.
         threads: decoding threads.
         deinterlace: deinterlace interlaced frames.
+        strict: raise :class:`StumbledError` at the first packet that cannot be decoded, instead of counting it.
 
     Attributes:
         frames: the frames of this pass; can be iterated once.
@@ -73,8 +78,10 @@ class Reader:
         hwaccel: str | None,
         threads: int,
         deinterlace: bool = True,
+        strict: bool = False,
     ) -> None:
         self._name = name
+        self._strict = strict
         self._file = file
         self._deinterlace = deinterlace
         self.damage = Damage()
@@ -188,7 +195,9 @@ class Reader:
         for packet in self._video_packets():
             try:
                 frames = self._decoder.decode(packet if packet.size else None)
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                if self._strict:
+                    raise StumbledError from error
                 self.damage.bad_packets += 1
                 continue
             yield from frames

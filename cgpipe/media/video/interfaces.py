@@ -24,12 +24,14 @@ class Source(ABC):
         damage: damage found so far by the latest pass.
         planar: the layout in which it can give frames as planes of YUV; None if it gives RGB alone.
         as_planes: whether later passes give them so.
+        hardware: libav's name of a hardware decoder that later passes may use where it gives the same frames sooner.
     """
 
     info: VideoInfo
     damage: Damage
     planar: Planar | None = None
     as_planes: bool = False
+    hardware: str | None = None
 
     def __init__(self) -> None:
         self.damage = Damage()
