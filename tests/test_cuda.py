@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from cgpipe.engine.autotune import cast
 from cgpipe.engine.cuda import CudaGpu, Graphs
 from cgpipe.engine.fusion import _kernels, can_fuse, fuse, plainly
+from cgpipe.engine.jpegs import JPEG_VARIABLE, NvJpeg, find_codec
 from cgpipe.engine.translator import Translator
+from cgpipe.jobs.folder import translate_folder
 from cgpipe.media.frames import Batch, Failed, batched
 from cgpipe.media.frames import Frame as PictureFrame
 from cgpipe.networks import build_generator
@@ -187,3 +192,29 @@ def test_what_overflows_in_fp16_is_translated_in_fp32(make_model: Any) -> None:
         warnings.simplefilter("ignore")
         result = translator(pictures(2)).astype(int)
     assert np.abs(result - expected).mean() < 3
+
+
+def test_a_folder_of_jpegs_is_decoded_and_encoded_there(
+    zebra_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(40):
+        pixels = cv2.resize(np.random.default_rng(index).integers(0, 255, (9, 12, 3), np.uint8), (96 + index % 3, 72))
+        tags = Image.Exif()
+        tags[ExifTags.Base.Orientation], tags[ExifTags.Base.Artist] = 1 + index % 8, "somebody"
+        Image.fromarray(pixels).save(folder / f"{index}.jpg", quality=95, subsampling=index % 2 * 2, exif=tags)
+    cut = folder / "cut.jpg"
+    cut.write_bytes((folder / "0.jpg").read_bytes()[:-99])
+    assert isinstance(find_codec(torch.device("cuda"), 40), NvJpeg)
+    reports = {}
+    for way in ("gpu", "cpu"):
+        monkeypatch.setenv(JPEG_VARIABLE, way)
+        reports[way] = translate_folder(folder, tmp_path / way, to="zebra", device="cuda", precision="fp32")
+        assert reports[way].translated == 40
+        assert [failure.input for failure in reports[way].failures] == [cut]
+    for index in range(40):
+        here, there = (Image.open(tmp_path / way / f"{index}.jpg") for way in ("cpu", "gpu"))
+        assert (here.size, here.getexif()) == (there.size, there.getexif())
+        assert here.quantization == there.quantization
+        assert np.abs(np.asarray(here, int) - np.asarray(there, int)).mean() < 1

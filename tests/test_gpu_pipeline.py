@@ -180,11 +180,14 @@ def batches(counts: list[int], channels: int = 3) -> list[torch.Tensor]:
     return [torch.from_numpy(numbers.integers(0, 255, (count, 4, 5, channels), np.uint8)) for count in counts]
 
 
-def through(gpu: PretendGpu, sent: list[torch.Tensor], count: int = 0) -> list[torch.Tensor]:
-    """Three under way at a time, as the translator has them."""
+def through(
+    gpu: PretendGpu, sent: list[torch.Tensor], count: int = 0, there: Callable[[int], bool] = lambda index: False
+) -> list[torch.Tensor]:
+    """Three under way at a time, as the translator has them; some of them lie on the device."""
     pipeline, results, under_way = GpuPipeline(gpu, negative, IN_FLIGHT), [], deque[Callable[[], Translated]]()
-    for pixels in sent:
-        under_way.append(pipeline.send(pixels, count))
+    for index, pixels in enumerate(sent):
+        send = pipeline.send_there if there(index) else pipeline.send
+        under_way.append(send(pixels, count))
         if len(under_way) > IN_FLIGHT:
             results.append(under_way.popleft()().pixels)
     return results + [fetch().pixels for fetch in under_way]
@@ -195,6 +198,21 @@ def test_every_order_that_the_waits_allow_gives_the_same(seed: int) -> None:
     sent = batches([2, 2, 2, 3, 2, 1, 2, 2, 1, 2])
     for pixels, result in zip(sent, through(PretendGpu(seed), sent), strict=True):
         assert torch.equal(result, 255 - pixels[..., :3])
+
+
+@pytest.mark.parametrize("count", [0, 4])
+@pytest.mark.parametrize("seed", range(10))
+def test_batches_that_lie_on_the_device_go_with_others(seed: int, count: int) -> None:
+    sent = batches([2, 2, 2, 3, 2, 1, 2, 2, 1, 2])
+    given = through(PretendGpu(seed), sent, count, there=lambda index: (index + seed) % 3 > 0)
+    for pixels, result in zip(sent, given, strict=True):
+        assert torch.equal(result, 255 - pixels)
+
+
+def test_batches_that_lie_on_the_device_stay_there() -> None:
+    gpu = PretendGpu()
+    through(gpu, batches([2, 2, 3, 2]), there=lambda index: True)
+    assert not {"up", "down", "device memory"} & set(gpu.log)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -173,6 +173,42 @@ class GpuPipeline(Generic[Stream, Event]):
         slot.fetch = fetch
         return fetch
 
+    def send_there(self, pixels: torch.Tensor, count: int = 0) -> Callable[[], Translated]:
+        """Same as :meth:`send` for pixels that lie on the device, all work on them done; their translation stays there.
+
+        Its work is done when it is returned.
+        """
+        gpu, slot = self._gpu, next(self._slots)
+        slot.settle()
+        size = max(count, len(pixels))
+        sums = slot.sums.shaped((size,), torch.float32)
+        slot.given = pixels  # must not be freed while it is read
+
+        def translate() -> None:
+            slot.translated = self._work(_padded(pixels, size))
+            sums.copy_(slot.translated.sums, non_blocking=True)
+
+        gpu.run(self._compute, translate)
+        arrived = gpu.mark(self._compute)
+
+        @cache
+        def fetch() -> Translated:
+            gpu.finish(arrived)
+            assert slot.translated is not None
+            return Translated(slot.translated.pixels[: len(pixels)], sums[: len(pixels)].clone())
+
+        slot.fetch = fetch
+        return fetch
+
+
+def _padded(pixels: torch.Tensor, count: int) -> torch.Tensor:
+    """The pixels followed by arbitrary pictures up to a number."""
+    if len(pixels) == count:
+        return pixels
+    padded = pixels.new_zeros((count, *pixels.shape[1:]))
+    padded[: len(pixels)].copy_(pixels)
+    return padded
+
 
 class _Slot:
     """The memory of one batch in flight."""
@@ -181,6 +217,7 @@ class _Slot:
         self._enlarges, self._channels = enlarges, channels
         self.staged, self.back, self.sums = (_Memory(gpu.host_memory) for _ in range(3))
         self.there = _Memory(gpu.device_memory)
+        self.given: torch.Tensor | None = None
         self.translated: Translated | None = None
         self.fetch: Callable[[], object] | None = None
         self._key: tuple[tuple[int, ...], torch.dtype, Planar | None] | None = None

@@ -5,25 +5,28 @@ from __future__ import annotations
 import pickle
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.reduction import ForkingPickler
 from typing import Generic, TypeVar
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cgpipe.errors import CgpipeError, reason_of
-from cgpipe.media.frames import Batch, Failed, Frame, Origin, Pixels, batched
+from cgpipe.media.frames import Batch, Batched, Coded, Failed, JpegBatch, Origin, batched
 
 SMALL_BYTES = 1 << 20
 """Bytes up to which a batch goes through the pipe, which is quicker than shared memory."""
 
 T = TypeVar("T")
+Found = TypeVar("Found")
 
 
-def attempt(read: Callable[[Origin], Frame[Origin]], task: Origin) -> Frame[Origin] | Failed[Origin]:
+def attempt(read: Callable[[Origin], Found], task: Origin) -> Found | Failed[Origin]:
     """Reads one frame; any exception becomes that frame's failure."""
     try:
         return read(task)
@@ -32,8 +35,8 @@ def attempt(read: Callable[[Origin], Frame[Origin]], task: Origin) -> Frame[Orig
 
 
 def load(
-    tasks: Iterable[Origin], read: Callable[[Origin], Frame[Origin]], *, batch_size: int, workers: int, ahead: int
-) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
+    tasks: Iterable[Origin], read: Callable[[Origin], Coded[Origin]], *, batch_size: int, workers: int, ahead: int
+) -> Generator[Batched[Origin], None, None]:
     """Batches of frames read by ``workers`` processes, in the order of the tasks; each task has one result.
 
     Args:
@@ -85,7 +88,7 @@ class _Reader(Dataset[bytes], Generic[Origin]):
     would vanish.
     """
 
-    def __init__(self, read: Callable[[Origin], Frame[Origin]], batch_size: int) -> None:
+    def __init__(self, read: Callable[[Origin], Coded[Origin]], batch_size: int) -> None:
         self._read = read
         self._batch_size = batch_size
 
@@ -99,32 +102,42 @@ class _Reader(Dataset[bytes], Generic[Origin]):
 
 @dataclass(frozen=True, slots=True)
 class _Copied(Generic[Origin]):
-    """A batch whose pixels go through the pipe."""
+    """A batch whose values go through the pipe.
 
-    pixels: Pixels
-    origins: tuple[Origin, ...]
+    Args:
+        values: pixels, or the content of JPEGs.
+        rest: origins of the pixels, or the batch of JPEGs without its content.
+    """
+
+    values: npt.NDArray[np.generic]
+    rest: tuple[Origin, ...] | JpegBatch[Origin]
 
 
-def _packed(item: Batch[Origin] | Failed[Origin]) -> Batch[Origin] | Failed[Origin] | _Copied[Origin]:
-    """The item with its pixels in shared memory, unless they are few or do not fit.
+def _packed(item: Batched[Origin]) -> Batched[Origin] | _Copied[Origin]:
+    """The item with its values in shared memory, unless they are few or do not fit.
 
     Containers have 64 MB of shared memory unless told otherwise.
     """
     if isinstance(item, Failed):
         return item
-    if item.pixels.nbytes > SMALL_BYTES:
+    values = item.content if isinstance(item, JpegBatch) else item.pixels
+    if values.nbytes > SMALL_BYTES:
         try:
-            item.pixels.share_memory_()
+            values.share_memory_()
             return item
         except RuntimeError:  # no room
             pass
-    return _Copied(item.pixels.numpy(), item.origins)
+    rest = replace(item, content=values[:0].clone()) if isinstance(item, JpegBatch) else item.origins
+    return _Copied(values.numpy(), rest)
 
 
-def _unpacked(item: Batch[Origin] | Failed[Origin] | _Copied[Origin]) -> Batch[Origin] | Failed[Origin]:
-    if isinstance(item, _Copied):
-        return Batch(pixels=torch.from_numpy(item.pixels), origins=item.origins)
-    return item
+def _unpacked(item: Batched[Origin] | _Copied[Origin]) -> Batched[Origin]:
+    if not isinstance(item, _Copied):
+        return item
+    values = torch.from_numpy(item.values)
+    if isinstance(item.rest, JpegBatch):
+        return replace(item.rest, content=values)
+    return Batch(pixels=values, origins=item.rest)
 
 
 def _as_it_is(answer: object) -> object:

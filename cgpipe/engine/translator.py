@@ -338,6 +338,8 @@ class Translator:
     def translate(self, batch: Batch[Origin]) -> Batch[Origin]:
         """Translates a batch; the result is of the same size (or enlarged) and type, on the CPU.
 
+        Of pixels on this translator's GPU, all work on them done, it stays there, unless they are translated in parts.
+
         Raises:
             MediaError: there is no memory for a single picture, or the network's result is not finite.
         """
@@ -380,7 +382,10 @@ class Translator:
             self._count_busy(started)
             return lambda: self._finished(batch, translated)
         try:
-            fetch = self._pipeline.send(batch.pixels, count, batch.planar)
+            if batch.pixels.device.type == "cpu":
+                fetch = self._pipeline.send(batch.pixels, count, batch.planar)
+            else:
+                fetch = self._pipeline.send_there(batch.pixels, count)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -457,7 +462,7 @@ class Translator:
 
     def _launch_by_regions(self, batch: Batch[Origin], tile: int | None) -> Callable[[], Batch[Origin]]:
         started = time.perf_counter()
-        pictures = batch.pixels if batch.planar is None else to_rgb(batch.pixels, batch.planar)
+        pictures = batch.pixels.cpu() if batch.planar is None else to_rgb(batch.pixels, batch.planar)
         parts = [self._by_regions(picture, tile) for picture in pictures]
         translated = Translated(*(torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)))
         pixels = translated.pixels if batch.planar is None else from_rgb(translated.pixels, batch.planar)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from cgpipe.engine.jpegs import Codec, JpegStages, find_codec
 from cgpipe.errors import UsageError
 from cgpipe.jobs.animations import translate_animation
 from cgpipe.jobs.pipeline import Pipeline
@@ -66,7 +67,8 @@ def translate_pictures(
             watch.reached("encode")
         finish(written)
 
-    source = PictureSource(worklist.origins, worklist.masks, channels=takes)
+    codec = _codec(pipeline, worklist)
+    source = PictureSource(worklist.origins, worklist.masks, channels=takes, jpegs=codec is not None)
     progress = Progress(tell_part)
     with PictureSink(
         written_or_put_off,
@@ -77,7 +79,10 @@ def translate_pictures(
         writers=max(WRITERS, worklist.parallel),
         progress=progress,
     ) as sink:
-        pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers, progress=progress)
+        jpegs = None
+        if codec is not None:
+            jpegs = JpegStages(codec, source.decode, sink.takes_jpeg, sink.jpeg_quality, sink.write_jpeg)
+        pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers, progress=progress, jpegs=jpegs)
     for origin in large:  # one after the other, each in this process
         one = PictureSource(partial(list, [origin]), worklist.masks, channels=takes, by_lines=progress)
         with PictureSink(
@@ -93,6 +98,14 @@ def _require_maskable(model: Model, worklist: Worklist) -> None:
     taken, given = model.generator.channels
     if taken != given and worklist.masks is not None:
         raise UsageError(f"This model makes {given} channels of {taken}, which a mask cannot blend: omit the mask.")
+
+
+def _codec(pipeline: Pipeline, worklist: Worklist) -> Codec | None:
+    """What decodes and encodes JPEGs on the device that translates RGB pictures without masks."""
+    translator = pipeline.translator
+    if translator.takes != 3 or translator.replicas or worklist.masks is not None:
+        return None
+    return find_codec(translator.device, len(worklist))
 
 
 def _batch_size(pipeline: Pipeline) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
+from cgpipe.engine.jpegs import JpegStages
 from cgpipe.engine.loader import load
 from cgpipe.engine.prefetch import prefetch
 from cgpipe.engine.translator import Translator
 from cgpipe.jobs.stopwatch import Stopwatch
-from cgpipe.media.frames import Batch, Failed, Frame, Origin, Sink, Source, batched
+from cgpipe.media.frames import Batch, Batched, Coded, Decoded, Failed, Origin, Sink, Source, batched
 from cgpipe.media.progress import Progress
 from cgpipe.models.choose import Chosen
 from cgpipe.options import Options
@@ -24,7 +25,7 @@ class Divisible(Protocol[Origin]):
     def tasks(self) -> Iterable[Origin]:
         """Origins of the frames, in order."""
 
-    def read(self, task: Origin) -> Frame[Origin]:
+    def read(self, task: Origin, /) -> Coded[Origin]:
         """The frame of a task; an exception is that frame's failure."""
 
 
@@ -74,6 +75,7 @@ class Pipeline:
         first: int = 0,
         workers: int = 0,
         progress: Progress | None = None,
+        jpegs: JpegStages[Origin] | None = None,
     ) -> None:
         """Translates every frame of ``source`` into ``sink``, which gets a :class:`Failed` for each that fails.
 
@@ -83,29 +85,43 @@ class Pipeline:
             first: index of the first frame.
             workers: processes that decode, if the source is :class:`Divisible`.
             progress: follows pictures that are translated in parts; stopped when the run ends early.
+            jpegs: decodes what the source leaves coded, and encodes what the sink takes coded.
 
         Raises:
             CgpipeError: errors that are not a picture's fault.
         """
         busy, progress = self.translator.busy_seconds, progress or Progress()
         batches = self._batches(source, batch_size, first, workers)
-        translated = self.translator.stream(batches, partial(watch.reached, "decode"))
-        with (
-            self.translator.telling(progress),
-            closing(prefetch(translated, self._ahead, progress.stopped)) as items,
-        ):
-            for item in items:
+        items = self._translated(batches, jpegs, partial(watch.reached, "decode"))
+        with self.translator.telling(progress), closing(prefetch(items, self._ahead, progress.stopped)) as ready:
+            for item in ready:
                 if isinstance(item, Failed):
                     sink.fail(item)
-                else:
-                    watch.reached("inference")
+                    continue
+                watch.reached("inference")
+                if isinstance(item, Batch):
                     for frame in item.frames():
                         sink.write(frame)
+                elif jpegs:
+                    for jpeg in item.frames():
+                        jpegs.write(jpeg)
         watch.add("inference", self.translator.busy_seconds - busy)
+
+    def _translated(
+        self,
+        batches: Generator[Batched[Origin], None, None],
+        jpegs: JpegStages[Origin] | None,
+        on_batch: Callable[[], object],
+    ) -> Generator[Batched[Origin], None, None]:
+        """The translations of batches, each stage of which runs in a thread of its own."""
+        if jpegs is None:  # then no source leaves anything coded
+            return self.translator.stream(cast(Generator[Decoded[Origin], None, None], batches), on_batch)
+        pixels = prefetch(jpegs.decoded(batches), self._ahead)
+        return jpegs.encoded(prefetch(self.translator.stream(pixels, on_batch), self._ahead))
 
     def _batches(
         self, source: Source[Origin], batch_size: int, first: int, workers: int
-    ) -> Generator[Batch[Origin] | Failed[Origin], None, None]:
+    ) -> Generator[Batched[Origin], None, None]:
         if workers and isinstance(source, Divisible):
             return load(source.tasks(), source.read, batch_size=batch_size, workers=workers, ahead=self._ahead)
         return prefetch(batched(source.frames(first), batch_size), self._ahead)

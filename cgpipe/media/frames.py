@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Generic, Protocol, TypeVar, cast
 
 import cv2
@@ -81,6 +82,59 @@ class Batch(Generic[Origin]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Jpeg(Generic[Origin]):
+    """A picture as the content of a JPEG file, which a device decodes, or has encoded.
+
+    Args:
+        content: the whole file.
+        size: height and width of the picture, upright.
+        orientation: how its pixels lie in the file, 1 to 8, as in EXIF.
+        origin: identifies the picture (see :data:`Origin`).
+    """
+
+    content: bytes | memoryview
+    size: tuple[int, int]
+    orientation: int = 1
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JpegBatch(Generic[Origin]):
+    """JPEGs of one size and orientation.
+
+    Args:
+        content: uint8, the files one after the other.
+        lengths: bytes of each file.
+        size, orientation: see :class:`Jpeg`.
+        origins: one per file, in the same order.
+    """
+
+    content: torch.Tensor
+    lengths: tuple[int, ...]
+    size: tuple[int, int]
+    orientation: int = 1
+    origins: tuple[Origin, ...]
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def contents(self) -> tuple[torch.Tensor, ...]:
+        """The content of each file, uint8."""
+        found: tuple[torch.Tensor, ...] = self.content.split(self.lengths)
+        return found
+
+    def singles(self) -> Iterator[JpegBatch[Origin]]:
+        """A batch of each file."""
+        for content, origin in zip(self.contents(), self.origins, strict=True):
+            yield replace(self, content=content, lengths=(len(content),), origins=(origin,))
+
+    def frames(self) -> Iterator[Jpeg[Origin]]:
+        """The files one by one, sharing memory with the batch."""
+        for content, origin in zip(self.contents(), self.origins, strict=True):
+            yield Jpeg(content=content.numpy().data, size=self.size, orientation=self.orientation, origin=origin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Generic[Origin]):
     """Stands for a frame that could not be decoded, translated or encoded, so that none is dropped silently.
 
@@ -93,10 +147,18 @@ class Failed(Generic[Origin]):
     reason: str
 
 
+Coded = Frame[Origin] | Jpeg[Origin]
+"""A picture, decoded or not."""
+Decoded = Batch[Origin] | Failed[Origin]
+"""What a translator takes and gives: batches of pixels, and failures."""
+Batched = Batch[Origin] | JpegBatch[Origin] | Failed[Origin]
+"""The same, and batches of files that a device decodes, or has encoded."""
+
+
 class Source(Protocol[Origin]):
     """Yields frames in order, and a :class:`Failed` in place of each frame that failed."""
 
-    def frames(self, first: int = 0) -> Iterable[Frame[Origin] | Failed[Origin]]:
+    def frames(self, first: int = 0) -> Iterable[Coded[Origin] | Failed[Origin]]:
         """The frames from index ``first`` on."""
 
 
@@ -132,46 +194,69 @@ def at_size(pixels: Pixels, height: int, width: int) -> Pixels:
     return cast(Pixels, cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-_Kind = tuple[tuple[int, ...], str, Planar | None]
-"""Shape, dtype and layout: frames that are alike in them can be stacked."""
-
-
 def batched(
-    items: Iterable[Frame[Origin] | Failed[Origin]], batch_size: int, *, pending_bytes: int = PENDING_BYTES
-) -> Iterator[Batch[Origin] | Failed[Origin]]:
-    """Stacks frames of equal size and type into batches of at most ``batch_size``; passes failures on at once.
+    items: Iterable[Coded[Origin] | Failed[Origin]], batch_size: int, *, pending_bytes: int = PENDING_BYTES
+) -> Iterator[Batched[Origin]]:
+    """Stacks pictures that are alike into batches of at most ``batch_size``; passes failures on at once.
 
-    Each size waits in a group of its own. When more than ``4 * batch_size`` frames or ``pending_bytes`` of pixels wait,
-    the largest group is passed on incomplete, so neither memory nor delay grows with the length of the stream. Order is
-    kept within one size.
+    Alike are frames of one size and type, and JPEGs of one size and orientation; each kind waits in a group of its own.
+    When more than ``4 * batch_size`` pictures or ``pending_bytes`` of pixels wait, the largest group is passed on
+    incomplete, so neither memory nor delay grows with the length of the stream. Order is kept within one kind.
     """
-    groups: dict[_Kind, list[Frame[Origin]]] = {}
+    groups: dict[_Kind, list[Coded[Origin]]] = {}
     for item in items:
-        if not isinstance(item, Frame):
+        if isinstance(item, Failed):
             yield item
             continue
-        key = (item.pixels.shape, item.pixels.dtype.str, item.planar)
-        group = groups.setdefault(key, [])
+        kind = _kind(item)
+        group = groups.setdefault(kind, [])
         group.append(item)
         if len(group) == batch_size:
-            yield _stack(groups.pop(key))
+            yield _stack(groups.pop(kind))
         elif _count(groups) >= 4 * batch_size or _bytes(groups) > pending_bytes:
             yield _stack(groups.pop(max(groups, key=lambda k: len(groups[k]))))
     for group in groups.values():
         yield _stack(group)
 
 
+_Kind = tuple[tuple[int, ...], str | int, Planar | None]
+
+
+def _kind(item: Coded[Origin]) -> _Kind:
+    """Equal for pictures that can be in one batch."""
+    if isinstance(item, Jpeg):
+        return item.size, item.orientation, None
+    return item.pixels.shape, item.pixels.dtype.str, item.planar
+
+
 def _count(groups: Mapping[_Kind, Sized]) -> int:
     return sum(len(group) for group in groups.values())
 
 
-def _bytes(groups: Mapping[_Kind, list[Frame[Origin]]]) -> int:
-    return sum(len(group) * group[0].pixels.nbytes for group in groups.values())
+def _bytes(groups: Mapping[_Kind, list[Coded[Origin]]]) -> int:
+    """Bytes of the pixels, also of those that are still to be decoded."""
+    return sum(
+        len(group) * (first.pixels.nbytes if isinstance(first := group[0], Frame) else 3 * prod(first.size))
+        for group in groups.values()
+    )
 
 
-def _stack(frames: list[Frame[Origin]]) -> Batch[Origin]:
+def _stack(group: list[Coded[Origin]]) -> Batch[Origin] | JpegBatch[Origin]:
+    frames = [item for item in group if isinstance(item, Frame)]
+    if not frames:
+        return _joined([item for item in group if isinstance(item, Jpeg)])
     # A single frame is not copied, unless its pixels are read-only, of which torch would warn.
     alone = len(frames) == 1 and frames[0].pixels.flags.writeable
     pixels = frames[0].pixels[None] if alone else np.stack([frame.pixels for frame in frames])
     origins = tuple(frame.origin for frame in frames)
     return Batch(pixels=torch.from_numpy(pixels), origins=origins, planar=frames[0].planar)
+
+
+def _joined(jpegs: list[Jpeg[Origin]]) -> JpegBatch[Origin]:
+    return JpegBatch(
+        content=torch.frombuffer(bytearray().join(jpeg.content for jpeg in jpegs), dtype=torch.uint8),
+        lengths=tuple(len(jpeg.content) for jpeg in jpegs),
+        size=jpegs[0].size,
+        orientation=jpegs[0].orientation,
+        origins=tuple(jpeg.origin for jpeg in jpegs),
+    )

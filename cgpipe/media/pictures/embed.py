@@ -23,7 +23,7 @@ def _per_metre(dpi: tuple[float, float]) -> tuple[int, int]:
     return round(dpi[0] / _METRES_PER_INCH), round(dpi[1] / _METRES_PER_INCH)
 
 
-def into_jpeg(encoded: bytes, tags: Tags) -> bytes:
+def into_jpeg(encoded: bytes | memoryview, tags: Tags) -> bytes:
     """The JPEG file, which begins with a JFIF segment, with the tags; a block too large for its segment is omitted."""
     header, rest = bytearray(encoded[:20]), encoded[20:]
     if tags.dpi:

@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from cgpipe.errors import reason_of
-from cgpipe.media.frames import Failed, Frame
+from cgpipe.media.frames import Failed, Frame, Jpeg
+from cgpipe.media.pictures.encode import QUALITY
 from cgpipe.media.pictures.source import PictureOrigin
-from cgpipe.media.pictures.write import write_picture
+from cgpipe.media.pictures.write import format_to_write, write_jpeg, write_picture
 from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish
 
@@ -92,7 +94,24 @@ class PictureSink:
 
     def write(self, frame: Frame[PictureOrigin]) -> None:
         """Starts writing a picture."""
-        self._add(self._threads.submit(self._written, frame))
+        height, width = frame.pixels.shape[:2]
+        self._add(self._threads.submit(self._written, frame.origin, height, width, partial(self._write, frame)))
+
+    def takes_jpeg(self, origin: PictureOrigin) -> bool:
+        """Whether a picture is written as a JPEG of three channels, of which nothing but the pixels need be encoded."""
+        extras = origin.extras
+        if self._gray or extras is None or extras.alpha is not None:
+            return False
+        return format_to_write(origin.output, extras, self._format) == "JPEG"
+
+    @property
+    def jpeg_quality(self) -> int:
+        """The quality of JPEGs."""
+        return self._quality or QUALITY
+
+    def write_jpeg(self, jpeg: Jpeg[PictureOrigin]) -> None:
+        """Starts writing a picture that is encoded already."""
+        self._add(self._threads.submit(self._written, jpeg.origin, *jpeg.size, partial(self._write_jpeg, jpeg)))
 
     def fail(self, failed: Failed[PictureOrigin]) -> None:
         """Reports a picture that failed earlier, in its place."""
@@ -107,22 +126,31 @@ class PictureSink:
             result = self._under_way.popleft()
             self._tell(result if isinstance(result, Written) else result.result())
 
-    def _written(self, frame: Frame[PictureOrigin]) -> Written:
+    def _written(self, origin: PictureOrigin, height: int, width: int, write: Callable[[], None]) -> Written:
         began = time.perf_counter()
-        origin, reason = frame.origin, ""
-        height, width = frame.pixels.shape[:2]
+        reason = ""
         try:
-            write_picture(
-                origin.output,
-                frame.pixels,
-                origin.extras and origin.extras.at_size(height, width),
-                gray=self._gray,
-                format=self._format,
-                quality=self._quality,
-                publish=self._publish(origin),
-                progress=self._progress,
-            )
+            write()
         except Exception as error:
             reason = reason_of(error)
         seconds = time.perf_counter() - began
         return Written(origin=origin, reason=reason, height=height, width=width, encode_seconds=seconds)
+
+    def _write(self, frame: Frame[PictureOrigin]) -> None:
+        origin = frame.origin
+        write_picture(
+            origin.output,
+            frame.pixels,
+            origin.extras and origin.extras.at_size(*frame.pixels.shape[:2]),
+            gray=self._gray,
+            format=self._format,
+            quality=self._quality,
+            publish=self._publish(origin),
+            progress=self._progress,
+        )
+
+    def _write_jpeg(self, jpeg: Jpeg[PictureOrigin]) -> None:
+        origin = jpeg.origin
+        assert origin.extras is not None
+        tags = origin.extras.at_size(*jpeg.size).tags
+        write_jpeg(origin.output, jpeg.content, tags, publish=self._publish(origin))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgpipe.errors import MediaError, reason_of
-from cgpipe.media.frames import Failed, Frame
+from cgpipe.media.frames import Coded, Failed, Frame, Jpeg
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.huge import confined_by_lines, read_huge
+from cgpipe.media.pictures.jpegs import read_jpeg
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.media.pictures.planes import read_planes
 from cgpipe.media.progress import Progress
@@ -48,6 +49,7 @@ class PictureSource:
         masks: the masks that confine the change.
         channels: that each picture is read with (see :func:`~cgpipe.media.pictures.planes.read_planes`).
         by_lines: read pictures larger than memory, each into a file beside its output, and tell this of it.
+        jpegs: leave plain JPEGs as they are, for a device that decodes them; only RGB without masks.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class PictureSource:
         *,
         channels: int = 3,
         by_lines: Progress | None = None,
+        jpegs: bool = False,
     ) -> None:
         self.tasks = tasks
         self._masks = masks
         self._channels = channels
         self._by_lines = by_lines
+        self._jpegs = jpegs
 
-    def frames(self, first: int = 0) -> Iterator[Frame[PictureOrigin] | Failed[PictureOrigin]]:
+    def frames(self, first: int = 0) -> Iterator[Coded[PictureOrigin] | Failed[PictureOrigin]]:
         """Yields every picture, or the reason why it cannot be read."""
         tasks = (task for task in self.tasks() if task.index >= first)
         for task, at_hand in fetched_ahead(tasks, lambda task: task.inputs[0]):
@@ -74,8 +78,13 @@ class PictureSource:
                 yield Failed(origin=task, reason=reason_of(error))
 
     @property
-    def read(self) -> _Read:
+    def read(self) -> Callable[[PictureOrigin, Path | None], Coded[PictureOrigin]]:
         """Reads one picture; an exception is that picture's failure. Can be pickled and sent to another process."""
+        return _ReadCoded(self.decode) if self._jpegs else self.decode
+
+    @property
+    def decode(self) -> _Read:
+        """The same, of JPEGs their pixels."""
         return _Read(self._masks, self._channels, self._by_lines)
 
 
@@ -105,3 +114,21 @@ class _Read:
         folder = scratch_folder(task.output)
         frame = read_huge(path, folder, progress)
         return confined_by_lines(frame, self.masks.read(task.place), folder) if self.masks else frame
+
+
+@dataclass(frozen=True)
+class _ReadCoded:
+    decode: _Read
+
+    def __call__(self, task: PictureOrigin, path: Path | None = None) -> Coded[PictureOrigin]:
+        """Reads a picture that stays a JPEG if it is a plain one."""
+        if path is None:
+            with store_of(task.inputs[0]).fetched(str(task.inputs[0])) as here:
+                return self(task, here)
+        began = time.perf_counter()
+        jpeg = read_jpeg(path)
+        if jpeg is None:
+            return self.decode(task, path)
+        seconds = time.perf_counter() - began
+        origin = replace(task, extras=jpeg.origin, decode_seconds=seconds)
+        return Jpeg(content=jpeg.content, size=jpeg.size, orientation=jpeg.orientation, origin=origin)

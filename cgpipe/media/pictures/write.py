@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +14,13 @@ import numpy.typing as npt
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures import huge
+from cgpipe.media.pictures.embed import into_jpeg
 from cgpipe.media.pictures.encode import GRAY, QUALITY, encode
 from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import BY_NAME, named_format, picture_format
 from cgpipe.media.pictures.planes import gray_of
 from cgpipe.media.pictures.stacks import encoded_stack
+from cgpipe.media.pictures.tags import Tags
 from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish, atomic_write, shown
 
@@ -58,18 +63,44 @@ def write_picture(
         UsageError: the format or the quality is invalid.
     """
     extras = extras or PictureExtras(format=picture_format(path) or "PNG", size=pixels.shape[:2])
-    kind = named_format(format) if format else picture_format(path) or extras.format
+    kind = format_to_write(path, extras, format)
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"The quality must be between 1 and 100, not {quality}.")
     quality = quality or (100 if kind == "WEBP" and extras.lossless else QUALITY)
     by_lines = huge.is_written_here(pixels)
     encoded = b"" if by_lines else _encoded(kind, gray_of(pixels) if gray else pixels, extras, quality)
+    with _written(path, publish) as temporary:
+        if by_lines:
+            huge.write_huge(temporary, pixels, extras, kind, quality, progress or Progress(), gray=gray)
+        else:
+            temporary.write_bytes(encoded)
+
+
+def format_to_write(path: str | os.PathLike[str], extras: PictureExtras, format: str | None = None) -> str:
+    """The name of the format in which :func:`write_picture` writes to ``path``."""
+    return named_format(format) if format else picture_format(path) or extras.format
+
+
+def write_jpeg(
+    path: str | os.PathLike[str], content: bytes | memoryview, tags: Tags, *, publish: Publish = os.replace
+) -> None:
+    """Writes a JPEG that is encoded already, with its tags: whole, or not at all.
+
+    Args:
+        content: the file, which begins with a JFIF segment.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    with _written(path, publish) as temporary:
+        temporary.write_bytes(into_jpeg(content, tags))
+
+
+@contextmanager
+def _written(path: str | os.PathLike[str], publish: Publish) -> Iterator[Path]:
     try:
         with atomic_write(path, publish=publish) as temporary:
-            if by_lines:
-                huge.write_huge(temporary, pixels, extras, kind, quality, progress or Progress(), gray=gray)
-            else:
-                temporary.write_bytes(encoded)
+            yield temporary
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be written: {error.strerror or error}.") from error
 

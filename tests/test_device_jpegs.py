@@ -1,0 +1,208 @@
+"""JPEGs that a device decodes and encodes: the whole way, with a codec of the processor in the device's place."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+from PIL.ExifTags import Base
+
+from cgpipe.engine.jpegs import JPEG_VARIABLE, find_codec, upright
+from cgpipe.jobs import pictures as jobs
+from cgpipe.jobs.folder import translate_folder
+from cgpipe.jobs.journal import NAME
+from cgpipe.media.frames import JpegBatch
+from cgpipe.media.pictures.decode import TURNS
+from cgpipe.media.pictures.jpegs import is_plain, read_jpeg
+
+pytestmark = pytest.mark.usefixtures("zebra_model")
+
+
+class CpuCodec:
+    """Decodes and encodes as reader and writer do it.
+
+    Args:
+        refused: a file that fails, and all others with it.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, refused: bytes = b"") -> None:
+        self.refused = refused
+        self.decoded = self.encoded = 0
+
+    def decode(self, batch: JpegBatch[Any]) -> torch.Tensor:
+        contents = [content.numpy() for content in batch.contents()]
+        if any(content.tobytes() == self.refused for content in contents):
+            raise RuntimeError("Error while decoding JPEG images")
+        read = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        planes = torch.from_numpy(np.stack([cv2.imdecode(content, read) for content in contents])).permute(0, 3, 1, 2)
+        self.decoded += len(batch)
+        return upright(planes, batch.orientation).permute(0, 2, 3, 1).contiguous()
+
+    def encode(self, pixels: torch.Tensor, quality: int) -> Sequence[torch.Tensor]:
+        ways = (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR)
+        self.encoded += len(pixels)
+        pictures = [cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) for picture in pixels.numpy()]
+        files = [cv2.imencode(".jpg", p, (*ways, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444))[1] for p in pictures]
+        return [torch.from_numpy(file.ravel()) for file in files]
+
+
+def photo(seed: int = 0, width: int = 72, height: int = 48) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    return Image.fromarray(cv2.blur(pixels, (5, 5)))
+
+
+def coded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format, **({"quality": 90} | options))
+    return out.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[Base.Orientation], tags[Base.Artist] = orientation, "somebody"
+    return tags
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
+PLAIN = coded(photo())
+PLAINS = {
+    "420.jpg": PLAIN,
+    "444.jpg": coded(photo(1), subsampling=0),
+    "422.jpeg": coded(photo(2), subsampling=1),
+    "gray.jpg": coded(photo(3).convert("L")),
+    "tags.jpg": coded(photo(4), exif=exif(1), icc_profile=SRGB, xmp=XMP, dpi=(300, 300), comment=b"a word"),
+    "restart.jpg": coded(photo(5), restart_marker_rows=1),
+    "other size.jpg": coded(photo(6, 61, 47)),
+    **{f"turned {n}.jpg": coded(photo(n), exif=exif(n)) for n in range(2, 9)},
+}
+ODD = {
+    "progressive.jpg": coded(photo(), progressive=True),
+    "cmyk.jpg": coded(photo().convert("CMYK")),
+    "rgb.jpg": coded(photo(), keep_rgb=True),
+    "gray with a profile.jpg": coded(photo().convert("L"), icc_profile=SRGB),
+    "tiny.jpg": coded(photo(0, 20, 20)),
+    "two.jpg": coded(photo(), "MPO", save_all=True, append_images=[photo(1)]),
+    "followed.jpg": PLAIN + b"a film",
+    "opaque.png": coded(photo(), "PNG"),
+}
+BROKEN = {"cut.jpg": PLAIN[:-200], "head.jpg": PLAIN[:300], "no picture.jpg": b"hello" * 40}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.startswith(NAME)}
+
+
+@pytest.fixture
+def codec(monkeypatch: pytest.MonkeyPatch) -> CpuCodec:
+    codec = CpuCodec()
+    monkeypatch.setattr(jobs, "find_codec", lambda device, pictures: codec)
+    return codec
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_files_are_those_of_reader_and_writer(
+    tmp_path: Path, codec: CpuCodec, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    photos = put(tmp_path / "photos", PLAINS | ODD | BROKEN)
+    report = translate_folder(photos, tmp_path / "coded", to="zebra", workers=workers, batch_size=1)
+    assert {failure.input.name for failure in report.failures} == set(BROKEN)
+    assert codec.decoded == len(PLAINS)
+    assert codec.encoded == len(PLAINS) + len(ODD) - 1  # on a CPU all lies where the codec is; PNG stays PNG
+    again = translate_folder(photos, tmp_path / "coded", to="zebra")
+    assert (again.skipped, again.translated) == (len(PLAINS | ODD), 0)
+    monkeypatch.setattr(jobs, "find_codec", lambda device, pictures: None)
+    expected = translate_folder(photos, tmp_path / "plain", to="zebra", workers=0, batch_size=1)
+    assert [f.reason for f in expected.failures] == [f.reason for f in report.failures]
+    assert made(tmp_path / "coded") == made(tmp_path / "plain")
+
+
+def test_a_file_that_the_device_refuses_is_decoded_by_the_reader(tmp_path: Path, codec: CpuCodec) -> None:
+    photos = put(tmp_path / "photos", PLAINS)
+    codec.refused = PLAIN
+    report = translate_folder(photos, tmp_path / "out", to="zebra", workers=0, batch_size=4)
+    assert (report.translated, report.failures) == (len(PLAINS), [])
+    assert codec.decoded == len(PLAINS) - 1
+
+
+def test_pictures_that_the_device_cannot_encode_are_written_by_the_writer(tmp_path: Path, codec: CpuCodec) -> None:
+    def refuse(pixels: torch.Tensor, quality: int) -> Sequence[torch.Tensor]:
+        raise RuntimeError("image encoding failed")
+
+    photos = put(tmp_path / "photos", PLAINS)
+    translate_folder(photos, tmp_path / "one", to="zebra", workers=0, batch_size=4)
+    codec.encode = refuse  # type: ignore[method-assign]
+    translate_folder(photos, tmp_path / "other", to="zebra", workers=0, batch_size=4)
+    assert made(tmp_path / "one") == made(tmp_path / "other")
+
+
+def test_quality_and_format_are_as_asked(tmp_path: Path, codec: CpuCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = put(tmp_path / "photos", {"a.jpg": PLAIN, "b.png": ODD["opaque.png"]})
+    clear = photo().convert("RGBA")
+    clear.putalpha(128)
+    clear.save(photos / "clear.png")
+    for way, options in (("low", {"quality": 40}), ("all", {"format": "jpeg"}), ("png", {"format": "png"})):
+        codec.encoded = 0
+        translate_folder(photos, tmp_path / way, to="zebra", workers=0, batch_size=1, **options)
+        assert codec.encoded == {"low": 1, "all": 2, "png": 0}[way]
+    monkeypatch.setattr(jobs, "find_codec", lambda device, pictures: None)
+    for way, options in (("low", {"quality": 40}), ("all", {"format": "jpeg"}), ("png", {"format": "png"})):
+        translate_folder(photos, tmp_path / f"{way} plain", to="zebra", workers=0, batch_size=1, **options)
+        assert made(tmp_path / way) == made(tmp_path / f"{way} plain")
+
+
+@pytest.mark.parametrize("content", PLAINS.values(), ids=PLAINS)
+def test_plain_jpegs_travel_as_they_are(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(content)
+    jpeg = read_jpeg(file)
+    assert jpeg is not None
+    assert jpeg.content == content
+
+
+@pytest.mark.parametrize("content", [*ODD.values(), *BROKEN.values()], ids=[*ODD, *BROKEN])
+def test_others_are_left_to_the_reader(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(content)
+    assert read_jpeg(file) is None
+
+
+def test_any_damage_to_the_header_is_left_to_the_reader() -> None:
+    header = PLAIN.index(b"\xff\xda") + 4
+    numbers = np.random.default_rng(0)
+    for _ in range(2000):
+        damaged = bytearray(PLAIN)
+        damaged[numbers.integers(header)] = numbers.integers(256)
+        is_plain(bytes(damaged[: numbers.integers(header)]) + b"\xff\xd9")
+        is_plain(bytes(damaged))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations_are_turned_as_the_reader_turns_them(orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
+    planes = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    turned = upright(planes, orientation)[0].permute(1, 2, 0).numpy()
+    assert (turned == TURNS[orientation](pixels)).all()
+
+
+def test_the_processor_and_the_environment_leave_jpeg_to_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_codec(torch.device("cpu"), 1000) is None
+    assert find_codec(torch.device("cuda"), 2) is None
+    monkeypatch.setenv(JPEG_VARIABLE, "cpu")
+    assert find_codec(torch.device("cuda"), 1000) is None
