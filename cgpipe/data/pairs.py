@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import NamedTuple, Protocol
 
 from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.errors import DataError, MediaError
 
 Key = Callable[[Path], str]
+
+
+class Shaped(Protocol):
+    """A picture as an array or a tensor, (height, width, channels)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 class Pairs(NamedTuple):
@@ -85,7 +89,7 @@ KEYS: Sequence[Key] = (Path.as_posix, _without_suffix, _without_side)
 """Names by which partners are found, the most exact first."""
 
 
-def require_same_shape(files: Sequence[Place], pictures: Sequence[npt.NDArray[np.generic]]) -> None:
+def require_same_shape(files: Sequence[Place], pictures: Sequence[Shaped]) -> None:
     """Raises MediaError if a picture has other proportions than the first, by more than a pixel of rounding."""
     height, width = pictures[0].shape[:2]
     for file, pixels in zip(files, pictures, strict=False):

@@ -129,7 +129,8 @@ class DataSettings(PictureSettings):
     target: str = setting("zebra", "Name of domain B.")
     cache_mb: int = setting(
         512,
-        "Memory, in MB, for decoded training pictures: as many as fit are read only once. 0: none.",
+        "Memory, in MB, for decoded training pictures: as many as fit are read only once. 0: none. On a GPU, pictures "
+        "also stay in a quarter of its free memory.",
         at_least=0,
     )
     value_range: str = setting(

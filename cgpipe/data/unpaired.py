@@ -7,10 +7,11 @@ what it would have seen.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,10 @@ from cgpipe.parallel import share
 
 Pictures = dict[str, torch.Tensor]
 """A batch: ``a`` and ``b`` (N, C, H, W) in [-1, 1]; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
+
+
+AHEAD = 16
+"""Batches of which a loader is told before they are needed."""
 
 
 def pictures_in_epoch(pictures_a: int, pictures_b: int, batch_size: int) -> int:
@@ -122,11 +127,24 @@ class _Sample(NamedTuple):
     unreadable: dict[Path, str]
 
 
-class Epoch(Dataset[_Sample]):
-    """The pictures of one epoch, by their place in it."""
+class Loader(Protocol):
+    """Loads pictures of a set to a device, (height, width, channels)."""
 
-    def __init__(self, sets: TrainingPictures, number: int, settings: PictureSettings) -> None:
+    def expect(self, domain: Domain, number: int) -> None:
+        """Tells of a picture that will be asked for."""
+
+    def load(self, domain: Domain, number: int) -> torch.Tensor:
+        """A picture, not to be changed; MediaError if it cannot be read."""
+
+
+class Epoch(Dataset[_Sample]):
+    """The pictures of one epoch, by their place in it, on the CPU or where ``loader`` loads them to."""
+
+    def __init__(
+        self, sets: TrainingPictures, number: int, settings: PictureSettings, loader: Loader | None = None
+    ) -> None:
         self.sets, self.number, self.settings = sets, number, settings
+        self._loader = loader
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def __getitem__(self, place: int) -> _Sample:
@@ -140,46 +158,59 @@ class Epoch(Dataset[_Sample]):
                 channels = self.sets.channels[domain]
                 pictures[domain] = to_network_range(crop[..., :channels])
                 if domain in self.sets.masks:
-                    mask = torch.from_numpy(crop[..., channels:])
-                    pictures[f"mask_{domain}"] = mask.movedim(-1, -3).float().div_(255)
+                    pictures[f"mask_{domain}"] = crop[..., channels:].movedim(-1, -3).float().div(255)
         return _Sample(pictures, unreadable)
 
     def __reduce__(self) -> tuple[type[Epoch], tuple[TrainingPictures, int, PictureSettings]]:
         """What worker processes are given; the order stays behind."""
         return Epoch, (self.sets, self.number, self.settings)
 
-    def _crops(self, group: tuple[Domain, ...], place: int, unreadable: dict[Path, str]) -> list[Pixels]:
+    def expect(self, place: int) -> None:
+        """Tells the loader of the pictures at a place."""
+        assert self._loader is not None
+        for group in self.sets.groups:
+            for domain in group:
+                self._loader.expect(domain, next(self._numbers(group[0], place)))
+
+    def _numbers(self, domain: Domain, place: int) -> Iterator[int]:
+        """The number of the picture at a place, then those of its stand-ins."""
+        order = self._order(domain, place // len(self.sets.files[domain]))
+        return (int(order[(place + offset) % len(order)]) for offset in range(len(order)))
+
+    def _crops(self, group: tuple[Domain, ...], place: int, unreadable: dict[Path, str]) -> list[torch.Tensor]:
         """A picture of each domain at a place or, where one cannot be read, the next that can; none if none can."""
         first = group[0]
-        order = self._order(first, place // len(self.sets.files[first]))
-        for offset in range(len(order)):
-            pictures = self._load(group, int(order[(place + offset) % len(order)]), unreadable)
+        for number in self._numbers(first, place):
+            pictures = self._load(group, number, unreadable)
             if pictures:
                 random = np.random.default_rng((self.sets.seed, ord(first), self.number, place))
                 crops = augment_alike(pictures, self.settings, random, multiple=self.sets.multiple)
                 return [self._recoloured(domain, crop, random) for domain, crop in zip(group, crops, strict=True)]
         return []
 
-    def _recoloured(self, domain: Domain, crop: Pixels, random: np.random.Generator) -> Pixels:
+    def _recoloured(self, domain: Domain, crop: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
         """A crop, and now and then another colour for what its mask shows."""
         if domain not in self.sets.masks or random.random() >= self.sets.recolour:
             return crop
         channels = self.sets.channels[domain]
         mask = crop[..., channels:]
-        return np.concatenate([recolour(crop[..., :channels], mask, random), mask], axis=2)
+        return torch.cat([recolour(crop[..., :channels], mask, random), mask], dim=2)
 
-    def _load(self, group: tuple[Domain, ...], number: int, unreadable: dict[Path, str]) -> list[Pixels]:
+    def _load(self, group: tuple[Domain, ...], number: int, unreadable: dict[Path, str]) -> list[torch.Tensor]:
         """The pictures of this number; none, with the reason in ``unreadable``, where they cannot be used."""
         files = [self.sets.files[domain][number] for domain in group]
-        pictures: list[Pixels] = []
+        pictures: list[torch.Tensor] = []
         for domain, file in zip(group, files, strict=True):
             try:
-                pictures.append(self.sets.load(domain, number))
+                pictures.append(self._picture(domain, number))
                 require_same_shape(files, pictures)
             except MediaError as error:
                 unreadable[path_of(file)] = str(error)
                 return []
         return pictures
+
+    def _picture(self, domain: Domain, number: int) -> torch.Tensor:
+        return self._loader.load(domain, number) if self._loader else torch.from_numpy(self.sets.load(domain, number))
 
     def _shuffled(self, domain: Domain, round: int) -> npt.NDArray[np.intp]:
         random = np.random.default_rng((self.sets.seed, ord(domain), self.number, round, 1))
@@ -201,9 +232,15 @@ class _Places(Sampler[list[int]]):
 
 
 def training_batches(
-    sets: TrainingPictures, settings: PictureSettings, *, epoch: int, first: int = 0, workers: int = 0
+    sets: TrainingPictures,
+    settings: PictureSettings,
+    *,
+    epoch: int,
+    first: int = 0,
+    workers: int = 0,
+    loader: Loader | None = None,
 ) -> Iterator[Pictures]:
-    """The rest of an epoch in whole batches, prefetched by ``workers`` processes.
+    """The rest of an epoch in whole batches, prefetched by ``workers`` processes or by a loader.
 
     Args:
         sets: the pictures; those that cannot be read are noted there, and others take their place.
@@ -211,25 +248,43 @@ def training_batches(
         epoch: which one, counted from 0.
         first: pictures of it that were shown already.
         workers: processes that load pictures; 0: this one does.
+        loader: loads pictures instead of workers.
 
     Raises:
         DataError: no picture of a domain can be read.
     """
+    pictures = Epoch(sets, epoch, settings, loader)
+    places = _Places(first, sets.length(settings.batch_size), settings.batch_size)
+    for batch in _expecting(pictures, places) if loader else _in_workers(pictures, places, workers):
+        sets.unreadable |= batch.unreadable
+        if not batch.pictures:
+            raise DataError(f"No picture of a domain can be read: {next(reversed(batch.unreadable.values()))}")
+        yield batch.pictures
+
+
+def _expecting(pictures: Epoch, places: _Places) -> Iterator[_Sample]:
+    """Batches of pictures that the loader has been told of some batches before."""
+    coming = deque(places)
+    expected: deque[list[int]] = deque()
+    while coming or expected:
+        while coming and len(expected) < AHEAD:
+            expected.append(coming.popleft())
+            for place in expected[-1]:
+                pictures.expect(place)
+        yield _batch_of([pictures[place] for place in expected.popleft()])
+
+
+def _in_workers(pictures: Epoch, places: _Places, workers: int) -> Iterator[_Sample]:
     # A loader draws a seed for its workers, which need none, when it begins. Drawn from the run's random numbers, it
     # would make a run that is resumed within an epoch go on with other ones.
-    loader = DataLoader(
-        Epoch(sets, epoch, settings),
-        batch_sampler=_Places(first, sets.length(settings.batch_size), settings.batch_size),
+    yield from DataLoader(
+        pictures,
+        batch_sampler=places,
         num_workers=workers,
         collate_fn=_batch_of,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )
-    for batch in loader:
-        sets.unreadable |= batch.unreadable
-        if not batch.pictures:
-            raise DataError(f"No picture of a domain can be read: {next(reversed(batch.unreadable.values()))}")
-        yield batch.pictures
 
 
 def _batch_of(samples: list[_Sample]) -> _Sample:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from cgpipe.data.ahead import PicturesAhead, room_for_pictures
 from cgpipe.data.pictures import Place
 from cgpipe.data.settings import PictureSettings
 from cgpipe.data.unpaired import Pictures, TrainingPictures, training_batches
@@ -198,6 +199,7 @@ class Run(ABC):
 
     def batches(self) -> Iterator[Pictures]:
         """The remaining batches, on the device; advances step, picture and epoch with each."""
+        loader = self._loader()
         while not self.finished:
             self.settings = self.settings_at(self.epoch)
             size = self.settings.batch_size
@@ -207,7 +209,7 @@ class Run(ABC):
                 self.epoch, self.picture = epoch + 1, 0
                 continue
             for batch in training_batches(
-                self.pictures, self.settings, epoch=epoch, first=first, workers=self.plan.loaders(self.config.workers)
+                *(self.pictures, self.settings), epoch=epoch, first=first, workers=self._workers, loader=loader
             ):
                 self.step, self.picture = self.step + 1, self.picture + size
                 if self.picture + size > length:
@@ -215,6 +217,17 @@ class Run(ABC):
                 yield {domain: self.plan.place(pictures) for domain, pictures in batch.items()}
                 if self.finished:
                     return
+
+    @property
+    def _workers(self) -> int:
+        return self.plan.loaders(self.config.workers)
+
+    def _loader(self) -> PicturesAhead | None:
+        """What loads pictures to a GPU."""
+        device = self.plan.device
+        if device.type != "cuda":
+            return None
+        return PicturesAhead(self.pictures, device, room_for_pictures(device), self._workers)
 
     def progress_in_epoch(self) -> float:
         """Fraction of this epoch that is done, 0 to 1."""
