@@ -83,8 +83,8 @@ class RunSettings:
     threads: int = setting(0, "CPU threads; 0: as many as torch chooses.", at_least=0)
     workers: int = setting(
         -1,
-        "Processes, or with a GPU threads, that load pictures. 0: load in the training process. -1: with a GPU, one for "
-        "each spare core, up to 8; without, 0.",
+        "Processes, or with a GPU threads, that load pictures. 0: load in the training process. -1: with a GPU, one "
+        "for each spare core, up to 8; without, 0.",
         at_least=-1,
     )
     log_every: int = setting(50, "Steps between lines of metrics.jsonl.", above=0)
