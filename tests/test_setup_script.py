@@ -15,11 +15,22 @@ SCRIPT = Path(__file__).parent.parent / "bin" / "setup"
 STAND_IN = f"""#!/bin/sh
 case "$1" in
 -m) mkdir -p "$4/bin"; touch "$4/pyvenv.cfg"
-    printf '#!/bin/sh\\necho "$@" >>"$PIP_LOG"\\n' >"$4/bin/pip"; chmod +x "$4/bin/pip"
+    cp "$0.pip" "$4/bin/pip"
     printf '#!/bin/sh\\necho cgpipe of %s: "$@"\\n' "$4" >"$4/bin/cgpipe"; chmod +x "$4/bin/cgpipe" ;;
 *) exec {sys.executable} "$@" ;;
 esac
 """
+
+PIP = """#!/bin/sh
+case "$*" in
+"config list") printf "%s\\n" "$PIP_SETTINGS" ;;
+*uv) [ -n "$UV_EXIT" ] || exit 1
+    printf '#!/bin/sh\\necho uv "$@" >>"$PIP_LOG"; env | grep ^UV_ >"$PIP_LOG.env"; exit $UV_EXIT\\n' >"${0%pip}uv"
+    chmod +x "${0%pip}uv" ;;
+*) echo pip "$@" >>"$PIP_LOG" ;;
+esac
+"""
+"""There is no uv for this machine where $UV_EXIT is empty; else that is how it ends."""
 
 
 @pytest.fixture
@@ -28,6 +39,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stand_in = tmp_path / "python"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
+    (tmp_path / "python.pip").write_text(PIP)
+    (tmp_path / "python.pip").chmod(0o755)
     for name in ("one", "two"):
         (tmp_path / name / "cgpipe" / "bin").mkdir(parents=True)
         shutil.copy(SCRIPT, tmp_path / name / "cgpipe" / "bin" / "setup")
@@ -35,6 +48,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHON", str(stand_in))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_LOG", str(tmp_path / "pip.log"))
+    monkeypatch.setenv("UV_EXIT", "0")
     for name in ("CGPIPE_VENV", "CGPIPE_EXTRAS"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -57,6 +71,31 @@ def test_each_checkout_has_an_environment_and_nothing_is_done_twice(machine: Pat
     for name, line in zip(("one", "two"), installs(machine), strict=True):
         assert line.endswith(f"--editable {machine / name / 'cgpipe'}[test]")
     assert set_up(machine, "two", "translate", "photos") == f"cgpipe of {two}: translate photos"
+
+
+def test_uv_is_told_what_pip_is_set_to(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [
+        ":env:.find-links='/own /more'",
+        "global.constraint='limits.txt'",
+        r"global.extra-index-url='\nfile:///one\nhttps://two'",
+        "global.find-links='/wheels'",
+    ]
+    monkeypatch.setenv("PIP_SETTINGS", "\n".join(settings))
+    venv = set_up(machine, "one")
+    (line,) = installs(machine)
+    assert line.startswith("uv pip install") and f"--python {venv}/bin/python" in line
+    told = dict(line.split("=", 1) for line in (machine / "pip.log.env").read_text().splitlines())
+    assert told["UV_FIND_LINKS"] == "/own,/more" and told["UV_CONSTRAINT"] == "limits.txt"
+    assert told["UV_INDEX"].split() == ["file:///one", "https://two"] and told["UV_DEFAULT_INDEX"] == ""
+    assert not Path(told["UV_CACHE_DIR"]).exists()
+
+
+@pytest.mark.parametrize("status", ["", "2"])
+def test_pip_installs_where_uv_cannot(machine: Path, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    monkeypatch.setenv("UV_EXIT", status)
+    set_up(machine, "one")
+    assert [line.split()[0] for line in installs(machine)] == ["uv", "pip"][not status :]
+    assert installs(machine)[-1].endswith("[test]")
 
 
 def test_it_is_rebuilt_when_the_requirements_change(machine: Path) -> None:
