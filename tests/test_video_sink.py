@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,7 @@ from clips import HEIGHT, WIDTH, Sound, handles, make_clip, packets_of, picture,
 from cgpipe.errors import CgpipeError, MediaError, UsageError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video import VideoSink, VideoSource
+from cgpipe.media.video.segments import SegmentWriter
 
 VARIED = [2002, 3003, 3500, 7007, 7040, 9009, 30030, 31031, 32032, 33033, 60060, 60100, 60200, 90090]
 
@@ -404,6 +406,43 @@ def test_a_failure_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -> None
         raise KeyError
     assert left_behind(tmp_path) == ["out.mp4"]
     assert (tmp_path / "out.mp4").read_text() == "the old one"
+
+
+def test_a_segment_is_finished_while_the_next_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=12)
+    copy(clip, tmp_path / "plain.mp4", segment_frames=5)
+    begun, finish, write = threading.Event(), SegmentWriter.finish, SegmentWriter.write
+
+    def wait(writer: SegmentWriter) -> Path:
+        assert writer.frames != 5 or begun.wait(20)
+        begun.clear()
+        return finish(writer)
+
+    def tell(writer: SegmentWriter, *given: Any) -> None:
+        write(writer, *given)
+        if writer.frames == 2:
+            begun.set()
+
+    monkeypatch.setattr(SegmentWriter, "finish", wait)
+    monkeypatch.setattr(SegmentWriter, "write", tell)
+    copy(clip, tmp_path / "out.mp4", segment_frames=5)
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+
+
+def test_a_segment_that_cannot_be_finished_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=12)
+
+    def fail(writer: SegmentWriter) -> Path:
+        writer.abort()
+        raise MediaError("out.mp4 cannot be written: the disk is full.")
+
+    monkeypatch.setattr(SegmentWriter, "finish", fail)
+    monkeypatch.setattr("cgpipe.media.video.sink.try_to_join", lambda *_: None)
+    with pytest.raises(MediaError, match="the disk is full"):
+        copy(clip, tmp_path / "out.mp4", segment_frames=5)
+    assert left_behind(tmp_path) == []
 
 
 def test_two_cannot_write_one_file(tmp_path: Path) -> None:

@@ -237,6 +237,11 @@ class EncoderSettings:
         return tuple(told)
 
     @property
+    def is_lean(self) -> bool:
+        """Whether memory has room for two of the encoder at once; of some, one takes gigabytes."""
+        return self.codec == "libx264"
+
+    @property
     def segment_format(self) -> str:
         """The container of a segment, which must take any time base so that segments join exactly.
 

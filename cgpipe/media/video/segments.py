@@ -13,6 +13,7 @@ import math
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -101,6 +102,23 @@ class SegmentWriter:
                 self._container.mux(packet)
 
 
+class Finishing:
+    """Finishes a segment in a thread, while the next one is begun: its last frames keep few cores busy."""
+
+    def __init__(self, writer: SegmentWriter) -> None:
+        self._thread = ThreadPoolExecutor(1, "cgpipe-segment")
+        self._path = self._thread.submit(writer.finish)
+
+    def wait(self) -> Path:
+        """The finished segment.
+
+        Raises:
+            MediaError: it could not be written.
+        """
+        self._thread.shutdown()
+        return self._path.result()
+
+
 class SegmentFolder:
     """The folder of one output's segments, including those of an interrupted run.
 
@@ -144,9 +162,9 @@ class SegmentFolder:
             with writing(self._name):
                 self._distant.put(segment)
 
-    def next(self) -> Path:
-        """Path of the next segment."""
-        return self.path / f"{len(self.segments):06d}.mp4"
+    def next(self, ahead: int = 0) -> Path:
+        """Path of the next segment, after others that are not here yet."""
+        return self.path / f"{len(self.segments) + ahead:06d}.mp4"
 
     def remove(self) -> None:
         """Removes the folder and its content."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Unpack
@@ -16,7 +16,7 @@ from cgpipe.media.video.clip import Damage, Timeline, VideoInfo, VideoOrigin
 from cgpipe.media.video.encoding import EncoderSettings, container_of
 from cgpipe.media.video.interfaces import Sink
 from cgpipe.media.video.libav import writing
-from cgpipe.media.video.segments import SegmentFolder, SegmentWriter, join_segments, try_to_join
+from cgpipe.media.video.segments import Finishing, SegmentFolder, SegmentWriter, join_segments, try_to_join
 from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.options import Encoding, EncodingFields
 from cgpipe.storage import Publish, shown
@@ -85,6 +85,7 @@ class VideoSink(Sink):
             raise MediaError(f"{self._name} cannot be written: there is a folder of this name.")
         self._others = OtherStreams(like, self._container, audio=encoding.audio)
         self._writer: SegmentWriter | None = None
+        self._finishing: Finishing | None = None
         with ExitStack() as undo:
             undo.callback(self._others.close)
             self._folder = SegmentFolder(self._path, segment_key(resume, like, self.encoding, segment_frames))
@@ -121,6 +122,7 @@ class VideoSink(Sink):
     def finish(self) -> None:
         try:
             self._close_segment()
+            self._keep_finished()
             if not self._folder.segments:
                 raise MediaError(f"{self._name} was not written: there were no frames.")
             joined = self._folder.path / f"joined{self._path.suffix}"
@@ -138,6 +140,8 @@ class VideoSink(Sink):
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
+        with suppress(MediaError):
+            self._keep_finished()
         self._others.close()
         if self._keep and self._folder.segments:
             self._folder.release()
@@ -145,16 +149,26 @@ class VideoSink(Sink):
             self._folder.remove()
 
     def _open_segment(self) -> SegmentWriter:
-        return SegmentWriter(self._folder.next(), self._name, self._info, self.encoding)
+        path = self._folder.next(ahead=0 if self._finishing is None else 1)
+        return SegmentWriter(path, self._name, self._info, self.encoding)
 
     def _close_segment(self) -> None:
         writer, self._writer = self._writer, None
+        self._keep_finished()
         if writer is None:
             return
-        if writer.frames:
-            self._folder.add(writer.finish())
-        else:
+        if not writer.frames:
             writer.abort()
+        elif self.encoding.is_lean:
+            self._finishing = Finishing(writer)
+        else:
+            self._folder.add(writer.finish())
+
+    def _keep_finished(self) -> None:
+        """Waits for the segment before, and takes it."""
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            self._folder.add(finishing.wait())
 
 
 def segment_key(resume: str | None, info: VideoInfo, encoding: EncoderSettings, segment_frames: int) -> str:
