@@ -114,11 +114,12 @@ def machine() -> None:
 
 
 def tests() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/test_cuda.py"]
+    files = sorted(TESTS.glob("test_cuda*.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", *files]
     environment = os.environ | ({} if DRY else {"CGPIPE_REQUIRE_CUDA": "1"})
     done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()
-    row("tests/test_cuda.py", result=lines[-1] if lines else done.stderr[-300:], exit_code=done.returncode)
+    row("tests/test_cuda*.py", result=lines[-1] if lines else done.stderr[-300:], exit_code=done.returncode)
     for line in lines[:-1]:
         if line.startswith(("FAILED", "ERROR", "E  ")):
             row("failures", line=line[:300])
