@@ -13,8 +13,9 @@ import torch
 from PIL import ExifTags, Image
 
 from cgpipe.engine.autotune import cast
+from cgpipe.engine.between import can_fuse, kernels, plainly, plainly_folded, plainly_unfolded
 from cgpipe.engine.cuda import CudaGpu, Graphs
-from cgpipe.engine.fusion import _kernels, can_fuse, fuse, plainly
+from cgpipe.engine.fusion import fuse
 from cgpipe.engine.jpegs import JPEG_VARIABLE, NvJpeg, find_codec
 from cgpipe.engine.translator import Translator
 from cgpipe.jobs.folder import translate_folder
@@ -120,15 +121,34 @@ def test_a_fused_generator_gives_what_torch_gives(name: str, dtype: torch.dtype)
     assert (result - expected).abs().mean() < tolerance
 
 
+@torch.inference_mode()
+def test_the_kernels_around_a_network_agree_with_torch() -> None:
+    pixels = torch.from_numpy(pictures(2)).cuda()
+    x = kernels().from_pixels(pixels, black=0, white=255, dtype=torch.float16)
+    torch.testing.assert_close(x.float(), pixels.permute(0, 3, 1, 2) / 127.5 - 1, atol=1e-3, rtol=0)
+    made = (x * 1.5)[:, :, :60, :50]
+    back, sums = kernels().to_pixels(made, black=0, white=255, most=255, dtype=torch.uint8)
+    expected = ((made.float() + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+    assert torch.equal(back.float(), expected)
+    torch.testing.assert_close(sums, made.float().sum((1, 2, 3)), atol=0.1, rtol=1e-4)
+    folding = {"pad": 3, "factor": 2, "places": 4}
+    assert torch.equal(kernels().fold(x, **folding), plainly_folded(x, **folding))
+    wide = torch.randn(2, 48, 20, 30, device="cuda").half().contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(48, device="cuda").half()
+    result = kernels().unfold(wide, factor=4, bias=bias, tanh=True).float()
+    expected = plainly_unfolded(wide.float(), factor=4, bias=bias.float(), tanh=True)
+    torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(1, 64, 200, 300), (3, 96, 31, 33), (1, 3, 9, 9)])
 @pytest.mark.parametrize("pad", [0, 3])
 @torch.inference_mode()
-def test_kernels_agree_with_torch(size: tuple[int, ...], pad: int) -> None:
+def testkernels_agree_with_torch(size: tuple[int, ...], pad: int) -> None:
     x = (torch.randn(size, device="cuda") * 3 + 20).half().contiguous(memory_format=torch.channels_last)
     added = torch.randn(size[0], size[1], size[2] + 2, size[3] + 2, device="cuda").half()[:, :, 1:-1, 1:-1]
     ways: dict[str, Any] = {"weight": None, "bias": None, "slope": 0.2, "residual": added, "pad": pad}
     for eps in (1e-5, None):
-        result = _kernels()(x, eps=eps, **ways).float()
+        result = kernels().between_convolutions(x, eps=eps, **ways).float()
         expected = plainly(x.float(), eps=eps, **(ways | {"residual": added.float()}))
         torch.testing.assert_close(result, expected, atol=0.03, rtol=0.01)
 

@@ -11,7 +11,8 @@ from shell import run_python
 from torch import nn
 from torch.nn import functional as F
 
-from cgpipe.engine.fusion import Between, fuse, fused_where_possible, pixel_shuffle, pixel_unshuffle
+from cgpipe.engine.between import Between, Fold, Unfold, pixel_shuffle, pixel_unshuffle
+from cgpipe.engine.fusion import fuse, fused_where_possible
 from cgpipe.networks import Generator, build_generator
 from cgpipe.networks.norm import InstanceNorm
 
@@ -58,7 +59,7 @@ def test_a_fused_generator_gives_the_same(name: str) -> None:
 def test_nothing_stands_alone_between_two_convolutions(name: str) -> None:
     fused = fuse(generator_of(name))
     called = [fused.get_submodule(str(node.target)) for node in fused.graph.nodes if node.op == "call_module"]  # type: ignore[union-attr]
-    assert {type(module) for module in called} <= {Between, nn.Conv2d, nn.ConvTranspose2d}
+    assert {type(module) for module in called} <= {Between, Fold, Unfold, nn.Conv2d, nn.ConvTranspose2d}
     assert all(module.padding_mode == "zeros" for module in called if isinstance(module, nn.Conv2d))
     normed = sum(isinstance(module, Between) and module.norm is not None for module in called)
     assert normed == sum(isinstance(module, InstanceNorm) for module in generator_of(name).modules())
@@ -66,9 +67,11 @@ def test_nothing_stands_alone_between_two_convolutions(name: str) -> None:
 
 ON_A_CPU = """
 import itertools, torch
-from cgpipe.engine.fusion import plainly
+from cgpipe.engine import kernels
+from cgpipe.engine.between import plainly, plainly_folded, plainly_unfolded
 from cgpipe.engine.kernels import between_convolutions
 torch.manual_seed(0)
+kernels.ENOUGH_PROGRAMS = 3
 WAYS = list(itertools.product((True, False), (True, False), (None, 0.0, 0.2), (True, False)))
 for channels, height, width, pad in ((16, 5, 7, 0), (64, 20, 17, 1), (96, 9, 8, 3), (6, 4, 4, 1), (80, 60, 3, 2)):
     for normed, affine, slope, added in WAYS if channels == 16 else WAYS[::5]:
@@ -88,6 +91,29 @@ for channels, height, width, pad in ((16, 5, 7, 0), (64, 20, 17, 1), (96, 9, 8, 
         expected = plainly(x.float(), **as_floats)
         assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(result.float(), expected, atol=2e-3 if dtype == torch.float32 else 2e-2, rtol=2e-3)
+squares = torch.randn(2, 4 * 32, 5, 7).contiguous(memory_format=torch.channels_last)
+norm = dict(eps=1e-5, weight=None, bias=None, slope=0.0, residual=None, pad=1, folded=2)
+torch.testing.assert_close(between_convolutions(squares, **norm), plainly(squares, **norm), atol=2e-3, rtol=2e-3)
+picture = torch.randn(2, 3, 8, 12).contiguous(memory_format=torch.channels_last)
+for pad, factor, places in ((3, 2, 4), (2, 4, 3), (0, 2, 8)):
+    way = dict(pad=pad, factor=factor, places=places)
+    assert torch.equal(kernels.fold(picture, **way), plainly_folded(picture, **way))
+for channels, factor, biased, tanh in ((3, 4, True, True), (20, 2, True, False), (1, 2, False, True)):
+    x = torch.randn(2, channels * factor**2, 3, 5).contiguous(memory_format=torch.channels_last)
+    way = dict(factor=factor, bias=torch.randn(x.shape[1]) if biased else None, tanh=tanh)
+    torch.testing.assert_close(kernels.unfold(x, **way), plainly_unfolded(x, **way))
+for dtype, most in ((torch.uint8, 255), (torch.uint16, 65535)):
+    pixels = torch.randint(0, most + 1, (2, 31, 17, 3)).to(dtype)
+    x = kernels.from_pixels(pixels, black=0, white=most, dtype=torch.float32)
+    torch.testing.assert_close(x, pixels.permute(0, 3, 1, 2).float() / (most / 2) - 1)
+    back, sums = kernels.to_pixels(x, black=0, white=most, most=most, dtype=dtype)
+    assert torch.equal(back, pixels)
+    torch.testing.assert_close(sums, x.sum((1, 2, 3)))
+    part = x[:, :, 3:20, :11] * 1.7
+    back, sums = kernels.to_pixels(part, black=0, white=most, most=most, dtype=dtype)
+    expected = ((part + 1) * (most / 2)).round().clamp(0, most).permute(0, 2, 3, 1)
+    assert (back.float() - expected).abs().max() <= 1
+    assert kernels.to_pixels(part / 0, black=0, white=most, most=most, dtype=dtype)[1].isfinite().logical_not().all()
 print("agree")
 """
 

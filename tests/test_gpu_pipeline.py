@@ -361,6 +361,7 @@ def test_a_gpu_without_a_pipeline_takes_what_lies_on_the_cpu(make_model: Any, mo
     """As mps and xpu do; by fake tensors, for which only a device of type cuda can stand in."""
     monkeypatch.setattr(translator_module, "choose_device", torch.device)
     monkeypatch.setattr(translator_module, "CudaGpu", lambda device: PretendGpu(device=str(device)))
+    monkeypatch.setattr(translator_module, "can_fuse", lambda device: False)
     generator = Negative()
     model = replace(make_model(), generator=generator)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from cgpipe.engine.autotune import cast, cpu_multiplies_bf16
+from cgpipe.engine.between import can_fuse
 from cgpipe.engine.compiling import can_compile, compiled_or_eager, keep_compiled
 from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
-from cgpipe.engine.fusion import can_fuse, fused_where_possible
+from cgpipe.engine.fusion import fused_where_possible
 from cgpipe.engine.to_ncnn import load_ncnn
 from cgpipe.errors import UsageError
 from cgpipe.networks import Generator

@@ -66,9 +66,13 @@ class Network:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Runs (N, 3, H, W) in [-1, 1] on the device, with sides that the network accepts; float32 in and out."""
+        return self.run(x).float()
+
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """The same with the result in the network's own dtype."""
         with self._lock:
             run = self._run_for(x)
-        return run(x.to(dtype=DTYPES[self.precision], memory_format=torch.channels_last)).float()
+        return run(x.to(dtype=DTYPES[self.precision], memory_format=torch.channels_last))
 
     def ready_for(self, x: torch.Tensor) -> Precision:
         """The dtype, chosen on (N, 3, H, W) in [-1, 1] if it has not been chosen yet."""

@@ -92,26 +92,54 @@ def _by_shuffling(conv: nn.Module) -> nn.Module:
 
 
 def _four_pixels_at_once(conv: nn.Conv2d) -> nn.Module:
-    """A k x k convolution as one of size k + 1 and stride 2 with four times the channels: a 2 x 2 square at a time.
+    """Four output pixels of a k x k convolution at a time.
 
     Convolutions process 16 output channels at a time: 3 channels use 3 of 16, 12 use 12. From 64 to 3 channels, 7x7,
     256x256: 15.1 to 5.1 ms in bf16.
     """
+    return nn.Sequential(by_squares(conv, 2), nn.PixelShuffle(2))
+
+
+def by_squares(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
+    """A k x k convolution as one of size k + factor - 1 that makes squares of ``factor`` x ``factor`` pixels at a time.
+
+    A pixel shuffle restores the pixels.
+    """
     channels, side = conv.out_channels, conv.kernel_size[0]
+    wide_side = side + factor - 1
     wide = nn.Conv2d(
         conv.in_channels,
-        4 * channels,
-        side + 1,
-        stride=2,
+        factor**2 * channels,
+        wide_side,
+        stride=factor,
         padding=conv.padding,  # type: ignore[arg-type]
         padding_mode=conv.padding_mode,
         bias=conv.bias is not None,
     )
-    weight = conv.weight.new_zeros((channels, 2, 2, conv.in_channels, side + 1, side + 1))
+    weight = conv.weight.new_zeros((channels, factor, factor, conv.in_channels, wide_side, wide_side))
+    for row in range(factor):
+        for column in range(factor):
+            weight[:, row, column, :, row : row + side, column : column + side] = conv.weight
+    return _with(wide, weight, conv.bias)
+
+
+def by_folded_squares(conv: nn.Conv2d, places: int) -> nn.Conv2d:
+    """A convolution of odd size, without padding and bias, for a picture of which 2 x 2 pixels are folded into one.
+
+    It makes four pixels at a time, too. Channels, in and out, are in the order row, column, channel.
+
+    Args:
+        places: input channels of a pixel in the folded picture.
+    """
+    channels, inputs, side = conv.out_channels, conv.in_channels, conv.kernel_size[0]
+    taps = (side + 1) // 2
+    weight = conv.weight.new_zeros((2, 2, channels, places, 2 * taps, 2 * taps))
     for row in (0, 1):
         for column in (0, 1):
-            weight[:, row, column, :, row : row + side, column : column + side] = conv.weight
-    return nn.Sequential(_with(wide, weight, conv.bias), nn.PixelShuffle(2))
+            weight[row, column, :, :inputs, row : row + side, column : column + side] = conv.weight
+    squares = weight.unflatten(4, (taps, 2)).unflatten(6, (taps, 2))  # (2, 2, C, places, taps, 2, taps, 2)
+    folded = nn.Conv2d(4 * places, 4 * channels, taps, bias=False)
+    return _with(folded, squares.permute(0, 1, 2, 5, 7, 3, 4, 6).flatten(3, 5), None)
 
 
 class _Crop(nn.Module):
@@ -139,10 +167,10 @@ def _transposed_by_shuffling(conv: nn.ConvTranspose2d) -> nn.Module:
 
 
 def _with(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Conv2d:
-    """``conv`` with weights for each of four subpixels (channels, 2, 2, ...) and one bias for all four."""
+    """``conv`` with weights for each subpixel, and one bias for all subpixels of a channel."""
     conv = conv.to(weight)
     with torch.no_grad():
         conv.weight.copy_(weight.flatten(0, 2))
         if bias is not None and conv.bias is not None:
-            conv.bias.copy_(bias.repeat_interleave(4))
+            conv.bias.copy_(bias.repeat_interleave(len(conv.bias) // len(bias)))
     return conv

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cgpipe.engine.autotune import batch_size
+from cgpipe.engine.autotune import DTYPES, batch_size
+from cgpipe.engine.between import can_fuse, kernels
 from cgpipe.engine.cuda import CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
 from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
@@ -521,6 +522,9 @@ class Translator:
         if planar is not None:
             translated = self._translate_on_device(to_rgb(pixels, planar), network=network)
             return Translated(from_rgb(translated.pixels, planar), translated.sums)
+        network = network or self.network
+        if self._takes_directly(pixels, network):
+            return self._translate_directly(pixels, network)
         mask = pixels[..., -1] if pixels.shape[3] > self.takes else None
         pixels = pixels[..., : self.takes]
         height, width = pixels.shape[1:3]
@@ -530,7 +534,7 @@ class Translator:
         card = self.model.card
         low, high = self._value_range(card.source, pixels.dtype)
         scaled = ((seen - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
-        result = self._generate(scaled, network or self.network)
+        result = self._generate(scaled, network)
         sums = result.sum((1, 2, 3))
         low, high = self._value_range(card.target, pixels.dtype)
         result.add_(1).mul_((high - low) / 2).add_(low)
@@ -541,6 +545,23 @@ class Translator:
         if size == (height, width) and self.strength == 1 and mask is None:
             return Translated(to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous(), sums)
         return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
+
+    def _takes_directly(self, pixels: torch.Tensor, network: Network) -> bool:
+        """Whether the network sees the pictures as they are, and what it makes is the result, by kernels of our own."""
+        size, generator = tuple(pixels.shape[1:3]), self.model.generator
+        unchanged = self.strength == 1 and self.enlarges == 1 and self._working_size(*size) == size
+        alike = pixels.shape[3] == generator.channels[0] == generator.channels[1]
+        return unchanged and alike and network.precision != "auto" and can_fuse(self.device)
+
+    def _translate_directly(self, pixels: torch.Tensor, network: Network) -> Translated:
+        """:meth:`_translate_on_device` with one kernel before the network and one after it."""
+        card, dtype = self.model.card, DTYPES[network.precision]
+        black, white = self._value_range(card.source, pixels.dtype)
+        seen = kernels().from_pixels(pixels, black=black, white=white, dtype=dtype)
+        black, white = self._value_range(card.target, pixels.dtype)
+        made = self._generate(seen, network.run)
+        most = highest(pixels.dtype)
+        return Translated(*kernels().to_pixels(made, black=black, white=white, most=most, dtype=pixels.dtype))
 
     def _value_range(self, domain: str, dtype: torch.dtype) -> tuple[int, int]:
         """Black and white: for 16-bit pixels those of training, such as 0 and 4095, else those of the dtype."""
@@ -559,8 +580,8 @@ class Translator:
         height, width = self._working_size(*_sides(pixels, planar))
         return len(pixels) * height * width
 
-    def _generate(self, x: torch.Tensor, network: Network) -> torch.Tensor:
-        """Runs the network on (N, C, H, W) in [-1, 1] of any size; float32 in and out."""
+    def _generate(self, x: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Runs the network on (N, C, H, W) in [-1, 1] of any size."""
         height, width = x.shape[2:]
         generator = self.model.generator
         padded = pad_to_multiple(x, generator.multiple, generator.least_side)
