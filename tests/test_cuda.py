@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from cgpipe.engine.autotune import cast
+from cgpipe.engine.autotune import cast, choose_precision
 from cgpipe.engine.between import can_fuse, kernels, plainly, plainly_folded, plainly_unfolded
 from cgpipe.engine.cuda import CudaGpu, Graphs
 from cgpipe.engine.fusion import fuse
@@ -21,6 +21,7 @@ from cgpipe.engine.translator import Translator
 from cgpipe.jobs.folder import translate_folder
 from cgpipe.media.frames import Batch, Failed, batched
 from cgpipe.media.frames import Frame as PictureFrame
+from cgpipe.models import list_models, load_any
 from cgpipe.networks import build_generator
 
 pytestmark = pytest.mark.needs_cuda
@@ -44,6 +45,23 @@ def test_half_precision_is_close(make_model: Any, precision: Any) -> None:
     translator = Translator(model, device="cuda", precision=precision)
     assert np.abs(translator(pictures(3)).astype(int) - expected).mean() < 2
     assert translator.precision != "fp32"
+
+
+def test_every_shipped_model_runs_in_half_precision() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 96, 96, 3), np.uint8).repeat(2, 1)
+    for entry in list_models():
+        if entry.place == "shipped":
+            translator = Translator(load_any(entry.path), device="cuda", size="full")
+            translator(pixels)
+            assert translator.precision == "fp16", (entry.name, translator.describe())
+
+
+@pytest.mark.parametrize("name", ["resnet_9blocks", "unet_256", "ugatit", "animegan2", "whitebox"])
+def test_every_architecture_runs_in_half_precision(name: str) -> None:
+    torch.manual_seed(0)
+    generator = build_generator(name).eval().cuda()
+    side = 256
+    assert choose_precision(generator, torch.rand(1, 3, side, side, device="cuda") * 2 - 1)[0] != "fp32"
 
 
 def test_a_stream_keeps_its_order_and_passes_all_else_through(make_model: Any) -> None:

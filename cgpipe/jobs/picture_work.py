@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cgpipe.jobs.early import picture_looks_made
 from cgpipe.jobs.journal import Journal
+from cgpipe.jobs.loading import load_pipeline
 from cgpipe.jobs.plan import Plan
 from cgpipe.jobs.report import FileResult
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -76,9 +77,7 @@ class PictureWork:
 
     def _loaded(self, watch: Stopwatch) -> Pipeline:
         if self._pipeline is None:
-            from cgpipe.jobs.pipeline import Pipeline
-
-            self._pipeline = Pipeline(self._chosen, self._options, watch)
+            self._pipeline = load_pipeline(self._chosen, self._options, watch)
         return self._pipeline
 
 

@@ -17,6 +17,7 @@ from cgpipe.jobs.early import video_looks_made
 from cgpipe.jobs.gallery import claim_page, clip_page
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
 from cgpipe.jobs.learning import OnLearn
+from cgpipe.jobs.loading import load_pipeline
 from cgpipe.jobs.report import VideoReport
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import Chosen
@@ -135,9 +136,7 @@ class VideoJob:
 
     def _loaded(self, watch: Stopwatch) -> Pipeline:
         if self._pipeline is None:
-            from cgpipe.jobs.pipeline import Pipeline
-
-            self._pipeline = Pipeline(self._chosen, self._options, watch)
+            self._pipeline = load_pipeline(self._chosen, self._options, watch)
         return self._pipeline
 
     def _translate(self, pipeline: Pipeline, input: str, output: str, report: VideoReport, watch: Stopwatch) -> None:
