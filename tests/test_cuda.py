@@ -6,21 +6,28 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from av.codec.hwaccel import HWAccel
+from clips import make_clip
 from PIL import ExifTags, Image
 
+import cgpipe
 from cgpipe.engine.autotune import cast, choose_precision
 from cgpipe.engine.between import can_fuse, kernels, plainly, plainly_folded, plainly_unfolded
 from cgpipe.engine.cuda import CudaGpu, Graphs
 from cgpipe.engine.fusion import fuse
 from cgpipe.engine.jpegs import JPEG_VARIABLE, NvJpeg, find_codec
 from cgpipe.engine.translator import Translator
+from cgpipe.engine.yuv import from_rgb, to_rgb
 from cgpipe.jobs.folder import translate_folder
 from cgpipe.media.frames import Batch, Failed, batched
 from cgpipe.media.frames import Frame as PictureFrame
+from cgpipe.media.video import VideoSource, decoding
+from cgpipe.media.yuv import planar_of
 from cgpipe.models import list_models, load_any
 from cgpipe.networks import build_generator
 
@@ -256,3 +263,58 @@ def test_a_folder_of_jpegs_is_decoded_and_encoded_there(
         assert (here.size, here.getexif()) == (there.size, there.getexif())
         assert here.quantization == there.quantization
         assert np.abs(np.asarray(here, int) - np.asarray(there, int)).mean() < 1
+
+
+def test_planes_are_converted_to_the_bit_as_on_the_processor() -> None:
+    for pix_fmt, size in (("yuv420p", (54, 38)), ("yuv420p", (53, 37)), ("yuv422p", (53, 37)), ("yuv444p", (8, 8))):
+        planar = planar_of(pix_fmt, *size, 1, False)
+        packed = torch.randint(0, 256, (2, 1, sum(planar.sizes), 1), dtype=torch.uint8)
+        rgb = to_rgb(packed, planar)
+        assert torch.equal(to_rgb(packed.cuda(), planar).cpu(), rgb)
+        assert torch.equal(from_rgb(rgb.cuda(), planar).cpu(), from_rgb(rgb, planar))
+
+
+def test_a_stream_of_planes_gives_what_rgb_gives(make_model: Any) -> None:
+    planar = planar_of("yuv420p", 72, 88, 1, False)
+    translator = Translator(make_model(), device="cuda", precision="fp32")
+    packed = torch.randint(0, 256, (10, 1, sum(planar.sizes), 1), dtype=torch.uint8)
+    expected = from_rgb(torch.from_numpy(translator(to_rgb(packed, planar).numpy())), planar)
+    sent = [Batch(pixels=part, origins=tuple(range(len(part))), planar=planar) for part in packed.split(4)]
+    given = [batch for batch in translator.stream(sent) if isinstance(batch, Batch)]
+    assert {batch.planar for batch in given} == {planar}
+    gap = (torch.cat([batch.pixels for batch in given]).int() - expected.int()).abs()
+    assert gap.max() <= 2
+
+
+def test_the_decoder_of_the_gpu_gives_the_frames_of_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgpipe.media.video.source.HARDWARE_PIXELS", 1)
+    clip = make_clip(tmp_path / "in.mp4", count=30, size=(320, 192), options={"bf": "2", "g": "12"})
+    try:
+        av.open(str(clip), hwaccel=HWAccel("cuda")).close()
+    except (av.error.FFmpegError, RuntimeError) as error:
+        pytest.skip(f"the driver does not decode here: {error}")
+    opened: list[str | None] = []
+    real = decoding._open
+    monkeypatch.setattr(decoding, "_open", lambda file, name, way: opened.append(way) or real(file, name, way))
+    ways = []
+    for hardware in (None, "cuda"):
+        with VideoSource(clip) as source:
+            source.hardware, source.as_planes = hardware, True
+            ways.append([frame for frame in source if isinstance(frame, PictureFrame)])
+    assert opened[-1] == "cuda"
+    for one, other in zip(*ways, strict=True):
+        assert one.origin.time == other.origin.time
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_a_video_is_the_one_that_rgb_gives(file_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, clip, found = file_model(tmp_path), make_clip(tmp_path / "in.mp4", count=20), []
+    for name in ("planes", "rgb"):
+        if name == "rgb":
+            monkeypatch.setattr(Translator, "takes_planes", False)
+        cgpipe.translate_video(clip, tmp_path / f"{name}.mp4", model=model, device="cuda", precision="fp32")
+        with VideoSource(tmp_path / f"{name}.mp4") as source:
+            found.append(np.stack([frame.pixels for frame in source if isinstance(frame, PictureFrame)]).astype(int))
+    assert np.abs(found[0] - found[1]).mean() < 1
