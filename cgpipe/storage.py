@@ -326,10 +326,10 @@ class _LocalStore:
         Path(path).unlink(missing_ok=True)
 
     def make_folder(self, path: str) -> None:
-        target = Path(path)
-        if target.exists() and not (target.is_file() or target.is_dir()):
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             raise FileExistsError(errno.EEXIST, "There is a device or a pipe in its place", path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(parent := os.path.dirname(path) or "."):
+            os.makedirs(parent, exist_ok=True)
 
     def forget(self, folder: str) -> None:
         """Nothing is remembered."""
@@ -558,11 +558,13 @@ def atomic_write(path: PathLike, *, durable: bool = False, publish: Publish = pu
 @contextmanager
 def temporary_beside(path: PathLike) -> Iterator[Path]:
     """An empty temporary file in the folder of ``path``, locked while the body runs; removed if it still exists."""
-    target = Path(path)
-    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
+    folder, name = os.path.split(path)
+    suffix = os.path.splitext(name)[1]
+    if len(os.fsencode(suffix)) > _LONGEST_SUFFIX:
+        suffix = ""
     file: int | None = None
     while file is None:
-        temporary = target.with_name(f"{PREFIX}{HOST}-{_writer}{secrets.token_hex(4)}{suffix}")
+        temporary = Path(folder, f"{PREFIX}{HOST}-{_writer}{secrets.token_hex(4)}{suffix}")
         file = _hold(temporary, os.O_CREAT | os.O_EXCL)
     try:
         if fcntl is None:  # an open file could not be renamed there

@@ -144,7 +144,7 @@ class JpegStages(Generic[Origin]):
         """The items with files in place of pixels that lie on the device."""
         with closing(items):
             for item in items:
-                if isinstance(item, Batch) and item.pixels.device == self.codec.device:
+                if isinstance(item, Batch) and item.pixels.device.type == self.codec.device.type:
                     yield from self._encoded(item)
                 else:
                     yield item

@@ -29,6 +29,7 @@ NAME = f"{PREFIX}journal-"
 _OPEN_JOURNALS = 16
 _SUM_DIGITS = 16
 _FEW_LINES = 1000
+_KNOWN_WAYS = 1000
 
 
 Stamps = tuple[Stamp, ...]
@@ -72,7 +73,7 @@ class Entry(NamedTuple):
         """The entry as a line of a journal, with the line's checksum."""
         stamps = [number for stamp in (self.output, *self.inputs) for number in stamp]
         values = [name, self.source, self.fingerprint, self.digest, self.checksum, int(self.made), *stamps]
-        text = json.dumps(values, separators=(",", ":")).encode()
+        text = _text_of(values).encode()
         return b"%08x%s\n" % (zlib.crc32(text), text)
 
     @classmethod
@@ -176,6 +177,7 @@ class FolderJournal:
 
 
 _first_value = json.JSONDecoder().raw_decode
+_text_of = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Journal:
@@ -204,6 +206,7 @@ class Journal:
         self._mark = f',"{fingerprint}",'.encode()
         self._folders: OrderedDict[str, FolderJournal] = OrderedDict()
         self._logs: OrderedDict[str, Log] = OrderedDict()
+        self._ways: dict[tuple[str, str], str] = {}  # from the folders of outputs to those of their inputs
 
     def __enter__(self) -> Journal:
         return self
@@ -332,10 +335,20 @@ class Journal:
         checksum: str,
         ours: bool = True,
     ) -> Entry:
-        source = _relative(os.fspath(inputs[0]), os.path.dirname(output)) if inputs else ""
+        source = self._source_of(os.fspath(inputs[0]), os.path.dirname(output)) if inputs else ""
         digest = digest_of(made)[:_SUM_DIGITS]
         stamp = Stamp.of(output) if made == output else store_of(output).future_stamp(made)
         return Entry(source, self.fingerprint, stamps, stamp, digest, checksum, ours)
+
+    def _source_of(self, input: str, folder: str) -> str:
+        """The path of an input relative to the folder of its output."""
+        parent, name = os.path.split(input)
+        key = (parent, folder)
+        if key not in self._ways:
+            if len(self._ways) >= _KNOWN_WAYS:
+                self._ways.clear()
+            self._ways[key] = _relative(parent, folder)
+        return os.path.join(self._ways[key], name)
 
     def _sum(self, inputs: Sequence[PathLike]) -> str:
         return "".join(digest_of(path)[:_SUM_DIGITS] for path in inputs) if self._checksum else ""
@@ -396,11 +409,13 @@ def _stamp_text(stamps: Stamps) -> bytes:
     return "".join(f",{number}" for stamp in stamps for number in stamp).encode() + b"]"
 
 
-def _relative(source: str, folder: str) -> str:
-    if store_of(source) is not store_of(folder):
-        return source if store_of(source) is not LOCAL else os.path.abspath(source)
-    real = store_of(source).real
-    place = os.path.join(real(os.path.dirname(source)), os.path.basename(source))
+def _relative(parent: str, folder: str) -> str:
+    """The way from an output's folder to an input's; the folder itself is an empty one."""
+    store = store_of(parent)
+    if store is not store_of(folder):
+        return parent if store is not LOCAL else os.path.abspath(parent)
+    real = store.real(parent)
     with suppress(ValueError):  # another drive of Windows
-        return os.path.relpath(place, real(folder))
-    return place
+        way = os.path.relpath(real, store.real(folder))
+        return "" if way == os.curdir else way
+    return real
