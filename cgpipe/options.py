@@ -233,7 +233,8 @@ class Hardware(Group):
         precision: numeric precision (dtype) of the network; ``auto`` tries.
         engine: the engine that runs the network.
         batch_size: pictures per batch; None: the fastest.
-        hwaccel: libav's name of a hardware decoder for video, such as ``cuda``.
+        hwaccel: libav's name of a hardware decoder for video, such as ``cuda``; ``off``: none; None: that of a CUDA GPU
+            that translates, for clips of which it gives the same frames sooner.
     """
 
     device: str = option("auto", counts="never")

@@ -24,7 +24,7 @@ from cgpipe.media import yuv
 from cgpipe.media.frames import Batch, Frame, batched
 from cgpipe.media.video import decoding
 
-SIZES = [(54, 38), (53, 37), (2, 2), (1, 1), (16, 5)]
+SIZES = [(54, 38), (53, 37), (2, 2), (1, 1), (16, 5), (5, 1)]
 
 
 def memory_of(plane: Any) -> np.ndarray:
@@ -48,7 +48,7 @@ def gap(one: Any, other: Any) -> int:
 @pytest.mark.parametrize("pix_fmt", yuv.READ_FORMATS)
 def test_torch_converts_as_the_processor_does(pix_fmt: str, full_range: bool) -> None:
     written = "yuv420p" if pix_fmt == "nv12" else pix_fmt
-    for matrix, (height, width) in itertools.product(yuv.LUMA_WEIGHTS, SIZES):
+    for matrix, (height, width) in zip(yuv.LUMA_WEIGHTS, SIZES, strict=True):
         frame, planar = noise(pix_fmt, height, width), yuv.planar_of(pix_fmt, height, width, matrix, full_range)
         packed = yuv.planes_of(frame, planar)
         rgb = yuv.rgb_of(frame, yuv.to_rgb_matrix(matrix, full_range))
@@ -272,3 +272,19 @@ def test_what_does_not_suit_hardware_and_machines_without_it_go_the_usual_way(
         assert len(list(source)) == kind.get("count", 4)
     assert opened == [None, *([] if kind else ["cuda"]), None]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("zebra_model")
+@pytest.mark.parametrize(("asked", "expected"), [(None, "cuda"), ("off", None)])
+def test_the_gpu_that_translates_decodes_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, expected: str | None
+) -> None:
+    """A translator that says it is on CUDA, on a machine without: the processor decodes, and nobody is told."""
+    opened, real = [], decoding._open
+    monkeypatch.setattr(decoding, "_open", lambda file, name, way: opened.append(way) or real(file, name, way))
+    monkeypatch.setattr("cgpipe.media.video.source.HARDWARE_PIXELS", 1)
+    monkeypatch.setattr("cgpipe.jobs.clip.is_cuda", lambda translator: True)
+    clip = make_clip(tmp_path / "in.mp4", count=3)
+    report = cgpipe.translate_video(clip, tmp_path / "out.mp4", to="zebra", hwaccel=asked)
+    assert (report.frames, report.exit_code, report.notices) == (3, 0, [])
+    assert (expected in opened) is (expected is not None)

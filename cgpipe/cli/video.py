@@ -74,7 +74,11 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.option("--side-by-side", is_flag=True, help="Put original and translation side by side.")
 @click.option("--deinterlace/--no-deinterlace", default=True, help="Deinterlace interlaced clips.", show_default=True)
 @click.option("--audio/--no-audio", default=True, help="Keep the audio.")
-@click.option("--hwaccel", metavar="DEVICE", help="Hardware decoder: cuda, vaapi, videotoolbox and so on.")
+@click.option(
+    "--hwaccel",
+    metavar="DEVICE",
+    help="Hardware decoder: cuda, vaapi, videotoolbox and so on, or off; by default that of a CUDA GPU in use.",
+)
 @work_options
 @speed_options
 @gallery_option

@@ -88,7 +88,8 @@ def translate_clip(
                 clip.on_frames(sink.resumed)
             kept = bool(options.look.side_by_side or options.look.steady or clip.on_picture)
             last = None if clip.part is None else clip.part[1]
-            _use_gpu(source, pipeline.translator, options)
+            # A GPU that translates decodes too.
+            source.hardware = "cuda" if is_cuda(pipeline.translator) and options.hardware.hwaccel is None else None
             # What works on a frame's RGB gets that from the start.
             planar = source.planar if mask is None and not kept and pipeline.translator.takes_planes else None
             source.as_planes = planar is not None and planar == sink.planar
@@ -107,10 +108,9 @@ def translate_clip(
     return info
 
 
-def _use_gpu(source: Source, translator: Translator, options: Options) -> None:
-    """Lets a GPU that translates decode too."""
-    if translator.device.type == "cuda" and options.hardware.hwaccel is None:
-        source.hardware = "cuda"
+def is_cuda(translator: Translator) -> bool:
+    """Whether the first device of a translator is an NVIDIA GPU."""
+    return translator.device.type == "cuda"
 
 
 def _result(

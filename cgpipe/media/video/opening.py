@@ -40,8 +40,8 @@ def open_source(
         spec: a video file, ``-`` for standard input, the URL of a stream (``rtsp://``, ``http://``), ``camera:0``, a
             numbered pattern of pictures (``frames/%05d.png``), or a folder of pictures.
         cut: the part to read, and the frame rate, which pictures need; each field also as a keyword (``start=3.5``).
-        hwaccel: libav's name of a hardware decoder, such as ``cuda``.
-        threads: decoding threads; by default one per processor, at most 4.
+        hwaccel: libav's name of a hardware decoder, such as ``cuda``; ``off`` is none, as by default.
+        threads: decoding threads; by default one per processor up to 4, and one per two processors up to 8.
         deinterlace: deinterlace interlaced frames.
         name: what messages call a video file; by default its path.
 

@@ -46,8 +46,9 @@ class VideoSource(Source):
         start: seconds into the clip; the first frame is the first that starts there or later.
         end: seconds into the clip; the last frame is the last that starts before.
         fps: constant frame rate, by repeating and dropping frames; by default every frame keeps its time.
-        hwaccel: libav's name of a hardware decoder ("cuda", "vaapi", "videotoolbox", ...), if PyAV's build has it.
-        threads: decoding threads; by default one per processor, at most 4.
+        hwaccel: libav's name of a hardware decoder ("cuda", "vaapi", "videotoolbox", ...), if PyAV's build has it;
+            "off" is none, as by default.
+        threads: decoding threads; by default one per processor up to 4, and one per two processors up to 8.
         deinterlace: deinterlace interlaced frames.
         owned: close the file object with the source.
         name: what messages call it; by default its path.
@@ -83,9 +84,9 @@ class VideoSource(Source):
         self._end = None if end is None else seconds(end)
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         _check(self._start, self._end, self._fps)
-        self._hwaccel = hwaccel
+        self._hwaccel = None if hwaccel == "off" else hwaccel
         self._deinterlace = deinterlace
-        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._threads = threads or _decoding_threads(os.cpu_count() or 1)
         self._once = not isinstance(path, (str, os.PathLike)) or "://" in place
         self._path = None if self._once else place
         self._stamp = None if self._once else _stamp(place)
@@ -281,6 +282,10 @@ def _count(length: Fraction | None, rate: Fraction | None) -> int | None:
 def _least(first: Fraction | None, second: Fraction | None) -> Fraction | None:
     known = [value for value in (first, second) if value is not None]
     return min(known, default=None)
+
+
+def _decoding_threads(processors: int) -> int:
+    return min(8, max(min(4, processors), processors // 2))
 
 
 def _check(start: Fraction, end: Fraction | None, fps: Fraction | None) -> None:
