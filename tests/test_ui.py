@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from chromium import Chromium, needs_chromium
 from clips import make_clip
 from shell import invoke
 
-pytest.importorskip("gradio", reason="needs the extra ui")
+if find_spec("gradio") is None:  # not imported: that takes seconds of every process that collects tests
+    pytest.skip("needs the extra ui", allow_module_level=True)
 in_chromium = [pytest.mark.slow, needs_chromium]
 
 TOKEN = "a password of the login"
