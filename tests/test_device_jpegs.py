@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cgpipe.engine.jpegs import JPEG_VARIABLE, find_codec, upright
 from cgpipe.jobs import pictures as jobs
 from cgpipe.jobs.folder import translate_folder
 from cgpipe.jobs.journal import NAME
+from cgpipe.jobs.report import FileResult
 from cgpipe.media.frames import JpegBatch
 from cgpipe.media.pictures.decode import TURNS
 from cgpipe.media.pictures.jpegs import is_plain, read_jpeg
@@ -150,6 +152,31 @@ def test_pictures_that_the_device_cannot_encode_are_written_by_the_writer(tmp_pa
     codec.encode = refuse  # type: ignore[method-assign]
     translate_folder(photos, tmp_path / "other", to="zebra", workers=0, batch_size=4)
     assert made(tmp_path / "one") == made(tmp_path / "other")
+
+
+def test_processes_write_the_same_files_and_their_journals(
+    tmp_path: Path, codec: CpuCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = put(tmp_path / "photos", PLAINS | {f"deep {name}": content for name, content in PLAINS.items()})
+    expected = translate_folder(photos, tmp_path / "one", to="zebra", workers=0, batch_size=2)
+    monkeypatch.setattr(jobs, "EACH_WRITES", 8)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "444.jpg").write_bytes(b"not ours")
+    ended: list[int] = []
+
+    def lose_one(result: FileResult) -> None:
+        if not ended and (children := multiprocessing.active_children()):
+            ended.append(children[0].pid or 0)
+            children[0].kill()
+
+    report = translate_folder(photos, tmp_path / "other", to="zebra", workers=0, batch_size=2, on_result=lose_one)
+    assert ended
+    assert [failure.input.name for failure in report.failures] == ["444.jpg"]
+    assert report.translated == expected.translated - 1
+    assert made(tmp_path / "other") == made(tmp_path / "one") | {"444.jpg": b"not ours"}
+    again = translate_folder(photos, tmp_path / "other", to="zebra", workers=0, overwrite=False)
+    assert (again.skipped, again.translated) == (expected.translated - 1, 0)
+    assert not multiprocessing.active_children()
 
 
 def test_quality_and_format_are_as_asked(tmp_path: Path, codec: CpuCodec, monkeypatch: pytest.MonkeyPatch) -> None:

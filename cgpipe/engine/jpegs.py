@@ -11,7 +11,7 @@ from typing import Generic, Protocol
 import torch
 
 from cgpipe.engine.loader import attempt
-from cgpipe.media.frames import Batch, Batched, Decoded, Failed, Frame, Jpeg, JpegBatch, Origin
+from cgpipe.media.frames import Batch, Batched, Decoded, Failed, Frame, JpegBatch, Origin
 
 JPEG_VARIABLE = "CGPIPE_JPEG"
 """Environment variable: ``cpu`` leaves JPEG to the processor, for the same pixels on every machine."""
@@ -104,14 +104,14 @@ class JpegStages(Generic[Origin]):
         read: reads a picture that the codec could not decode; an exception is that picture's failure.
         takes: whether a picture is to become a JPEG of 8 bits without opacity; others stay pixels.
         quality: of these files, 1 to 100.
-        write: takes a finished file.
+        write: takes finished files.
     """
 
     codec: Codec
     read: Callable[[Origin], Frame[Origin]]
     takes: Callable[[Origin], bool]
     quality: int
-    write: Callable[[Jpeg[Origin]], None]
+    write: Callable[[JpegBatch[Origin]], None]
 
     def decoded(
         self, items: Generator[Batched[Origin], None, None]

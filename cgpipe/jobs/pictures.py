@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,10 +20,14 @@ from cgpipe.media.pictures.huge import is_huge
 from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.pictures.sink import WRITERS, PictureSink, Written
 from cgpipe.media.pictures.source import PictureOrigin, PictureSource
+from cgpipe.media.pictures.writers import can_fork
 from cgpipe.media.progress import Progress
 from cgpipe.models import Model
 from cgpipe.options import Options
 from cgpipe.storage import fetched
+
+EACH_WRITES = 64
+"""Least pictures for each process that writes."""
 
 
 def translate_pictures(
@@ -78,10 +81,11 @@ def translate_pictures(
         gray=gray,
         writers=max(WRITERS, worklist.parallel),
         progress=progress,
+        processes=_writing_processes(codec, worklist),
     ) as sink:
         jpegs = None
         if codec is not None:
-            jpegs = JpegStages(codec, source.decode, sink.takes_jpeg, sink.jpeg_quality, sink.write_jpeg)
+            jpegs = JpegStages(codec, source.decode, sink.takes_jpeg, sink.jpeg_quality, sink.write_jpegs)
         pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers, progress=progress, jpegs=jpegs)
     for origin in large:  # one after the other, each in this process
         one = PictureSource(partial(list, [origin]), worklist.masks, channels=takes, by_lines=progress)
@@ -106,6 +110,13 @@ def _codec(pipeline: Pipeline, worklist: Worklist) -> Codec | None:
     if translator.takes != 3 or translator.replicas or worklist.masks is not None:
         return None
     return find_codec(translator.device, len(worklist))
+
+
+def _writing_processes(codec: Codec | None, worklist: Worklist) -> int:
+    """Number of processes that write what a codec encoded to this machine: none for a few."""
+    if codec is None or worklist.parallel or not can_fork():
+        return 0
+    return min(WRITERS, len(worklist) // EACH_WRITES)
 
 
 def _batch_size(pipeline: Pipeline) -> int:
@@ -149,4 +160,4 @@ def _workers(asked: int | None, device: str) -> int:
     if asked is not None:
         return asked
     share = 4 if device == "cpu" else 2
-    return (os.cpu_count() or 1) // share if multiprocessing.get_start_method() == "fork" else 0
+    return (os.cpu_count() or 1) // share if can_fork() else 0

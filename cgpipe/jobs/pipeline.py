@@ -103,8 +103,7 @@ class Pipeline:
                     for frame in item.frames():
                         sink.write(frame)
                 elif jpegs:
-                    for jpeg in item.frames():
-                        jpegs.write(jpeg)
+                    jpegs.write(item)
         watch.add("inference", self.translator.busy_seconds - busy)
 
     def _translated(

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Self
 
 from cgpipe.errors import reason_of
-from cgpipe.media.frames import Failed, Frame, Jpeg
+from cgpipe.media.frames import Failed, Frame, Jpeg, JpegBatch
 from cgpipe.media.pictures.encode import QUALITY
 from cgpipe.media.pictures.source import PictureOrigin
 from cgpipe.media.pictures.write import format_to_write, write_jpeg, write_picture
+from cgpipe.media.pictures.writers import Writers
 from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish
 
@@ -53,6 +54,7 @@ class PictureSink:
         gray: write RGB as gray, for a model of gray pictures.
         writers: number of threads; more if each mostly waits for remote storage.
         progress: called with pictures that are written line by line; stopped if the sink is left with an error.
+        processes: that write files which are encoded already, for as many threads; 0: the threads do.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class PictureSink:
         gray: bool = False,
         writers: int = WRITERS,
         progress: Progress | None = None,
+        processes: int = 0,
     ) -> None:
         self._tell = on_written
         self._publish = publish
@@ -74,7 +77,8 @@ class PictureSink:
         self._writers = writers
         self._progress = progress or Progress()
         self._threads = ThreadPoolExecutor(writers, thread_name_prefix="cgpipe-writer")
-        self._under_way: deque[Future[Written] | Written] = deque()
+        self._under_way: deque[Future[list[Written]] | Written] = deque()
+        self._processes = Writers(self._write_jpegs, processes) if processes else None
 
     def __enter__(self) -> Self:
         return self
@@ -91,11 +95,12 @@ class PictureSink:
             if not whole:
                 self._progress.stopped.set()
             self._threads.shutdown(wait=True, cancel_futures=True)
+            if self._processes:
+                self._processes.close()
 
     def write(self, frame: Frame[PictureOrigin]) -> None:
         """Starts writing a picture."""
-        height, width = frame.pixels.shape[:2]
-        self._add(self._threads.submit(self._written, frame.origin, height, width, partial(self._write, frame)))
+        self._add(self._threads.submit(self._written, frame))
 
     def takes_jpeg(self, origin: PictureOrigin) -> bool:
         """Whether a picture is written as a JPEG of three channels, of which nothing but the pixels need be encoded."""
@@ -109,32 +114,30 @@ class PictureSink:
         """The quality of JPEGs."""
         return self._quality or QUALITY
 
-    def write_jpeg(self, jpeg: Jpeg[PictureOrigin]) -> None:
-        """Starts writing a picture that is encoded already."""
-        self._add(self._threads.submit(self._written, jpeg.origin, *jpeg.size, partial(self._write_jpeg, jpeg)))
+    def write_jpegs(self, batch: JpegBatch[PictureOrigin]) -> None:
+        """Starts writing pictures that are encoded already."""
+        self._add(self._threads.submit(self._written_jpegs, batch))
 
     def fail(self, failed: Failed[PictureOrigin]) -> None:
         """Reports a picture that failed earlier, in its place."""
         self._add(Written(origin=failed.origin, reason=failed.reason))
 
-    def _add(self, result: Future[Written] | Written) -> None:
+    def _add(self, result: Future[list[Written]] | Written) -> None:
         self._under_way.append(result)
         self._drain(2 * self._writers)
 
     def _drain(self, most: int) -> None:
         while len(self._under_way) > most:
             result = self._under_way.popleft()
-            self._tell(result if isinstance(result, Written) else result.result())
+            for written in [result] if isinstance(result, Written) else result.result():
+                self._tell(written)
 
-    def _written(self, origin: PictureOrigin, height: int, width: int, write: Callable[[], None]) -> Written:
+    def _written(self, frame: Frame[PictureOrigin]) -> list[Written]:
         began = time.perf_counter()
-        reason = ""
-        try:
-            write()
-        except Exception as error:
-            reason = reason_of(error)
+        reason = _reason(partial(self._write, frame))
+        height, width = frame.pixels.shape[:2]
         seconds = time.perf_counter() - began
-        return Written(origin=origin, reason=reason, height=height, width=width, encode_seconds=seconds)
+        return [Written(origin=frame.origin, reason=reason, height=height, width=width, encode_seconds=seconds)]
 
     def _write(self, frame: Frame[PictureOrigin]) -> None:
         origin = frame.origin
@@ -149,8 +152,30 @@ class PictureSink:
             progress=self._progress,
         )
 
+    def _written_jpegs(self, batch: JpegBatch[PictureOrigin]) -> list[Written]:
+        began = time.perf_counter()
+        reasons = (self._processes or self._write_jpegs)(batch)
+        seconds = (time.perf_counter() - began) / len(batch)
+        height, width = batch.size
+        return [
+            Written(origin=origin, reason=reason, height=height, width=width, encode_seconds=seconds)
+            for origin, reason in zip(batch.origins, reasons, strict=True)
+        ]
+
+    def _write_jpegs(self, batch: JpegBatch[PictureOrigin]) -> list[str]:
+        return [_reason(partial(self._write_jpeg, jpeg)) for jpeg in batch.frames()]
+
     def _write_jpeg(self, jpeg: Jpeg[PictureOrigin]) -> None:
         origin = jpeg.origin
         assert origin.extras is not None
         tags = origin.extras.at_size(*jpeg.size).tags
         write_jpeg(origin.output, jpeg.content, tags, publish=self._publish(origin))
+
+
+def _reason(write: Callable[[], None]) -> str:
+    """Why a picture cannot be written; empty if it was."""
+    try:
+        write()
+    except Exception as error:
+        return reason_of(error)
+    return ""
