@@ -239,6 +239,7 @@ def test_what_overflows_in_fp16_is_translated_in_fp32(make_model: Any) -> None:
     assert np.abs(result - expected).mean() < 3
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of fork, which the loader's workers need
 def test_a_folder_of_jpegs_is_decoded_and_encoded_there(
     zebra_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_folder_of_jpegs_is_decoded_and_encoded_there(
     cut = folder / "cut.jpg"
     cut.write_bytes((folder / "0.jpg").read_bytes()[:-99])
     assert isinstance(find_codec(torch.device("cuda"), 40), NvJpeg)
+    monkeypatch.setattr("cgpipe.jobs.pictures.EACH_WRITES", 10)
     reports = {}
     for way in ("gpu", "cpu"):
         monkeypatch.setenv(JPEG_VARIABLE, way)

@@ -319,7 +319,7 @@ def resnet() -> None:
 
 
 def draw(folder: Path, count: int, width: int, height: int, different: int) -> Path:
-    """JPEGs that are drawn; the same few under many names."""
+    """JPEGs that are drawn; the same few under many names, which are links."""
     import cv2
     from material import photo
 
@@ -332,7 +332,10 @@ def draw(folder: Path, count: int, width: int, height: int, different: int) -> P
     with ThreadPoolExecutor() as pool:
         contents = list(pool.map(make, range(different)))
     for index in range(count):
-        (folder / f"{index:05d}.jpg").write_bytes(contents[index % different])
+        if index < different:
+            (folder / f"{index:05d}.jpg").write_bytes(contents[index])
+        else:
+            os.link(folder / f"{index % different:05d}.jpg", folder / f"{index:05d}.jpg")
     return folder
 
 
@@ -344,12 +347,27 @@ def command(*words: object, environment: dict[str, str] | None = None) -> None:
         raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr[-1500:]}")
 
 
-def translate_folder(source: Path, target: Path, *options: object, name: str, table: str) -> dict[str, Any]:
+def translate_folder(
+    source: Path, target: Path, *options: object, name: str, table: str, by: dict[str, str] | None = None
+) -> dict[str, Any]:
     """The whole command; its rate from start to end, and by its own report."""
     shutil.rmtree(target, ignore_errors=True)
     report = FOLDER / "report.json"
     began = time.perf_counter()
-    command("-m", "cgpipe", "translate", source, "-o", target, "--device", DEVICE, "--json", report, *options)
+    command(
+        "-m",
+        "cgpipe",
+        "translate",
+        source,
+        "-o",
+        target,
+        "--device",
+        DEVICE,
+        "--json",
+        report,
+        *options,
+        environment=by,
+    )
     seconds = time.perf_counter() - began
     told: dict[str, Any] = json.loads(report.read_text())
     count, total = told["translated"], told["seconds"]["total"]
@@ -367,20 +385,13 @@ def translate_folder(source: Path, target: Path, *options: object, name: str, ta
 def folder() -> None:
     from subjects import resnet as subject_of
 
-    from cgpipe.media.pictures.read import read_picture
-    from cgpipe.media.pictures.write import write_picture
-
-    cores = len(os.sched_getaffinity(0))
     table = "JPEGs of 1 megapixel"
-    count, width, height = (6, 96, 80) if DRY else (2000, 1152, 896)
+    count, width, height = (40, 96, 80) if DRY else (10_000, 1152, 896)
     began = time.perf_counter()
     source, target = draw(FOLDER / "in", count, width, height, 3 if DRY else 64), FOLDER / "out"
     row(table, way="(drawing them)", pictures=count, seconds=time.perf_counter() - began)
-    paths = sorted(source.iterdir())[:512]
-    few = FOLDER / "few"
-    few.mkdir()
-    for path in paths[: 2 if DRY else 60]:
-        shutil.copy(path, few)
+    paths = sorted(source.iterdir())
+    few, some = (some_of(paths[: n if not DRY else 3], FOLDER / name) for name, n in (("few", 60), ("some", 1000)))
     translate_folder(few, target, "--to", "zebra", name="cgpipe, cold start", table=table)
     told = translate_folder(source, target, "--to", "zebra", name="cgpipe", table=table)
     row("settings", settings=json.dumps(told["settings"], default=str)[:600])
@@ -392,40 +403,101 @@ def folder() -> None:
     row(
         table, way="reference loop, ResNet-9", pictures=tried, seconds=seconds, **{"a second, process": tried / seconds}
     )
-    for name, work in (
-        ("decoding alone", read_picture),
-        ("encoding alone", None),
-    ):
-        frame = read_picture(paths[0])
-        out = FOLDER / "encoded"
-        out.mkdir(exist_ok=True)
-
-        def encode(path: Path, frame: Any = frame, out: Path = out) -> None:
-            write_picture(out / path.name, frame.pixels, frame.origin)
-
-        with ThreadPoolExecutor(cores) as pool:
-            began = time.perf_counter()
-            list(pool.map(work or encode, paths))
-            rate = len(paths) / (time.perf_counter() - began)
-        row("codecs", way=f"{name}, {cores} threads", **{"a second": rate})
-    if not DRY:
-        nvjpeg(paths)
+    by_cpu = {"CGPIPE_JPEG": "cpu"}
+    translate_folder(some, FOLDER / "cpu", "--to", "zebra", name="cgpipe, CGPIPE_JPEG=cpu", table=table, by=by_cpu)
+    near(target, FOLDER / "cpu")
+    nvjpeg(some_of(paths[: 6 if DRY else 3000], FOLDER / "watched in"), paths[: 4 if DRY else 128])
 
 
-def nvjpeg(paths: list[Path]) -> None:
-    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+def some_of(paths: list[Path], folder: Path) -> Path:
+    folder.mkdir()
+    for path in paths:
+        os.link(path, folder / path.name)
+    return folder
 
-    contents = [torch.from_numpy(np.frombuffer(path.read_bytes(), np.uint8).copy()) for path in paths[:128]]
-    for size in (16, 64):
 
-        def decode(size: int = size) -> None:
-            for start in range(0, 128, size):
-                decode_jpeg(contents[start : start + size], ImageReadMode.RGB, device="cuda")
+def near(ours: Path, theirs: Path) -> None:
+    """How far the pictures of one folder are from those of the same names in another."""
+    import cv2
 
-        row("codecs", way=f"nvJPEG, decoding, {size} at a time", **{"a second": 128 / milliseconds(decode, 3) * 1000})
-    pictures = decode_jpeg(contents[:64], ImageReadMode.RGB, device="cuda")
-    rate = 64 / milliseconds(lambda: encode_jpeg(pictures, 95), 3) * 1000
-    row("codecs", way="nvJPEG, encoding", **{"a second": rate})
+    names = [path.name for path in sorted(theirs.glob("*.jpg"))[:32]]
+    pairs = [(ours / name, theirs / name) for name in names]
+    gaps = [cv2.absdiff(cv2.imread(str(one)), cv2.imread(str(other))) for one, other in pairs]
+    sizes = [sum(path.stat().st_size for path in side) for side in zip(*pairs, strict=True)]
+    row(
+        "against the processor's JPEG",
+        mean=float(np.mean(gaps)),
+        largest=int(np.max(gaps)),
+        **{"times its bytes": sizes[0] / sizes[1]},
+    )
+
+
+def nvjpeg(source: Path, paths: list[Path]) -> None:
+    """The device's codec alone, and what the threads of a job wait for."""
+    import collections
+    import threading
+
+    import cgpipe
+    from cgpipe.engine.jpegs import NvJpeg, find_codec, joined
+    from cgpipe.media.pictures.jpegs import read_jpeg
+
+    codec = find_codec(DEVICE, 1000)
+    if codec is None:
+        row("codecs", way="none here")
+    else:
+        files = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in paths]
+        jpeg = read_jpeg(paths[0])
+        assert jpeg is not None
+        batches = [joined(files[n : n + 16], jpeg.size, (None,) * 16) for n in range(0, len(files), 16)]
+        turns = itertools.cycle(batches)
+        rate = 16 / milliseconds(lambda: codec.decode(next(turns)), 3) * 1000
+        row("codecs", way="decoding, 16 at a time", **{"a second": rate})
+        pixels = codec.decode(batches[0])
+        rate = 16 / milliseconds(lambda: codec.encode(pixels, 95), 3) * 1000
+        row("codecs", way="encoding, 16 at a time", **{"a second": rate})
+    spent: collections.Counter[str] = collections.Counter()
+    seen: collections.Counter[str] = collections.Counter()
+    for name in ("decode", "encode"):
+        setattr(NvJpeg, name, timed(getattr(NvJpeg, name), name, spent))
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.003):
+            names = {thread.ident: thread.name.rstrip("-_0123456789") for thread in threading.enumerate()}
+            for thread, frame in sys._current_frames().items():
+                if thread != threading.get_ident():
+                    code = frame.f_code
+                    where = f"{names.get(thread)}: {Path(code.co_filename).name}, {code.co_name}, {frame.f_lineno}"
+                    seen[where] += 1
+
+    threading.Thread(target=watch).start()
+    times: list[float] = []
+    try:
+        report = cgpipe.translate_folder(
+            source, FOLDER / "watched", to="zebra", device=str(DEVICE), on_result=lambda _: times.append(time.time())
+        )
+    finally:
+        ended.set()
+    skipped = len(times) // 4
+    rate = (len(times) - skipped) / max(1e-6, times[-1] - times[skipped])
+    row("watched job", what="pictures a second after the first quarter", value=rate)
+    for name, seconds in (report.seconds | dict(spent)).items():
+        row("watched job", what=f"{name}, us a picture", value=seconds / len(times) * 1e6)
+    for where, count in seen.most_common(24):
+        row("watched job, samples", thread=where, of_all=count / seen.total())
+
+
+def timed(run: Callable[..., Any], name: str, spent: Any) -> Callable[..., Any]:
+    """The same, its seconds added up."""
+
+    def watched(*given: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return run(*given)
+        finally:
+            spent[name + " on the device"] += time.perf_counter() - began
+
+    return watched
 
 
 def start() -> None:
