@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cgpipe.engine.autotune import cast, cpu_multiplies_bf16
-from cgpipe.engine.between import can_fuse
+from cgpipe.engine.between import may_fuse
 from cgpipe.engine.compiling import can_compile, compiled_or_eager, keep_compiled
 from cgpipe.engine.export import INPUT, extra, to_onnx, to_openvino, to_torchscript
 from cgpipe.engine.fusion import fused_where_possible
@@ -28,7 +28,7 @@ threads may call it at once; one call uses as many threads as torch had in the t
 
 
 def _eager(generator: Generator) -> Run:
-    return fused_where_possible(generator) if can_fuse(_device_of(generator)) else generator
+    return fused_where_possible(generator) if may_fuse(_device_of(generator)) else generator
 
 
 def _compile(generator: Generator) -> Run:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import count
 from types import ModuleType
 
 import torch
@@ -95,6 +100,63 @@ class Unfold(nn.Module):
         return result
 
 
+def may_fuse(device: torch.device) -> bool:
+    """Whether there may be kernels for ``device``: a generator is then fused."""
+    return device.type == "cuda" and find_spec("triton") is not None
+
+
+def prepare_kernels(device: torch.device) -> None:
+    """Begins to load Triton and to build kernels, in a thread: it takes as long as the first picture."""
+    if may_fuse(device):
+        _prepared(device.index or 0)
+
+
+def can_fuse(device: torch.device) -> bool:
+    """Whether kernels can be built for ``device``, when it is known; warns if building fails."""
+    return may_fuse(device) and not _without.get() and _are_built(device.index or 0)
+
+
+@contextmanager
+def without_kernels_at_first() -> Iterator[None]:
+    """The first body of the process runs with torch's operations alone, while kernels are being prepared.
+
+    It is the first whatever is ready, so that results do not depend on time.
+    """
+    token = _without.set(next(_bodies) == 0)
+    try:
+        yield
+    finally:
+        _without.reset(token)
+
+
+_bodies = count()
+_without = ContextVar("without_kernels", default=False)
+
+
+@cache
+def _are_built(index: int) -> bool:
+    error = _prepared(index).exception()
+    if error is not None:
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"Triton cannot build kernels ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
+    return error is None
+
+
+@cache
+def _prepared(index: int) -> Future[None]:
+    thread = ThreadPoolExecutor(1, "cgpipe-kernels")
+    try:
+        return thread.submit(_build, index)
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _build(index: int) -> None:
+    """Builds a kernel, which may fail in any way: Triton calls a compiler."""
+    x = torch.zeros(1, 16, 4, 4, device=f"cuda:{index}")
+    kernels().between_convolutions(x, eps=1e-5, weight=None, bias=None, slope=0.0, residual=None, pad=0)
+
+
 @cache
 def kernels() -> ModuleType:
     """:mod:`cgpipe.engine.kernels`, which needs Triton."""
@@ -103,7 +165,7 @@ def kernels() -> ModuleType:
 
 
 def _suits(x: torch.Tensor) -> bool:
-    return x.is_cuda and x[0].numel() < MAX_VALUES
+    return x.is_cuda and x[0].numel() < MAX_VALUES and can_fuse(x.device)
 
 
 def plainly(
@@ -162,18 +224,3 @@ def pixel_unshuffle(x: torch.Tensor, factor: int) -> torch.Tensor:
     blocks = x.permute(0, 2, 3, 1).unflatten(2, (-1, factor)).unflatten(1, (-1, factor))  # (N, h, f, w, f, C)
     folded: torch.Tensor = blocks.permute(0, 1, 3, 5, 2, 4).flatten(3).permute(0, 3, 1, 2)
     return folded
-
-
-@cache
-def can_fuse(device: torch.device) -> bool:
-    """Whether kernels can be built for ``device``; warns if building fails."""
-    if device.type != "cuda" or find_spec("triton") is None:
-        return False
-    nothing: dict[str, None] = {"weight": None, "bias": None, "residual": None}
-    try:
-        kernels().between_convolutions(torch.zeros(1, 16, 4, 4, device=device), eps=1e-5, slope=0.0, pad=0, **nothing)
-    except Exception as error:  # Triton calls a compiler, which may fail in any way
-        reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"Triton cannot build kernels ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
-        return False
-    return True

@@ -19,9 +19,6 @@ from cgpipe.networks.cpu import accelerate
 FEW_CHANNELS = 4
 """Output channels up to which a convolution leaves most of a vector unit idle."""
 
-NARROW_ON = ("cpu",)
-"""Devices on which narrow convolutions are rewritten."""
-
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
@@ -35,8 +32,7 @@ def rewrite(generator: Generator, device: torch.device) -> Generator:
     """
     on_cpu = device.type == "cpu"
     foldings = list(_foldings(generator))
-    rewrites_narrow = device.type in NARROW_ON and generator.multiple % 2 == 0
-    narrow = list(_narrow_convolutions(generator)) if rewrites_narrow else []
+    narrow = list(_narrow_convolutions(generator)) if on_cpu and generator.multiple % 2 == 0 else []
     if not (foldings or narrow or on_cpu):
         return generator
     faster = copy.deepcopy(generator)

@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from threading import Lock
 from typing import TypedDict, Unpack, cast, overload
@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from cgpipe.engine.autotune import DTYPES, batch_size
-from cgpipe.engine.between import can_fuse, kernels
-from cgpipe.engine.cuda import CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
+from cgpipe.engine.between import can_fuse, kernels, prepare_kernels, without_kernels_at_first
+from cgpipe.engine.cuda import MAX_GRAPH_PIXELS, CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
 from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
 from cgpipe.engine.regions import ByRegions
@@ -156,7 +156,8 @@ class Translator:
         self._pipeline: GpuPipeline[torch.cuda.Stream, torch.cuda.Event] | None = None
         if self.device.type == "cuda":
             if not self.model.generator.runtime:
-                self._work = Graphs(self._translate_on_device, CudaGraphs(self.device), self._seen_pixels)
+                prepare_kernels(self.device)
+                self._work = Graphs(self._translate_soon, CudaGraphs(self.device), self._seen_pixels)
             self._pipeline = GpuPipeline(
                 CudaGpu(self.device), self._within_memory, IN_FLIGHT, self.enlarges, self.model.generator.channels[1]
             )
@@ -545,6 +546,12 @@ class Translator:
         if size == (height, width) and self.strength == 1 and mask is None:
             return Translated(to_integer(result, pixels.dtype).permute(0, 2, 3, 1).contiguous(), sums)
         return Translated(add_change(pixels, seen, result, self.strength, mask), sums)
+
+    def _translate_soon(self, pixels: torch.Tensor, planar: Planar | None = None) -> Translated:
+        """:meth:`_translate_on_device` that does not wait for kernels with a first small batch."""
+        small = self._seen_pixels(pixels, planar) <= MAX_GRAPH_PIXELS
+        with without_kernels_at_first() if small else nullcontext():
+            return self._translate_on_device(pixels, planar)
 
     def _takes_directly(self, pixels: torch.Tensor, network: Network) -> bool:
         """Whether the network sees the pictures as they are, and what it makes is the result, by kernels of our own."""

@@ -67,11 +67,11 @@ def without(*, graphs: bool = False, fusion: bool = False, benchmark: bool = Fal
     """Leaves parts of the GPU's way out."""
     from contextlib import nullcontext
 
-    from cgpipe.engine import backends, cuda
+    from cgpipe.engine import backends, cuda, translator
 
-    kept = backends.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions
+    kept = backends.may_fuse, translator.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions
     if fusion:
-        backends.can_fuse = lambda device: False  # type: ignore[assignment]
+        backends.may_fuse = translator.can_fuse = lambda device: False  # type: ignore[assignment]
     if graphs:
         cuda.MAX_GRAPH_PIXELS = 0
     if benchmark:
@@ -79,7 +79,7 @@ def without(*, graphs: bool = False, fusion: bool = False, benchmark: bool = Fal
     try:
         yield
     finally:
-        backends.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions = kept
+        backends.may_fuse, translator.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions = kept
 
 
 def matrix_limit(dtype: torch.dtype) -> float:
@@ -217,6 +217,9 @@ def one() -> None:
     from cgpipe.models import load_any
 
     file = shipped_file()
+    translate, single = translator(file), picture(1).pixels[0].numpy()
+    gaps = np.abs(translate(single).astype(int) - translate(single).astype(int))
+    row("the first picture against the next", mean=float(gaps.mean()), largest=int(gaps.max()))
     for dtype in (torch.float32, torch.bfloat16 if DRY else torch.float16):
         for count in COUNTS:
             run = plain_loop(load_any(file).generator, picture(count).pixels.numpy(), dtype)
@@ -241,7 +244,6 @@ def one() -> None:
                 }
             row("shipped model, ms a picture", way=f"cgpipe, fp16, {name}", batch=count, **cells)
     translate = translator(file)
-    single = picture(1).pixels[0].numpy()
     row(
         "shipped model, ms a picture",
         way="cgpipe, one call at a time",
@@ -268,8 +270,6 @@ def resnet() -> None:
     from subjects import resnet as subject_of
     from torch import nn
 
-    from cgpipe.engine import rewrites
-
     subject = subject_of(FOLDER, tiny=DRY)
     operations = subject.operations(side(), side())
     limit = matrix_limit(torch.float16)
@@ -284,34 +284,29 @@ def resnet() -> None:
             run = plain_loop(subject.plain, picture(count).pixels.numpy(), dtype)
             tell(f"plain loop, {dtype}", count, milliseconds(run, 3) / count)
     for name, left_out in (("", {}), (", no fusion", {"fusion": True}), (", no graphs", {"graphs": True})):
-        for count in (1, 8, 32)[: 1 if DRY else 3]:
+        for count in (1,) if DRY else (1, 8, 16, 32):
             with without(**left_out):
                 translate = translator(subject.file)
                 ms = per_picture(translate, picture(count), 2 if DRY else 4)
                 alone = on_device(translate, picture(count))
             tell(f"cgpipe, {translate.precision}{name}", count, ms, **{"on the device": alone})
-    rewrites.NARROW_ON = ("cpu", "cuda")
     translate = translator(subject.file)
-    batch = picture(COUNTS[-1])
-    alone = {"on the device": on_device(translate, batch)}
-    tell("cgpipe, head by shuffling", len(batch), per_picture(translate, batch, 2 if DRY else 4), **alone)
-    rewrites.NARROW_ON = ("cpu",)
-    translate = translator(subject.file)
-    translate.translate(batch)
+    translate.translate(picture(COUNTS[-1]))
     kernels(translate, picture(COUNTS[-1]), "ResNet-9 without graphs: kernels, batch 32")
     half = {"device": DEVICE, "dtype": torch.float16 if not DRY else torch.float32}
     maps = torch.randn(4 if DRY else 32, 64, side(), side(), **half).to(memory_format=torch.channels_last)
     pixels = torch.randn(4 if DRY else 32, 3, side(), side(), **half).to(memory_format=torch.channels_last)
-    wide = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 5)).contiguous(memory_format=torch.channels_last)
+    folded = torch.randn(len(pixels), 16, side() // 2 + 3, side() // 2 + 3, **half)
+    folded = folded.to(memory_format=torch.channels_last)
+    inner = torch.randn(len(pixels), 256, side() // 4 + 2, side() // 4 + 2, **half)
+    inner = inner.to(memory_format=torch.channels_last)
     with torch.inference_mode():
         for name, conv, x in (
             ("head, 7x7 to 3", nn.Conv2d(64, 3, 7, padding=3), maps),
-            ("head, 7x7 to 8", nn.Conv2d(64, 8, 7, padding=3), maps),
-            ("head, 8x8 stride 2 to 12", nn.Conv2d(64, 12, 8, stride=2, padding=3), maps),
-            ("head, 8x8 stride 2 to 16", nn.Conv2d(64, 16, 8, stride=2, padding=3), maps),
             ("head, 10x10 stride 4 to 48", nn.Conv2d(64, 48, 10, stride=4, padding=3), maps),
             ("stem, 7x7 from 3", nn.Conv2d(3, 64, 7, padding=3), pixels),
-            ("stem, 7x7 from 8", nn.Conv2d(8, 64, 7, padding=3), wide),
+            ("stem, 4x4 from 16 folded to 256", nn.Conv2d(16, 256, 4), folded),
+            ("inner, 3x3", nn.Conv2d(256, 256, 3), inner),
         ):
             ready = conv.to(**half).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             torch.backends.cudnn.benchmark = True
@@ -339,12 +334,13 @@ def draw(folder: Path, count: int, width: int, height: int, different: int) -> P
     return folder
 
 
-def command(*words: object, environment: dict[str, str] | None = None) -> None:
+def command(*words: object, environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(
         [sys.executable, *map(str, words)], capture_output=True, text=True, env=os.environ | (environment or {})
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr[-1500:]}")
+    return done.stdout
 
 
 def translate_folder(
@@ -503,6 +499,7 @@ def timed(run: Callable[..., Any], name: str, spent: Any) -> Callable[..., Any]:
 def start() -> None:
     source = draw(FOLDER / "in", 2, side(), side(), 2)
     fresh = {"XDG_CACHE_HOME": str(FOLDER / "cache"), "TRITON_CACHE_DIR": str(FOLDER / "triton")}
+    fresh["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS.parent), os.environ.get("PYTHONPATH"))))
     for name in ("with empty caches", "again", "once more"):
         target, report = FOLDER / "out", FOLDER / "report.json"
         shutil.rmtree(target, ignore_errors=True)
@@ -518,14 +515,8 @@ def start() -> None:
             **{"to the end of 2 pictures, s": ended, "to the first, by the report": told["total"]},
             steps=json.dumps(steps),
         )
-    began = time.perf_counter()
-    command("-c", "import torch")
-    row("start", way="importing torch alone", **{"to the end of 2 pictures, s": time.perf_counter() - began})
-    began = time.perf_counter()
-    command("-c", f"import torch; torch.zeros(1, device='{DEVICE}')")
-    row(
-        "start", way="importing torch, one tensor there", **{"to the end of 2 pictures, s": time.perf_counter() - began}
-    )
+    words = (TESTS / "gpu_check" / "first_steps.py", shipped_file(), DEVICE.type)
+    row("start", way="step by step", steps=command(*words, environment=fresh).strip())
 
 
 def repeated(path: Path, clip: Path, times: int) -> Path:

@@ -1,0 +1,53 @@
+"""When kernels of our own run: not in the first batch of a process, during which they are built. No GPU is needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from cgpipe.engine import between
+from cgpipe.engine.between import can_fuse, prepare_kernels, without_kernels_at_first
+from cgpipe.errors import CgpipeWarning
+
+GPU = torch.device("cuda:0")
+
+
+@pytest.fixture(autouse=True)
+def _a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def forget() -> None:
+        between._prepared.cache_clear()
+        between._are_built.cache_clear()
+
+    forget()
+    monkeypatch.setattr(between, "_bodies", itertools.count())
+    monkeypatch.setattr(between, "may_fuse", lambda device: device.type == "cuda")
+    yield
+    forget()
+
+
+def test_only_the_first_batch_runs_without_kernels_however_soon_they_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(between, "_build", lambda index: None)
+    prepare_kernels(GPU)
+    assert can_fuse(GPU)
+    with without_kernels_at_first():
+        assert not can_fuse(GPU)
+    assert can_fuse(GPU)
+    with without_kernels_at_first():
+        assert can_fuse(GPU)
+    assert not can_fuse(torch.device("cpu"))
+
+
+def test_kernels_that_cannot_be_built_are_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(index: int) -> None:
+        raise RuntimeError(f"no compiler for {index}\nand much more")
+
+    monkeypatch.setattr(between, "_build", fail)
+    prepare_kernels(GPU)  # in a thread, which says nothing
+    with without_kernels_at_first():
+        assert not can_fuse(GPU)
+    with pytest.warns(CgpipeWarning, match=r"cannot build kernels \(no compiler for 0\): continuing without"):
+        assert not can_fuse(GPU)
+    assert not can_fuse(GPU)
