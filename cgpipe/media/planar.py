@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,15 @@ class Planar:
     across: int
     matrix: int
     full_range: bool
+
+    @property
+    def can_turn(self) -> bool:
+        """Whether a picture can be turned and mirrored plane by plane: chroma then falls on the same pixels."""
+        return self.down == self.across and not (self.height % self.down or self.width % self.across)
+
+    def transposed(self) -> Planar:
+        """The layout of a picture with rows and columns exchanged, if it can turn."""
+        return replace(self, height=self.width, width=self.height)
 
     @property
     def pix_fmt(self) -> str:

@@ -6,7 +6,7 @@ a tenth of a whole 1920x1080 job.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -53,6 +53,13 @@ def from_rgb_matrix(matrix: int, full_range: bool) -> NDArray[np.float64]:
     return np.column_stack([product, -product @ forward[:, 3]])
 
 
+Turn = Callable[[Pixels], Pixels]
+
+
+def _as_it_is(pixels: Pixels) -> Pixels:
+    return pixels
+
+
 def planar_of(pix_fmt: str, height: int, width: int, matrix: int, full_range: bool) -> Planar:
     """The layout of frames in one of :data:`READ_FORMATS`."""
     layout = av.VideoFormat(pix_fmt, 2, 2)
@@ -62,16 +69,21 @@ def planar_of(pix_fmt: str, height: int, width: int, matrix: int, full_range: bo
 
 def has_layout(frame: av.VideoFrame, planar: Planar) -> bool:
     """Whether a frame's planes are those of a layout."""
-    if frame.format.name not in READ_FORMATS or (frame.height, frame.width) != (planar.height, planar.width):
+    if frame.format.name not in READ_FORMATS:
         return False
     return planar_of(frame.format.name, frame.height, frame.width, planar.matrix, planar.full_range) == planar
 
 
-def planes_of(frame: av.VideoFrame, planar: Planar) -> Pixels:
-    """The bytes (1, bytes, 1) of a frame in one of :data:`READ_FORMATS` that has this layout."""
+def planes_of(frame: av.VideoFrame, planar: Planar, turn: Turn = _as_it_is) -> Pixels:
+    """The bytes (1, bytes, 1) of a frame in one of :data:`READ_FORMATS`.
+
+    Args:
+        planar: the layout that the frame has when each of its planes is turned.
+        turn: takes and gives (height, width, 1).
+    """
     packed = np.empty((1, sum(planar.sizes), 1), np.uint8)
     for rows, values in zip(_parts(packed, planar), _values(frame), strict=True):
-        rows[:] = values
+        rows[:] = turn(values[..., None])[..., 0]
     return packed
 
 

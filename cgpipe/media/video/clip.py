@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from typing import cast
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from cgpipe.media.colour import Colour
-from cgpipe.media.frames import Pixels, contiguous
+from cgpipe.media.frames import Pixels
 from cgpipe.storage import Stamp
 
 Alpha = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -236,8 +238,11 @@ class Orientation:
         """The picture upright: (height, width, channels), or with height and width swapped."""
         if self == Orientation():
             return pixels
-        turned = pixels.transpose(1, 0, 2) if self.transpose else pixels
-        return contiguous(turned[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
+        turned = cv2.transpose(pixels) if self.transpose else pixels
+        if self.mirror_x or self.mirror_y:
+            turned = cv2.flip(turned, -1 if self.mirror_x and self.mirror_y else int(self.mirror_x))
+        # OpenCV drops the last axis of a single channel.
+        return cast(Pixels, turned.reshape(*turned.shape[:2], -1))
 
 
 def describe(stream: av.stream.Stream) -> StreamInfo:

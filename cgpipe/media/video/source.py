@@ -203,12 +203,12 @@ class VideoSource(Source):
         )
 
     def _layout(self, reader: Reader) -> Planar | None:
-        """The layout of frames as planes, which are not turned."""
+        """The layout of frames as planes, upright."""
         timed = next(reader.frames)
         reader.frames = itertools.chain([timed], reader.frames)
-        if Orientation.of(timed.frame) != Orientation():
-            return None
-        return self.info.colour.planar(self.info.pix_fmt, self.info.height, self.info.width)
+        planar = self.info.colour.planar(self.info.pix_fmt, self.info.height, self.info.width)
+        as_it_is = Orientation.of(timed.frame) == Orientation()
+        return planar if planar is not None and (as_it_is or planar.can_turn) else None
 
     def _origin(self, index: int, timed: TimedFrame, alpha: Alpha | None) -> VideoOrigin:
         return VideoOrigin(
@@ -256,13 +256,15 @@ class _Planes:
 
     def __init__(self, planar: Planar, to_pixels: _Pixels) -> None:
         self._planar, self._to_pixels = planar, to_pixels
+        self._orientation: Orientation | None = None
         self._matrix = yuv.from_rgb_matrix(planar.matrix, planar.full_range)
 
     def __call__(self, timed: TimedFrame) -> Pixels:
         frame, planar = timed.frame, self._planar
-        if not yuv.has_layout(frame, planar):
-            frame = yuv.frame_of(self._to_pixels(timed), planar.pix_fmt, self._matrix)
-        return yuv.planes_of(frame, planar)
+        self._orientation = self._orientation or Orientation.of(frame)
+        if yuv.has_layout(frame, planar.transposed() if self._orientation.transpose else planar):
+            return yuv.planes_of(frame, planar, self._orientation)
+        return yuv.planes_of(yuv.frame_of(self._to_pixels(timed), planar.pix_fmt, self._matrix), planar)
 
 
 def _resampled(frames: Iterator[TimedFrame], time_base: Fraction, fps: Fraction) -> Iterator[TimedFrame]:
