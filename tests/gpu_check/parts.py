@@ -545,7 +545,7 @@ def video() -> None:
     from cgpipe.media.frames import batched
     from cgpipe.models import load_any
 
-    count, held, width, height = (24, 8, 96, 64) if DRY else (600, 240, 1920, 1080)
+    count, held, width, height = (24, 8, 96, 64) if DRY else (600, 160, 1920, 1080)
     clip = repeated(FOLDER / "clip.mp4", make_clip(FOLDER / "part.mp4", count // 5, width, height), 5)
     table = f"{width}x{height} H.264 in and out"
 
@@ -589,7 +589,7 @@ def video() -> None:
     slower = min(decoding, encoding)
     shares = {key: rate / slower for key, rate in rates.items()}
     row(table, way="of the slower of the two alone", **shares, rest=json.dumps(told["first"]))
-    brief = make_clip(FOLDER / "brief.mp4", 4 if DRY else 30, width, height)
+    brief = make_clip(FOLDER / "brief.mp4", 4 if DRY else 20, width, height)
     subject = shipped(FOLDER, tiny=DRY)
     script, theirs = TESTS / "bench" / "opencv_loop.py", FOLDER / "theirs.mp4"
     sizes = ("256", "456", str(DEVICE))
