@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from clips import make_clip
 from PIL import ExifTags, Image
 
 import cgpipe
+from cgpipe.engine import between
 from cgpipe.engine.autotune import cast, choose_precision
 from cgpipe.engine.between import can_fuse, kernels, plainly, plainly_folded, plainly_unfolded
 from cgpipe.engine.cuda import CudaGpu, Graphs
@@ -163,6 +165,19 @@ def test_the_kernels_around_a_network_agree_with_torch() -> None:
     result = kernels().unfold(wide, factor=4, bias=bias, tanh=True).float()
     expected = plainly_unfolded(wide.float(), factor=4, bias=bias.float(), tanh=True)
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 2), ("fp16", 8)])
+def test_the_first_batch_differs_from_the_next_by_rounding(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, precision: Any, most: int
+) -> None:
+    monkeypatch.setattr(between, "_bodies", itertools.count())
+    translator = Translator(make_model(), device="cuda", precision=precision)
+    first, second, third = (translator(pictures(2)).astype(int) for _ in range(3))
+    for later in (second, third):
+        gaps = np.abs(later - first)
+        assert gaps.max() <= most
+        assert gaps.mean() < 0.2
 
 
 @pytest.mark.parametrize("size", [(1, 64, 200, 300), (3, 96, 31, 33), (1, 3, 9, 9)])

@@ -112,3 +112,24 @@ def test_every_part_has_its_place() -> None:
 )
 def test_the_check_finds_what_goes_upward(part: str, source: str, expected: list[str]) -> None:
     assert violations(part, source, f"cgpipe.{part}.module") == expected
+
+
+def imported_at_once(module: str) -> set[str]:
+    """All that importing a module imports with it, down to other libraries."""
+    found, waiting = {module}, [module]
+    while waiting:
+        path = PACKAGE.parent / waiting.pop().replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if not path.is_file():
+            continue  # another library, or a name inside a module
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        source = ast.unparse([node for node in body if isinstance(node, ast.Import | ast.ImportFrom)])  # type: ignore[arg-type]
+        names = {name for full in imported_modules(source, "") for name in (full, full.rpartition(".")[0])}
+        waiting += names - found
+        found |= names
+    return found
+
+
+def test_pictures_start_without_what_only_videos_need() -> None:
+    assert "av" not in imported_at_once("cgpipe.jobs.pictures")
+    assert "av" in imported_at_once("cgpipe.jobs.clip")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from cgpipe.engine.jpegs import Codec, JpegStages, find_codec
 from cgpipe.errors import UsageError
-from cgpipe.jobs.animations import translate_animation
 from cgpipe.jobs.pipeline import Pipeline
 from cgpipe.jobs.report import FileResult, Status
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -94,6 +93,8 @@ def translate_pictures(
         ) as sink:
             pipeline.run(one, sink, watch, batch_size=1, progress=progress)
     for origin in moving:
+        from cgpipe.jobs.animations import translate_animation  # with it comes all that videos need
+
         finish(translate_animation(pipeline, options, origin, worklist, watch))
     return pipeline.settings() | {"batch_size": batch_size, "workers": workers}
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import cv2
 import numpy as np
-from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
 from cgpipe.media.frames import Pixels
 from cgpipe.media.planar import Planar
+
+if TYPE_CHECKING:
+    import av
+    from av.video.plane import VideoPlane
 
 FORMATS = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p")
 READ_FORMATS = (*FORMATS, "nv12")
@@ -62,6 +64,8 @@ def _as_it_is(pixels: Pixels) -> Pixels:
 
 def planar_of(pix_fmt: str, height: int, width: int, matrix: int, full_range: bool) -> Planar:
     """The layout of frames in one of :data:`READ_FORMATS`."""
+    import av  # only for videos: pictures start without
+
     layout = av.VideoFormat(pix_fmt, 2, 2)
     down, across = 2 // layout.chroma_height(2), 2 // layout.chroma_width(2)
     return Planar(height=height, width=width, down=down, across=across, matrix=matrix, full_range=full_range)
@@ -89,6 +93,8 @@ def planes_of(frame: av.VideoFrame, planar: Planar, turn: Turn = _as_it_is) -> P
 
 def frame_of_planes(packed: Pixels, planar: Planar, pix_fmt: str) -> av.VideoFrame:
     """Such bytes as a frame in one of :data:`FORMATS`."""
+    import av
+
     frame = av.VideoFrame(planar.width, planar.height, pix_fmt)
     for plane, values in zip(frame.planes, _parts(packed, planar), strict=True):
         _rows(plane)[:] = values
@@ -112,6 +118,8 @@ def rgb_of(frame: av.VideoFrame, matrix: NDArray[np.float64]) -> Pixels:
 def frame_of(pixels: Pixels, pix_fmt: str, matrix: NDArray[np.float64]) -> av.VideoFrame:
     """RGB, (height, width, 3) uint8, as a frame in one of :data:`FORMATS`, by a matrix (3, 4)."""
     height, width = pixels.shape[:2]
+    import av
+
     frame = av.VideoFrame(width, height, pix_fmt)
     for plane, values in zip(frame.planes, cv2.split(cv2.transform(pixels, matrix)), strict=True):
         rows = _rows(plane)
