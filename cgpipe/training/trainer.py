@@ -30,6 +30,7 @@ from cgpipe.training.batch_norm import synchronise
 from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.device_plan import plan_device
+from cgpipe.training.gpu_layers import can_run_kernels
 from cgpipe.training.methods import Losses, Method, build_method
 from cgpipe.training.optimise import adam, add_gradients, apply_gradients, average_weights, set_learning_rate
 from cgpipe.training.pool import ImagePool
@@ -96,8 +97,11 @@ class Trainer(Run):
         )
         self._warm_start()
         self.method.to_device(self.plan.device)
+        compiles = self._compiles()
         if self.plan.is_plain_cpu:
             accelerate(self.method)
+        elif not compiles and can_run_kernels(self.plan.device):
+            self.method.use_gpu_layers()
         self.generators = nn.ModuleList(self.method.generators.values())
         self.averages = copy.deepcopy(self.generators).requires_grad_(False).eval()
         betas = (config.beta1, config.beta2)
@@ -121,10 +125,13 @@ class Trainer(Run):
         if config.activation_checkpointing:
             for generator in self.method.generators.values():
                 recompute_activations(generator)
-        wanted = config.compile and config.crops and not self.plan.is_plain_cpu
-        wanted = wanted and not config.activation_checkpointing
-        if wanted and can_compile(self.plan.device):
+        if compiles:
             self.method.compile_networks()
+
+    def _compiles(self) -> bool:
+        config = self.config
+        wanted = config.compile and config.crops and not self.plan.is_plain_cpu
+        return wanted and not config.activation_checkpointing and can_compile(self.plan.device)
 
     def _require_parts(self, batch_size: int) -> None:
         shared, parts = len(share(range(batch_size))), self.config.accumulate

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -600,7 +600,37 @@ def video() -> None:
     row(table, way="OpenCV loop", frames=int(frames_done), **{"a second": int(frames_done) / float(took)})
 
 
-def training(which: str, steps: int, ways: tuple[tuple[str, dict[str, Any]], ...]) -> None:
+PLAIN = "plain loop"
+TRAINING = (
+    *((PLAIN, {}), ("plain loop, another seed", {"seed": 1}), ("cgpipe train", {})),
+    *(("cgpipe train, fp32", {"precision": "fp32"}), ("cgpipe train, torch's layers", {})),
+    *(
+        ("cgpipe train, no graphs", {}),
+        ("cgpipe train, measured convolutions", {}),
+        ("cgpipe train, motion", {"motion_weight": 1.0}),
+    ),
+    ("cgpipe train, compiled", {"compile": True}),
+)
+"""Ways to train, with their settings; compiling takes longest, so it comes last."""
+
+
+@contextmanager
+def trained_without(way: str) -> Iterator[None]:
+    """Leaves parts of the way to train out, by its name."""
+    from unittest import mock
+
+    from cgpipe.training import trainer
+
+    with ExitStack() as stack:
+        if way.endswith("torch's layers"):
+            stack.enter_context(mock.patch.object(trainer, "can_run_kernels", return_value=False))
+        if way.endswith("no graphs"):
+            stack.enter_context(mock.patch.object(trainer.Trainer, "_recorder", return_value=None))
+        torch.backends.cudnn.benchmark = way.endswith("measured convolutions")
+        yield
+
+
+def training(which: str, steps: int) -> None:
     from material import make_pictures
     from training import LOSSES, NETWORKS, _ours
     from training_loop import train_plainly
@@ -613,14 +643,16 @@ def training(which: str, steps: int, ways: tuple[tuple[str, dict[str, Any]], ...
     steps, untimed = (3, 1) if DRY else (steps, 8)
 
     def measure(name: str, loop: Iterator[dict[str, float]]) -> None:
-        ends, last = [], {}
+        began, ends, seen = time.perf_counter(), [], []
         for losses in itertools.islice(loop, steps):
             ends.append(time.perf_counter())
-            last = losses
+            seen.append(losses)
         each = 1000 * (ends[-1] - ends[untimed - 1]) / (len(ends) - untimed)
-        row(f"training {which}", way=name, steps=steps, **{"ms a step": each}, **{key: last[key] for key in LOSSES})
+        means = {key: statistics.fmean(losses[key] for losses in seen[-(len(seen) // 3) :]) for key in LOSSES}
+        first = {"first steps, s": ends[untimed - 1] - began}
+        row(f"training {which}", way=name, steps=steps, **{"ms a step": each}, **first, **means)
 
-    for name, options in ways:
+    for name, options in TRAINING[:3] if DRY else TRAINING:
         config = TrainConfig(
             gpu_ids="-1" if DRY else "0",
             dataset_dir=FOLDER / "set",
@@ -633,17 +665,16 @@ def training(which: str, steps: int, ways: tuple[tuple[str, dict[str, Any]], ...
             stages=(),
             **({"compile": False} | changes | options),
         )
-        loop = train_plainly(config, 0, DEVICE) if name == "plain loop" else _ours(config)
-        measure(name, loop)
+        with trained_without(name):
+            measure(name, train_plainly(config, config.seed, DEVICE) if name.startswith(PLAIN) else _ours(config))
 
 
 def train() -> None:
-    ours = (("plain loop", {}), ("cgpipe train", {}))
-    training("compact", 60, ours)
+    training("compact", 60)
 
 
 def train_resnet() -> None:
-    training("resnet", 24, (("plain loop", {}), ("cgpipe train", {})))
+    training("resnet", 24)
 
 
 def compiled() -> None:
