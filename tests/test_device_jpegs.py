@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
+from cgpipe.engine import jpegs
 from cgpipe.engine.jpegs import JPEG_VARIABLE, find_codec, upright
 from cgpipe.jobs import pictures as jobs
 from cgpipe.jobs.folder import translate_folder
@@ -233,3 +234,10 @@ def test_the_processor_and_the_environment_leave_jpeg_to_the_reader(monkeypatch:
     assert find_codec(torch.device("cuda"), 2) is None
     monkeypatch.setenv(JPEG_VARIABLE, "cpu")
     assert find_codec(torch.device("cuda"), 1000) is None
+
+
+def test_torchvisions_operators_are_as_they_are_called() -> None:
+    jpegs._load_operators()
+    decode, encode = (torch.ops.image.decode_jpegs_cuda.default, torch.ops.image.encode_jpegs_cuda.default)
+    assert str(decode._schema).endswith("(Tensor[] encoded_images, int mode, Device device) -> Tensor[]")
+    assert str(encode._schema).endswith("(Tensor[] decoded_images, int quality) -> Tensor[]")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Generic, Protocol
 
 import torch
@@ -18,6 +20,10 @@ JPEG_VARIABLE = "CGPIPE_JPEG"
 
 FEW = 32
 """Pictures of a job up to which the processor's codec is done before a GPU's is ready."""
+
+
+_RGB = 3
+"""torchvision's ImageReadMode.RGB."""
 
 
 class Codec(Protocol):
@@ -44,13 +50,27 @@ def find_codec(device: torch.device, pictures: int) -> Codec | None:
     """The codec of a GPU, if it has one and so many pictures are worth it."""
     if device.type != "cuda" or pictures <= FEW or os.environ.get(JPEG_VARIABLE) == "cpu":
         return None
-    try:
-        codec = NvJpeg(device)
-        trial = torch.zeros(1, 64, 64, 3, dtype=torch.uint8, device=device)
-        codec.decode(joined(codec.encode(trial, 95), (64, 64), (None,)))
-    except Exception:  # torchvision without nvJPEG, or without a driver for it
-        return None
-    return codec
+    for load in (_load_operators, _import_operators):
+        with suppress(Exception):  # torchvision without nvJPEG, or without a driver for it
+            load()
+            codec = NvJpeg(device)
+            trial = torch.zeros(1, 64, 64, 3, dtype=torch.uint8, device=device)
+            codec.decode(joined(codec.encode(trial, 95), (64, 64), (None,)))
+            return codec
+    return None
+
+
+def _load_operators() -> None:
+    """Loads torchvision's operators alone: to import torchvision takes a second."""
+    found = find_spec("torchvision")
+    folders = (found.submodule_search_locations if found else None) or ()
+    for path in (Path(folder, f"{name}.so") for folder in folders for name in ("image", "image_stable")):
+        if path.exists():
+            torch.ops.load_library(path)
+
+
+def _import_operators() -> None:
+    import torchvision.io  # noqa: F401
 
 
 class NvJpeg:
@@ -66,22 +86,18 @@ class NvJpeg:
 
     @torch.inference_mode()
     def decode(self, batch: JpegBatch[Origin]) -> torch.Tensor:
-        from torchvision.io import ImageReadMode, decode_jpeg
-
         with torch.cuda.stream(self._decoding):
-            planes = decode_jpeg(list(batch.contents()), ImageReadMode.RGB, device=self.device)
+            planes = torch.ops.image.decode_jpegs_cuda(list(batch.contents()), _RGB, self.device)
             pixels = upright(torch.stack(planes), batch.orientation).permute(0, 2, 3, 1).contiguous()
             self._decoding.synchronize()
         return pixels
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor, quality: int) -> Sequence[torch.Tensor]:
-        from torchvision.io import encode_jpeg
-
         with torch.cuda.stream(self._encoding):
             planes = pixels.permute(0, 3, 1, 2).contiguous()
             self._encoding.synchronize()
-            files = encode_jpeg(list(planes), quality)
+            files = torch.ops.image.encode_jpegs_cuda(list(planes), quality)
             torch.cuda.default_stream(self.device).synchronize()
             there = torch.cat(files).cpu()
         return list(there.split([len(file) for file in files]))
