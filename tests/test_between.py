@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
+import sys
+import time
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
 
 from cgpipe.engine import between
-from cgpipe.engine.between import can_fuse, prepare_kernels, without_kernels_at_first
+from cgpipe.engine.between import can_fuse, prepare_gpu, prepare_kernels, without_kernels_at_first
 from cgpipe.errors import CgpipeWarning
 
 GPU = torch.device("cuda:0")
@@ -23,6 +28,7 @@ def _a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     forget()
     monkeypatch.setattr(between, "_bodies", itertools.count())
+    monkeypatch.setattr(between, "_load_convolutions", lambda index: None)
     monkeypatch.setattr(between, "may_fuse", lambda device: device.type == "cuda")
     yield
     forget()
@@ -38,6 +44,30 @@ def test_only_the_first_batch_runs_without_kernels_however_soon_they_are_ready(m
     with without_kernels_at_first():
         assert can_fuse(GPU)
     assert not can_fuse(torch.device("cpu"))
+
+
+def test_a_gpu_that_does_not_exist_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(between, "_build", lambda index: pytest.fail("tried"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    prepare_gpu(1)
+    assert between._prepared.cache_info().misses == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_process_forks_when_the_kernels_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def slowly() -> ModuleType:
+        time.sleep(0.2)
+        done.append("imported")
+        return ModuleType("kernels")
+
+    monkeypatch.setattr(between, "kernels", slowly)
+    prepare_kernels(GPU)
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(len(done)))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
 
 
 def test_kernels_that_cannot_be_built_are_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cgpipe.engine.driver import LIBRARY, start_driver
+from cgpipe.engine.driver import LIBRARY, first_gpu, start_driver
 
 
 class Driver:
@@ -30,25 +30,25 @@ class Driver:
 
 
 @pytest.mark.parametrize(
-    ("device", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("cuda:2,cuda:3", 2), ("cpu", -1), ("mps", -1)]
+    ("device", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("cuda:2,cuda:3", 2), ("cpu", None), ("mps", None)]
 )
-def test_the_first_gpu_that_is_named_starts(device: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_gpu_that_is_named_is_the_one(device: str, index: int | None) -> None:
+    assert first_gpu(device) == index
+
+
+def test_the_driver_starts_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver if name == LIBRARY else pytest.fail(name))
-    thread = start_driver(device)
-    if thread is not None:
-        thread.join()
-    assert driver.index == index
-    assert bool(driver.called) == (index >= 0)
+    start_driver(2).join()
+    assert driver.called == ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"]
+    assert driver.index == 2
 
 
 @pytest.mark.parametrize("fails", ["cuInit", "cuDeviceGet"])
 def test_a_driver_that_cannot_start_is_left_to_torch(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(fails)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
-    thread = start_driver("cuda")
-    assert thread is not None
-    thread.join()
+    start_driver(0).join()
     assert driver.called[-1] == fails
 
 
@@ -57,6 +57,4 @@ def test_without_a_driver_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> No
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    thread = start_driver("cuda")
-    assert thread is not None
-    thread.join()
+    start_driver(0).join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
+from threading import Event
 from types import ModuleType
 
 import torch
@@ -105,8 +107,14 @@ def may_fuse(device: torch.device) -> bool:
     return device.type == "cuda" and find_spec("triton") is not None
 
 
+def prepare_gpu(index: int) -> None:
+    """Begins to load cuDNN and Triton and to build kernels, in a thread, on a GPU that may not exist."""
+    if index < torch.cuda.device_count():
+        prepare_kernels(torch.device("cuda", index))
+
+
 def prepare_kernels(device: torch.device) -> None:
-    """Begins to load Triton and to build kernels, in a thread: it takes as long as the first picture."""
+    """The same on a GPU that exists; it takes as long as the first picture."""
     if may_fuse(device):
         _prepared(device.index or 0)
 
@@ -144,15 +152,34 @@ def _are_built(index: int) -> bool:
 
 @cache
 def _prepared(index: int) -> Future[None]:
-    thread = ThreadPoolExecutor(1, "cgpipe-kernels")
+    _imported.clear()
+    threads = ThreadPoolExecutor(2, "cgpipe-kernels")
     try:
-        return thread.submit(_build, index)
+        threads.submit(_load_convolutions, index)
+        building = threads.submit(_build, index)
+        building.add_done_callback(lambda _: _imported.set())
+        return building
     finally:
-        thread.shutdown(wait=False)
+        threads.shutdown(wait=False)
+
+
+_imported = Event()
+_imported.set()
+if hasattr(os, "register_at_fork"):
+    # A forked process would wait for ever for the locks of modules that a thread was importing.
+    os.register_at_fork(before=_imported.wait)
+
+
+def _load_convolutions(index: int) -> None:
+    """Loads cuDNN, for which the first picture would wait."""
+    x = torch.zeros(1, 16, 4, 4, device=f"cuda:{index}", dtype=torch.float16)
+    F.conv2d(x, x)
 
 
 def _build(index: int) -> None:
     """Builds a kernel, which may fail in any way: Triton calls a compiler."""
+    kernels()
+    _imported.set()
     x = torch.zeros(1, 16, 4, 4, device=f"cuda:{index}")
     kernels().between_convolutions(x, eps=1e-5, weight=None, bias=None, slope=0.0, residual=None, pad=0)
 

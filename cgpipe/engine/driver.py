@@ -10,15 +10,20 @@ from contextlib import suppress
 LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 
 
-def start_driver(device: str) -> threading.Thread | None:
-    """Begins to start the CUDA driver for a device as the user named it, in a thread; without a driver does nothing.
-
-    What torch does first on a GPU then takes no time. Errors are left to torch, which meets them again and names them.
-    """
+def first_gpu(device: str) -> int | None:
+    """The number of the first CUDA GPU in a device as the user named it, if it may be one."""
     kind, _, number = device.partition(",")[0].partition(":")
     if kind not in ("auto", "cuda"):
         return None
-    thread = threading.Thread(target=_start, args=(int(number) if number.isdigit() else 0,), daemon=True)
+    return int(number) if number.isdigit() else 0
+
+
+def start_driver(index: int) -> threading.Thread:
+    """Begins to start the CUDA driver for a GPU, in a thread; without a driver does nothing.
+
+    What torch does first on a GPU then takes no time. Errors are left to torch, which meets them again and names them.
+    """
+    thread = threading.Thread(target=_start, args=(index,), daemon=True)
     thread.start()
     return thread
 

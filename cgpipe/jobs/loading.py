@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from cgpipe.engine.driver import start_driver
+from cgpipe.engine.driver import first_gpu, start_driver
 from cgpipe.jobs.stopwatch import Stopwatch
 from cgpipe.models.choose import Chosen
 from cgpipe.options import Options
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 def load_pipeline(chosen: Chosen, options: Options, watch: Stopwatch) -> Pipeline:
-    """The pipeline of a job; the GPU's driver starts while torch is imported."""
-    if "torch" not in sys.modules:
-        start_driver(options.hardware.device)
+    """The pipeline of a job. Threads start the GPU while torch is imported, and its libraries while all else is."""
+    gpu = first_gpu(options.hardware.device)
+    if gpu is not None and "torch" not in sys.modules:
+        start_driver(gpu)
+        from cgpipe.engine.between import prepare_gpu
+
+        prepare_gpu(gpu)
     from cgpipe.jobs.pipeline import Pipeline
 
     return Pipeline(chosen, options, watch)
