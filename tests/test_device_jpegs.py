@@ -159,7 +159,7 @@ def test_processes_write_the_same_files_and_their_journals(
     tmp_path: Path, codec: CpuCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = put(tmp_path / "photos", PLAINS | {f"deep {name}": content for name, content in PLAINS.items()})
-    expected = translate_folder(photos, tmp_path / "one", to="zebra", workers=0, batch_size=2)
+    expected = translate_folder(photos, tmp_path / "one", to="zebra", workers=0, batch_size=1)
     monkeypatch.setattr(jobs, "EACH_WRITES", 8)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "444.jpg").write_bytes(b"not ours")
@@ -170,7 +170,7 @@ def test_processes_write_the_same_files_and_their_journals(
             ended.append(children[0].pid or 0)
             children[0].kill()
 
-    report = translate_folder(photos, tmp_path / "other", to="zebra", workers=0, batch_size=2, on_result=lose_one)
+    report = translate_folder(photos, tmp_path / "other", to="zebra", workers=0, batch_size=1, on_result=lose_one)
     assert ended
     assert [failure.input.name for failure in report.failures] == ["444.jpg"]
     assert report.translated == expected.translated - 1
