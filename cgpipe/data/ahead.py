@@ -11,7 +11,7 @@ from cgpipe.data.unpaired import TrainingPictures
 
 Key = tuple[Domain, int]
 
-ROOM = 0.25
+ROOM = 0.1
 """Fraction of a GPU's free memory for pictures."""
 
 

@@ -130,7 +130,7 @@ class DataSettings(PictureSettings):
     cache_mb: int = setting(
         512,
         "Memory, in MB, for decoded training pictures: as many as fit are read only once. 0: none. On a GPU, pictures "
-        "also stay in a quarter of its free memory.",
+        "also stay in a tenth of its free memory.",
         at_least=0,
     )
     value_range: str = setting(

@@ -34,12 +34,12 @@ class Replayed(Generic[Made]):
     """A part of a training step that is recorded and replayed, where that is possible.
 
     It runs twice without a recording: once to list its draws, once to load its kernels. The third time it is recorded.
-    When the situation or a shape changes, this starts again. Choices (:func:`cgpipe.training.draws.chosen`) have a
-    recording for each of their combinations.
+    When a shape changes, this starts again. Choices (:func:`cgpipe.training.draws.chosen`) have a recording for each
+    of their combinations.
 
     Args:
-        work: takes a situation and batches; computes losses and gradients and steps ``optimizer``. It reads nothing
-            back from the device, and depends on nothing else that changes.
+        work: takes batches; computes losses and gradients and steps ``optimizer``. It reads nothing back from the
+            device. When anything else that it depends on changes, :meth:`forget` must be called.
         optimizer: its learning rate may change from step to step.
         record: None: nothing is recorded.
     """
@@ -53,47 +53,46 @@ class Replayed(Generic[Made]):
         self._work = work
         self._optimizer = optimizer
         self._record = record
-        self._known: object = None
         self.forget()
 
     def forget(self) -> None:
-        """Drops all recordings; needed when weights or the optimiser's state are replaced, not changed in place."""
-        self._known = None
+        """Drops all recordings, and their memory."""
+        self._shapes: list[dict[str, torch.Size]] = []
         self._draws: list[Draw] | None = None
         self._batches: tuple[Pictures, ...] = ()
         self._numbers: list[torch.Tensor] = []
         self._rate: torch.Tensor | None = None
         self._replays: dict[tuple[int, ...], Callable[[], Made] | None] = {}
 
-    def __call__(self, situation: object, *batches: Pictures) -> Made:
+    def __call__(self, *batches: Pictures) -> Made:
         """What ``work`` makes; the next call may overwrite it."""
         if self._record is None:
-            return self._work(situation, *batches)
-        known = situation, [{name: pictures.shape for name, pictures in batch.items()} for batch in batches]
-        if known != self._known:
+            return self._work(*batches)
+        shapes = [{name: pictures.shape for name, pictures in batch.items()} for batch in batches]
+        if shapes != self._shapes:
             self.forget()
-            self._known = known
+            self._shapes = shapes
         if self._draws is None:
             with listed() as draws:
-                made = self._work(situation, *batches)
+                made = self._work(*batches)
             self._draws = draws
             return made
         numbers = [draw.make() for draw in self._draws]
         self._fill(batches, numbers)
-        replay = self._replay_for(numbers, situation)
+        replay = self._replay_for(numbers)
         if replay is not None:
             return replay()
         with given(numbers):
-            return self._work(situation, *batches)
+            return self._work(*batches)
 
-    def _replay_for(self, numbers: list[torch.Tensor], situation: object) -> Callable[[], Made] | None:
+    def _replay_for(self, numbers: list[torch.Tensor]) -> Callable[[], Made] | None:
         """The recording for these choices, made now where they come for the second time; None where there is none."""
         assert self._draws is not None
         choices = tuple(int(n) for draw, n in zip(self._draws, numbers, strict=True) if draw.is_choice)
         if choices not in self._replays:
             self._replays[choices] = None
         elif self._replays[choices] is None:
-            self._replays[choices] = self._recording(situation)
+            self._replays[choices] = self._recording()
         return self._replays[choices]
 
     def _fill(self, batches: tuple[Pictures, ...], numbers: list[torch.Tensor]) -> None:
@@ -116,11 +115,11 @@ class Replayed(Generic[Made]):
         if self._optimizer is not None and self._rate is not None:
             self._rate.fill_(self._optimizer.param_groups[0]["lr"])
 
-    def _recording(self, situation: object) -> Callable[[], Made] | None:
+    def _recording(self) -> Callable[[], Made] | None:
         assert self._record is not None and self._rate is not None
         try:
             with rate_from(self._optimizer, self._rate), given(self._numbers):
-                return self._record(lambda: self._work(situation, *self._batches))
+                return self._record(lambda: self._work(*self._batches))
         except RuntimeError as error:  # torch raises it for everything that cannot be recorded
             if is_out_of_memory(error):
                 torch.cuda.empty_cache()

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import nn
@@ -51,6 +51,20 @@ ARCHITECTURE = (
     *("moment_weight", "moment_taps", "moment_lite1_taps"),
 )
 """The settings that determine a run's weights."""
+
+
+class _Situation(NamedTuple):
+    """What a step depends on beside its batch.
+
+    Args:
+        settings: those of the epoch's pictures.
+        losses: those of the losses.
+        learn: whether the generators learn.
+    """
+
+    settings: TrainConfig
+    losses: TrainConfig
+    learn: bool
 
 
 def train(
@@ -109,6 +123,7 @@ class Trainer(Run):
         adversaries = nn.ModuleList(self.method.discriminators.values())
         self.discriminator_optimizer = adam(adversaries, config.lr, betas) if len(adversaries) else None
         self._freeze()
+        self._situation: _Situation | None = None
         record = self._recorder()
         self._generators_part = Replayed(self._train_generators, self.generator_optimizer, record)
         self._discriminators_part = Replayed(self._train_discriminators, self.discriminator_optimizer, record)
@@ -229,15 +244,26 @@ class Trainer(Run):
         for optimizer in filter(None, (self.generator_optimizer, self.discriminator_optimizer)):
             set_learning_rate(optimizer, self.learning_rate())
         learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
-        losses, fake = self._generators_part((self._loss_settings(), learn), batch)
-        discriminator_losses = self._discriminators_part((), batch, self._pooled(fake))
+        self._set_situation(_Situation(self.settings, self._loss_settings(), learn))
+        losses, fake = self._generators_part(batch)
+        discriminator_losses = self._discriminators_part(batch, self._pooled(fake))
         average_weights(self.averages, self.generators, decay=self.config.ema, step=self.step)
         means = all_reduce_mean(losses | discriminator_losses)
         self._watch_plateau({name: means[name] for name in losses})
         return {name: mean.clone() for name, mean in means.items()}  # a replay overwrites its own
 
-    def _train_generators(self, situation: tuple[TrainConfig, bool], real: Pictures) -> tuple[Losses, Pictures]:
-        settings, learn = situation
+    def _set_situation(self, situation: _Situation) -> None:
+        if situation != self._situation:
+            self._situation = situation
+            self._forget_recordings()  # both at once: they share their memory
+
+    def _forget_recordings(self) -> None:
+        self._generators_part.forget()
+        self._discriminators_part.forget()
+
+    def _train_generators(self, real: Pictures) -> tuple[Losses, Pictures]:
+        assert self._situation is not None
+        _, settings, learn = self._situation
         made: list[Pictures] = []
         for discriminator in self.method.discriminators.values():
             discriminator.requires_grad_(False)
@@ -280,7 +306,7 @@ class Trainer(Run):
         kept = {d: share(self.pools[d].exchange(gather(fake[d]))) for d in self.method.discriminators}
         return {d: self.plan.place(pictures) for d, pictures in kept.items()}
 
-    def _train_discriminators(self, situation: tuple[()], real: Pictures, pooled: Pictures) -> Losses:
+    def _train_discriminators(self, real: Pictures, pooled: Pictures) -> Losses:
         if self.discriminator_optimizer is None:
             return {}
         for domain, discriminator in self.method.discriminators.items():
@@ -365,8 +391,7 @@ class Trainer(Run):
         }
 
     def load_networks_state(self, state: dict[str, Any]) -> None:
-        self._generators_part.forget()
-        self._discriminators_part.forget()
+        self._forget_recordings()
         try:
             self.method.load_state_dict(state["networks"])
         except RuntimeError as error:
