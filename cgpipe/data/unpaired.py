@@ -32,8 +32,8 @@ Pictures = dict[str, torch.Tensor]
 """A batch: ``a`` and ``b`` (N, C, H, W) in [-1, 1]; ``mask_a`` and ``mask_b`` (N, 1, H, W) in [0, 1], where given."""
 
 
-AHEAD = 16
-"""Batches of which a loader is told before they are needed."""
+AHEAD = 24
+"""Places of an epoch of which a loader is told before they are needed, whole batches of them and two at least."""
 
 
 def pictures_in_epoch(pictures_a: int, pictures_b: int, batch_size: int) -> int:
@@ -267,7 +267,7 @@ def _expecting(pictures: Epoch, places: _Places) -> Iterator[_Sample]:
     coming = deque(places)
     expected: deque[list[int]] = deque()
     while coming or expected:
-        while coming and len(expected) < AHEAD:
+        while coming and len(expected) < max(2, AHEAD // places.batch_size):
             expected.append(coming.popleft())
             for place in expected[-1]:
                 pictures.expect(place)
