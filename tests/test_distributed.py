@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -69,50 +69,73 @@ METHODS: dict[str, dict[str, Any]] = {
     "parts": {"accumulate": 2, "batch_size": 4, "norm": "none"},
 }
 """What two processes train with; one process takes each batch whole."""
+REFUSED = (
+    "Error: A batch of 3 cannot be shared out equally among 2 processes: make --batch-size a multiple of their number, "
+    "or start fewer."
+)
 ONE_AFTER_THE_OTHER = """
 import json, sys, torch
-from cgpipe.cli import cli
+from cgpipe.cli import cli, main
 from cgpipe.parallel import process_group
-with process_group(torch.device("cpu")):
-    for words in json.loads(sys.argv[1]):
-        cli(words, standalone_mode=False)
+
+@cli.command()
+def several():
+    with process_group(torch.device("cpu")):
+        for words in json.loads(commands):
+            cli(words, standalone_mode=False)
+
+commands, sys.argv[1:] = sys.argv[1], ["several"]
+main()
 """
 
 
+class Two(NamedTuple):
+    """What the same two processes did: a run by each of :data:`METHODS`, and then one that is refused."""
+
+    recipe: Path
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def runs_of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The recipe, and a folder with a run by each of :data:`METHODS`: all by the same two processes."""
+def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
     folder = tmp_path_factory.mktemp("two")
     (folder / "program.py").write_text(ONE_AFTER_THE_OTHER)
     recipe = recipe_in(folder)
     commands = []
-    for name, settings in METHODS.items():
+    for name, settings in [*METHODS.items(), ("refused", {"batch-size": 3})]:
         options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
-        run = folder / name
-        folders = ["--checkpoint-dir", str(run), "--results-dir", str(run / "results")]
+        folders = ["--checkpoint-dir", str(folder / name), "--results-dir", str(folder / name / "results")]
         commands.append(["train", "--config", str(recipe), *folders, *options])
-    command = [*TORCHRUN, str(folder / "program.py"), json.dumps(commands)]
+    command = [*AS_GPU_IDS_DO, str(folder / "program.py"), json.dumps(commands)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Finished at step ") == len(METHODS)
-    assert done.stderr.count(", 3 epochs: learning rate") == len(METHODS)
-    return recipe, folder
+    return Two(recipe, folder, done)
+
+
+@pytest.mark.slow
+def test_each_line_is_said_once_and_a_batch_that_cannot_be_shared_out_ends_both(two: Two) -> None:
+    assert two.done.returncode == 2, two.done.stderr
+    assert two.done.stdout.count("Finished at step ") == len(METHODS)
+    assert two.done.stderr.count(", 3 epochs: learning rate") == len(METHODS) + 1
+    assert [line for line in two.done.stderr.splitlines() if line][-2:] == [
+        "red and blue, 3 epochs: learning rate 0.0002, from epoch 1 on falling linearly to 0",
+        REFUSED,
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_two_processes_learn_what_one_does(runs_of_two: tuple[Path, Path], tmp_path: Path, name: str) -> None:
-    recipe, folder = runs_of_two
-    one, two = tmp_path / "one", folder / name
-    train(config_of(recipe, one, **METHODS[name] | {"accumulate": 1}))
-    single, shared = weights_of(one), weights_of(two)
+def test_two_processes_learn_what_one_does(two: Two, tmp_path: Path, name: str) -> None:
+    one, other = tmp_path / "one", two.folder / name
+    train(config_of(two.recipe, one, **METHODS[name] | {"accumulate": 1}))
+    single, shared = weights_of(one), weights_of(other)
     assert single.keys() == shared.keys()
     for name, weight in single.items():
         assert torch.allclose(weight, shared[name], rtol=1e-3, atol=2e-5), name
-    assert torch.equal(load_state(one / "state.pt")["random"], load_state(two / "state.pt")["random"])
-    for first, second in zip(logged(one), logged(two), strict=True):
+    assert torch.equal(load_state(one / "state.pt")["random"], load_state(other / "state.pt")["random"])
+    for first, second in zip(logged(one), logged(other), strict=True):
         assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
-    assert sorted(p.name for p in two.rglob("*")) == sorted(p.name for p in one.rglob("*"))
+    assert sorted(p.name for p in other.rglob("*")) == sorted(p.name for p in one.rglob("*"))
 
 
 @pytest.mark.slow
@@ -136,12 +159,6 @@ def test_a_lost_process_ends_the_run_and_one_goes_on_with_it(recipe: Path, tmp_p
     assert steps == list(range(1, report.step + 1))
 
 
-REFUSED = (
-    "Error: A batch of 3 cannot be shared out equally among 2 processes: make --batch-size a multiple of their number, "
-    "or start fewer."
-)
-
-
 @pytest.mark.slow
 def test_ctrl_c_stops_all_processes_with_the_state_saved(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -154,17 +171,6 @@ def test_ctrl_c_stops_all_processes_with_the_state_saved(recipe: Path, tmp_path:
     assert (process.returncode, errors.count("Error")) == (130, 0), errors
     assert output.count("Stopped; continue with --resume") == 1
     assert load_state(run / "state.pt")["step"] > 0
-
-
-@pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_out_is_said_once(recipe: Path, tmp_path: Path) -> None:
-    with started(AS_GPU_IDS_DO, recipe, tmp_path / "run", "--batch-size", "3") as process:
-        errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 2
-    assert [line for line in errors.splitlines() if line] == [
-        "red and blue, 3 epochs: learning rate 0.0002, from epoch 1 on falling linearly to 0",
-        REFUSED,
-    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
