@@ -82,9 +82,9 @@ def commands(text: str) -> Iterator[list[str]]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models_folder: Path) -> Path:
     (tmp_path / "photos").mkdir()
     for number, name in enumerate(("tower.jpg", "lake.png")):
-        Image.fromarray(picture(number)).save(tmp_path / "photos" / name)
-    Image.fromarray(np.full((64, 96), 255, np.uint8)).save(tmp_path / "mask.png")
-    make_clip(tmp_path / "in.mp4", count=24, sounds=[Sound()])
+        Image.fromarray(picture(number, 48, 32)).save(tmp_path / "photos" / name)
+    Image.fromarray(np.full((32, 48), 255, np.uint8)).save(tmp_path / "mask.png")
+    make_clip(tmp_path / "in.mp4", count=24, size=(48, 32), sounds=[Sound()])
     torch.save(randomise(junyanz_resnet()).state_dict(), tmp_path / "latest_net_G_A.pth")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CGPIPE_TRANSLATE_WORKERS", "0")

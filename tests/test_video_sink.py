@@ -156,6 +156,14 @@ def test_h264_is_encoded_by_whole_frames(tmp_path: Path) -> None:
     assert b" sliced_threads=0 " in (tmp_path / "out.mp4").read_bytes()  # x264 writes its settings into the stream
 
 
+@pytest.mark.parametrize(("width", "setting"), [(48, b" no-cutree "), (96, b" cutree ")])
+def test_narrow_clips_do_without_what_breaks_the_memory_of_x265(tmp_path: Path, width: int, setting: bytes) -> None:
+    clip = make_clip(tmp_path / "in.mp4", size=(width, 64))
+    copy(clip, tmp_path / "out.mp4", codec="hevc")
+    assert setting in (tmp_path / "out.mp4").read_bytes()  # x265 writes its settings into the stream, too
+    assert len(frames_of(tmp_path / "out.mp4")) == 24
+
+
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.mov"])
 def test_rotation_is_done_and_pixels_stay_anamorphic(tmp_path: Path, name: str) -> None:
     clip = make_clip(tmp_path / "in.mp4", rotation=90, aspect=Fraction(4, 3), count=4)

@@ -202,6 +202,8 @@ class EncoderSettings:
         name = _codec_name(asked.codec, container)
         rules = _ENCODERS[name]
         chosen = dict(rules.options)
+        if name == "libx265" and info.width < 64:
+            chosen["x265-params"] += ":cutree=0"  # it writes past its memory for pictures of up to 48 pixels in width
         chosen |= _setting(name, "crf", rules.crf, None if crf is None else f"{crf:g}")
         chosen |= _setting(name, "preset", rules.preset, asked.preset)
         for option, value in (options or {}).items():
