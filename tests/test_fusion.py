@@ -67,7 +67,9 @@ def test_nothing_stands_alone_between_two_convolutions(name: str) -> None:
 
 ON_A_CPU = """
 import itertools, torch
+from torch.nn import functional as F
 from cgpipe.engine import kernels
+from cgpipe.engine.upsampling import add_change_up
 from cgpipe.engine.between import plainly, plainly_folded, plainly_unfolded
 from cgpipe.engine.kernels import between_convolutions
 torch.manual_seed(0)
@@ -114,6 +116,12 @@ for dtype, most in ((torch.uint8, 255), (torch.uint16, 65535)):
     expected = ((part + 1) * (most / 2)).round().clamp(0, most).permute(0, 2, 3, 1)
     assert (back.float() - expected).abs().max() <= 1
     assert kernels.to_pixels(part / 0, black=0, white=most, most=most, dtype=dtype)[1].isfinite().logical_not().all()
+for (height, width), (rows, columns) in (((37, 50), (16, 21)), ((9, 13), (9, 13)), ((31, 29), (3, 2))):
+    pixels = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+    change, lost = torch.randn(2, 3, rows, columns) * 60, torch.rand(2, 1, rows, columns)
+    both = F.interpolate(torch.cat([change, lost], 1), (height, width), mode="bicubic").permute(0, 2, 3, 1)
+    exact = (pixels.float() * (1 - both[..., 3:]) + both[..., :3]).clamp(0, 255)
+    assert (add_change_up(pixels, change, lost).float() - exact).abs().max() <= 0.51
 print("agree")
 """
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from itertools import product
 from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 
+from cgpipe.engine.between import can_fuse
 from cgpipe.engine.worker_pool import worker_pool
 from cgpipe.scratch import is_scratch, release, room_for
 
@@ -196,6 +198,15 @@ def add_at_once(
     change = (translated - seen).mul_(strength).addcmul_(lost, seen)
     size = pixels.shape[1:3]
     reduces = size[0] < seen.shape[2]
+    if (
+        not reduces
+        and mask is None
+        and pixels.dtype == torch.uint8
+        and pixels.shape[3] == 3
+        and can_fuse(pixels.device)
+    ):
+        added_up: torch.Tensor = import_module("cgpipe.engine.upsampling").add_change_up(pixels, change, lost)
+        return added_up
     both = F.interpolate(torch.cat([change, lost], 1), size, mode="bicubic", antialias=reduces)
     rows = pixels.permute(0, 3, 1, 2).float()
     added = torch.addcmul(both[:, :-1], both[:, -1:], rows, value=-1)
