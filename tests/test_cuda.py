@@ -23,7 +23,7 @@ from cgpipe.engine.between import can_fuse, kernels, plainly, plainly_folded, pl
 from cgpipe.engine.cuda import CudaGpu, Graphs
 from cgpipe.engine.fusion import fuse
 from cgpipe.engine.jpegs import JPEG_VARIABLE, NvJpeg, find_codec
-from cgpipe.engine.scale import add_at_once
+from cgpipe.engine.scale import _lacking, add_at_once
 from cgpipe.engine.translator import Translator
 from cgpipe.engine.yuv import from_rgb, to_rgb
 from cgpipe.jobs.folder import translate_folder
@@ -260,6 +260,7 @@ def test_a_change_is_added_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = torch.from_numpy(pictures(3)).cuda()
     seen, made = (torch.rand(3, 3, 24, 31, device="cuda") * 255 for _ in range(2))
     ours = add_at_once(pixels, seen, made, 1.0, None).int()
+    assert not _lacking
     monkeypatch.setattr("cgpipe.engine.scale.can_fuse", lambda device: False)
     assert (ours - add_at_once(pixels, seen, made, 1.0, None).int()).abs().max() <= 1
 
