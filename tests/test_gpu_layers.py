@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,6 +51,30 @@ def test_the_kernels_and_their_gradients_agree_with_torch_in_tritons_interpreter
     done = run_python(ON_A_CPU, env=os.environ | {"TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "agree"
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_gpu_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from cgpipe.training import kernels
+
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    tile = {"block": 16, "lanes": 16}
+    passes = [{"backward": backward, "most_chunks": 4, **tile} for backward in (False, True)]
+    ways = {kernels._sum_chunks: passes, kernels._apply: passes}
+    ways |= {kernel: [{"padding": 1, **tile}] for kernel in (kernels._reflect, kernels._gather)}
+    pointers = {"x": "*bf16", "grad": "*bf16", "out": "*bf16", "stats": "*fp32", "sums": "*fp32", "eps": "fp32"}
+    for kernel, constants in ways.items():
+        names = kernel.arg_names
+        for values in constants:
+            known = {name: value for name, value in values.items() if name in names}
+            signature = {name: "constexpr" if name in known else pointers.get(name, "i32") for name in names}
+            fixed = {(names.index(name),): value for name, value in known.items()}
+            source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
+            assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
 
 @pytest.mark.parametrize("name", ["resnet_6blocks", "compact"])

@@ -14,7 +14,7 @@ MAX_LANES = 64
 PROGRAMS = 264
 """Programs that keep a large GPU busy: two per multiprocessor of an H100."""
 MAX_CHUNKS = 128
-"""Parts of a map that are summed in parallel."""
+"""Parts of a map that are place in parallel."""
 MAX_VALUES = 2**31
 """Most values of a map: offsets within one have 32 bits."""
 
@@ -69,9 +69,9 @@ def _apply(
     base = n * pixels * channels
     k = tl.arange(0, most_chunks)
     made = (k < chunks)[:, None] & known[None, :]
-    place = sums + (n * chunks + k)[:, None] * 2 * channels + c[None, :]
-    first = tl.sum(tl.load(place, mask=made, other=0.0), 0) / pixels
-    second = tl.sum(tl.load(place + channels, mask=made, other=0.0), 0) / pixels
+    summed = sums + (n * chunks + k)[:, None] * 2 * channels + c[None, :]
+    first = tl.sum(tl.load(summed, mask=made, other=0.0), 0) / pixels
+    second = tl.sum(tl.load(summed + channels, mask=made, other=0.0), 0) / pixels
     of_mean = stats + 2 * n * channels + c
     if backward:
         mean = tl.load(of_mean, mask=known, other=0.0)

@@ -111,7 +111,8 @@ class Trainer(Run):
         )
         self._warm_start()
         self.method.to_device(self.plan.device)
-        compiles = self._compiles()
+        record = self._recorder()
+        compiles = record is None and self._compiles()
         if self.plan.is_plain_cpu:
             accelerate(self.method)
         elif not compiles and can_run_kernels(self.plan.device):
@@ -124,7 +125,6 @@ class Trainer(Run):
         self.discriminator_optimizer = adam(adversaries, config.lr, betas) if len(adversaries) else None
         self._freeze()
         self._situation: _Situation | None = None
-        record = self._recorder()
         self._generators_part = Replayed(self._train_generators, self.generator_optimizer, record)
         self._discriminators_part = Replayed(self._train_discriminators, self.discriminator_optimizer, record)
         pool_size = 0 if config.is_paired else config.pool_size  # a pair cannot be shown with an earlier translation

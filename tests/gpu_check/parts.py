@@ -114,12 +114,11 @@ def machine() -> None:
 
 
 def tests() -> None:
-    files = sorted(TESTS.glob("test_cuda*.py"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/test_cuda.py"]
     environment = os.environ | ({} if DRY else {"CGPIPE_REQUIRE_CUDA": "1"})
     done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()
-    row("tests/test_cuda*.py", result=lines[-1] if lines else done.stderr[-300:], exit_code=done.returncode)
+    row("tests/test_cuda.py", result=lines[-1] if lines else done.stderr[-300:], exit_code=done.returncode)
     for line in lines[:-1]:
         if line.startswith(("FAILED", "ERROR", "E  ")):
             row("failures", line=line[:300])
@@ -601,17 +600,16 @@ def video() -> None:
 
 
 PLAIN = "plain loop"
-TRAINING = (
-    *((PLAIN, {}), ("plain loop, another seed", {"seed": 1}), ("cgpipe train", {})),
-    *(("cgpipe train, fp32", {"precision": "fp32"}), ("cgpipe train, torch's layers", {})),
+TRAINING: tuple[tuple[str, dict[str, Any]], ...] = (
     *(
-        ("cgpipe train, no graphs", {}),
-        ("cgpipe train, measured convolutions", {}),
-        ("cgpipe train, motion", {"motion_weight": 1.0}),
+        (PLAIN, {}),
+        ("cgpipe train", {}),
+        ("cgpipe train, torch's layers", {}),
+        ("cgpipe train, no graphs", {"compile": False}),
     ),
-    ("cgpipe train, compiled", {"compile": True}),
+    *(("plain loop, another seed", {"seed": 1}), ("cgpipe train, motion", {"motion_weight": 1.0})),
 )
-"""Ways to train, with their settings; compiling takes longest, so it comes last."""
+"""Ways to train, with their settings."""
 
 
 @contextmanager
@@ -626,11 +624,10 @@ def trained_without(way: str) -> Iterator[None]:
             stack.enter_context(mock.patch.object(trainer, "can_run_kernels", return_value=False))
         if way.endswith("no graphs"):
             stack.enter_context(mock.patch.object(trainer.Trainer, "_recorder", return_value=None))
-        torch.backends.cudnn.benchmark = way.endswith("measured convolutions")
         yield
 
 
-def training(which: str, steps: int) -> None:
+def training(which: str, steps: int, ways: tuple[tuple[str, dict[str, Any]], ...] = TRAINING) -> None:
     from material import make_pictures
     from training import LOSSES, NETWORKS, _ours
     from training_loop import train_plainly
@@ -639,7 +636,8 @@ def training(which: str, steps: int) -> None:
 
     changes = NETWORKS[which][0] | ({"ngf": 8, "ndf": 8, "crop_height": 64, "crop_width": 64} if DRY else {})
     for name in ("trainA", "trainB"):
-        make_pictures(FOLDER / "set" / name, 4 if DRY else 32)
+        if not (FOLDER / "set" / name).exists():
+            make_pictures(FOLDER / "set" / name, 4 if DRY else 32)
     steps, untimed = (3, 1) if DRY else (steps, 8)
 
     def measure(name: str, loop: Iterator[dict[str, float]]) -> None:
@@ -652,7 +650,7 @@ def training(which: str, steps: int) -> None:
         first = {"first steps, s": ends[untimed - 1] - began}
         row(f"training {which}", way=name, steps=steps, **{"ms a step": each}, **first, **means)
 
-    for name, options in TRAINING[:3] if DRY else TRAINING:
+    for name, options in ways[:2] if DRY else ways:
         config = TrainConfig(
             gpu_ids="-1" if DRY else "0",
             dataset_dir=FOLDER / "set",
@@ -663,14 +661,15 @@ def training(which: str, steps: int) -> None:
             load_height=286,
             load_width=286,
             stages=(),
-            **({"compile": False} | changes | options),
+            **(changes | options),
         )
         with trained_without(name):
             measure(name, train_plainly(config, config.seed, DEVICE) if name.startswith(PLAIN) else _ours(config))
 
 
 def train() -> None:
-    training("compact", 60)
+    training("compact", 30, TRAINING[:3])
+    training("resnet", 20, TRAINING[1:3])
 
 
 def train_resnet() -> None:
