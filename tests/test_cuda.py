@@ -251,6 +251,18 @@ def test_a_picture_for_which_the_gpu_has_no_room_fails_alone(make_model: Any) ->
     assert isinstance(given[1], Failed) and "--size" in given[1].reason
 
 
+def test_a_picture_of_more_tiles_than_a_dimension_of_a_grid_is_translated(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    picture = np.random.default_rng(0).integers(0, 255, (8000, 8960, 3), np.uint8)
+    translator = Translator(model, device="cuda", precision="fp16", size="full", tile="off")
+    whole = translator(picture)[3000:3256, 4000:4256].astype(int)
+    monkeypatch.setattr(between, "can_fuse", lambda device: False)
+    monkeypatch.setattr("cgpipe.engine.translator.can_fuse", lambda device: False)
+    assert np.abs(translator(picture)[3000:3256, 4000:4256] - whole).mean() < 0.2
+
+
 def test_what_overflows_in_fp16_is_translated_in_fp32(make_model: Any) -> None:
     model = make_model()
     with torch.no_grad():

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from cgpipe.errors import CgpipeWarning
 from cgpipe.networks.norm import InstanceNorm
 
-MAX_VALUES = 2**31
-"""Values of a map from which on a kernel's offsets, of 32 bits, would not suffice."""
+MAX_VALUES = 2**30
+"""Most values of a map for kernels of our own: offsets have 31 bits, and padding makes a map larger."""
 
 
 class Between(nn.Module):
@@ -73,7 +73,7 @@ class Fold(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (N, C, H, W) to (N, factor * factor * places, ...), channels in the order row, column, channel."""
-        run = kernels().fold if _suits(x) else plainly_folded
+        run = kernels().fold if _suits(x, self.places) else plainly_folded
         result: torch.Tensor = run(x, pad=self.pad, factor=self.factor, places=self.places)
         return result
 
@@ -191,8 +191,9 @@ def kernels() -> ModuleType:
     return import_module("cgpipe.engine.kernels")
 
 
-def _suits(x: torch.Tensor) -> bool:
-    return x.is_cuda and x[0].numel() < MAX_VALUES and can_fuse(x.device)
+def _suits(x: torch.Tensor, times: int = 1) -> bool:
+    """Whether kernels may run on maps whose result is at most so many times as large."""
+    return x.is_cuda and x[0].numel() * times <= MAX_VALUES and can_fuse(x.device)
 
 
 def plainly(

@@ -1,6 +1,7 @@
 """GPU kernels in Triton for everything between two convolutions, in one or two passes over memory.
 
-Maps are (N, C, H, W) in channels_last. Imported only if Triton is installed.
+Maps are (N, C, H, W) in channels_last. Imported only if Triton is installed. Places in a map are the first dimension of
+a grid: the others end at 65,535.
 """
 
 from collections.abc import Callable
@@ -24,8 +25,6 @@ PROGRAMS = 264
 """Programs that keep a large GPU busy with sums: two per multiprocessor of an H100."""
 MAX_CHUNKS = 32
 """Parts of a map that are summed in parallel: a power of two."""
-MAX_VALUES = 2**31
-"""Most values of a map: offsets have 32 bits."""
 ENOUGH_PROGRAMS = 2112
 """Programs up to which each applies a norm to one tile only."""
 MOST_TILES = 8
@@ -100,7 +99,7 @@ def _apply(
     most_chunks: tl.constexpr,
 ):
     """Normalises, activates, adds and pads by reflection: out is (N, height + 2 * padding, width + 2 * padding, C)."""
-    n = tl.program_id(0).to(tl.int64)
+    n = tl.program_id(1).to(tl.int64)
     c = tl.program_id(2) * lanes + tl.arange(0, lanes)
     known = c < channels
     wide = width + 2 * padding
@@ -122,7 +121,7 @@ def _apply(
         factor = factor / tl.sqrt(tl.maximum(squares - mean * mean, 0.0) + eps)
         mean += tl.load(base + c, mask=known, other=0.0).to(tl.float32)
     for tile in range(0, tiles):
-        q = (tl.program_id(1) * tiles + tile) * block + tl.arange(0, block)
+        q = (tl.program_id(0) * tiles + tile) * block + tl.arange(0, block)
         inside = (q < area)[:, None] & known[None, :]
         row, column = q // wide, q % wide
         if padding > 0:
@@ -210,7 +209,7 @@ def between_convolutions(
     block = TILE // lanes
     blocks = triton.cdiv(shape[2] * shape[3], block)
     tiles = max(1, min(MOST_TILES, blocks * count * columns // ENOUGH_PROGRAMS))
-    _apply[(count, triton.cdiv(blocks, tiles), columns)](
+    _apply[(triton.cdiv(blocks, tiles), count, columns)](
         x,
         out,
         sums,
@@ -251,9 +250,9 @@ def _fold(
     factor: tl.constexpr,
     block: tl.constexpr,
 ):
-    n = tl.program_id(0).to(tl.int64)
+    n = tl.program_id(1).to(tl.int64)
     high, wide = (height + 2 * padding) // factor, (width + 2 * padding) // factor
-    q = tl.program_id(1) * block + tl.arange(0, block)
+    q = tl.program_id(0) * block + tl.arange(0, block)
     lanes = factor * factor * places
     k, p = q % lanes, q // lanes
     c, square = k % places, k // places
@@ -278,7 +277,7 @@ def fold(x: torch.Tensor, *, pad: int, factor: int, places: int) -> torch.Tensor
     shape = (count, factor**2 * places, (height + 2 * pad) // factor, (width + 2 * pad) // factor)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     blocks = triton.cdiv(out[0].numel(), 1024)
-    _fold[(count, blocks)](
+    _fold[(blocks, count)](
         x, out, height, width, channels=channels, places=places, padding=pad, factor=factor, block=1024
     )
     return out
@@ -297,8 +296,8 @@ def _unfold(
     squashed: tl.constexpr,
     block: tl.constexpr,
 ):
-    n = tl.program_id(0).to(tl.int64)
-    q = tl.program_id(1) * block + tl.arange(0, block)
+    n = tl.program_id(1).to(tl.int64)
+    q = tl.program_id(0) * block + tl.arange(0, block)
     inside = q < height * width * channels
     c, p = q % channels, q // channels
     row, column = p // width, p % width
@@ -321,7 +320,7 @@ def unfold(x: torch.Tensor, *, factor: int, bias: torch.Tensor | None, tanh: boo
     shape = (count, channels, height, width)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     blocks = triton.cdiv(out[0].numel(), 1024)
-    _unfold[(count, blocks)](
+    _unfold[(blocks, count)](
         x,
         out,
         x if bias is None else bias,
@@ -358,12 +357,12 @@ def from_pixels(pixels: torch.Tensor, *, black: float, white: float, dtype: torc
 def _to_pixels(
     x, pixels, sums, size, width, black, half, most, stride_n, stride_h, channels: tl.constexpr, block: tl.constexpr
 ):
-    n = tl.program_id(0).to(tl.int64)
-    q = tl.program_id(1) * block + tl.arange(0, block)
+    n = tl.program_id(1).to(tl.int64)
+    q = tl.program_id(0) * block + tl.arange(0, block)
     inside = q < size
     row, place = q // (width * channels), q % (width * channels)
     values = tl.load(x + n * stride_n + row * stride_h + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(sums + n * tl.num_programs(1) + tl.program_id(1), tl.sum(values, 0))
+    tl.store(sums + n * tl.num_programs(0) + tl.program_id(0), tl.sum(values, 0))
     values = (values + 1.0) * half + black
     values = tl.minimum(tl.maximum(values, 0.0), most)
     # Above 2^23 floats are integers: this rounds to the nearest, halves to even.
@@ -383,7 +382,7 @@ def to_pixels(
     size = pixels[0].numel()
     blocks = triton.cdiv(size, 1024)
     sums = torch.empty((count, blocks), dtype=torch.float32, device=x.device)
-    _to_pixels[(count, blocks)](
+    _to_pixels[(blocks, count)](
         x,
         pixels,
         sums,

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from cgpipe.engine.autotune import DTYPES, batch_size
-from cgpipe.engine.between import can_fuse, kernels, prepare_kernels, without_kernels_at_first
+from cgpipe.engine.between import MAX_VALUES, can_fuse, kernels, prepare_kernels, without_kernels_at_first
 from cgpipe.engine.cuda import MAX_GRAPH_PIXELS, CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
 from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
@@ -558,7 +558,8 @@ class Translator:
         size, generator = tuple(pixels.shape[1:3]), self.model.generator
         unchanged = self.strength == 1 and self.enlarges == 1 and self._working_size(*size) == size
         alike = pixels.shape[3] == generator.channels[0] == generator.channels[1]
-        return unchanged and alike and network.precision != "auto" and can_fuse(self.device)
+        small = pixels[0].numel() <= MAX_VALUES
+        return unchanged and alike and small and network.precision != "auto" and can_fuse(self.device)
 
     def _translate_directly(self, pixels: torch.Tensor, network: Network) -> Translated:
         """:meth:`_translate_on_device` with one kernel before the network and one after it."""

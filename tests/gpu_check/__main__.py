@@ -21,7 +21,7 @@ LIMITS = {
     "folder": 60,
     "tests": 60,
     "resnet": 40,
-    "start": 25,
+    "start": 35,
     "video": 40,
     "train": 40,
     "machine": 30,

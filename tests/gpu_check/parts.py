@@ -286,7 +286,7 @@ def resnet() -> None:
         for count in (1,) if DRY else (1, 8, 16, 32):
             with without(**left_out):
                 translate = translator(subject.file)
-                ms = per_picture(translate, picture(count), 2 if DRY else 4)
+                ms = per_picture(translate, picture(count))
                 alone = on_device(translate, picture(count))
             tell(f"cgpipe, {translate.precision}{name}", count, ms, **{"on the device": alone})
     translate = translator(subject.file)
@@ -495,24 +495,48 @@ def timed(run: Callable[..., Any], name: str, spent: Any) -> Callable[..., Any]:
     return watched
 
 
+WITH_KERNELS = """
+from cgpipe.cli.bytecode import keep_bytecode
+keep_bytecode()
+from cgpipe.jobs import loading, picture_work
+def load(*given):
+    pipeline = loading.load_pipeline(*given)
+    from cgpipe.engine import between
+    next(between._bodies)
+    return pipeline
+picture_work.load_pipeline = load
+"""
+WITHOUT_THREADS = """
+from cgpipe.cli.bytecode import keep_bytecode
+keep_bytecode()
+from cgpipe.jobs import loading
+loading.first_gpu = lambda device: None
+"""
+
+
 def start() -> None:
     source = draw(FOLDER / "in", 2, side(), side(), 2)
     fresh = {"XDG_CACHE_HOME": str(FOLDER / "cache"), "TRITON_CACHE_DIR": str(FOLDER / "triton")}
     fresh["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS.parent), os.environ.get("PYTHONPATH"))))
-    for name in ("with empty caches", "again", "once more"):
-        target, report = FOLDER / "out", FOLDER / "report.json"
+    target, report = FOLDER / "out", FOLDER / "report.json"
+    run = "from cgpipe.cli import main; main()"
+    for name, way in (
+        ("with empty caches", ("-m", "cgpipe")),
+        ("again", ("-m", "cgpipe")),
+        ("again, kernels of our own at once", ("-c", WITH_KERNELS + run)),
+        ("again, nothing beside it", ("-c", WITHOUT_THREADS + run)),
+    ):
         shutil.rmtree(target, ignore_errors=True)
-        words = ("-m", "cgpipe", "translate", source, "-o", target, "--to", "zebra", "--device", DEVICE)
+        words = ("translate", source, "-o", target, "--to", "zebra", "--device", DEVICE, "--json", report)
         began = time.perf_counter()
-        command(*words, "--json", report, environment=fresh)
+        command(*way, *words, environment=fresh)
         ended = time.perf_counter() - began
         told = json.loads(report.read_text())["first"]
-        steps = {step: round(value, 3) for step, value in told.items()}
         row(
             "start",
             way=name,
             **{"to the end of 2 pictures, s": ended, "to the first, by the report": told["total"]},
-            steps=json.dumps(steps),
+            steps=json.dumps({step: round(value, 3) for step, value in told.items()}),
         )
     words = (TESTS / "gpu_check" / "first_steps.py", shipped_file(), DEVICE.type)
     row("start", way="step by step", steps=command(*words, environment=fresh).strip())
