@@ -14,9 +14,9 @@ MAX_LANES = 64
 PROGRAMS = 264
 """Programs that keep a large GPU busy: two per multiprocessor of an H100."""
 MAX_CHUNKS = 128
-"""Parts of a map that are place in parallel."""
-MAX_VALUES = 2**31
-"""Most values of a map: offsets within one have 32 bits."""
+"""Parts of a map that are summed in parallel."""
+MAX_VALUES = 2**30
+"""Most values of a map: offsets within one, and within one that is padded, have 32 bits."""
 
 
 @triton.jit(do_not_specialize=["pixels", "chunk_pixels", "chunks"])
@@ -100,8 +100,8 @@ def _reflect(
     padding: tl.constexpr, block: tl.constexpr, lanes: tl.constexpr,
 ):  # fmt: skip
     """Pads by reflection: out is (N, height + 2 * padding, width + 2 * padding, C)."""
-    n = tl.program_id(0).to(tl.int64)
-    q = tl.program_id(1) * block + tl.arange(0, block)
+    n = tl.program_id(1).to(tl.int64)
+    q = tl.program_id(0) * block + tl.arange(0, block)
     c = tl.program_id(2) * lanes + tl.arange(0, lanes)
     wide = width + 2 * padding
     area = (height + 2 * padding) * wide
@@ -119,8 +119,8 @@ def _gather(
     padding: tl.constexpr, block: tl.constexpr, lanes: tl.constexpr,
 ):  # fmt: skip
     """The gradient of padding: each pixel's own, and those of its up to three mirror images."""
-    n = tl.program_id(0).to(tl.int64)
-    q = tl.program_id(1) * block + tl.arange(0, block)
+    n = tl.program_id(1).to(tl.int64)
+    q = tl.program_id(0) * block + tl.arange(0, block)
     c = tl.program_id(2) * lanes + tl.arange(0, lanes)
     inside = (q < height * width)[:, None] & (c < channels)[None, :]
     row, column = q // width, q % width
@@ -186,7 +186,7 @@ def reflect(x: torch.Tensor, padding: int) -> torch.Tensor:
     count, channels, height, width = x.shape
     shape = (count, channels, height + 2 * padding, width + 2 * padding)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    _over_pixels(_reflect, x, out, out, (height, width, channels), padding)
+    _over_pixels(_reflect, x, out, (height, width, channels), padding)
     return out
 
 
@@ -195,14 +195,14 @@ def reflect_backward(grad: torch.Tensor, padding: int) -> torch.Tensor:
     count, channels, tall, wide = grad.shape
     shape = (count, channels, tall - 2 * padding, wide - 2 * padding)
     out = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last)
-    _over_pixels(_gather, grad, out, out, (*shape[2:], channels), padding)
+    _over_pixels(_gather, grad, out, (*shape[2:], channels), padding)
     return out
 
 
-def _over_pixels(kernel, source, target, over, sizes, padding):
-    block, lanes, columns = _tile(over.shape[1])
-    grid = (len(over), triton.cdiv(over.shape[2] * over.shape[3], block), columns)
-    kernel[grid](source, target, *sizes, padding=padding, block=block, lanes=lanes, num_warps=8)
+def _over_pixels(kernel, source, out, sizes, padding):
+    block, lanes, columns = _tile(out.shape[1])
+    grid = (triton.cdiv(out.shape[2] * out.shape[3], block), len(out), columns)  # only the first may be large
+    kernel[grid](source, out, *sizes, padding=padding, block=block, lanes=lanes, num_warps=8)
 
 
 def _tile(channels: int) -> tuple[int, int, int]:
