@@ -241,8 +241,8 @@ def test_a_picture_for_which_the_gpu_has_no_room_fails_alone(make_model: Any) ->
     small = Batch(pixels=torch.from_numpy(pictures(1)), origins=("small",))
     large = Batch(pixels=torch.zeros(1, 8000, 8000, 3, dtype=torch.uint8), origins=("large",))
     torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction((total - free + (1 << 28)) / total)
+    _, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (1 << 28)) / total)
     try:
         given = list(translator.stream([small, large, small]))
     finally:
