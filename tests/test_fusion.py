@@ -65,6 +65,19 @@ def test_nothing_stands_alone_between_two_convolutions(name: str) -> None:
     assert normed == sum(isinstance(module, InstanceNorm) for module in generator_of(name).modules())
 
 
+def test_the_first_and_the_last_convolution_make_squares_of_pixels() -> None:
+    fused = fuse(generator_of("resnet"))
+    shapes = {
+        (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride)
+        for conv in fused.modules()
+        if isinstance(conv, nn.Conv2d)
+    }
+    assert {(16, 32, (4, 4), (1, 1)), (8, 48, (10, 10), (4, 4))} <= shapes
+    assert not any(7 in kernel for _, _, kernel, _ in shapes)
+    assert sum(isinstance(module, Fold) for module in fused.modules()) == 1
+    assert sum(isinstance(module, Unfold) and module.tanh for module in fused.modules()) == 1
+
+
 ON_A_CPU = """
 import itertools, torch
 from torch.nn import functional as F
