@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
 from cgpipe.engine import jpegs
-from cgpipe.engine.jpegs import JPEG_VARIABLE, find_codec, upright
+from cgpipe.engine.jpegs import JPEG_VARIABLE, find_codec, smoothed, upright
 from cgpipe.jobs import pictures as jobs
 from cgpipe.jobs.folder import translate_folder
 from cgpipe.jobs.journal import NAME
@@ -241,3 +242,59 @@ def test_torchvisions_operators_are_as_they_are_called() -> None:
     decode, encode = (torch.ops.image.decode_jpegs_cuda.default, torch.ops.image.encode_jpegs_cuda.default)
     assert str(decode._schema).endswith("(Tensor[] encoded_images, int mode, Device device) -> Tensor[]")
     assert str(encode._schema).endswith("(Tensor[] decoded_images, int quality) -> Tensor[]")
+
+
+def within_lines(content: bytes) -> torch.Tensor:
+    """Planes as of a decoder that interpolates chroma of 4:2:0 within lines alone, as nvJPEG does."""
+    with av.open(io.BytesIO(content), format="mjpeg") as file:
+        frame = next(file.decode(video=0))
+        assert isinstance(frame, av.VideoFrame)
+    lines = [np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width] for p in frame.planes]
+    luma, *chroma = (plane.astype(np.float64) for plane in lines)
+    wide = [np.stack([three(plane, -1), three(plane, 1)], 2).reshape(len(plane), -1).repeat(2, 0) for plane in chroma]
+    u, v = (plane[: frame.height, : frame.width] - 128 for plane in wide)
+    rgb = np.stack([luma + 1.402 * v, luma - 0.344136 * u - 0.714136 * v, luma + 1.772 * u])
+    return torch.from_numpy(rgb.round().clip(0, 255).astype(np.uint8))
+
+
+def three(plane: np.ndarray, side: int) -> np.ndarray:
+    """Three quarters of each value, and one of that beside it."""
+    beside = np.concatenate([plane[:, :1], plane[:, :-1]] if side < 0 else [plane[:, 1:], plane[:, -1:]], 1)
+    return 0.75 * plane + 0.25 * beside
+
+
+@pytest.mark.parametrize("size", [(72, 48), (61, 47)])
+def test_chroma_is_interpolated_between_lines_as_by_the_reader(size: tuple[int, int]) -> None:
+    colours = np.random.default_rng(0).integers(60, 196, (9, 12, 3), np.uint8)
+    content = coded(Image.fromarray(cv2.resize(colours, size), "YCbCr").convert("RGB"), subsampling=2, quality=95)
+    expected = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB).astype(int)
+    planes = within_lines(content)[None]
+    before = np.abs(planes[0].permute(1, 2, 0).numpy() - expected)
+    after = np.abs(smoothed(planes)[0].permute(1, 2, 0).numpy() - expected)
+    assert before.mean() > 1.5
+    assert after.mean() < 0.6
+    assert after.max() < 8
+
+
+class LineCodec(CpuCodec):
+    """As nvJPEG."""
+
+    smooths = False
+
+    def decode(self, batch: JpegBatch[Any]) -> torch.Tensor:
+        if not batch.halved:
+            return super().decode(batch)
+        planes = torch.stack([within_lines(content.numpy().tobytes()) for content in batch.contents()])
+        return (smoothed(planes) if self.smooths else planes).permute(0, 2, 3, 1)
+
+
+class WrongCodec(LineCodec):
+    def decode(self, batch: JpegBatch[Any]) -> torch.Tensor:
+        return super().decode(batch).flip(3)
+
+
+def test_a_codec_is_tried_and_taken_if_it_is_near() -> None:
+    codec = LineCodec()
+    assert jpegs._is_near(codec)
+    assert codec.smooths
+    assert not jpegs._is_near(WrongCodec())

@@ -152,22 +152,22 @@ def _are_built(index: int) -> bool:
 
 @cache
 def _prepared(index: int) -> Future[None]:
-    _imported.clear()
+    _loaded.clear()
     threads = ThreadPoolExecutor(2, "cgpipe-kernels")
     try:
-        threads.submit(_load_convolutions, index)
+        loading = threads.submit(_load_convolutions, index)
         building = threads.submit(_build, index)
-        building.add_done_callback(lambda _: _imported.set())
+        building.add_done_callback(lambda _: loading.add_done_callback(lambda _: _loaded.set()))
         return building
     finally:
         threads.shutdown(wait=False)
 
 
-_imported = Event()
-_imported.set()
+_loaded = Event()
+_loaded.set()
 if hasattr(os, "register_at_fork"):
-    # A forked process would wait for ever for the locks of modules that a thread was importing.
-    os.register_at_fork(before=_imported.wait)
+    # A forked process would wait for ever for the locks of modules and libraries that a thread was loading.
+    os.register_at_fork(before=_loaded.wait)
 
 
 def _load_convolutions(index: int) -> None:
@@ -179,7 +179,6 @@ def _load_convolutions(index: int) -> None:
 def _build(index: int) -> None:
     """Builds a kernel, which may fail in any way: Triton calls a compiler."""
     kernels()
-    _imported.set()
     x = torch.zeros(1, 16, 4, 4, device=f"cuda:{index}")
     kernels().between_convolutions(x, eps=1e-5, weight=None, bias=None, slope=0.0, residual=None, pad=0)
 

@@ -10,10 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, Protocol
 
+import cv2
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from cgpipe.engine.loader import attempt
-from cgpipe.media.frames import Batch, Batched, Decoded, Failed, Frame, JpegBatch, Origin
+from cgpipe.media.frames import LUMA, Batch, Batched, Decoded, Failed, Frame, JpegBatch, Origin
 
 JPEG_VARIABLE = "CGPIPE_JPEG"
 """Environment variable: ``cpu`` leaves JPEG to the processor, for the same pixels on every machine."""
@@ -22,6 +25,10 @@ FEW = 32
 """Pictures of a job up to which the processor's codec is done before a GPU's is ready."""
 
 
+NEAR = 1.0
+"""Levels, on average over saturated colours, that a codec may be off."""
+
+_HALVED = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
 _RGB = 3
 """torchvision's ImageReadMode.RGB."""
 
@@ -46,6 +53,16 @@ class Codec(Protocol):
         """Files of pictures, (N, H, W, 3) uint8 on the device: each uint8 on the CPU, without subsampled chroma."""
 
 
+class Smoothing(Codec, Protocol):
+    """A codec that may interpolate chroma of 4:2:0 between lines.
+
+    Attributes:
+        smooths: whether it does.
+    """
+
+    smooths: bool
+
+
 def find_codec(device: torch.device, pictures: int) -> Codec | None:
     """The codec of a GPU, if it has one and so many pictures are worth it."""
     if device.type != "cuda" or pictures <= FEW or os.environ.get(JPEG_VARIABLE) == "cpu":
@@ -54,10 +71,25 @@ def find_codec(device: torch.device, pictures: int) -> Codec | None:
         with suppress(Exception):  # torchvision without nvJPEG, or without a driver for it
             load()
             codec = NvJpeg(device)
-            trial = torch.zeros(1, 64, 64, 3, dtype=torch.uint8, device=device)
-            codec.decode(joined(codec.encode(trial, 95), (64, 64), (None,)))
-            return codec
+            if _is_near(codec):
+                return codec
     return None
+
+
+def _is_near(codec: Smoothing) -> bool:
+    """Whether what a codec decodes and encodes is as the processor has it; lets it smooth chroma if it comes nearer."""
+    colours = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
+    content = cv2.imencode(".jpg", cv2.resize(colours, (72, 72)), _HALVED)[1]
+    expected = torch.from_numpy(cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)).float()
+    batch = replace(joined([torch.from_numpy(content.ravel())], (72, 72), (None,)), halved=True)
+    gaps = {}
+    for smooths in (False, True):
+        codec.smooths = smooths
+        gaps[smooths] = float((codec.decode(batch)[0].cpu().float() - expected).abs().mean())
+    codec.smooths = gaps[True] < gaps[False]
+    files = codec.encode(codec.decode(batch), 95)
+    again = codec.decode(joined(files, (72, 72), (None,)))[0].cpu().float()
+    return bool(min(gaps.values()) < NEAR and (again - expected).abs().mean() < 3 * NEAR)
 
 
 def _load_operators() -> None:
@@ -78,17 +110,25 @@ class NvJpeg:
 
     Neither waits for the caller's stream, so all work on what they are given must be done (pytorch/vision #9606), and
     each call here ends with its own work. The encoder's files lie in order with the default stream.
+
+    Attributes:
+        device: the GPU.
+        smooths: interpolate chroma of 4:2:0 between lines, which nvJPEG does only within them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.smooths = False
         self._decoding, self._encoding = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     @torch.inference_mode()
     def decode(self, batch: JpegBatch[Origin]) -> torch.Tensor:
         with torch.cuda.stream(self._decoding):
             planes = torch.ops.image.decode_jpegs_cuda(list(batch.contents()), _RGB, self.device)
-            pixels = upright(torch.stack(planes), batch.orientation).permute(0, 2, 3, 1).contiguous()
+            stacked = torch.stack(planes)
+            if batch.halved and self.smooths:
+                stacked = smoothed(stacked)
+            pixels = upright(stacked, batch.orientation).permute(0, 2, 3, 1).contiguous()
             self._decoding.synchronize()
         return pixels
 
@@ -101,6 +141,23 @@ class NvJpeg:
             torch.cuda.default_stream(self.device).synchronize()
             there = torch.cat(files).cpu()
         return list(there.split([len(file) for file in files]))
+
+
+def smoothed(planes: torch.Tensor) -> torch.Tensor:
+    """Planes of RGB (N, 3, H, W), uint8, two lines of which share their chroma, with it interpolated as in libjpeg.
+
+    A line's own pair weighs three quarters, the nearer pair beside it one.
+    """
+    height = planes.shape[2]
+    x = F.pad(planes.float(), (0, 0, 0, height % 2), mode="replicate").unflatten(2, (-1, 2))
+    pairs = x.mean(3)
+    luma = (pairs * pairs.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    colour = pairs - luma
+    above = torch.cat([colour[:, :, :1], colour[:, :, :-1]], 2)
+    below = torch.cat([colour[:, :, 1:], colour[:, :, -1:]], 2)
+    x = x + torch.stack([above - colour, below - colour], 3) / 4
+    result: torch.Tensor = x.flatten(2, 3)[:, :, :height].round().clamp(0, 255).to(torch.uint8)
+    return result
 
 
 def upright(planes: torch.Tensor, orientation: int) -> torch.Tensor:

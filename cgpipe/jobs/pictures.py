@@ -25,6 +25,8 @@ from cgpipe.models import Model
 from cgpipe.options import Options
 from cgpipe.storage import fetched
 
+FEW_TO_READ = 4
+"""Pictures that are read before processes could begin: these fork when what a GPU needs is loaded."""
 EACH_WRITES = 64
 """Least pictures for each process that writes."""
 
@@ -50,7 +52,7 @@ def translate_pictures(
     _require_maskable(model, worklist)
     takes, gray = model.generator.channels[0], model.card.channels[1] == 1
     batch_size = _batch_size(pipeline)
-    workers = min(_workers(options.work.workers, pipeline.translator.device.type), len(worklist))
+    workers = _workers(options.work.workers, pipeline.translator.device.type, len(worklist))
     moving: list[PictureOrigin] = []
     large: list[PictureOrigin] = []
 
@@ -156,9 +158,10 @@ def _is(kind: Callable[[Path], bool], origin: PictureOrigin) -> bool:
     return False
 
 
-def _workers(asked: int | None, device: str) -> int:
-    """Number of decoding processes: more with a GPU, since the processor has little else to do."""
+def _workers(asked: int | None, device: str, pictures: int) -> int:
+    """Number of decoding processes: more with a GPU, since the processor has little else to do, but none for a few."""
     if asked is not None:
-        return asked
-    share = 4 if device == "cpu" else 2
-    return (os.cpu_count() or 1) // share if can_fork() else 0
+        return min(asked, pictures)
+    if not can_fork() or (device != "cpu" and pictures <= FEW_TO_READ):
+        return 0
+    return min((os.cpu_count() or 1) // (4 if device == "cpu" else 2), pictures)

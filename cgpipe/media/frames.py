@@ -89,23 +89,25 @@ class Jpeg(Generic[Origin]):
         content: the whole file.
         size: height and width of the picture, upright.
         orientation: how its pixels lie in the file, 1 to 8, as in EXIF.
+        halved: whether two lines in the file share one of chroma (4:2:0).
         origin: identifies the picture (see :data:`Origin`).
     """
 
     content: bytes | memoryview
     size: tuple[int, int]
     orientation: int = 1
+    halved: bool = False
     origin: Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JpegBatch(Generic[Origin]):
-    """JPEGs of one size and orientation.
+    """JPEGs of one size, orientation and subsampling.
 
     Args:
         content: uint8, the files one after the other.
         lengths: bytes of each file.
-        size, orientation: see :class:`Jpeg`.
+        size, orientation, halved: see :class:`Jpeg`.
         origins: one per file, in the same order.
     """
 
@@ -113,6 +115,7 @@ class JpegBatch(Generic[Origin]):
     lengths: tuple[int, ...]
     size: tuple[int, int]
     orientation: int = 1
+    halved: bool = False
     origins: tuple[Origin, ...]
 
     def __len__(self) -> int:
@@ -131,7 +134,13 @@ class JpegBatch(Generic[Origin]):
     def frames(self) -> Iterator[Jpeg[Origin]]:
         """The files one by one, sharing memory with the batch."""
         for content, origin in zip(self.contents(), self.origins, strict=True):
-            yield Jpeg(content=content.numpy().data, size=self.size, orientation=self.orientation, origin=origin)
+            yield Jpeg(
+                content=content.numpy().data,
+                size=self.size,
+                orientation=self.orientation,
+                halved=self.halved,
+                origin=origin,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,9 +208,10 @@ def batched(
 ) -> Iterator[Batched[Origin]]:
     """Stacks pictures that are alike into batches of at most ``batch_size``; passes failures on at once.
 
-    Alike are frames of one size and type, and JPEGs of one size and orientation; each kind waits in a group of its own.
-    When more than ``4 * batch_size`` pictures or ``pending_bytes`` of pixels wait, the largest group is passed on
-    incomplete, so neither memory nor delay grows with the length of the stream. Order is kept within one kind.
+    Alike are frames of one size and type, and JPEGs of one size, orientation and subsampling; each kind waits in a
+    group of its own. When more than ``4 * batch_size`` pictures or ``pending_bytes`` of pixels wait, the largest group
+    is passed on incomplete, so neither memory nor delay grows with the length of the stream. Order is kept within one
+    kind.
     """
     groups: dict[_Kind, list[Coded[Origin]]] = {}
     for item in items:
@@ -219,13 +229,13 @@ def batched(
         yield _stack(group)
 
 
-_Kind = tuple[tuple[int, ...], str | int, Planar | None]
+_Kind = tuple[tuple[int, ...], str | int, Planar | bool | None]
 
 
 def _kind(item: Coded[Origin]) -> _Kind:
     """Equal for pictures that can be in one batch."""
     if isinstance(item, Jpeg):
-        return item.size, item.orientation, None
+        return item.size, item.orientation, item.halved
     return item.pixels.shape, item.pixels.dtype.str, item.planar
 
 
@@ -258,5 +268,6 @@ def _joined(jpegs: list[Jpeg[Origin]]) -> JpegBatch[Origin]:
         lengths=tuple(len(jpeg.content) for jpeg in jpegs),
         size=jpegs[0].size,
         orientation=jpegs[0].orientation,
+        halved=jpegs[0].halved,
         origins=tuple(jpeg.origin for jpeg in jpegs),
     )

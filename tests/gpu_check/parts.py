@@ -386,7 +386,7 @@ def folder() -> None:
     source, target = draw(FOLDER / "in", count, width, height, 3 if DRY else 64), FOLDER / "out"
     row(table, way="(drawing them)", pictures=count, seconds=time.perf_counter() - began)
     paths = sorted(source.iterdir())
-    few, some = (some_of(paths[: n if not DRY else 3], FOLDER / name) for name, n in (("few", 60), ("some", 1000)))
+    few, some = (some_of(paths[: n if not DRY else 3], FOLDER / name) for name, n in (("few", 60), ("some", 400)))
     translate_folder(few, target, "--to", "zebra", name="cgpipe, cold start", table=table)
     told = translate_folder(source, target, "--to", "zebra", name="cgpipe", table=table)
     row("settings", settings=json.dumps(told["settings"], default=str)[:600])
@@ -401,7 +401,7 @@ def folder() -> None:
     by_cpu = {"CGPIPE_JPEG": "cpu"}
     translate_folder(some, FOLDER / "cpu", "--to", "zebra", name="cgpipe, CGPIPE_JPEG=cpu", table=table, by=by_cpu)
     near(target, FOLDER / "cpu")
-    nvjpeg(some_of(paths[: 6 if DRY else 3000], FOLDER / "watched in"), paths[: 4 if DRY else 128])
+    nvjpeg(some_of(paths[: 6 if DRY else 2000], FOLDER / "watched in"), paths[: 4 if DRY else 128])
 
 
 def some_of(paths: list[Path], folder: Path) -> Path:

@@ -45,7 +45,8 @@ def read_jpeg(path: str | os.PathLike[str]) -> Jpeg[PictureExtras] | None:
         size = (height, width) if orientation < 5 else (width, height)
         tags, notes = read_tags(image, file, size)
         extras = PictureExtras(format="JPEG", size=size, bits=8, gray=gray, tags=tags, notes=notes)
-        return Jpeg(content=content, size=size, orientation=orientation, origin=extras)
+        halved = chroma_is_halved(content)
+        return Jpeg(content=content, size=size, orientation=orientation, halved=halved, origin=extras)
     return None
 
 
@@ -71,6 +72,12 @@ def is_plain(content: bytes) -> bool:
         elif kind == _SCAN:
             return bool(layers) and _is_usual(layers, jfif, transform)
     return False
+
+
+def chroma_is_halved(content: bytes) -> bool:
+    """Whether two lines of a plain JPEG share one of chroma."""
+    frame = next((body for kind, body in _segments(content) if kind == _BASELINE), b"")
+    return frame[5:6] == b"\3" and frame[7] & 15 == 2
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:

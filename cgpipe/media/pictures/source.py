@@ -131,4 +131,10 @@ class _ReadCoded:
             return self.decode(task, path)
         seconds = time.perf_counter() - began
         origin = replace(task, extras=jpeg.origin, decode_seconds=seconds)
-        return Jpeg(content=jpeg.content, size=jpeg.size, orientation=jpeg.orientation, origin=origin)
+        return Jpeg(
+            content=jpeg.content,
+            size=jpeg.size,
+            orientation=jpeg.orientation,
+            halved=jpeg.halved,
+            origin=origin,
+        )
