@@ -95,5 +95,5 @@ setup(
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
     extras_require={**FEATURES, "all": ALL, "docs": DOCS, "test": TEST, "ci": [*ALL, *TEST, *DOCS, *CI]},
-    entry_points={"console_scripts": ["cgpipe=cgpipe.cli:main"]},
+    entry_points={"console_scripts": ["cgpipe=cgpipe.__main__:main"]},
 )

@@ -1,8 +1,17 @@
-"""``python -m cgpipe``."""
+"""``python -m cgpipe``, and the command ``cgpipe``."""
 
 from __future__ import annotations
 
-from cgpipe.cli import main
+from cgpipe.bytecode import keep_bytecode
+
+
+def main() -> None:
+    """Runs the command line."""
+    keep_bytecode()
+    from cgpipe.cli import main as run  # the first of many imports
+
+    run()
+
 
 if __name__ == "__main__":
     main()

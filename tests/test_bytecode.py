@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_path
 
-from cgpipe.cli.bytecode import keep_bytecode
+from cgpipe.bytecode import keep_bytecode
 
 NAME = "a_library_without_bytecode"
 

@@ -37,7 +37,8 @@ BELOW: dict[str, set[str]] = {
         *(*GROUND, "parallel", "recipe", "networks", "media", "models", "engine", "data", "evaluation"),
         *("jobs", "training", "pages", "service"),
     },
-    "__main__": {"cli"},
+    "bytecode": set(),
+    "__main__": {"bytecode", "cli"},
     "__init__": {*GROUND, "media", "models", "engine", "evaluation", "jobs", "training"},
 }
 """What each part may import; jobs know training, since one may have a look learnt first.

@@ -9,7 +9,6 @@ import time
 import click
 
 from cgpipe import __version__
-from cgpipe.cli.bytecode import keep_bytecode
 from cgpipe.cli.group import CommandGroup
 from cgpipe.cli.signals import stop_like_ctrl_c
 from cgpipe.cli.terminal import drain_standard_output, fill_closed_streams, warn
@@ -79,7 +78,6 @@ def main() -> None:
     # Importing torch creates a million long-lived objects. Garbage-collecting them during the import and again at exit
     # takes a quarter of a short command's time.
     gc.set_threshold(100_000, 20, 50)
-    keep_bytecode()
     fill_closed_streams()
     stop_like_ctrl_c()
     try:

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from cgpipe.cli.bytecode import keep_bytecode
+from cgpipe.bytecode import keep_bytecode
 
 keep_bytecode()
 last = time.perf_counter()

@@ -496,7 +496,7 @@ def timed(run: Callable[..., Any], name: str, spent: Any) -> Callable[..., Any]:
 
 
 WITH_KERNELS = """
-from cgpipe.cli.bytecode import keep_bytecode
+from cgpipe.bytecode import keep_bytecode
 keep_bytecode()
 from cgpipe.jobs import loading, picture_work
 def load(*given):
@@ -507,7 +507,7 @@ def load(*given):
 picture_work.load_pipeline = load
 """
 WITHOUT_THREADS = """
-from cgpipe.cli.bytecode import keep_bytecode
+from cgpipe.bytecode import keep_bytecode
 keep_bytecode()
 from cgpipe.jobs import loading
 loading.first_gpu = lambda device: None
