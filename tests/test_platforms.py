@@ -28,7 +28,14 @@ def test_without_fork_no_process_is_started_unasked(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     for method, workers in (("fork", 16), ("spawn", 0), ("forkserver", 0)):
         monkeypatch.setattr(multiprocessing, "get_start_method", lambda method=method: method)
-        assert pictures._workers(None, "cpu") == workers
+        assert pictures._workers(None, "cpu", 100) == workers
+
+
+def test_a_gpus_few_pictures_wait_for_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "fork")
+    assert [pictures._workers(None, "cuda", count) for count in (4, 5, 100)] == [0, 5, 32]
+    assert [pictures._workers(asked, "cuda", 3) for asked in (0, 2, 8)] == [0, 2, 3]
 
 
 @pytest.mark.slow
