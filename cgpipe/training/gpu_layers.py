@@ -38,7 +38,7 @@ def can_run_kernels(device: torch.device) -> bool:
         x = torch.zeros(1, 16, 4, 4, device=device).contiguous(memory_format=torch.channels_last)
         kernels().reflect(kernels().normalise(x, 1e-5)[0], 1)
     except Exception as error:  # Triton calls a compiler, which may fail in any way
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().rpartition("\n")[2]
         warnings.warn(f"Triton cannot build kernels ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
         return False
     return True
