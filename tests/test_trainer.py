@@ -131,7 +131,7 @@ def test_runs_repeat_by_their_seed(recipe: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["cyclegan", "fastcut"])
 def test_a_run_killed_at_random_ends_like_one_that_was_not(recipe: Path, tmp_path: Path, method: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(config_of(recipe, whole, epochs=5, method=method, motion_weight=1.0))
+    train(config_of(recipe, whole, epochs=4, method=method, motion_weight=1.0))
     with subprocess.Popen([*CGPIPE, *words(recipe, killed, workers=2, method=method)]) as process:
         wait_for_a_save(process, killed)
         time.sleep(random.Random(0).random() * 0.2)
@@ -140,13 +140,13 @@ def test_a_run_killed_at_random_ends_like_one_that_was_not(recipe: Path, tmp_pat
     assert resumed.exit_code == 0, resumed.output
     assert_equal_to_the_bit(weights_of(whole), weights_of(killed))
     steps = [line["step"] for line in logged(killed)]
-    assert steps == list(range(1, 41))
+    assert steps == list(range(1, 33))
 
 
 def words(recipe: Path, run: Path, workers: int, method: str) -> list[str]:
     return [
         *("train", "--config", str(recipe), "--workers", str(workers)),
-        *("--epochs", "5", "--method", method, "--motion-weight", "1"),
+        *("--epochs", "4", "--method", method, "--motion-weight", "1"),
         *("--checkpoint_dir", str(run), "--results-dir", str(run / "results"), "--no-publish"),
     ]
 
