@@ -45,7 +45,7 @@ def measure_tiles(settings: Settings) -> list[Table]:
     if settings.device.type != "cpu":
         raise CannotMeasureError("convolutions go by tiles on a CPU alone")
     keep_freed_memory()
-    side, threads = 64 if settings.tiny else 256, torch.get_num_threads()
+    side, threads = 32 if settings.tiny else 256, torch.get_num_threads()
     rows = [row for name in NETWORKS for count in sorted({1, threads}) for row in _rows(name, side, count, settings)]
     torch.set_num_threads(threads)
     notes = [
