@@ -18,8 +18,6 @@ from av.codec.hwaccel import HWAccel
 from clips import make_clip
 from PIL import ExifTags, Image
 from runs import assert_equal_to_the_bit, config_of, make_dataset, make_recipe
-from torch import nn
-from torch.nn import functional as F
 
 import cgpipe
 from cgpipe.data.ahead import PicturesAhead, room_for_pictures
@@ -42,7 +40,6 @@ from cgpipe.media.yuv import planar_of
 from cgpipe.models import list_models, load_any
 from cgpipe.networks import build_generator
 from cgpipe.training.config import Stage
-from cgpipe.training.gpu_layers import GpuInstanceNorm, _Reflect, can_run_kernels, use_gpu_layers
 from cgpipe.training.replay import Replayed
 from cgpipe.training.trainer import Trainer
 
@@ -495,32 +492,3 @@ def test_training_pictures_on_a_gpu_are_those_of_a_cpu(recipe: Path, tmp_path: P
                 gap = 127.5 * (batch[name].cpu() - pixels).abs()
                 assert gap.max() < 2.01
                 assert gap.mean() < 0.05
-
-
-@pytest.mark.parametrize(
-    "size", [(2, 64, 256, 256), (1, 256, 64, 64), (4, 96, 16, 16), (2, 3, 128, 130), (1, 20, 9, 7)]
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_layers_of_training_and_their_gradients_agree_with_torch(size: tuple[int, ...], dtype: torch.dtype) -> None:
-    norm, conv = GpuInstanceNorm(size[1]), nn.Conv2d(size[1], 16, 7, padding=3, padding_mode="reflect").cuda()
-    x = (torch.randn(size, device="cuda") * 3 + 5).to(dtype).contiguous(memory_format=torch.channels_last)
-    found, wanted = x.clone().requires_grad_(), x.float().requires_grad_()
-    made, expected = norm(found), F.group_norm(wanted, size[1])
-    grad = torch.randn_like(made)
-    made.backward(grad)
-    expected.backward(grad.float())
-    tolerance = {"atol": 1e-3, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.06, "rtol": 0.02}
-    torch.testing.assert_close(made.float(), expected, **tolerance)
-    assert found.grad is not None and wanted.grad is not None
-    torch.testing.assert_close(found.grad.float(), wanted.grad, **tolerance)
-    padded, mirrored = _Reflect.apply(found, 3), F.pad(wanted, 4 * (3,), mode="reflect")
-    assert torch.equal(padded.float(), mirrored)
-    (grad,) = torch.autograd.grad(padded, found, torch.ones_like(padded))
-    (expected,) = torch.autograd.grad(mirrored, wanted, torch.ones_like(mirrored))
-    assert torch.equal(grad.float(), expected)
-    assert can_run_kernels(x.device)
-    use_gpu_layers(conv)
-    with torch.autocast("cuda", dtype=torch.bfloat16):
-        result = conv(x)
-    theirs = F.conv2d(F.pad(x.float(), 4 * (3,), mode="reflect"), conv.weight, conv.bias)
-    assert (result.float() - theirs).abs().mean() < 0.05 * theirs.abs().mean()

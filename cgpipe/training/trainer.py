@@ -30,7 +30,6 @@ from cgpipe.training.batch_norm import synchronise
 from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.device_plan import plan_device
-from cgpipe.training.gpu_layers import can_run_kernels
 from cgpipe.training.methods import Losses, Method, build_method
 from cgpipe.training.optimise import adam, add_gradients, apply_gradients, average_weights, set_learning_rate
 from cgpipe.training.pool import ImagePool
@@ -112,11 +111,8 @@ class Trainer(Run):
         self._warm_start()
         self.method.to_device(self.plan.device)
         record = self._recorder()
-        compiles = record is None and self._compiles()
         if self.plan.is_plain_cpu:
             accelerate(self.method)
-        elif not compiles and can_run_kernels(self.plan.device):
-            self.method.use_gpu_layers()
         self.generators = nn.ModuleList(self.method.generators.values())
         self.averages = copy.deepcopy(self.generators).requires_grad_(False).eval()
         betas = (config.beta1, config.beta2)
@@ -140,7 +136,7 @@ class Trainer(Run):
         if config.activation_checkpointing:
             for generator in self.method.generators.values():
                 recompute_activations(generator)
-        if compiles:
+        if record is None and self._compiles():
             self.method.compile_networks()
 
     def _compiles(self) -> bool:

@@ -19,7 +19,6 @@ from cgpipe.recipe import parse_list
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
-from cgpipe.training.gpu_layers import use_gpu_layers
 from cgpipe.training.losses import WeightedLogits, discriminator_loss, generator_loss, gradient_penalty
 from cgpipe.training.moments import FeatureMoments
 from cgpipe.training.motion import motion_loss
@@ -186,18 +185,10 @@ class Method(nn.Module, ABC):
     def compile_networks(self) -> None:
         """Compiles each network in place; the names in the state stay the same."""
         keep_compiled()
-        for network in self._differentiated_once():
-            network.compile(dynamic=False)
-
-    def use_gpu_layers(self) -> None:
-        """Gives each network layers that train faster on a GPU; the names in the state stay the same."""
-        for network in self._differentiated_once():
-            use_gpu_layers(network)
-
-    def _differentiated_once(self) -> list[nn.Module]:
-        """The networks that learn, without those of which the gradient penalty needs the second derivative."""
+        # A compiled discriminator has no second derivative, which the gradient penalty needs.
         discriminators = () if self.config.gan_loss == "wgan-gp" else self.discriminators.values()
-        return [*self.generators.values(), *discriminators]
+        for network in (*self.generators.values(), *discriminators):
+            network.compile(dynamic=False)
 
 
 def _can_join(network: nn.Module, batches: Sequence[torch.Tensor]) -> bool:
