@@ -33,12 +33,12 @@ FOLDER_FILES = 1000
 
 CORE_RATE = 8.6
 """JPEGs of a megapixel a second of one core's time, files in and out, by `rate` on a Zen 3 that other work shared."""
-GPU_RATE = 277.0
-"""JPEGs of a megapixel a second on an H100 with 16 cores, files in and out (docs/speed.md)."""
-GPU_FRAMES = 24.8
+GPU_RATE = 1575.0
+"""JPEGs of a megapixel a second on an H200 with 16 cores, files in and out (docs/speed.md)."""
+GPU_FRAMES = 103.8
 """Frames of 1080p a second on the same machine (docs/speed.md)."""
-GPU_DECODING = 89.0
-"""Frames of 1080p a second that it only decodes (docs/speed.md)."""
+GPU_DECODING = 191.9
+"""Frames of 1080p a second that its cores only decode (docs/speed.md)."""
 PLAN_SECONDS = 86e-6
 """Processor seconds a picture to list, plan and look up in a journal, by `measure` of a million; those of a job's one
 driver."""
@@ -146,7 +146,7 @@ def shared_gain(workers: int) -> float:
 
 def cost() -> None:
     """Prints the tables of the page."""
-    print("| pictures | core hours | H100 hours | list and look up | journals | read and written | store at 5,000/s |")
+    print("| pictures | core hours | H200 hours | list and look up | journals | read and written | store at 5,000/s |")
     print("|---|---|---|---|---|---|---|")
     for count in (1e6, 1e8):
         print(
@@ -155,7 +155,7 @@ def cost() -> None:
             f"{2 * count * PICTURE_BYTES / 1e12:,.1f} TB | {count * REQUESTS / S3_REQUESTS / 3600:,.1f} h |"
         )
     hours, rate = 1000.0, 25.0
-    print(f"\n{hours:,.0f} hours of 1080p at {rate:.0f} frames/s: {hours * rate / GPU_FRAMES:,.0f} H100 hours.")
+    print(f"\n{hours:,.0f} hours of 1080p at {rate:.0f} frames/s: {hours * rate / GPU_FRAMES:,.0f} H200 hours.")
     gains = ", ".join(f"{shared_gain(count):.1f} times with {count}" for count in (2, 4, 8))
     print(f"One clip shared by such machines: {gains}, never more than {GPU_DECODING / GPU_FRAMES:.1f}.")
     fed = 1 / PLAN_SECONDS / GPU_RATE
