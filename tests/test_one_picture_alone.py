@@ -89,7 +89,7 @@ def test_whatever_a_stage_raises_is_that_pictures_failure(
             if stage == "decode":
                 patch.setattr(source, "read_planes", failing(read, lambda path, *_: path.name == "2.png", error))
             elif stage == "network":
-                wide = failing(work, lambda self, pixels: pixels.shape[2] == 26, error)
+                wide = failing(work, lambda self, pixels, *_: pixels.shape[2] == 26, error)
                 patch.setattr(Translator, "_within_memory", wide)
             else:
                 patch.setattr(sink, "write_picture", failing(write, lambda path, *_: path.name == "2.png", error))

@@ -221,7 +221,7 @@ def test_tiles_are_taken_where_memory_asks_for_them(monkeypatch: pytest.MonkeyPa
     whole = Translator(model, device="cpu", precision="fp32", size="full")(picture)
     monkeypatch.setattr("cgpipe.engine.tiles.choice.available_memory", lambda: 2 << 20)
     tiled = Translator(model, device="cpu", precision="fp32", size="full")
-    assert tiled._tile_for(torch.from_numpy(picture)[None]) in (64, 128)
+    assert tiled._tile_for(torch.from_numpy(picture)[None], None) in (64, 128)
     assert int(np.abs(tiled(picture).astype(int) - whole.astype(int)).max()) <= 1
     with pytest.raises(MediaError, match=r"takes about 0\.0 GB.*omit --tile off\."):
         Translator(model, device="cpu", precision="fp32", size="full", tile="off")(painting(256, 320))
