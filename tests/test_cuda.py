@@ -314,7 +314,7 @@ def test_a_folder_of_jpegs_is_decoded_and_encoded_there(
         assert (here.size, here.getexif()) == (there.size, there.getexif())
         assert here.quantization == there.quantization
         # Decoders differ by 0.4 on such colours; each of the encoders rounds on its own.
-        assert np.abs(np.asarray(here, int) - np.asarray(there, int)).mean() < 1.5
+        assert np.abs(np.asarray(here, int) - np.asarray(there, int)).mean() < 2
 
 
 def test_planes_are_converted_to_the_bit_as_on_the_processor() -> None:

@@ -285,7 +285,7 @@ class LineCodec(CpuCodec):
         if not batch.halved:
             return super().decode(batch)
         planes = torch.stack([within_lines(content.numpy().tobytes()) for content in batch.contents()])
-        return (smoothed(planes) if self.smooths else planes).permute(0, 2, 3, 1)
+        return upright(smoothed(planes) if self.smooths else planes, batch.orientation).permute(0, 2, 3, 1).contiguous()
 
 
 class WrongCodec(LineCodec):
@@ -298,3 +298,20 @@ def test_a_codec_is_tried_and_taken_if_it_is_near() -> None:
     assert jpegs._is_near(codec)
     assert codec.smooths
     assert not jpegs._is_near(WrongCodec())
+
+
+@pytest.mark.parametrize(("smooths", "near"), [(True, 1), (False, 4)])
+def test_chroma_is_interpolated_before_pictures_are_turned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smooths: bool, near: int
+) -> None:
+    colours = cv2.resize(np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8), (96, 72))
+    turned = {f"{n}.jpg": coded(Image.fromarray(colours), subsampling=2, exif=exif(n)) for n in range(1, 9)}
+    photos = put(tmp_path / "photos", turned)
+    codec = LineCodec()
+    codec.smooths = smooths
+    for way, found in (("device", codec), ("reader", None)):
+        monkeypatch.setattr(jobs, "find_codec", lambda device, pictures, found=found: found)
+        translate_folder(photos, tmp_path / way, to="zebra", workers=0, strength=0.0)
+    for name in turned:
+        here, there = (cv2.imread(str(tmp_path / way / name)) for way in ("device", "reader"))
+        assert near - 1 <= cv2.absdiff(here, there).mean() < near
