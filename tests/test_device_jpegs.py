@@ -171,10 +171,9 @@ def test_processes_write_the_same_files_and_their_journals(
         return [process for process in multiprocessing.active_children() if process not in before]
 
     def lose_one(result: FileResult) -> None:
-        if not ended:
-            writer = ours()[0]
-            ended.append(writer.pid)
-            writer.kill()
+        if not ended and (writers := ours()):
+            ended.append(writers[0].pid)
+            writers[0].kill()
 
     report = translate_folder(photos, tmp_path / "other", to="zebra", workers=0, batch_size=1, on_result=lose_one)
     assert ended
