@@ -22,6 +22,8 @@ from torch.nn import functional as F
 from cgpipe.errors import CgpipeWarning
 from cgpipe.networks.norm import InstanceNorm
 
+LONGEST_WAIT = 60.0
+"""Seconds after which a process forks although libraries are still being loaded."""
 MAX_VALUES = 2**30
 """Most values of a map for kernels of our own: offsets have 31 bits, and padding makes a map larger."""
 
@@ -167,7 +169,7 @@ _loaded = Event()
 _loaded.set()
 if hasattr(os, "register_at_fork"):
     # A forked process would wait for ever for the locks of modules and libraries that a thread was loading.
-    os.register_at_fork(before=_loaded.wait)
+    os.register_at_fork(before=lambda: _loaded.wait(LONGEST_WAIT))
 
 
 def _load_convolutions(index: int) -> None:
