@@ -1,9 +1,9 @@
-"""Copies photos into folders by their colours: days, sunsets, summers and winters.
+"""Copies photos into folders by the colours of their skies: days and sunsets.
 
 python train/sort_photos.py datasets/monet2photo/trainB sorted
 cgpipe train --config train/day2sunset.toml --domain-a sorted/day --domain-b sorted/sunset ...
 
-Look through the folders, and delete what does not belong, such as dunes among the sunsets and surf among the winters.
+Look through the folders, and delete what does not belong, such as dunes among the sunsets.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ SIDE = 128
 
 
 class Colours(NamedTuple):
-    """What a photo is sorted by. Its sky is its upper half, its land the rest; shares are 0 to 1.
+    """What a photo is sorted by. Its sky is its upper half; shares are 0 to 1.
 
     Args:
         glow: share of the sky that is red, orange, yellow or violet.
         blue: share of the sky that is blue.
-        white: share of the land that is white or light gray.
         warm: share of the photo that is red to orange.
         green: share of the photo that is green.
         dark: share of the photo that is dark.
@@ -43,7 +42,6 @@ class Colours(NamedTuple):
 
     glow: float
     blue: float
-    white: float
     warm: float
     green: float
     dark: float
@@ -64,24 +62,7 @@ def is_sunset(photo: Colours) -> bool:
     return sky and photo.green < 0.15 and photo.lightness < 65 and photo.saturation > 0.25
 
 
-def is_summer(photo: Colours) -> bool:
-    """Much green, by day."""
-    land = photo.green > 0.14 and photo.white < 0.3 and photo.warm < 0.3
-    return land and photo.glow < 0.2 and 32 < photo.lightness < 72 and photo.dark < 0.45
-
-
-def is_winter(photo: Colours) -> bool:
-    """White land, and few colours."""
-    land = photo.white > 0.28 and photo.green < 0.1 and photo.warm < 0.1
-    return land and photo.glow < 0.25 and photo.saturation < 0.32
-
-
-KINDS: Mapping[str, Callable[[Colours], bool]] = {
-    "day": is_day,
-    "sunset": is_sunset,
-    "summer": is_summer,
-    "winter": is_winter,
-}
+KINDS: Mapping[str, Callable[[Colours], bool]] = {"day": is_day, "sunset": is_sunset}
 
 
 def colours_of(pixels: npt.NDArray[np.uint8]) -> Colours:
@@ -90,11 +71,10 @@ def colours_of(pixels: npt.NDArray[np.uint8]) -> Colours:
     values = small.astype(np.float32) / 255
     hue, saturation, value = np.moveaxis(cv2.cvtColor(values, cv2.COLOR_RGB2HSV), 2, 0)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    sky, land = np.s_[: SIDE // 2], np.s_[SIDE // 2 :]
+    sky = np.s_[: SIDE // 2]
     return Colours(
         glow=float((((hue < 48) | (hue > 285)) & (saturation > 0.25) & (value > 0.35))[sky].mean()),
         blue=float(((hue > 180) & (hue < 260) & (saturation > 0.2) & (value > 0.35))[sky].mean()),
-        white=float(((saturation < 0.2) & (value > 0.55))[land].mean()),
         warm=float((((hue < 50) | (hue > 330)) & (saturation > 0.35) & (value > 0.25)).mean()),
         green=float(((hue > 65) & (hue < 170) & (saturation > 0.2)).mean()),
         dark=float((value < 0.2).mean()),
