@@ -298,12 +298,17 @@ class Graphs:
         try:
             return self._record(work, pixels)
         except RuntimeError as error:  # torch raises it for everything that cannot be recorded
-            if is_out_of_memory(error):
-                torch.cuda.empty_cache()
-            else:
-                reason = str(error).strip().partition("\n")[0]
-                warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
+            go_on_without_graph(error)
             return work
+
+
+def go_on_without_graph(error: RuntimeError) -> None:
+    """Frees the memory that a recording lacked, or warns of why else there is none."""
+    if is_out_of_memory(error):
+        torch.cuda.empty_cache()
+    else:
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=3)
 
 
 class CudaGraphs:

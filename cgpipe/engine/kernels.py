@@ -146,7 +146,7 @@ def _apply(
         tl.store(place, values.to(out.dtype.element_ty), mask=inside)
 
 
-def _on_its_device(launch: Callable[P, R]) -> Callable[P, R]:
+def on_its_device(launch: Callable[P, R]) -> Callable[P, R]:
     """Launches kernels on the device of the first argument: Triton's own choice is the current one."""
 
     @wraps(launch)
@@ -160,7 +160,7 @@ def _on_its_device(launch: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-@_on_its_device
+@on_its_device
 def between_convolutions(
     x: torch.Tensor,
     *,
@@ -264,7 +264,7 @@ def _fold(
     tl.store(out + n * high * wide * lanes + q, values, mask=inside)
 
 
-@_on_its_device
+@on_its_device
 def fold(x: torch.Tensor, *, pad: int, factor: int, places: int) -> torch.Tensor:
     """Pads (N, C, H, W) by reflection and folds squares of pixels into one.
 
@@ -312,7 +312,7 @@ def _unfold(
     tl.store(out + n * height * width * channels + q, values.to(out.dtype.element_ty), mask=inside)
 
 
-@_on_its_device
+@on_its_device
 def unfold(x: torch.Tensor, *, factor: int, bias: torch.Tensor | None, tanh: bool) -> torch.Tensor:
     """``F.pixel_shuffle`` of (N, C, H, W), after adding a bias, (C,), and before tanh, each optional."""
     x = x.contiguous(memory_format=torch.channels_last)
@@ -344,7 +344,7 @@ def _from_pixels(pixels, out, size, black, half, block: tl.constexpr):
     tl.store(out + q, values.to(out.dtype.element_ty), mask=q < size)
 
 
-@_on_its_device
+@on_its_device
 def from_pixels(pixels: torch.Tensor, *, black: float, white: float, dtype: torch.dtype) -> torch.Tensor:
     """Integers (N, H, W, C) as (N, C, H, W) in [-1, 1]."""
     out = torch.empty(pixels.shape, dtype=dtype, device=pixels.device)
@@ -370,7 +370,7 @@ def _to_pixels(
     tl.store(pixels + n * size + q, values.to(tl.int32).to(pixels.dtype.element_ty), mask=inside)
 
 
-@_on_its_device
+@on_its_device
 def to_pixels(
     x: torch.Tensor, *, black: float, white: float, most: float, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from cgpipe.engine.kernels import _on_its_device as on_its_device
+from cgpipe.engine.kernels import on_its_device
 
 BLOCK = 256
 """Pixels of a program."""

@@ -6,15 +6,13 @@ changes from step to step (pictures, random numbers, the learning rate) is copie
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
 from cgpipe.data.unpaired import Pictures
-from cgpipe.engine.memory import is_out_of_memory
-from cgpipe.errors import CgpipeWarning
+from cgpipe.engine.cuda import go_on_without_graph
 from cgpipe.training.draws import Draw, given, listed
 from cgpipe.training.optimise import rate_from
 
@@ -121,11 +119,7 @@ class Replayed(Generic[Made]):
             with rate_from(self._optimizer, self._rate), given(self._numbers):
                 return self._record(lambda: self._work(*self._batches))
         except RuntimeError as error:  # torch raises it for everything that cannot be recorded
-            if is_out_of_memory(error):
-                torch.cuda.empty_cache()
-            else:
-                reason = str(error).strip().partition("\n")[0]
-                warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=2)
+            go_on_without_graph(error)
             self._record = None
             return None
 

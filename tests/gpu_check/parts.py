@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,6 @@ def milliseconds(run: Callable[[], object], times: int = 5) -> float:
 @contextmanager
 def without(*, graphs: bool = False, fusion: bool = False, benchmark: bool = False) -> Iterator[None]:
     """Leaves parts of the GPU's way out."""
-    from contextlib import nullcontext
-
     from cgpipe.engine import backends, cuda, translator
 
     kept = backends.may_fuse, translator.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions
@@ -638,9 +636,8 @@ def trained_without(way: str) -> Iterator[None]:
 
     from cgpipe.training.trainer import Trainer
 
-    with ExitStack() as stack:
-        if way.endswith("no graphs"):
-            stack.enter_context(mock.patch.object(Trainer, "_recorder", return_value=None))
+    no_recorder = mock.patch.object(Trainer, "_recorder", return_value=None)
+    with no_recorder if way.endswith("no graphs") else nullcontext():
         yield
 
 
