@@ -223,11 +223,11 @@ def test_list_for_programs(models_folder: Path, file_model: FileModel) -> None:
 @pytest.mark.parametrize("asked", ["cow2donkey", "donkey", "file"])
 def test_show_takes_name_domain_and_file(models_folder: Path, file_model: FileModel, asked: str) -> None:
     figures = {"testA at 256": {"seen as donkey": 0.9}}
-    path = file_model(
-        models_folder, "cow", "donkey", quality=figures, notes="Weak on calves.", working_scales=(192, 320)
-    )
+    fields = {"quality": figures, "notes": "Weak on calves.", "working_scales": (192, 320), "large_side": 512}
+    path = file_model(models_folder, "cow", "donkey", **fields)
     output = run("models", "show", path if asked == "file" else asked).output
-    for part in ("cow to donkey", "192 to 320 px", "seen as donkey", "0.9", "Weak on calves.", "Apache-2.0", "256 px"):
+    scales = "192 to 320 px, for large pictures up to 512 px"
+    for part in ("cow to donkey", scales, "seen as donkey", "0.9", "Weak on calves.", "Apache-2.0", "256 px"):
         assert part in output
     shown = json.loads(run("models", "show", "--json", path if asked == "file" else asked).output)
     assert (shown["path"], shown["quality"], shown["working_scales"]) == (str(path), figures, [192, 320])

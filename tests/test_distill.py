@@ -80,7 +80,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
         loss.backward()
         optimizer.step()
     settings = {"channels": 16, "blocks": 1}
-    card = card_of(source="red", target="blue", settings=settings, training_size=32, licence="CC0-1.0")
+    card = card_of(source="red", target="blue", settings=settings, training_size=32, licence="CC0-1.0", large_side=96)
     path = tmp_path_factory.mktemp("taught") / "teacher.safetensors"
     save_model(path, Model(card, generator))
     return path
@@ -113,7 +113,7 @@ def test_a_student_comes_closer_to_its_teacher(teacher: Path, dataset: Path, tmp
     student, wanted = load_model(report.model_files[0]), load_model(teacher).generator
     assert distance(student.generator, wanted, dataset / "testA") < 0.6 * distance(fresh, wanted, dataset / "testA")
     assert (student.card.source, student.card.target, student.card.licence) == ("red", "blue", "CC0-1.0")
-    assert student.card.made_by["steps"] == 60
+    assert (student.card.made_by["steps"], student.card.large_side) == (60, 96)
     assert student.card.made_by["teacher"]["made_by"] == {"recipe": "a test"}
     assert student.card.made_by["recipe"]["teacher"] == "teacher.safetensors"
     assert student.card.quality == {}

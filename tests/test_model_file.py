@@ -118,6 +118,7 @@ def test_card_equals_itself_after_a_trip_through_json(model: Model) -> None:
         ("quality", {"zebra": object()}),
         ("training_size", 0),
         ("training_size", 256.0),
+        ("large_side", -512),
         ("working_scales", (512, 128)),
         ("working_scales", (256,)),
         ("licence", ""),

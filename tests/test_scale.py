@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cgpipe.engine.scale import FAINT, add_change, detail_lost, resampling, resize, to_integer, working_size
+from cgpipe.engine.scale import FAINT, Size, add_change, detail_lost, resampling, resize, to_integer, working_size
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,23 @@ from cgpipe.engine.scale import FAINT, add_change, detail_lost, resampling, resi
 )
 def test_working_size(height: int, width: int, size: object, scales: tuple[int, int] | None, expected: object) -> None:
     assert working_size(height, width, size, scales) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "expected"),
+    [
+        (3000, 4000, "auto", (512, 683)),
+        (1440, 1080, "auto", (480, 360)),
+        (600, 600, "auto", (256, 256)),
+        (280, 400, "auto", (280, 400)),
+        (100, 100, "auto", (224, 224)),
+        (3000, 4000, 256, (256, 341)),
+    ],
+)
+def test_a_style_works_at_a_larger_size_on_large_pictures(
+    height: int, width: int, size: Size, expected: tuple[int, int]
+) -> None:
+    assert working_size(height, width, size, (224, 288), large_side=512) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from click.testing import Result
@@ -24,6 +26,8 @@ import cgpipe
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.jobs.video_plan import plan_videos
 from cgpipe.jobs.videos import translate_videos
+
+FileModel = Callable[..., Path]
 
 pytestmark = pytest.mark.usefixtures("zebra_model")
 
@@ -60,6 +64,21 @@ def test_frames_are_those_that_the_translator_makes(clip: Path, tmp_path: Path) 
     expected = np.stack([translate(frame.pixels) for frame in cgpipe.VideoSource(clip)]).astype(int)
     # Lossless but for the way to YUV with half the colour resolution, or not, and back.
     assert np.abs(pictures_of(output) - expected).mean() < 3
+
+
+def test_a_style_works_at_a_larger_size_on_pictures_alone(
+    models_folder: Path, file_model: FileModel, tmp_path: Path
+) -> None:
+    file_model(models_folder, "photo", "ink", working_scales=(16, 24), large_side=64)
+    photo, clip = tmp_path / "photo.png", make_clip(tmp_path / "clip.mkv", count=2, codec="ffv1", size=(216, 144))
+    cv2.imwrite(str(photo), picture(0, 216, 144))
+    cgpipe.translate_folder(photo, tmp_path / "out.png", to="ink", precision="fp32")
+    cgpipe.translate_video(clip, tmp_path / "out.mkv", to="ink", precision="fp32", codec="ffv1")
+    frame = next(iter(cgpipe.VideoSource(clip))).pixels
+    at = {side: cgpipe.Translator.find("ink", size=side, precision="fp32") for side in (24, 48)}
+    assert np.array_equal(cv2.imread(str(tmp_path / "out.png"))[..., ::-1], at[48](cv2.imread(str(photo))[..., ::-1]))
+    far, near = (np.abs(pictures_of(tmp_path / "out.mkv")[0] - at[side](frame).astype(int)).mean() for side in (48, 24))
+    assert near < 1 < far
 
 
 @pytest.mark.parametrize("batch_size", [3, 64])

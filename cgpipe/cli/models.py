@@ -297,7 +297,8 @@ def _show_rows(entry: Entry, card: ModelCard) -> Iterator[Row]:
 def _scales(card: ModelCard) -> str:
     if card.working_scales is None:
         return "unknown: pictures are translated at full size"
-    return "a short side of {} to {} px".format(*card.working_scales)
+    larger = f", for large pictures up to {card.large_side} px" if card.large_side else ""
+    return "a short side of {} to {} px".format(*card.working_scales) + larger
 
 
 def _nested(values: Mapping[str, object], indent: str = "  ") -> Iterator[Row]:

@@ -234,8 +234,9 @@ speed_options = together(
         metavar="auto|full|output|PIXELS",
         help="Short side at which the network runs. The output keeps the input's size: the change is upsampled to it. "
         "auto: the picture's own size if the model supports it, else the nearest supported one; 256 for larger "
-        "pictures. A model of unknown scales gets pictures unscaled, up to 2 megapixels. output: for an upscaler, "
-        "whose results keep the size that it gives them.",
+        "pictures; for a painter's strokes, where the model's file says so, a third of the picture's, up to 512. A "
+        "model of unknown scales gets pictures unscaled, up to 2 megapixels. output: for an upscaler, whose results "
+        "keep the size that it gives them.",
     ),
     click.option(
         "--strength",

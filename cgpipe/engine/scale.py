@@ -50,25 +50,31 @@ MOST_PIXELS = 1 << 21
 """Most pixels of the working size for ``auto``, a little more than Full HD: beyond, a network of another project may
 exceed memory, and a long thin picture would be enlarged into a huge one."""
 
+MOST_REDUCED = 3
+"""Factor by which a style reduces large pictures: a stroke of one pixel, brought up by more, would be a blot."""
+
 MIDDLE_SCALE = 256
 """Short side, in pixels, of training and of published metrics; the working size of larger pictures."""
 
 
-def working_size(height: int, width: int, size: Size, scales: tuple[int, int] | None) -> tuple[int, int]:
+def working_size(
+    height: int, width: int, size: Size, scales: tuple[int, int] | None, large_side: int | None = None
+) -> tuple[int, int]:
     """Height and width at which the generator sees a picture of ``height`` x ``width``.
 
     Args:
         size: the short side in pixels; ``full`` (or ``output``) for the picture's own; ``auto`` for its own if that is
             within ``scales``. A smaller picture is enlarged to the lower bound; a larger one is reduced to the scale
-            nearest to :data:`MIDDLE_SCALE`, since more pixels cost time and show no more of the subject. ``auto`` never
-            exceeds :data:`MOST_PIXELS`.
+            nearest to :data:`MIDDLE_SCALE`, since more pixels cost time and show no more of the subject, or, up to
+            ``large_side``, to a third (:data:`MOST_REDUCED`). ``auto`` never exceeds :data:`MOST_PIXELS`.
         scales: the smallest and the largest short side, in pixels, at which the model works well; ``None`` if unknown:
             ``auto`` then takes the picture's own size, within :data:`MOST_PIXELS`.
+        large_side: the largest short side for larger pictures; ``None``: :data:`MIDDLE_SCALE`.
     """
     if size == "full" or size == "output":
         return height, width
     short = min(height, width)
-    target = min(_auto_side(height, width, scales) if size == "auto" else size, MOST_ENLARGED * short)
+    target = min(_auto_side(height, width, scales, large_side) if size == "auto" else size, MOST_ENLARGED * short)
     return max(1, round(height * target / short)), max(1, round(width * target / short))
 
 
@@ -78,12 +84,14 @@ def fitting_size(height: int, width: int, fixed: tuple[int, int]) -> tuple[int, 
     return min(fixed[0], max(1, round(height * scale))), min(fixed[1], max(1, round(width * scale)))
 
 
-def _auto_side(height: int, width: int, scales: tuple[int, int] | None) -> float:
+def _auto_side(height: int, width: int, scales: tuple[int, int] | None, large_side: int | None) -> float:
     """The short side for ``auto``."""
     short = min(height, width)
     smallest, largest = scales or (short, short)
-    target = max(short, smallest) if short <= largest else min(max(MIDDLE_SCALE, smallest), largest)
-    target = min(target, MOST_ENLARGED * short)
+    reduced = min(max(MIDDLE_SCALE, smallest), largest)
+    if large_side:
+        reduced = max(reduced, min(short // MOST_REDUCED, large_side))
+    target = min(max(short, smallest) if short <= largest else reduced, MOST_ENLARGED * short)
     most = short * math.sqrt(MOST_PIXELS / (height * width))
     return min(target, most)
 

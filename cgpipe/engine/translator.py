@@ -582,7 +582,8 @@ class Translator:
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         if fixed := self.model.generator.fixed_size:
             return fitting_size(height, width, fixed)
-        return working_size(height, width, self.size, self.model.card.working_scales)
+        card = self.model.card
+        return working_size(height, width, self.size, card.working_scales, card.large_side)
 
     def _seen_pixels(self, pixels: torch.Tensor, planar: Planar | None = None) -> int:
         height, width = self._working_size(*_sides(pixels, planar))

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from cgpipe.jobs.pipeline import Pipeline
 
 
-def load_pipeline(chosen: Chosen, options: Options, watch: Stopwatch) -> Pipeline:
-    """The pipeline of a job. Threads start the GPU while torch is imported, and its libraries while all else is."""
+def load_pipeline(chosen: Chosen, options: Options, watch: Stopwatch, *, video: bool = False) -> Pipeline:
+    """The pipeline of a job, of videos or of pictures.
+
+    Threads start the GPU while torch is imported, and its libraries while all else is.
+    """
     gpu = first_gpu(options.hardware.device)
     if gpu is not None and "torch" not in sys.modules:
         start_driver(gpu)
@@ -24,4 +27,4 @@ def load_pipeline(chosen: Chosen, options: Options, watch: Stopwatch) -> Pipelin
         prepare_gpu(gpu)
     from cgpipe.jobs.pipeline import Pipeline
 
-    return Pipeline(chosen, options, watch)
+    return Pipeline(chosen, options, watch, video=video)

@@ -37,15 +37,24 @@ class Pipeline:
         options: the options of the job.
         watch: counts the steps until the model is ready.
         like: a pipeline of the same model, hardware and tiles, whose network is shared.
+        video: whether the pictures are frames of videos.
     """
 
-    def __init__(self, chosen: Chosen, options: Options, watch: Stopwatch, like: Pipeline | None = None) -> None:
+    def __init__(
+        self,
+        chosen: Chosen,
+        options: Options,
+        watch: Stopwatch,
+        like: Pipeline | None = None,
+        *,
+        video: bool = False,
+    ) -> None:
         hardware, look = options.hardware, options.look
         self.translator: Translator
         if like is not None:
             self.translator = like.translator.with_look(size=look.size, strength=look.strength)
         else:
-            model = chosen.load()
+            model = chosen.load().for_videos() if video else chosen.load()
             watch.reached("load")
             self.translator = Translator(
                 model,
@@ -128,5 +137,6 @@ class Pipeline:
     def settings(self) -> dict[str, object]:
         """The requested and chosen settings, for a report; complete once a picture has been translated."""
         translator = self.translator
-        asked = {"size": translator.size, "scales": translator.model.card.working_scales}
+        card = translator.model.card
+        asked = {"size": translator.size, "scales": card.working_scales, "large_side": card.large_side}
         return asked | {"strength": translator.strength} | translator.describe()

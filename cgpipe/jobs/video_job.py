@@ -136,7 +136,7 @@ class VideoJob:
 
     def _loaded(self, watch: Stopwatch) -> Pipeline:
         if self._pipeline is None:
-            self._pipeline = load_pipeline(self._chosen, self._options, watch)
+            self._pipeline = load_pipeline(self._chosen, self._options, watch, video=True)
         return self._pipeline
 
     def _translate(self, pipeline: Pipeline, input: str, output: str, report: VideoReport, watch: Stopwatch) -> None:

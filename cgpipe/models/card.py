@@ -35,6 +35,9 @@ class ModelCard:
             by default as the settings say. A network on RGB may stand for one on gray.
         working_scales: smallest and largest short side, in pixels, at which the model was measured to work well; None
             if not measured.
+        large_side: short side, in pixels, up to which larger pictures, but not videos, are reduced to no less than a
+            third: for styles, whose strokes would be blots; None: to a short side as near to 256 as the working scales
+            allow.
         made_by: provenance: recipe, steps, pictures seen, seed, version of cgpipe.
         quality: metrics, each under a name that states split, size and classifier.
         licence: an SPDX identifier, or "unknown".
@@ -53,6 +56,7 @@ class ModelCard:
     training_size: int | None
     channels: tuple[int, int] = (3, 3)
     working_scales: tuple[int, int] | None = None
+    large_side: int | None = None
     made_by: Mapping[str, object]
     quality: Mapping[str, object]
     licence: str
@@ -70,11 +74,10 @@ class ModelCard:
             _text(self, name)
         for name in ("settings", "made_by", "quality"):
             object.__setattr__(self, name, _plain(getattr(self, name), name))
-        _require(
-            self.training_size is None or _is_size(self.training_size),
-            "training_size",
-            f"must be a positive whole number of pixels or null, not {self.training_size!r}",
-        )
+        for name in ("training_size", "large_side"):
+            side = getattr(self, name)
+            fits = side is None or _is_size(side)
+            _require(fits, name, f"must be a positive whole number of pixels or null, not {side!r}")
         object.__setattr__(self, "channels", _channels(self.channels, self.settings))
         object.__setattr__(self, "working_scales", _scales(self.working_scales))
 

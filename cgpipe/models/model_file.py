@@ -40,6 +40,10 @@ class Model:
     card: ModelCard
     generator: Generator
 
+    def for_videos(self) -> Model:
+        """The model as videos use it: at its working scales, since each pixel counts for speed."""
+        return replace(self, card=replace(self.card, large_side=None))
+
     def require_rgb(self, pictures: str) -> None:
         """Raises UsageError if it takes or gives other channels than gray or RGB; ``pictures`` are those it gets."""
         taken, given = self.generator.channels

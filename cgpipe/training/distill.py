@@ -275,6 +275,7 @@ class Distiller(Run):
             },
             quality={},
             licence=config.licence,
+            large_side=config.large_side or teacher.large_side,
         )
 
     # -- state -------------------------------------------------------------------------------------------------------

@@ -48,6 +48,12 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
         False, "Normalize a foreign teacher with batch norm by each picture's own statistics."
     )
     licence: str = setting("", "License of the model, as an SPDX identifier.  [the teacher's]")
+    large_side: int = setting(
+        0,
+        "Short side, for the model's header, up to which --size auto reduces large pictures to no less than a third.  "
+        "[the teacher's]",
+        at_least=0,
+    )
 
     steps: int = setting(12000, "Training steps.", above=0)
     decay: float = setting(

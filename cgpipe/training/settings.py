@@ -72,6 +72,12 @@ class RunSettings:
     checkpoint_dir: Path = setting(Path("checkpoints/horse2zebra"), "Folder for the run's state and model files.")
     results_dir: Path = setting(Path("results/horse2zebra"), "Folder for sample grids.")
     licence: str = setting("unknown", "License of the models, as an SPDX identifier, for their headers.")
+    large_side: int = setting(
+        0,
+        "Short side, for the models' headers, up to which --size auto reduces large pictures to no less than a third: "
+        "for styles, whose strokes would be blots. 0: to 256, as videos always.",
+        at_least=0,
+    )
     seed: int = setting(0, "Random seed.")
     gpu_ids: str = setting("auto", "GPUs to use, such as 0, or 0,1 with one process each; -1: CPU.")
     precision: Precision = setting("auto", "Numeric precision (dtype) of the networks; fp16 needs a GPU.")

@@ -369,6 +369,7 @@ class Trainer(Run):
             made_by=made_by | fields.pop("made_by", {}),
             quality={},
             licence=self.config.licence,
+            large_side=self.config.large_side or None,
             **fields,
         )
 
