@@ -80,9 +80,12 @@ def test_photos_are_sorted_by_their_colours(script: Script, tmp_path: Path) -> N
         pixels = np.full((96, 128, 3), sky, np.uint8)
         pixels[48:] = land
         cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), pixels)
+    light = np.random.default_rng(0).uniform(0.3, 1, (96, 128, 1))
+    for name, leaves in (("autumn", (20, 110, 220)), ("summer", (40, 200, 60))):
+        cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), light * leaves)
     script("sort_photos", tmp_path / "photos", tmp_path / "sorted")
     found = {kind.name: [path.stem for path in kind.iterdir()] for kind in (tmp_path / "sorted").iterdir()}
-    assert found == {"day": ["day"], "sunset": ["sunset"]}
+    assert found == {kind: [kind] for kind in ("day", "sunset", "summer", "autumn")}
 
 
 def test_a_folder_that_is_not_there(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

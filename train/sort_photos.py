@@ -1,9 +1,9 @@
-"""Copies photos into folders by the colours of their skies: days and sunsets.
+"""Copies photos into folders by the colours of skies and leaves: days and sunsets, summer and autumn.
 
 python train/sort_photos.py datasets/monet2photo/trainB sorted
 cgpipe train --config train/day2sunset.toml --domain-a sorted/day --domain-b sorted/sunset ...
 
-Look through the folders, and delete what does not belong, such as dunes among the sunsets.
+Look through the folders, and delete what does not belong, such as dunes among sunsets and deserts among autumn.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from cgpipe.errors import CgpipeError
 
 SIDE = 128
 """Sides at which photos are looked at."""
+ROUGH = 25
+"""Local mean of the absolute Laplacian, in levels of 255, from which leaves and grass begin, and skies end."""
 
 
 class Colours(NamedTuple):
@@ -38,6 +40,8 @@ class Colours(NamedTuple):
         lightness: mean, 0 to 100.
         saturation: mean, 0 to 1.
         texture: mean absolute Laplacian of the sky, in levels of 255: high for trees and walls.
+        red_leaves: share of the photo that is rough and red to yellow.
+        green_leaves: share of the photo that is rough and green.
     """
 
     glow: float
@@ -48,6 +52,8 @@ class Colours(NamedTuple):
     lightness: float
     saturation: float
     texture: float
+    red_leaves: float
+    green_leaves: float
 
 
 def is_day(photo: Colours) -> bool:
@@ -62,7 +68,22 @@ def is_sunset(photo: Colours) -> bool:
     return sky and photo.green < 0.15 and photo.lightness < 65 and photo.saturation > 0.25
 
 
-KINDS: Mapping[str, Callable[[Colours], bool]] = {"day": is_day, "sunset": is_sunset}
+def is_autumn(photo: Colours) -> bool:
+    """Red and yellow leaves; deserts and ruins look much the same."""
+    return photo.red_leaves > 0.3
+
+
+def is_summer(photo: Colours) -> bool:
+    """Green leaves and hardly any others."""
+    return photo.green_leaves > 0.2 and photo.red_leaves < 0.1 and photo.dark < 0.4
+
+
+KINDS: Mapping[str, Callable[[Colours], bool]] = {
+    "day": is_day,
+    "sunset": is_sunset,
+    "summer": is_summer,
+    "autumn": is_autumn,
+}
 
 
 def colours_of(pixels: npt.NDArray[np.uint8]) -> Colours:
@@ -71,6 +92,8 @@ def colours_of(pixels: npt.NDArray[np.uint8]) -> Colours:
     values = small.astype(np.float32) / 255
     hue, saturation, value = np.moveaxis(cv2.cvtColor(values, cv2.COLOR_RGB2HSV), 2, 0)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    edges = np.abs(cv2.Laplacian(gray, cv2.CV_32F))
+    rough = cv2.blur(edges, (9, 9)) > ROUGH
     sky = np.s_[: SIDE // 2]
     return Colours(
         glow=float((((hue < 48) | (hue > 285)) & (saturation > 0.25) & (value > 0.35))[sky].mean()),
@@ -80,7 +103,9 @@ def colours_of(pixels: npt.NDArray[np.uint8]) -> Colours:
         dark=float((value < 0.2).mean()),
         lightness=float(cv2.cvtColor(values, cv2.COLOR_RGB2Lab)[..., 0].mean()),
         saturation=float(saturation.mean()),
-        texture=float(np.abs(cv2.Laplacian(gray, cv2.CV_32F))[: SIDE * 2 // 5].mean()),
+        texture=float(edges[: SIDE * 2 // 5].mean()),
+        red_leaves=float((((hue < 54) | (hue > 345)) & (saturation > 0.35) & (value > 0.2) & rough).mean()),
+        green_leaves=float(((hue > 60) & (hue < 150) & (saturation > 0.2) & (value > 0.12) & rough).mean()),
     )
 
 
