@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from cgpipe.engine import scale
 from cgpipe.engine import translator as translator_module
-from cgpipe.engine.cuda import GpuPipeline, Graphs, Translated
+from cgpipe.engine.cuda import CudaRecorder, GpuPipeline, Graphs, Translated
 from cgpipe.engine.scale import resampling
 from cgpipe.engine.stream import IN_FLIGHT
 from cgpipe.engine.translator import Translator
@@ -155,6 +157,41 @@ def test_the_least_recently_used_graphs_go() -> None:
     for count in [2, 2]:
         work(batches([count])[0])
     assert recorder.shapes == [(1, 4, 5, 3), (2, 4, 5, 3)]
+
+
+class PretendGraph:
+    """In a pool of memory that ends with the last of its graphs, as torch's do."""
+
+    memory: int | None = None
+
+    def pool(self) -> int | None:
+        return self.memory
+
+    def replay(self) -> None:
+        pass
+
+
+def test_graphs_share_memory_as_long_as_one_of_them_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools, told = itertools.count(), []
+
+    @contextmanager
+    def record_in(graph: PretendGraph, *, pool: int | None, stream: str, capture_error_mode: str) -> Iterator[None]:
+        graph.memory = next(pools) if pool is None else pool
+        told.append((graph.memory, stream))
+        yield
+
+    pretended = {"CUDAGraph": PretendGraph, "graph": record_in, "Stream": lambda device: f"a stream of {device}"}
+    pretended |= {"device": nullcontext, "stream": nullcontext, "current_stream": lambda device: None}
+    for name, value in pretended.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    recorder = CudaRecorder(torch.device("cuda:1"))
+    graphs = [recorder(lambda: "the first"), recorder(lambda: "the second")]
+    assert [replay() for replay in graphs] == ["the first", "the second"]
+    del graphs[0]
+    graphs.append(recorder(lambda: "with the second"))
+    graphs.clear()
+    recorder(lambda: "alone")
+    assert told == [(pool, "a stream of cuda:1") for pool in (0, 0, 0, 1)]
 
 
 def test_a_result_that_is_not_finite_is_computed_again_in_fp32(make_model: Any) -> None:

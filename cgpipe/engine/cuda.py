@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from functools import cache, partial
 from itertools import cycle
 from math import prod
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -32,6 +33,7 @@ class Translated(NamedTuple):
 
 Stream = TypeVar("Stream")
 Event = TypeVar("Event")
+Made = TypeVar("Made")
 
 Work = Callable[..., Translated]
 """Translates (N, H, W, C) integers, on the device; given a layout too, planes of YUV (see :mod:`cgpipe.engine.yuv`)."""
@@ -311,26 +313,56 @@ def go_on_without_graph(error: RuntimeError) -> None:
         warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=3)
 
 
-class CudaGraphs:
-    """Records CUDA graphs that share their memory: they never run at the same time."""
+class CudaRecorder:
+    """Records CUDA graphs that share their memory: they never run at the same time.
+
+    Recording does nothing on the device. What ``work`` made is returned by each replay, which overwrites it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: Any = None
+        self._stream: torch.cuda.Stream | None = None
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+
+    def __call__(self, work: Callable[[], Made]) -> Callable[[], Made]:
+        # torch's own stream for recording belongs to whichever GPU recorded first.
+        self._stream = self._stream or torch.cuda.Stream(self._device)
+        # With the last of its graphs a pool of memory ends, and torch refuses it.
+        pool = next((other.pool() for other in self._graphs), None)
+        graph = torch.cuda.CUDAGraph()
+        with (
+            torch.cuda.device(self._device),
+            # Where recording fails, torch leaves its stream as the current one.
+            torch.cuda.stream(torch.cuda.current_stream(self._device)),
+            # Other threads may allocate memory meanwhile.
+            torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
+            made = work()
+        self._graphs.add(graph)
+
+        def replay() -> Made:
+            graph.replay()
+            return made
+
+        return replay
+
+
+class CudaGraphs:
+    """Records CUDA graphs of translations, with the fastest convolutions for their shape."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._record = CudaRecorder(device)
 
     def __call__(self, work: Work, example: torch.Tensor) -> Work:
         with torch.cuda.device(self._device), _fastest_convolutions():
             given = example.clone()
             work(given)  # Benchmarks convolutions, which is impossible while recording.
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                made = work(given)
+            repeat = self._record(partial(work, given))
 
         def replay(pixels: torch.Tensor) -> Translated:
             given.copy_(pixels)
-            graph.replay()
+            made = repeat()
             # The next replay overwrites the graph's memory.
             return Translated(made.pixels.clone(), made.sums.clone())
 

@@ -7,7 +7,7 @@ changes from step to step (pictures, random numbers, the learning rate) is copie
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -122,25 +122,3 @@ class Replayed(Generic[Made]):
             go_on_without_graph(error)
             self._record = None
             return None
-
-
-class CudaRecorder:
-    """Records CUDA graphs that share their memory: they never run at the same time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool: Any = None
-
-    def __call__(self, work: Callable[[], Made]) -> Callable[[], Made]:
-        with torch.cuda.device(self._device):
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            graph = torch.cuda.CUDAGraph()
-            # Other threads pin memory for the next batches meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                made = work()
-
-        def replay() -> Made:
-            graph.replay()
-            return made
-
-        return replay

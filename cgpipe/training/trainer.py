@@ -17,6 +17,7 @@ from cgpipe.data.loading import Form, ranges_on_card
 from cgpipe.data.pictures import Place
 from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import can_compile
+from cgpipe.engine.cuda import CudaRecorder
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.grids import load_alike, load_samples, sample_rows
 from cgpipe.evaluation.watch import PairedWatch
@@ -34,7 +35,7 @@ from cgpipe.training.methods import Losses, Method, build_method
 from cgpipe.training.optimise import adam, add_gradients, apply_gradients, average_weights, set_learning_rate
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.recompute import recompute_activations
-from cgpipe.training.replay import CudaRecorder, Record, Replayed
+from cgpipe.training.replay import Record, Replayed
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.schedule import Plateau, learning_rate_factor
 from cgpipe.training.warm_start import warm_start, warm_start_discriminators
