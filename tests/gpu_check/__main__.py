@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PASSED = HERE / "passed.txt"
+FROM_OUTSIDE = "ended from outside"
 
 LIMITS = {
+    "tests": 90,
     "one": 45,
     "folder": 60,
-    "tests": 60,
     "resnet": 40,
     "start": 35,
     "video": 40,
@@ -39,6 +41,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=235, help="after which no other part begins")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
+    # Whoever ends this by a limit of his own gets a report of what there is.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     report: dict[str, Any] = {}
     for part in chosen.only.split(","):
@@ -47,36 +51,63 @@ def main() -> None:
             report[part] = {"rows": [], "error": "no time was left"}
             continue
         limit = 600.0 if chosen.dry_run else min(LIMITS[part], left)
-        report[part] = run(part, limit, dry=chosen.dry_run)
+        report[part] = run(part, limit, chosen.folder, dry=chosen.dry_run)
         print(f"{part}: {report[part]['seconds']} s {report[part].get('error', '')}", flush=True)
         (chosen.folder / "report.json").write_text(json.dumps(report, indent=1))
         (chosen.folder / "report.md").write_text(markdown(report))
+        if part == "tests":
+            (chosen.folder / PASSED.name).write_text(passed_by_now(report[part]["rows"]))
+        if report[part].get("error") == FROM_OUTSIDE:
+            break
     print(markdown(report))
 
 
-def run(part: str, limit: float, *, dry: bool) -> dict[str, Any]:
-    """One part; what it printed as rows, and how it ended."""
+def run(part: str, limit: float, folder: Path, *, dry: bool) -> dict[str, Any]:
+    """One part; what it wrote as rows, and how it ended. Both files lie in the folder while it runs."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.jsonl"
-        command = [sys.executable, str(HERE / "parts.py"), part, folder, str(rows), *(["--dry"] if dry else [])]
-        with (Path(folder) / "log").open("w+") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-            try:
-                code: Any = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                code = f"stopped after {limit:.0f} s"
-            # Whatever it started goes with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            log.seek(0)
-            said = log.read()
-        found = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
-    result: dict[str, Any] = {"rows": found, "seconds": round(time.monotonic() - began, 1)}
+    rows, log = folder / f"{part}.jsonl", folder / f"{part}.log"
+    rows.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, log.open("w") as said:
+        command = [sys.executable, str(HERE / "parts.py"), part, scratch, str(rows.resolve())]
+        command += ["--dry"] if dry else []
+        code = end_of(subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True), limit)
+    result: dict[str, Any] = {"rows": without_ended(read(rows)), "seconds": round(time.monotonic() - began, 1)}
     if code:
-        result |= {"error": str(code), "log": said[-3000:]}
+        result |= {"error": str(code), "log": log.read_text(errors="replace")[-3000:]}
     return result
+
+
+def end_of(process: subprocess.Popen[Any], limit: float) -> int | str:
+    """How a process ended, or was ended with all that it had started."""
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {limit:.0f} s"
+    except KeyboardInterrupt:
+        return FROM_OUTSIDE
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def read(rows: Path) -> list[dict[str, Any]]:
+    """The rows of a file; what was cut off in the middle of one is left out."""
+    lines = rows.read_text().splitlines() if rows.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def without_ended(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without the tests that were under way and have ended since."""
+    ended = {row["test"] for row in rows if row["table"] == "tests"}
+    return [row for row in rows if row["table"] != "under way" or row["test"] not in ended]
+
+
+def passed_by_now(rows: list[dict[str, Any]]) -> str:
+    """The tests that have passed on a GPU, one a line: this time, or before and not failed since."""
+    results = {row["test"]: row["result"] for row in rows if row["table"] == "tests"}
+    before = {test for test in PASSED.read_text().splitlines() if results.get(test, "skipped") == "skipped"}
+    return "".join(f"{test}\n" for test in sorted(before | {t for t, result in results.items() if result == "passed"}))
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -96,7 +127,9 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else " ".join(str(value).replace("|", "/").split())[:700]
 
 
 if __name__ == "__main__":

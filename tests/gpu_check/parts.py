@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-TESTS = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+TESTS = HERE.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
 
 PART, FOLDER, ROWS = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
@@ -112,14 +114,14 @@ def machine() -> None:
 
 
 def tests() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "tests/test_cuda.py"]
-    environment = os.environ | ({} if DRY else {"CGPIPE_REQUIRE_CUDA": "1"})
-    done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
-    lines = done.stdout.strip().splitlines()
-    row("tests/test_cuda.py", result=lines[-1] if lines else done.stderr[-300:], exit_code=done.returncode)
-    for line in lines[:-1]:
-        if line.startswith(("FAILED", "ERROR", "E  ")):
-            row("failures", line=line[:300])
+    words = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "telling", "-o", "timeout=40"]
+    if find_spec("xdist") and not DRY:
+        words += ["-n", "4"]
+    environment = os.environ | {"GPU_CHECK_ROWS": str(ROWS)} | ({} if DRY else {"CGPIPE_REQUIRE_CUDA": "1"})
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "pytest", *words, "tests/test_cuda.py"]
+    done = subprocess.run(command, cwd=TESTS.parent, env=environment)
+    row("all tests", exit_code=done.returncode)
 
 
 def translator(file: Any, **options: Any) -> Any:
