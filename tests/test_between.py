@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_a_gpu_that_does_not_exist_is_not_prepared(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
-def test_a_process_forks_when_the_kernels_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_forks_when_all_libraries_of_all_gpus_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def slowly() -> ModuleType:
@@ -63,11 +64,27 @@ def test_a_process_forks_when_the_kernels_are_imported(monkeypatch: pytest.Monke
         return ModuleType("kernels")
 
     monkeypatch.setattr(between, "kernels", slowly)
+    monkeypatch.setattr(between, "upsampling", slowly)
+    monkeypatch.setattr(between, "_load_convolutions", lambda index: done.append("loaded"))
     prepare_kernels(GPU)
+    prepare_kernels(torch.device("cuda:1"))
     process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(len(done)))
     process.start()
     process.join()
-    assert process.exitcode == 1
+    assert process.exitcode == 2 * 3
+
+
+@pytest.mark.parametrize("lacking", ["between_convolutions", "add_change_up"])
+def test_if_one_kernel_cannot_be_built_none_is_used(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(f"no {lacking}")
+
+    module = Mock(spec_set=["between_convolutions", "add_change_up"], **{lacking: fail})
+    monkeypatch.setattr(between, "kernels", lambda: module)
+    monkeypatch.setattr(between, "upsampling", lambda: module)
+    monkeypatch.setattr(torch, "zeros", lambda *size, **_: torch.ones(size))
+    with pytest.warns(CgpipeWarning, match=rf"cannot build kernels \(no {lacking}\)"):
+        assert not can_fuse(GPU)
 
 
 def test_kernels_that_cannot_be_built_are_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:

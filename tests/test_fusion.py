@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,40 @@ def test_the_kernels_agree_with_torch_in_tritons_interpreter() -> None:
     done = run_python(ON_A_CPU, env=os.environ | {"TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "agree"
+
+
+ON_NO_GPU = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from cgpipe.engine import kernels, upsampling
+
+def build(kernel, pointers, constants):
+    kinds = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(("eps", "slope", "black", "half", "most"), "fp32")
+    kinds |= dict.fromkeys(("step_y", "step_x"), "fp32") | pointers | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(kernel, {name: kinds[name] for name in kernel.arg_names}, constants)
+    assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+
+half = dict.fromkeys(("x", "out", "weight", "bias", "residual"), "*fp16") | {"sums": "*fp32"}
+tile = dict(block=64, lanes=64)
+for whole in (True, False):
+    build(kernels._sum_chunks, half, tile | dict(whole=whole))
+flags = dict.fromkeys(("normalised", "scaled", "shifted", "activated", "added"), True)
+build(kernels._apply, half, tile | flags | dict(padding=3, folded=2, most_chunks=32))
+build(kernels._fold, half, dict(channels=3, places=4, padding=3, factor=2, block=1024))
+build(kernels._unfold, half, dict(channels=3, factor=4, shifted=True, squashed=True, block=1024))
+build(kernels._from_pixels, half | {"pixels": "*u8"}, dict(block=1024))
+build(kernels._to_pixels, half | {"pixels": "*u16"}, dict(channels=3, block=1024))
+build(upsampling._add_change, {"pixels": "*u8", "both": "*fp32", "out": "*u8"}, dict(block=256))
+print("built")
+"""
+
+
+@pytest.mark.slow
+def test_the_kernels_are_built_for_a_gpu_where_there_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    done = run_python(ON_NO_GPU, env=os.environ | {"TRITON_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "built"
 
 
 class Branching(Generator):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from cgpipe.engine import scale
 from cgpipe.engine.scale import FAINT, Size, add_change, detail_lost, resampling, resize, to_integer, working_size
 
 
@@ -156,3 +159,26 @@ def test_resizing_keeps_the_mean(dtype: torch.dtype, band_pixels: int, monkeypat
 
 def test_rounding_is_to_the_nearest_and_limited() -> None:
     assert to_integer(torch.tensor([-3.0, 0.6, 254.4, 300.0]), torch.uint8).tolist() == [0, 1, 254, 255]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "side", "masked", "used"),
+    [
+        (torch.uint8, 3, 8, False, True),
+        (torch.uint16, 3, 8, False, False),
+        (torch.uint8, 4, 8, False, False),
+        (torch.uint8, 3, 8, True, False),
+        (torch.uint8, 3, 20, False, False),
+    ],
+)
+def test_a_kernel_adds_the_change_to_rgb_of_8_bits_that_is_not_reduced(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, channels: int, side: int, masked: bool, used: bool
+) -> None:
+    kernel = Mock(side_effect=lambda pixels, change, lost: pixels)
+    monkeypatch.setattr(scale, "can_fuse", lambda device: True)
+    monkeypatch.setattr(scale, "upsampling", lambda: Mock(add_change_up=kernel))
+    pixels = torch.zeros((1, 16, 16, channels), dtype=dtype)
+    seen, made = torch.rand(2, 1, channels, side, side)
+    mask = torch.zeros((1, 16, 16), dtype=dtype) if masked else None
+    assert scale.add_at_once(pixels, seen, made, 1.0, mask).shape == pixels.shape
+    assert kernel.called == used

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
-from threading import Event
 from types import ModuleType
 
 import torch
@@ -154,22 +153,19 @@ def _are_built(index: int) -> bool:
 
 @cache
 def _prepared(index: int) -> Future[None]:
-    _loaded.clear()
     threads = ThreadPoolExecutor(2, "cgpipe-kernels")
     try:
-        loading = threads.submit(_load_convolutions, index)
-        building = threads.submit(_build, index)
-        building.add_done_callback(lambda _: loading.add_done_callback(lambda _: _loaded.set()))
+        loading, building = threads.submit(_load_convolutions, index), threads.submit(_build, index)
+        _under_way.extend((loading, building))
         return building
     finally:
         threads.shutdown(wait=False)
 
 
-_loaded = Event()
-_loaded.set()
+_under_way: list[Future[None]] = []
 if hasattr(os, "register_at_fork"):
     # A forked process would wait for ever for the locks of modules and libraries that a thread was loading.
-    os.register_at_fork(before=lambda: _loaded.wait(LONGEST_WAIT))
+    os.register_at_fork(before=lambda: wait(_under_way, LONGEST_WAIT))
 
 
 def _load_convolutions(index: int) -> None:
@@ -179,10 +175,12 @@ def _load_convolutions(index: int) -> None:
 
 
 def _build(index: int) -> None:
-    """Builds a kernel, which may fail in any way: Triton calls a compiler."""
-    kernels()
+    """Builds kernels of both modules, which may fail in any way: Triton calls a compiler."""
+    modules = kernels(), upsampling()
     x = torch.zeros(1, 16, 4, 4, device=f"cuda:{index}")
-    kernels().between_convolutions(x, eps=1e-5, weight=None, bias=None, slope=0.0, residual=None, pad=0)
+    modules[0].between_convolutions(x, eps=1e-5, weight=None, bias=None, slope=0.0, residual=None, pad=0)
+    pixels = torch.zeros(1, 4, 4, 3, device=x.device, dtype=torch.uint8)
+    modules[1].add_change_up(pixels, x[:, :3], x[:, :1])
 
 
 @cache
@@ -190,6 +188,12 @@ def kernels() -> ModuleType:
     """:mod:`cgpipe.engine.kernels`, which needs Triton."""
     # Imported by name: mypy cannot type what Triton decorates.
     return import_module("cgpipe.engine.kernels")
+
+
+@cache
+def upsampling() -> ModuleType:
+    """:mod:`cgpipe.engine.upsampling`, likewise."""
+    return import_module("cgpipe.engine.upsampling")
 
 
 def _suits(x: torch.Tensor, times: int = 1) -> bool:

@@ -12,15 +12,13 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from itertools import product
 from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 
-from cgpipe.engine.between import can_fuse
-from cgpipe.engine.memory import is_out_of_memory
+from cgpipe.engine.between import can_fuse, upsampling
 from cgpipe.engine.worker_pool import worker_pool
 from cgpipe.scratch import is_scratch, release, room_for
 
@@ -207,7 +205,9 @@ def add_at_once(
     change = (translated - seen).mul_(strength).addcmul_(lost, seen)
     size = pixels.shape[1:3]
     reduces = size[0] < seen.shape[2]
-    if not reduces and mask is None and (added_up := _added_by_a_kernel(pixels, change, lost)) is not None:
+    plain = pixels.dtype == torch.uint8 and pixels.shape[3] == 3 and mask is None and not reduces
+    if plain and can_fuse(pixels.device):
+        added_up: torch.Tensor = upsampling().add_change_up(pixels, change, lost)
         return added_up
     both = F.interpolate(torch.cat([change, lost], 1), size, mode="bicubic", antialias=reduces)
     rows = pixels.permute(0, 3, 1, 2).float()
@@ -215,24 +215,6 @@ def add_at_once(
     if mask is not None:
         added.mul_(mask[:, None].float().div_(white))
     return to_integer(rows.add_(added), pixels.dtype).permute(0, 2, 3, 1).contiguous()
-
-
-def _added_by_a_kernel(pixels: torch.Tensor, change: torch.Tensor, lost: torch.Tensor) -> torch.Tensor | None:
-    """The sum in one pass over memory, for RGB of 8 bits, if a kernel for it can be built."""
-    if pixels.dtype != torch.uint8 or pixels.shape[3] != 3 or not can_fuse(pixels.device) or _lacking:
-        return None
-    try:
-        added: torch.Tensor = import_module("cgpipe.engine.upsampling").add_change_up(pixels, change, lost)
-    except Exception as error:  # Triton calls a compiler, which may fail in any way
-        if is_out_of_memory(error):
-            raise
-        _lacking.append(str(error))
-        return None
-    return added
-
-
-_lacking: list[str] = []
-"""Why the kernel cannot be built, if it cannot."""
 
 
 def brought_up(pixels: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
