@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from shell import wait_until
 
 GPU_CHECK = Path(__file__).parent / "gpu_check"
@@ -62,12 +61,12 @@ def test_each_test_is_written_down_as_it_ends_and_those_that_never_passed_come_f
     assert "test_that_fails" not in passed
 
 
-@pytest.mark.slow
-def test_a_part_that_is_ended_leaves_what_it_found(tmp_path: Path) -> None:
-    command = [sys.executable, GPU_CHECK, tmp_path, "--only", "machine", "--dry-run"]
+def test_a_run_that_is_ended_leaves_a_report(tmp_path: Path) -> None:
+    command = [sys.executable, GPU_CHECK, tmp_path, "--only", "machine,one", "--dry-run"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_until((tmp_path / "machine.jsonl").exists, process)
+    wait_until((tmp_path / "machine.log").exists, process)
     process.terminate()
     process.wait()
     page = (tmp_path / "report.md").read_text()
-    assert "| torch |" in page
+    assert "## machine" in page and "Ended with: ended from outside" in page
+    assert "## one" not in page

@@ -115,8 +115,8 @@ class Recorder:
         return replay
 
 
-def graphs(recorder: Recorder, pixels: int = 1) -> Graphs:
-    return Graphs(negative, recorder, lambda *_: pixels)
+def graphs(recorder: Recorder, *, suits: bool = True) -> Graphs:
+    return Graphs(negative, recorder, lambda *_: suits)
 
 
 def test_the_second_batch_of_a_shape_is_recorded_and_all_later_ones_replayed() -> None:
@@ -133,10 +133,24 @@ def test_shapes_that_do_not_come_again_and_large_ones_are_not_recorded() -> None
     work = graphs(recorder)
     for pixels in batches([1, 2, 3, 4]):
         work(pixels)
-    large = graphs(recorder, pixels=1 << 23)
+    large = graphs(recorder, suits=False)
     for pixels in batches([2, 2, 2]):
         large(pixels)
     assert recorder.shapes == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "recorded"),
+    [
+        *(((16, 500, 500, 3), "full", True), ((17, 500, 500, 3), "full", False)),
+        *(((1, 5792, 5792, 3), 64, True), ((1, 5793, 5793, 3), 64, False)),
+    ],
+)
+def test_batches_that_keep_a_gpu_busy_or_do_not_pass_it_at_once_are_not_recorded(
+    make_model: Any, shape: tuple[int, ...], size: Any, recorded: bool
+) -> None:
+    pixels = torch.empty(shape, dtype=torch.uint8, device="meta")
+    assert Translator(make_model(), device="cpu", size=size)._is_small(pixels) == recorded
 
 
 def test_what_cannot_be_recorded_runs_as_it_is() -> None:

@@ -43,7 +43,7 @@ SMALL_BYTES = 1 << 20
 MAX_GRAPHS = 8
 """Most graphs that are kept: each holds the memory of its batch."""
 MAX_GRAPH_PIXELS = 1 << 22
-"""Pixels of a batch up to which kernel launches dominate; beyond, the GPU is busy anyway."""
+"""Pixels that the generator sees in a batch up to which kernel launches dominate; beyond, the GPU is busy anyway."""
 
 
 class Gpu(Protocol[Stream, Event]):
@@ -271,19 +271,19 @@ class Graphs:
     Args:
         work: translates a batch; reads nothing back from the device.
         record: records work on an example, and returns a function that replays it on another batch of that shape.
-        pixels: how many pixels of a batch the generator will see.
+        suits: whether a batch, of this layout, shall be recorded.
     """
 
-    def __init__(self, work: Work, record: Callable[[Work, torch.Tensor], Work], pixels: Callable[..., int]) -> None:
+    def __init__(self, work: Work, record: Callable[[Work, torch.Tensor], Work], suits: Callable[..., bool]) -> None:
         self._work = work
         self._record = record
-        self._pixels = pixels
+        self._suits = suits
         self._runs: OrderedDict[tuple[torch.Size, torch.dtype, Planar | None], Work] = OrderedDict()
         self._recorded: set[tuple[torch.Size, torch.dtype, Planar | None]] = set()
 
     def __call__(self, pixels: torch.Tensor, planar: Planar | None = None) -> Translated:
         work = _for_layout(self._work, planar)
-        if self._pixels(pixels, planar) > MAX_GRAPH_PIXELS:
+        if not self._suits(pixels, planar):
             return work(pixels)
         key = (pixels.shape, pixels.dtype, planar)
         if key not in self._runs:

@@ -24,6 +24,7 @@ from cgpipe.engine.memory import is_out_of_memory
 from cgpipe.engine.network import Network
 from cgpipe.engine.regions import ByRegions
 from cgpipe.engine.scale import (
+    AT_ONCE_PIXELS,
     add_change,
     brought_up,
     enlarged,
@@ -157,7 +158,7 @@ class Translator:
         if self.device.type == "cuda":
             if not self.model.generator.runtime:
                 prepare_kernels(self.device)
-                self._work = Graphs(self._translate_soon, CudaGraphs(self.device), self._seen_pixels)
+                self._work = Graphs(self._translate_soon, CudaGraphs(self.device), self._is_small)
             self._pipeline = GpuPipeline(
                 CudaGpu(self.device), self._within_memory, IN_FLIGHT, self.enlarges, self.model.generator.channels[1]
             )
@@ -549,9 +550,15 @@ class Translator:
 
     def _translate_soon(self, pixels: torch.Tensor, planar: Planar | None = None) -> Translated:
         """:meth:`_translate_on_device` that does not wait for kernels with a first small batch."""
-        small = self._seen_pixels(pixels, planar) <= MAX_GRAPH_PIXELS
-        with without_kernels_at_first() if small else nullcontext():
+        with without_kernels_at_first() if self._is_small(pixels, planar) else nullcontext():
             return self._translate_on_device(pixels, planar)
+
+    def _is_small(self, pixels: torch.Tensor, planar: Planar | None = None) -> bool:
+        """Whether a batch takes longer to launch than to run, and all of it is done at once."""
+        height, width = _sides(pixels, planar)
+        # Beyond, changes are added by weights that the cache of :func:`resampling` may drop, but not a graph.
+        at_once = len(pixels) * height * width <= AT_ONCE_PIXELS
+        return at_once and self._seen_pixels(pixels, planar) <= MAX_GRAPH_PIXELS
 
     def _takes_directly(self, pixels: torch.Tensor, network: Network) -> bool:
         """Whether the network sees the pictures as they are, and what it makes is the result, by kernels of our own."""

@@ -67,28 +67,31 @@ def run(part: str, limit: float, folder: Path, *, dry: bool) -> dict[str, Any]:
     began = time.monotonic()
     rows, log = folder / f"{part}.jsonl", folder / f"{part}.log"
     rows.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, log.open("w") as said:
+    with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, str(HERE / "parts.py"), part, scratch, str(rows.resolve())]
-        command += ["--dry"] if dry else []
-        code = end_of(subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True), limit)
+        code = end_of([*command, "--dry"] if dry else command, limit, log)
     result: dict[str, Any] = {"rows": without_ended(read(rows)), "seconds": round(time.monotonic() - began, 1)}
     if code:
         result |= {"error": str(code), "log": log.read_text(errors="replace")[-3000:]}
     return result
 
 
-def end_of(process: subprocess.Popen[Any], limit: float) -> int | str:
-    """How a process ended, or was ended with all that it had started."""
+def end_of(command: list[str], limit: float, log: Path) -> int | str:
+    """How a command ended, or was ended with all that it had started."""
+    process = None
     try:
-        return process.wait(limit)
+        with log.open("w") as said:
+            process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+            return process.wait(limit)
     except subprocess.TimeoutExpired:
         return f"stopped after {limit:.0f} s"
     except KeyboardInterrupt:
         return FROM_OUTSIDE
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def read(rows: Path) -> list[dict[str, Any]]:

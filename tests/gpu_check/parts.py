@@ -69,17 +69,17 @@ def without(*, graphs: bool = False, fusion: bool = False, benchmark: bool = Fal
     """Leaves parts of the GPU's way out."""
     from cgpipe.engine import backends, cuda, translator
 
-    kept = backends.may_fuse, translator.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions
+    kept = backends.may_fuse, translator.can_fuse, translator.MAX_GRAPH_PIXELS, cuda._fastest_convolutions
     if fusion:
         backends.may_fuse = translator.can_fuse = lambda device: False  # type: ignore[assignment]
     if graphs:
-        cuda.MAX_GRAPH_PIXELS = 0
+        translator.MAX_GRAPH_PIXELS = 0
     if benchmark:
         cuda._fastest_convolutions = nullcontext  # type: ignore[assignment]
     try:
         yield
     finally:
-        backends.may_fuse, translator.can_fuse, cuda.MAX_GRAPH_PIXELS, cuda._fastest_convolutions = kept
+        backends.may_fuse, translator.can_fuse, translator.MAX_GRAPH_PIXELS, cuda._fastest_convolutions = kept
 
 
 def matrix_limit(dtype: torch.dtype) -> float:
