@@ -217,6 +217,18 @@ def test_a_graph_gives_what_was_given_to_it_and_not_what_was_recorded(make_model
         assert (other.int() - expected).abs().max() <= 2
 
 
+def test_graphs_are_recorded_in_new_memory_when_all_others_have_gone(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgpipe.engine.cuda.MAX_GRAPHS", 1)
+    translator = Translator(make_model(), device="cuda", precision="fp32")
+    plain = Translator(translator.model, device="cpu", precision="fp32")
+    shapes = [pictures(2), pictures(2)[:, :40]]
+    expected = [plain(stack).astype(int) for stack in shapes]
+    for index in (0, 0, 0, 1, 1, 1, 0, 0, 0):
+        assert np.abs(translator(shapes[index]).astype(int) - expected[index]).max() <= 2
+
+
 @pytest.mark.parametrize("size", ["full", 40])
 def test_sizes_types_and_masks_come_as_they_like(make_model: Any, size: Any) -> None:
     model = make_model()

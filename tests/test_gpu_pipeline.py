@@ -97,14 +97,14 @@ def negative(pixels: torch.Tensor) -> Translated:
 class Recorder:
     """Records as a CUDA graph does: later runs are the recorded one, whatever is asked of it by then."""
 
-    def __init__(self, fails: bool = False) -> None:
+    def __init__(self, fails: RuntimeError | None = None) -> None:
         self.shapes: list[tuple[int, ...]] = []
         self.replays = 0
         self.fails = fails
 
     def __call__(self, work: Any, example: torch.Tensor) -> Any:
         if self.fails:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            raise self.fails
         self.shapes.append(tuple(example.shape))
 
         def replay(pixels: torch.Tensor) -> Translated:
@@ -153,11 +153,18 @@ def test_batches_that_keep_a_gpu_busy_or_do_not_pass_it_at_once_are_not_recorded
     assert Translator(make_model(), device="cpu", size=size)._is_small(pixels) == recorded
 
 
-def test_what_cannot_be_recorded_runs_as_it_is() -> None:
-    work = graphs(Recorder(fails=True))
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("not permitted when stream is capturing\nand more"), "not permitted when stream is capturing"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much."), "not enough GPU memory"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_as_it_is(error: RuntimeError, reason: str) -> None:
+    work = graphs(Recorder(fails=error))
     first, second, third = batches([2, 2, 2])
     work(first)
-    with pytest.warns(UserWarning, match="No CUDA graph"):
+    with pytest.warns(UserWarning, match=rf"No CUDA graph \({reason}\): continuing without"):
         assert torch.equal(work(second).pixels, 255 - second)
     assert torch.equal(work(third).pixels, 255 - third)
 

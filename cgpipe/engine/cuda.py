@@ -305,12 +305,12 @@ class Graphs:
 
 
 def go_on_without_graph(error: RuntimeError) -> None:
-    """Frees the memory that a recording lacked, or warns of why else there is none."""
+    """Warns of why there is no recording, and frees the memory that it lacked."""
+    reason = str(error).strip().partition("\n")[0]
     if is_out_of_memory(error):
         torch.cuda.empty_cache()
-    else:
-        reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=3)
+        reason = "not enough GPU memory"
+    warnings.warn(f"No CUDA graph ({reason}): continuing without.", CgpipeWarning, stacklevel=3)
 
 
 class CudaRecorder:
