@@ -13,6 +13,7 @@ import pytest
 
 from cgpipe.errors import UsageError
 from cgpipe.jobs.plan import Left, Plan, plan_files
+from cgpipe.jobs.video_plan import plan_videos
 from cgpipe.media.pictures.formats import named_format, picture_format
 from cgpipe.storage import atomic_write
 
@@ -254,6 +255,16 @@ def test_patterns_match_as_in_a_shell(tree: Tree, pattern: str, expected: list[s
     tree("in/a.jpg", "in/b c.jpg", "in/d.png", "in/n.txt", "in/x/e.jpg", "in/x/y/f.jpg", "in/.h/g.jpg", "in/.i.jpg")
     assert [str(pair.input) for pair in zebra(pattern).pairs()] == expected
     assert [pair.input for pair in zebra(Path(pattern).absolute()).pairs()] == [Path(p).absolute() for p in expected]
+
+
+def test_the_name_of_a_folder_may_look_like_a_pattern(tree: Tree) -> None:
+    tree("[2024] sea/a.jpg", "[2024] sea/[1]/b.jpg", "2/c.jpg")
+    assert mapped(zebra("[2024] sea/*.jpg")) == {"[2024] sea/a.jpg": "[2024] sea/a-zebra.jpg"}
+    assert [pair.input.name for pair in zebra("[2024] sea/**").pairs()] == ["a.jpg", "b.jpg"]
+    assert [pair.input.name for pair in zebra("[2024]/*").pairs()] == ["c.jpg"]
+    assert plan_videos(["[2024] sea/*.jpg"], "out", "zebra") == [("[2024] sea/a.jpg", "out/a.mp4")]
+    with pytest.raises(UsageError, match="does not exist"):
+        zebra("[2024] sea/d.jpg")
 
 
 def test_where_matches_go(tree: Tree) -> None:

@@ -141,6 +141,9 @@ def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
         (["{clip}", "{tmp}/out.mp4", "--start", "soon"], 2, "not a valid time"),
         (["{clip}", "{tmp}/out.mp4", "--start", "5"], 1, "no frame"),
         (["{clip}", "{clip}"], 2, "overwrite itself"),
+        (["", "{tmp}/out.mp4"], 2, "path is empty"),
+        (["{tmp}", "{tmp}/out.mp4"], 1, "-o"),
+        (["{tmp}/nowhere/%05d.png", "{tmp}/out.mp4"], 2, "no folder"),
         (["{clip}", "{clip}", "{clip}"], 2, "-o"),
         (["{clip}", "{tmp}/nowhere/out.mp4", "--to", "zebar"], 2, "zebra"),
         ([], 2, "Missing argument"),
@@ -159,12 +162,14 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(
 def test_several_videos_go_into_a_folder_and_one_that_fails_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "in" / "sub").mkdir(parents=True)
     make_clip(tmp_path / "in" / "a.mp4", count=3)
-    make_clip(tmp_path / "in" / "sub" / "b.mkv", count=3)
+    make_clip(tmp_path / "in" / "sub" / "b.mkv", count=3, pix_fmt="yuv420p10le")
     (tmp_path / "in" / "c.mp4").write_text("I am no video")
     result = run(tmp_path / "in", "-o", tmp_path / "out", "--to", "zebra", "--json", tmp_path / "r.json")
     assert result.exit_code == 3
     made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("[!.]*") if p.is_file())
     assert made == ["a.mp4", "sub/b.mkv"]
+    assert result.output.count("Model: ") == 1
+    assert f"Warning: {tmp_path / 'in' / 'sub' / 'b.mkv'}: The clip has 10 bits" in result.output
     report = json.loads((tmp_path / "r.json").read_text())
     assert [Path(failure["input"]).name for failure in report["failures"]] == ["c.mp4"]
     steps = [list(video["first"]) for video in report["videos"]]
@@ -182,6 +187,7 @@ def test_plans(tmp_path: Path) -> None:
     assert plan_videos([b], None, "zebra") == [(b, str(tmp_path / "b-zebra.mp4"))]
     assert plan_videos([a, b], "out", "zebra") == [(a, "out/a.mp4"), (b, "out/b.mp4")]
     assert plan_videos([a], "-", "zebra") == [(a, "-")]
+    assert plan_videos([a], "OUT.MP4", "zebra") == [(a, "OUT.MP4")]
     with pytest.raises(UsageError, match="both be written"):
         plan_videos([a, other], "out", "zebra")
     with pytest.raises(UsageError, match="does not exist"):

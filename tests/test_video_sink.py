@@ -191,8 +191,10 @@ def test_ten_bits_can_be_written(tmp_path: Path) -> None:
     )
     copy(clip, tmp_path / "out.mp4", pix_fmt="yuv420p10le", crf=1)
     assert len(np.unique(frames_of(tmp_path / "out.mp4")[0].pixels[16, :, 1])) > 500
-    copy(clip, tmp_path / "out8.mp4")
+    sink = copy(clip, tmp_path / "out8.mp4")
     assert frames_of(tmp_path / "out8.mp4")[0].pixels.dtype == np.uint8
+    assert "10 bits per channel and the output 8" in sink.notices[0]
+    assert copy(clip, tmp_path / "asked.mp4", pix_fmt="yuv420p").notices == ()
 
 
 def test_frames_of_another_size(tmp_path: Path) -> None:

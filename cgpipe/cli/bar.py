@@ -33,10 +33,13 @@ class CountingBar(CountedBar):
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._unit = unit
+        self._model = ""
 
     def start(self, model: str, total: int | None) -> None:
-        """Prints the model and starts to count to ``total``, or without a limit."""
-        say(f"Model: {model}")
+        """Prints the model, if it is another than before, and starts to count to ``total``, or without a limit."""
+        if model != self._model:
+            self._model = model
+            say(f"Model: {model}")
         self._bar = self._bar_to(total)
 
     def count(self, name: str, total: int) -> None:

@@ -308,10 +308,10 @@ def _source(
         return _Tree(path, ("**", "*") if recursive else ("*",), _mirror(path, alone, domain, out), place)
     if _there(path):
         return _single_file(path, paths, domain, out, chosen)
-    if not any(map(_is_magic, path.parts)):
+    base, pattern = split_pattern(path)
+    if not pattern:
         raise UsageError(_missing(path, path is not paths[0] and out is None))
     _require_folder(out)
-    base, pattern = _split_pattern(path)
     if not _is_directory(base):
         raise UsageError(f"No pictures match {path}: there is no folder {base}.")
     return _Tree(base, pattern, out, Path())
@@ -402,11 +402,17 @@ def _is_magic(part: str) -> bool:
     return any(character in part for character in "*?[")
 
 
-def _split_pattern(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder where a pattern begins, and the rest of it part by part."""
-    first = next(index for index, part in enumerate(path.parts) if _is_magic(part))
-    pattern = path.parts[first:]
-    return Path(*path.parts[:first]), (*pattern, "*") if pattern[-1] == "**" else pattern
+def split_pattern(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder where a pattern begins, and the rest of it part by part; ``[2024]`` may be a folder's name.
+
+    Without a pattern the rest is empty.
+    """
+    parts = path.parts
+    for first, part in enumerate(parts):
+        if _is_magic(part) and (first + 1 == len(parts) or not _is_directory(Path(*parts[: first + 1]))):
+            pattern = parts[first:]
+            return Path(*parts[:first]), (*pattern, "*") if pattern[-1] == "**" else pattern
+    return path, ()
 
 
 def _reached(pattern: tuple[str, ...], places: Iterable[int]) -> frozenset[int]:
@@ -465,7 +471,8 @@ def files_below(folder: Path, pattern: tuple[str, ...] = ("**", "*")) -> Iterato
 
 def matching(pattern: Path) -> Iterator[Path]:
     """The files that a pattern means; ``**`` stands for any number of folders."""
-    return files_below(*_split_pattern(pattern)) if any(map(_is_magic, pattern.parts)) else iter(())
+    base, parts = split_pattern(pattern)
+    return files_below(base, parts) if parts else iter(())
 
 
 def _list(folder: Path) -> tuple[list[str], list[str]]:

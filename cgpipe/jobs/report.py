@@ -261,10 +261,10 @@ class VideoReport:
         return values
 
     def tell(self, notices: Iterable[str]) -> None:
-        """Adds notices, and issues them as warnings."""
+        """Adds notices, and issues them as warnings, which name the video: there may be others."""
         for notice in notices:
             self.notices.append(notice)
-            warnings.warn(notice, CgpipeWarning, stacklevel=4)
+            warnings.warn(f"{self.input}: {notice}", CgpipeWarning, stacklevel=4)
 
 
 class ReportFile:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
-from cgpipe.jobs.plan import files_below, matching
+from cgpipe.jobs.plan import files_below, matching, split_pattern
 from cgpipe.jobs.video_job import STANDARD
 from cgpipe.remote import VIDEO_SUFFIXES, located_output, located_video
 from cgpipe.storage import LOCAL, PathLike, shown, store_of
@@ -65,7 +65,7 @@ def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
     if (
         len(inputs) == 1
         and not store_of(inputs[0]).is_folder(inputs[0])
-        and (output == STANDARD or Path(output).suffix in WRITTEN_SUFFIXES)
+        and (output == STANDARD or Path(output).suffix.lower() in WRITTEN_SUFFIXES)
     ):
         return [(inputs[0], output)]
     pairs = []
@@ -112,7 +112,9 @@ def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
 
 def _matching(pattern: str) -> list[Path]:
     if store_of(pattern) is LOCAL:
-        return [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+        base, parts = split_pattern(Path(pattern))
+        found = glob.glob(os.path.join(*parts), root_dir=base, recursive=True) if parts else ()
+        return [base / match for match in sorted(found)]
     return sorted(matching(Path(pattern)))
 
 

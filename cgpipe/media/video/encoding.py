@@ -149,6 +149,7 @@ _ENCODERS: Mapping[str, _Encoder] = {
         pix_fmt="rgb24", odd="rgb24", deep="rgb48be", alpha="rgba", deep_alpha="rgba64be", options={"pred": "mixed"}
     ),
 }
+_TEN_BITS = "yuv420p10le"
 _SHORT_NAMES = {
     "h264": "libx264",
     "x264": "libx264",
@@ -172,12 +173,14 @@ class EncoderSettings:
         pix_fmt: libav's name of its input pixel format.
         options: all its options, as text.
         square: whether pixels must be made square, because neither stream nor container can store another shape.
+        pix_fmt_asked: whether the user named ``pix_fmt``.
     """
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str] = field(default_factory=dict)
     square: bool = False
+    pix_fmt_asked: bool = False
 
     @classmethod
     def choose(
@@ -211,7 +214,9 @@ class EncoderSettings:
             chosen[option] = f"{chosen[option]}:{value}" if both else str(value)
         wordless = name in _WITHOUT_ASPECT and container.format in ("matroska", "webm")
         square = wordless and info.sample_aspect_ratio != 1
-        return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, asked.pix_fmt), options=chosen, square=square)
+        pix_fmt = _pix_fmt(name, rules, info, asked.pix_fmt)
+        named = asked.pix_fmt is not None
+        return cls(codec=name, pix_fmt=pix_fmt, options=chosen, square=square, pix_fmt_asked=named)
 
     def planar(self, info: VideoInfo) -> Planar | None:
         """The layout in which frames of ``info`` can be given as planes; None if as RGB alone."""
@@ -230,6 +235,11 @@ class EncoderSettings:
             )
         if self.square:
             told.append(f"{self.codec} in Matroska cannot hold non-square pixels: the picture is stretched.")
+        if self._drops_bits(info):
+            told.append(
+                f"The clip has {info.colour.depth} bits per channel and the output 8. --pix-fmt {_TEN_BITS} keeps 10; "
+                "some players do not support that in H.264 (--codec hevc is safer)."
+            )
         odd = info.width % 2 or info.height % 2
         if odd and "444" in self.pix_fmt and self.codec in _H26X:
             told.append(
@@ -237,6 +247,13 @@ class EncoderSettings:
                 "players do not support that (VP9 and AV1 have no such limit)."
             )
         return tuple(told)
+
+    def _drops_bits(self, info: VideoInfo) -> bool:
+        """Whether more than 8 bits become 8 unasked, though the encoder can write 10. HDR has a notice of its own."""
+        if self.pix_fmt_asked or info.colour.is_hdr or info.colour.depth <= 8 or info.width % 2 or info.height % 2:
+            return False
+        bits = max(component.bits for component in av.VideoFormat(self.pix_fmt).components)
+        return bits <= 8 and _TEN_BITS in (layout.name for layout in av.Codec(self.codec, "w").video_formats or ())
 
     @property
     def is_lean(self) -> bool:

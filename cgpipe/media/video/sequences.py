@@ -62,7 +62,7 @@ class SequenceSource(Source):
 
     Raises:
         MediaError: there are no pictures, or none can be read.
-        UsageError: ``fps`` is missing or invalid.
+        UsageError: there is no such folder, or ``fps`` is missing or invalid.
     """
 
     def __init__(
@@ -74,10 +74,13 @@ class SequenceSource(Source):
         end: Seconds | None = None,
     ) -> None:
         super().__init__()
-        if fps is None or fps <= 0:
-            raise UsageError(f"{spec} holds pictures, which have no frame rate: give one with --fps, for example 25.")
-        rate = Fraction(fps).limit_denominator(1001)
         self._paths = _listing(os.fspath(spec))
+        if fps is None or fps <= 0:
+            videos = " For the videos in it, name an output folder with -o." * os.path.isdir(spec)
+            raise UsageError(
+                f"{spec} holds pictures, which have no frame rate: give one with --fps, for example 25.{videos}"
+            )
+        rate = Fraction(fps).limit_denominator(1001)
         self._first = math.ceil(seconds(start or 0) * rate)
         self._end = len(self._paths) if end is None else min(len(self._paths), math.ceil(seconds(end) * rate))
         self.info = self._describe(os.fspath(spec), rate)
@@ -248,7 +251,7 @@ def _listing(spec: str) -> list[Path | None]:
     """The pictures of a sequence in order, with None for missing numbers."""
     folder, pattern = _split(spec)
     if not folder.is_dir():
-        raise MediaError(f"{spec} does not exist: there is no folder {folder}.")
+        raise UsageError(f"{spec} does not exist: there is no folder {folder}.")
     if _NUMBER.search(Path(spec).name):
         by_number = {number: folder / name for name, number in _numbered(folder, pattern).items()}
         paths = [by_number.get(number) for number in range(min(by_number), max(by_number) + 1)] if by_number else []
@@ -256,7 +259,8 @@ def _listing(spec: str) -> list[Path | None]:
         names = [name for name in os.listdir(folder) if picture_format(name) and not name.startswith(".")]
         paths = [folder / name for name in sorted(names, key=_natural)]
     if not paths:
-        raise MediaError(f"{spec} matches no pictures.")
+        videos = " For the videos in it, name an output folder with -o." * os.path.isdir(spec)
+        raise MediaError(f"{spec} matches no pictures.{videos}")
     return paths
 
 
