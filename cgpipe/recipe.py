@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Hashable, Mapping
@@ -67,7 +69,7 @@ def read_recipe(recipe: Path | None, config: type[DataclassInstance]) -> dict[st
     if recipe is None:
         return {}
     try:
-        settings = tomllib.loads(recipe.read_text(encoding="utf-8"))
+        settings = tomllib.loads(recipe.read_text(encoding="utf-8-sig"))  # some editors begin a file with a BOM
     except OSError as error:
         raise UsageError(f"Cannot read the recipe {recipe}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -75,7 +77,9 @@ def read_recipe(recipe: Path | None, config: type[DataclassInstance]) -> dict[st
     known = [entry.name for entry in fields(config)]
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise UsageError(f"{recipe}: unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
+        near = difflib.get_close_matches(unknown[0].lower().replace("-", "_"), known, n=1, cutoff=0.75)
+        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+        raise UsageError(f"{recipe}: unknown setting {unknown[0]!r}. It is misspelt, or of a newer cgpipe. {meant}")
     hints = type_hints(config)
     return {name: _as(hints[name], name, value) for name, value in settings.items()}
 
@@ -93,13 +97,24 @@ def read_run_recipe(folder: Path, config: type[DataclassInstance]) -> dict[str, 
 def _as(wanted: object, name: str, value: object) -> object:
     paths = Path in (wanted, *get_args(wanted))
     if paths and isinstance(value, str):
-        return (Path(value),) if get_origin(wanted) is tuple else Path(value)
+        return (_path(value),) if get_origin(wanted) is tuple else _path(value)
     if isinstance(value, list):
-        return tuple(Path(entry) if isinstance(entry, str) else entry for entry in value) if paths else tuple(value)
+        return tuple(_path(entry) if isinstance(entry, str) else entry for entry in value) if paths else tuple(value)
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if isinstance(wanted, type) and wanted in (int, float, str, bool, Path) and not fits:
         raise UsageError(f"{name} must be of type {wanted.__name__}, not {value!r}.")
     return value
+
+
+def _path(text: str) -> Path:
+    """A path of a recipe, which no shell has seen: ``~`` is the home folder.
+
+    Raises:
+        UsageError: a backslash of Windows was read as a control character, as ``\\r`` in ``"C:\\runs"``.
+    """
+    if any(ord(character) < 32 for character in text):
+        raise UsageError(f"The path {text!r} has a control character: write 'C:\\runs' in single quotes, or C:/runs.")
+    return Path(os.path.expanduser(text))
 
 
 @cache  # a recipe is checked again for every stage

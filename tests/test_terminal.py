@@ -143,6 +143,8 @@ def test_verbose_tells_the_cause_of_an_error(tmp_path: Path) -> None:
         (["translate", ".", "--model", "nosuch.pth"], "no model"),
         (["translate", "photo.jpg", "out"], "or use -o out to write there"),
         (["translate", "-"], "not read from standard input"),
+        (["translate", ""], "Is a variable unset?"),
+        (["preview", "nowhere.jpg"], "nowhere.jpg does not exist"),
         (["video", "nowhere.mp4", "out.mp4"], "there is no such file"),
         (["models", "show", "zebar"], "Did you mean zebra?"),
         (["train", "--dataset-dir", "nowhere"], "There is no dataset nowhere"),
@@ -163,6 +165,20 @@ def test_a_name_of_nothing_is_wrong_usage_everywhere(
     cv2.imwrite("photo.jpg", np.zeros((16, 16, 3), np.uint8))
     done = invoke(*arguments)
     assert (done.exit_code, message in done.output) == (2, True), done.output
+
+
+def test_the_home_folder_is_meant_by_its_sign_where_no_shell_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "~").mkdir()
+    assert f"No pictures in {tmp_path / 'photos'}." in invoke("translate", "~/photos").output
+    assert f"{tmp_path / 'photos'} is the input" in invoke("translate", "~/photos", "--output=~/photos").output
+    assert f"{tmp_path / 'photos'} holds no run" in invoke("runs", "~/photos").output
+    monkeypatch.chdir(tmp_path)
+    assert "No pictures in ~." in invoke("translate", "~").output, "a folder of this name is meant before"
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,26 @@ def test_a_recipe_overrides_the_defaults_and_the_command_line_overrides_both(tmp
     assert config.generator_settings() == {"norm": "instance", "channels": 32}
 
 
+def test_a_recipe_may_begin_with_a_bom_and_name_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'dataset_dir = "~/data"\r\nmethod = "style"\r\nphotos = "p"\r\nlike = ["~/a.jpg", "b.jpg"]\r\n',
+        encoding="utf-8-sig",
+    )
+    config = load_config(recipe, {})
+    assert (config.dataset_dir, config.like) == (tmp_path / "data", (tmp_path / "a.jpg", Path("b.jpg")))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch = 7", "unknown setting 'epoch'"),
+        ("epoch = 7", "unknown setting 'epoch'.* Did you mean epochs"),
+        ("version = 2", "of a newer cgpipe. Known: preprocess"),
+        ('checkpoint_dir = "C:\\runs\\new"', "control character"),
         ('epochs = "7"', "epochs must be of type int"),
         ("epochs = ", "not a TOML recipe"),
         ("epochs = 0", "greater than 0"),

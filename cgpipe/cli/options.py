@@ -24,14 +24,26 @@ class LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         require_local(value)
-        return super().convert(value, param, ctx)
+        return super().convert(_typed(value), param, ctx)
 
 
 class Place(click.Path):
     """A path on this machine, or an address such as ``s3://bucket/photos``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return os.fspath(value) if is_address(value) else super().convert(value, param, ctx)
+        return os.fspath(value) if is_address(value) else super().convert(_typed(value), param, ctx)
+
+
+def _typed(path: str | os.PathLike[str]) -> str:
+    """A path as a person means it: ``~`` is the home folder, also in ``--output=~/zebras``, where no shell says so.
+
+    Raises:
+        click.BadParameter: it is empty, and would be taken for the current folder.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise click.BadParameter("The path is empty. Is a variable unset?")
+    return text if os.path.lexists(text) else os.path.expanduser(text)
 
 
 def device(value: str) -> str:

@@ -47,7 +47,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
+@click.argument("inputs", nargs=-1, required=True, type=Place(), metavar="INPUT... [OUTPUT]")
 @click.option("-o", "--output", type=Place(), help="Output folder, for several inputs.")
 @model_options
 @like_options
