@@ -56,6 +56,8 @@ def test_what_cannot_be_is_said(tmp_path: Path, photo: Path) -> None:
         preview(photo, tmp_path / "sheet.txt")
     with pytest.raises(UsageError, match="one of the input pictures"):
         preview(photo, photo)
+    with pytest.raises(UsageError, match="does not exist"):
+        preview(tmp_path / "nothing.png", tmp_path / "sheet.png")
     with pytest.raises(UsageError, match="between 0 and 2"):
         preview(photo, tmp_path / "sheet.png", strengths=[3])
     with pytest.raises(ModelError):

@@ -148,6 +148,8 @@ def test_model_for_any_photo_takes_any_source(shipped: Path) -> None:
 
 
 def test_neither_file_nor_name_is_an_error_with_the_nearest_name(mine: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"named zebra\. Models to zebra: .*horse2zebra"):
+        find_model(file="zebra")
     with pytest.raises(ModelNotFoundError, match=r"named horse2zebr\. Did you mean horse2zebra"):
         find_model(file="horse2zebr")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +35,11 @@ def read_photo(photo: Path, *, reduced_to: int | None = None) -> Pixels:
     """A picture in 8 bits; with ``reduced_to`` as by :func:`~cgpipe.media.pictures.planes.read_view`.
 
     Raises:
+        UsageError: it does not exist.
         MediaError: it cannot be read; the message names it.
     """
+    if not os.path.exists(photo):
+        raise UsageError(f"{photo} does not exist: check the spelling.")
     try:
         return in_8_bits(read_view(photo, reduced_to=reduced_to).pixels)
     except MediaError as error:

@@ -235,7 +235,9 @@ def _by_name(name: str, models: Sequence[Entry]) -> Entry:
             return entry
     names = list(dict.fromkeys(entry.name for entry in models))
     known = ", ".join(dict.fromkeys(entry.name for entry in models if entry.place != "styles")) or "none"
-    raise ModelNotFoundError(f"There is no model file or model named {name}.{_nearest(name, names)} Known: {known}.")
+    to_it = ", ".join(dict.fromkeys(entry.name for entry in models if entry.card and entry.card.target == name))
+    meant = f" Models to {name}: {to_it}." if to_it else _nearest(name, names)
+    raise ModelNotFoundError(f"There is no model file or model named {name}.{meant} Known: {known}.")
 
 
 def _default(models: Sequence[Entry]) -> Entry:
