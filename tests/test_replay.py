@@ -48,6 +48,8 @@ def test_what_is_replayed_depends_on_nothing_but_its_inputs(recipe: Path, tmp_pa
     for tape in (None, Tape()):
         # A learning rate that is the same in 32 bits.
         trainer = Trainer(config_of(recipe, tmp_path / "run", lr=2**-12, **WAYS[way]))
+        if way == "parts":  # in fp16, where some steps overflow
+            trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
         losses = train(trainer, 6, tape)
         found.append((losses, dict(trainer.weights()), {"random": torch.get_rng_state()}))
     (expected, *tensors), (losses, *others) = found

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from itertools import cycle
 from math import prod
+from threading import Lock
 from typing import Generic, NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -331,6 +332,7 @@ class CudaRecorder:
         pool = next((other.pool() for other in self._graphs), None)
         graph = torch.cuda.CUDAGraph()
         with (
+            _recording,
             torch.cuda.device(self._device),
             # Where recording fails, torch leaves its stream as the current one.
             torch.cuda.stream(torch.cuda.current_stream(self._device)),
@@ -345,6 +347,10 @@ class CudaRecorder:
             return made
 
         return replay
+
+
+_recording = Lock()
+"""torch records one graph of a process at a time."""
 
 
 class CudaGraphs:
