@@ -131,6 +131,7 @@ def test_a_job_writes_the_same_video_either_way(tmp_path: Path, kind: dict[str, 
 
 
 @pytest.mark.usefixtures("zebra_model")
+@pytest.mark.filterwarnings("ignore:.* 10 bits per channel:cgpipe.errors.CgpipeWarning")
 @pytest.mark.parametrize(
     ("clip", "options"),
     [

@@ -159,6 +159,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(
     assert [p for p in sorted(tmp_path.iterdir()) if p.name != "cache"] == [p for p in before if p.name != "cache"]
 
 
+@pytest.mark.filterwarnings("default::cgpipe.errors.CgpipeWarning")
 def test_several_videos_go_into_a_folder_and_one_that_fails_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "in" / "sub").mkdir(parents=True)
     make_clip(tmp_path / "in" / "a.mp4", count=3)

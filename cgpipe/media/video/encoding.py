@@ -173,14 +173,12 @@ class EncoderSettings:
         pix_fmt: libav's name of its input pixel format.
         options: all its options, as text.
         square: whether pixels must be made square, because neither stream nor container can store another shape.
-        pix_fmt_asked: whether the user named ``pix_fmt``.
     """
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str] = field(default_factory=dict)
     square: bool = False
-    pix_fmt_asked: bool = False
 
     @classmethod
     def choose(
@@ -214,9 +212,7 @@ class EncoderSettings:
             chosen[option] = f"{chosen[option]}:{value}" if both else str(value)
         wordless = name in _WITHOUT_ASPECT and container.format in ("matroska", "webm")
         square = wordless and info.sample_aspect_ratio != 1
-        pix_fmt = _pix_fmt(name, rules, info, asked.pix_fmt)
-        named = asked.pix_fmt is not None
-        return cls(codec=name, pix_fmt=pix_fmt, options=chosen, square=square, pix_fmt_asked=named)
+        return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, asked.pix_fmt), options=chosen, square=square)
 
     def planar(self, info: VideoInfo) -> Planar | None:
         """The layout in which frames of ``info`` can be given as planes; None if as RGB alone."""
@@ -225,8 +221,8 @@ class EncoderSettings:
         colour = info.colour.written_as(self.pix_fmt, info.height)
         return colour.planar(self.pix_fmt, info.height, info.width)
 
-    def notices(self, info: VideoInfo) -> tuple[str, ...]:
-        """Notices for the user about how ``info`` is written."""
+    def notices(self, info: VideoInfo, asked: Encoding) -> tuple[str, ...]:
+        """Notices for the user about how ``info`` is written, where that is not what was asked for."""
         told = []
         if info.alpha and not has_alpha(self.pix_fmt):
             told.append(
@@ -235,7 +231,7 @@ class EncoderSettings:
             )
         if self.square:
             told.append(f"{self.codec} in Matroska cannot hold non-square pixels: the picture is stretched.")
-        if self._drops_bits(info):
+        if asked.pix_fmt is None and self._drops_bits(info):
             told.append(
                 f"The clip has {info.colour.depth} bits per channel and the output 8. --pix-fmt {_TEN_BITS} keeps 10; "
                 "some players do not support that in H.264 (--codec hevc is safer)."
@@ -249,8 +245,8 @@ class EncoderSettings:
         return tuple(told)
 
     def _drops_bits(self, info: VideoInfo) -> bool:
-        """Whether more than 8 bits become 8 unasked, though the encoder can write 10. HDR has a notice of its own."""
-        if self.pix_fmt_asked or info.colour.is_hdr or info.colour.depth <= 8 or info.width % 2 or info.height % 2:
+        """Whether more than 8 bits become 8, though the encoder can write 10. HDR has a notice of its own."""
+        if info.colour.is_hdr or info.colour.depth <= 8 or info.width % 2 or info.height % 2:
             return False
         bits = max(component.bits for component in av.VideoFormat(self.pix_fmt).components)
         return bits <= 8 and _TEN_BITS in (layout.name for layout in av.Codec(self.codec, "w").video_formats or ())

@@ -70,7 +70,7 @@ class VideoSink(Sink):
         publish: Publish = os.replace,
         **given: Unpack[EncodingFields],
     ) -> None:
-        encoding = replace(encoding, **given)
+        self._asked = encoding = replace(encoding, **given)
         self._publish = publish
         self._path = Path(path)
         self._name = shown(path)
@@ -105,7 +105,7 @@ class VideoSink(Sink):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        return self.encoding.notices(self._info) + self._others.notices
+        return self.encoding.notices(self._info, self._asked) + self._others.notices
 
     @property
     def settings(self) -> dict[str, object]:

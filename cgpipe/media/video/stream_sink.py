@@ -61,6 +61,7 @@ class StreamSink(Sink):
         owned: bool = False,
     ) -> None:
         self._publish = publish
+        self._asked = encoding
         self._pipe = None if isinstance(target, str | os.PathLike) or not owned else target
         self._refused = 0
         self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
@@ -89,7 +90,7 @@ class StreamSink(Sink):
     @property
     def notices(self) -> tuple[str, ...]:
         dropped = (f"GIF is limited to 50 frames per second: {self._dropped} were dropped.",) if self._dropped else ()
-        return self.encoding.notices(self._info) + self._others.notices + dropped
+        return self.encoding.notices(self._info, self._asked) + self._others.notices + dropped
 
     @property
     def settings(self) -> dict[str, object]:
