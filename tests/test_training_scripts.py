@@ -70,6 +70,20 @@ def test_masks_of_what_is_dark(script: Script, tmp_path: Path) -> None:
     assert (mask[:, 75:] == 255).all()
 
 
+def test_masks_end_at_the_contours_of_an_animal() -> None:
+    tools = runpy.run_path(str(Path(__file__).parent.parent / "train" / "animal_masks.py"))
+    noise = np.random.default_rng(0).integers(-12, 12, (96, 128, 3))
+    animal, coarse = np.zeros((96, 128), np.uint8), np.zeros((96, 128), np.uint8)
+    cv2.ellipse(animal, (60, 50), (30, 14), 0, 0, 360, 255, -1)
+    cv2.ellipse(coarse, (64, 48), (44, 32), 0, 0, 360, 255, -1)
+    pixels = (np.where(animal[..., None] > 0, (120, 70, 30), (70, 150, 60)) + noise).astype(np.uint8)
+    found = tools["along_contours"](coarse, pixels)
+    assert (found[animal > 0] > 200).mean() > 0.98
+    assert found[animal == 0].mean() < 0.2 * coarse[animal == 0].mean()
+    flat = np.full_like(pixels, 90)
+    assert tools["along_contours"](coarse, flat) is coarse
+
+
 def test_photos_are_sorted_by_their_colours(script: Script, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for name, sky, land in (

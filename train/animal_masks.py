@@ -5,7 +5,8 @@ cgpipe evaluate horse2zebra datasets/horse2zebra --masks masks/testA     # ... o
 
 White is the animal, with grey edges, black what says nothing of one. They are class activation maps
 (arXiv 1512.04150): coarse, but enough to hold what is elsewhere in training (--masks-a), or to tell how much of it a
-generator changes. To measure take lite2, whose features take no part in training. Look at them.
+generator changes. To measure take lite2, whose features take no part in training. With --contours they end where the
+animal does, by its colours (GrabCut). Look at them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ SIDE = 448
 """Pixels a side that the classifier looks at: twice what it was trained at, for maps of 14 by 14."""
 BLACK, WHITE = 0.12, 0.3
 """Of a picture's highest activation: what is no animal, and what is one for sure."""
+ROUNDS = 3
+"""Rounds of GrabCut."""
+MARGIN = 3
+"""Pixels around the contour that still belong to the animal."""
+LEAST, MOST = 0.2, 1.4
+"""Area within the contours, as a share of the coarse mask's, that can be an animal."""
 
 
 def activation(network: EfficientNetLite, pictures: torch.Tensor, classes: list[int]) -> torch.Tensor:
@@ -45,6 +52,36 @@ def mask(active: np.ndarray) -> np.ndarray:
     return np.uint8(((active - BLACK) / (WHITE - BLACK)).clip(0, 1) * 255)
 
 
+def pixels_of(picture: torch.Tensor) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of a picture (3, H, W) in [-1, 1]."""
+    return picture.add(1).mul(127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def along_contours(coarse: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """A mask that ends where the animal does.
+
+    Args:
+        coarse: (H, W), uint8, from :func:`mask`.
+        pixels: RGB, (H, W, 3), uint8.
+
+    Returns:
+        (H, W), uint8; ``coarse`` where colours tell nothing: less than a fifth of it is left, or hardly less than all.
+    """
+    inside = coarse > 127
+    guess = np.where(inside, cv2.GC_PR_FGD, np.where(coarse > 0, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
+    if not inside.any():
+        return coarse
+    try:
+        cv2.grabCut(pixels, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), ROUNDS, cv2.GC_INIT_WITH_MASK)
+    except cv2.error:  # too few colours for a model of them
+        return coarse
+    animal = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    if not LEAST < animal.sum() / inside.sum() < MOST:
+        return coarse
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * MARGIN + 1, 2 * MARGIN + 1))
+    return np.asarray(cv2.GaussianBlur(255 * cv2.dilate(animal, reach), (0, 0), MARGIN / 2), np.uint8)
+
+
 @torch.inference_mode()
 def main() -> None:
     """Parses the command line and writes one mask a picture."""
@@ -52,6 +89,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, help="folder of pictures")
     parser.add_argument("target", type=Path, help="folder for the masks")
     parser.add_argument("--network", choices=("lite0", "lite2"), default="lite2", help="the classifier")
+    parser.add_argument("--contours", action="store_true", help="end the masks where the animal does")
     given = parser.parse_args()
     try:
         pictures = find_pictures(given.pictures)
@@ -60,10 +98,13 @@ def main() -> None:
         parser.error(str(error))
     classes = [imagenet_class(name) for name in CLASSES]
     for path in pictures:
-        active = activation(network, load_picture(path, 256)[None], classes)[0].numpy()
+        picture = load_picture(path, 256)
+        found = mask(activation(network, picture[None], classes)[0].numpy())
+        if given.contours:
+            found = along_contours(found, pixels_of(picture))
         target = (given.target / path.relative_to(given.pictures)).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(target), mask(active)):
+        if not cv2.imwrite(str(target), found):
             parser.error(f"{target} cannot be written")
 
 
