@@ -74,6 +74,7 @@ FOREIGN = {
     "a.cr3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(40),
     "a.raf": b"FUJIFILMCCD-RAW 0201" + bytes(40),
     "a.exr": b"\x76\x2f\x31\x01" + bytes(40),
+    "a.tga": bytes((0, 0, 2)) + bytes(9) + bytes((40, 0, 30, 0, 24, 0)) + bytes(40),
     "a.ppm": b"P6\n4 4\n255\n" + bytes(48),
 }
 

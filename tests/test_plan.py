@@ -190,6 +190,8 @@ def test_the_output_of_a_single_file(tree: Tree, output: str, expected: str) -> 
     root = tree("photos/a.jpg")
     (root / "named.jpg").mkdir()
     assert mapped(zebra("photos/a.jpg", output=output)) == {"photos/a.jpg": expected}
+    with pytest.raises(UsageError, match=r"out\.mp4 is not a valid name for a picture"):
+        zebra("photos/a.jpg", output="out.mp4")
 
 
 def test_several_files_go_into_a_folder(tree: Tree) -> None:

@@ -189,6 +189,7 @@ def test_plans(tmp_path: Path) -> None:
     assert plan_videos([a, b], "out", "zebra") == [(a, "out/a.mp4"), (b, "out/b.mp4")]
     assert plan_videos([a], "-", "zebra") == [(a, "-")]
     assert plan_videos([a], "OUT.MP4", "zebra") == [(a, "OUT.MP4")]
+    assert plan_videos([a], "out.avi", "zebra") == [(a, "out.avi")], "to be refused, not a folder of this name"
     with pytest.raises(UsageError, match="both be written"):
         plan_videos([a, other], "out", "zebra")
     with pytest.raises(UsageError, match="does not exist"):

@@ -23,7 +23,7 @@ from cgpipe.errors import UsageError
 from cgpipe.jobs.journal import FolderJournal
 from cgpipe.media.pictures.formats import BY_NAME, PICTURE_SUFFIXES, kind_of_file, named_format, picture_format
 from cgpipe.options import Options, Shard
-from cgpipe.remote import located, located_output
+from cgpipe.remote import VIDEO_SUFFIXES, located, located_output
 from cgpipe.storage import PAGE_MARK, PathLike, is_own, mounted, store_of
 
 _SPOOL_BYTES = 1 << 20
@@ -340,6 +340,8 @@ def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | Non
         if chosen not in (None, picture_format(out)):
             raise UsageError(f"The name {out} contradicts --format {chosen}: omit one of them.")
         return FilePair(path, out, place)
+    if out.suffix.lower() in VIDEO_SUFFIXES and not _is_directory(out):
+        raise UsageError(f"{out} is not a valid name for a picture: use one such as {out.stem}.png, or cgpipe video.")
     _require_folder(out)
     return FilePair(path, out / with_format(path.name, format), place)
 

@@ -65,7 +65,7 @@ def _pairs_into(inputs: Sequence[str], output: str) -> list[tuple[str, str]]:
     if (
         len(inputs) == 1
         and not store_of(inputs[0]).is_folder(inputs[0])
-        and (output == STANDARD or Path(output).suffix.lower() in WRITTEN_SUFFIXES)
+        and (output == STANDARD or Path(output).suffix.lower() in WRITTEN_SUFFIXES.union(VIDEO_SUFFIXES))
     ):
         return [(inputs[0], output)]
     pairs = []

@@ -170,8 +170,13 @@ def kind_of(head: bytes, name: str | os.PathLike[str] = "") -> Kind | None:
             if format == "TIFF" and os.path.splitext(name)[1].lower() in _RAW_SUFFIXES:
                 return CAMERA_RAW
             return _known(format)
+    if os.path.splitext(name)[1].lower() == ".tga" and re.match(_TARGA, head, re.DOTALL):
+        return Kind("Targa", None, _CONVERT)
     return _kind_by_brand(head) if head[4:8] == b"ftyp" else None
 
+
+_TARGA = rb".[\0\1][\1-\3\x09-\x0b].{13}[\x08\x0f\x10\x18\x20]"
+"""Its header has no signature: whether there is a palette, the type of the picture, and bits per pixel."""
 
 CAMERA_RAW = Kind("Camera raw", None, _DEVELOP)
 
