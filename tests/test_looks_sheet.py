@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cgpipe.cli import cli
-from cgpipe.errors import CgpipeWarning, MediaError, UsageError
+from cgpipe.errors import CgpipeWarning, UsageError
 from cgpipe.jobs.looks_sheet import looks_sheet
 from cgpipe.models import find_model, zoo
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_shown_is_said(only_mine: Path, photo: Path, tmp_path: Pa
         looks_sheet(photo, tmp_path / "sheet.txt")
     with pytest.raises(UsageError, match="one of the input pictures"):
         looks_sheet(photo, photo)
-    with pytest.raises(MediaError, match=r"none\.jpg cannot be read"):
+    with pytest.raises(UsageError, match=r"none\.jpg does not exist"):
         looks_sheet(tmp_path / "none.jpg", tmp_path / "sheet.jpg")
 
 

@@ -18,7 +18,7 @@ from shell import invoke
 from cgpipe.data.cache import PictureCache
 from cgpipe.data.dataset import open_training_sets
 from cgpipe.data.unpaired import TrainingPictures, training_batches
-from cgpipe.errors import DataError, TrainingError, UsageError
+from cgpipe.errors import CgpipeWarning, DataError, TrainingError, UsageError
 from cgpipe.evaluation.watch import Watch
 from cgpipe.networks import build_generator
 from cgpipe.networks.initialise import initialise
@@ -408,3 +408,13 @@ def test_the_recipe_of_the_paper_has_its_values() -> None:
         **{"moment_weight": 0.0, "motion_weight": 0.0, "label_smoothing": 0.0, "diffaugment": "", "dropout": False},
     }
     assert {name: getattr(config, name) for name in values} == values
+
+
+def test_a_dataset_names_the_domains_and_the_folders_of_a_run(tmp_path: Path) -> None:
+    config = load_config(None, {"dataset_dir": Path("sets/cats2dogs")})
+    places = (Path("checkpoints/cats2dogs"), Path("results/cats2dogs"))
+    assert (config.source, config.target, config.checkpoint_dir, config.results_dir) == ("cats", "dogs", *places)
+    config = load_config(None, {"dataset_dir": Path("sets/cats2dogs"), "source": "lions", "checkpoint_dir": tmp_path})
+    assert (config.source, config.target, config.checkpoint_dir) == ("lions", "zebra", tmp_path)
+    with pytest.warns(CgpipeWarning, match="called horse and zebra: name yours"):
+        load_config(None, {"dataset_dir": tmp_path})

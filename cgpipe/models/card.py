@@ -129,8 +129,13 @@ def plain_name(source: str, target: str) -> str:
 def check_domain(domain: str, name: str) -> str:
     """Returns a valid ``domain``; raises ModelError, with ``name`` for the field, if it is invalid."""
     message = f"must consist of lowercase letters, digits, - and _, not {domain!r}"
-    _require(_DOMAIN.fullmatch(domain) is not None, name, message)
+    _require(is_domain(domain), name, message)
     return domain
+
+
+def is_domain(text: str) -> bool:
+    """Whether a domain may have this name."""
+    return _DOMAIN.fullmatch(text) is not None
 
 
 def _require(fits: bool, name: str, message: str) -> None:

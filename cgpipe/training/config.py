@@ -6,6 +6,7 @@ have one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any, Literal
 
 from cgpipe.data.direction import A_TO_B, B_TO_A, DIRECTIONS, Direction, Domain
 from cgpipe.data.settings import VIEWABLE, DataSettings
-from cgpipe.errors import ModelError, UsageError
-from cgpipe.models.card import GENERIC, check_domain, plain_name
+from cgpipe.errors import CgpipeWarning, ModelError, UsageError
+from cgpipe.models.card import GENERIC, check_domain, is_domain, plain_name
 from cgpipe.models.looks import look_name
 from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.options import InitKind
@@ -510,7 +511,7 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     """
     named = read_recipe(recipe, TrainConfig)
     method = overrides.get("method", named.get("method"))
-    defaults = _defaults_of(method, named | dict(overrides))
+    defaults = _defaults_of(method, named | dict(overrides)) | _names_of(method, named | dict(overrides), resume)
     places = defaults | named | dict(overrides)
     folder = Path(places.get("checkpoint_dir", TrainConfig.checkpoint_dir))
     chosen = defaults | (read_run_recipe(folder, TrainConfig) if resume else {}) | named
@@ -525,6 +526,23 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     if method != "style" and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
         chosen.pop("gen_settings", None)  # those of another network
     return TrainConfig(**_fitting(chosen | dict(overrides)))
+
+
+def _names_of(method: str | None, named: Mapping[str, Any], resume: bool) -> dict[str, Any]:
+    """Domains and folders of a run whose domains are not named: those of a dataset called horse2zebra."""
+    dataset = next((named[place] for place in ("dataset_dir", "pairs", "domain_a") if named.get(place)), None)
+    if dataset is None or method == "style" or "source" in named or "target" in named:
+        return {}
+    run = Path(dataset).resolve().name
+    source, two, target = run.partition("2")
+    if two and is_domain(source) and is_domain(target) and source != target:
+        places = {"checkpoint_dir": Path("checkpoints", run), "results_dir": Path("results", run)}
+        return {"source": source, "target": target, **places}
+    if not resume and Path(dataset).exists():
+        names = f"{TrainConfig.source} and {TrainConfig.target}"
+        notice = f"The domains are not named, and are called {names}: name yours with --source and --target."
+        warnings.warn(notice, CgpipeWarning, stacklevel=3)
+    return {}
 
 
 def _defaults_of(method: str | None, named: Mapping[str, Any]) -> dict[str, Any]:
