@@ -414,6 +414,7 @@ def test_a_dataset_names_the_domains_and_the_folders_of_a_run(tmp_path: Path) ->
     config = load_config(None, {"dataset_dir": Path("sets/cats2dogs")})
     places = (Path("checkpoints/cats2dogs"), Path("results/cats2dogs"))
     assert (config.source, config.target, config.checkpoint_dir, config.results_dir) == ("cats", "dogs", *places)
+    assert config.stages == TrainConfig.stages
     config = load_config(None, {"dataset_dir": Path("sets/cats2dogs"), "source": "lions", "checkpoint_dir": tmp_path})
     assert (config.source, config.target, config.checkpoint_dir) == ("lions", "zebra", tmp_path)
     with pytest.warns(CgpipeWarning, match="called horse and zebra: name yours"):

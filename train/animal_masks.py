@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.data.pictures import find_pictures
+from cgpipe.engine.scale import to_integer
 from cgpipe.errors import CgpipeError
 from cgpipe.evaluation.evaluator import imagenet_class, load_picture
 from cgpipe.networks.efficientnet import EfficientNetLite
@@ -52,11 +53,6 @@ def mask(active: np.ndarray) -> np.ndarray:
     return np.uint8(((active - BLACK) / (WHITE - BLACK)).clip(0, 1) * 255)
 
 
-def pixels_of(picture: torch.Tensor) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a picture (3, H, W) in [-1, 1]."""
-    return picture.add(1).mul(127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
-
-
 def along_contours(coarse: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """A mask that ends where the animal does.
 
@@ -65,7 +61,7 @@ def along_contours(coarse: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         pixels: RGB, (H, W, 3), uint8.
 
     Returns:
-        (H, W), uint8; ``coarse`` where colours tell nothing: less than a fifth of it is left, or hardly less than all.
+        (H, W), uint8; ``coarse`` where colours tell nothing: hardly any of it would be left, or far more be added.
     """
     inside = coarse > 127
     guess = np.where(inside, cv2.GC_PR_FGD, np.where(coarse > 0, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
@@ -101,7 +97,8 @@ def main() -> None:
         picture = load_picture(path, 256)
         found = mask(activation(network, picture[None], classes)[0].numpy())
         if given.contours:
-            found = along_contours(found, pixels_of(picture))
+            pixels = to_integer((picture + 1) * 127.5, torch.uint8)
+            found = along_contours(found, pixels.permute(1, 2, 0).contiguous().numpy())
         target = (given.target / path.relative_to(given.pictures)).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(target), found):

@@ -510,10 +510,10 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
         UsageError: the recipe cannot be read, or a name in it is unknown.
     """
     named = read_recipe(recipe, TrainConfig)
-    method = overrides.get("method", named.get("method"))
-    defaults = _defaults_of(method, named | dict(overrides)) | _names_of(method, named | dict(overrides), resume)
-    places = defaults | named | dict(overrides)
-    folder = Path(places.get("checkpoint_dir", TrainConfig.checkpoint_dir))
+    given = named | dict(overrides)
+    method = given.get("method")
+    names, defaults = _names_of(method, given, resume), _defaults_of(method, given)
+    folder = Path((names | defaults | given).get("checkpoint_dir", TrainConfig.checkpoint_dir))
     chosen = defaults | (read_run_recipe(folder, TrainConfig) if resume else {}) | named
     if recipe is None and not chosen:
         chosen["stages"] = [asdict(stage) for stage in TrainConfig.stages]
@@ -525,7 +525,7 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
     if method != "style" and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
         chosen.pop("gen_settings", None)  # those of another network
-    return TrainConfig(**_fitting(chosen | dict(overrides)))
+    return TrainConfig(**_fitting(names | chosen | dict(overrides)))
 
 
 def _names_of(method: str | None, named: Mapping[str, Any], resume: bool) -> dict[str, Any]:
@@ -536,13 +536,16 @@ def _names_of(method: str | None, named: Mapping[str, Any], resume: bool) -> dic
     run = Path(dataset).resolve().name
     source, two, target = run.partition("2")
     if two and is_domain(source) and is_domain(target) and source != target:
-        places = {"checkpoint_dir": Path("checkpoints", run), "results_dir": Path("results", run)}
-        return {"source": source, "target": target, **places}
+        return {"source": source, "target": target, **_folders_of(run)}
     if not resume and Path(dataset).exists():
         names = f"{TrainConfig.source} and {TrainConfig.target}"
         notice = f"The domains are not named, and are called {names}: name yours with --source and --target."
         warnings.warn(notice, CgpipeWarning, stacklevel=3)
     return {}
+
+
+def _folders_of(run: str) -> dict[str, Path]:
+    return {"checkpoint_dir": Path("checkpoints", run), "results_dir": Path("results", run)}
 
 
 def _defaults_of(method: str | None, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -559,8 +562,7 @@ def _style_defaults(named: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of method style, including those that depend on the paintings and the generator."""
     target = look_name(named.get("like", ())) if named.get("like") else TrainConfig.target
     run = plain_name(named.get("source", GENERIC), named.get("target", target))
-    places = {"checkpoint_dir": Path("checkpoints", run), "results_dir": Path("results", run)}
-    defaults = {**STYLE, **places, "target": target}
+    defaults = {**STYLE, **_folders_of(run), "target": target}
     start = STARTS.get(named.get("gen_net", STYLE["gen_net"]))
     if start and not any(named.get(name) for name in ("init_a_to_b", "gen_settings")):
         defaults |= {"init_a_to_b": str(SHIPPED_FOLDER / start[0]), "gen_settings": dict(start[1])}

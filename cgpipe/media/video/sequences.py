@@ -76,10 +76,8 @@ class SequenceSource(Source):
         super().__init__()
         self._paths = _listing(os.fspath(spec))
         if fps is None or fps <= 0:
-            videos = " For the videos in it, name an output folder with -o." * os.path.isdir(spec)
-            raise UsageError(
-                f"{spec} holds pictures, which have no frame rate: give one with --fps, for example 25.{videos}"
-            )
+            reason = f"{spec} holds pictures, which have no frame rate: give one with --fps, for example 25."
+            raise UsageError(reason + _for_videos(spec))
         rate = Fraction(fps).limit_denominator(1001)
         self._first = math.ceil(seconds(start or 0) * rate)
         self._end = len(self._paths) if end is None else min(len(self._paths), math.ceil(seconds(end) * rate))
@@ -259,9 +257,13 @@ def _listing(spec: str) -> list[Path | None]:
         names = [name for name in os.listdir(folder) if picture_format(name) and not name.startswith(".")]
         paths = [folder / name for name in sorted(names, key=_natural)]
     if not paths:
-        videos = " For the videos in it, name an output folder with -o." * os.path.isdir(spec)
-        raise MediaError(f"{spec} matches no pictures.{videos}")
+        raise MediaError(f"{spec} matches no pictures.{_for_videos(spec)}")
     return paths
+
+
+def _for_videos(spec: str | os.PathLike[str]) -> str:
+    """What to do if a folder was meant for the videos in it."""
+    return " For the videos in it, name an output folder with -o." if os.path.isdir(spec) else ""
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
