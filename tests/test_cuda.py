@@ -444,7 +444,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "half": {"precision": "bf16"},
     "scaled": {"precision": "fp16"},
-    "motion": {"motion_weight": 1.0, "diffaugment": "color,translation,cutout"},
+    "motion": {"motion_weight": 1.0, "alias_weight": 1.0, "diffaugment": "color,translation,cutout"},
     "penalty": {"gan_loss": "wgan-gp"},
     "cut": {"method": "cut"},
     "parts": {"accumulate": 2},

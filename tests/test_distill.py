@@ -128,12 +128,11 @@ def test_a_student_comes_closer_to_its_teacher(teacher: Path, dataset: Path, tmp
 
 
 def test_features_and_heads_take_part(teacher: Path, dataset: Path, tmp_path: Path) -> None:
-    config = config_of(
-        teacher, dataset, tmp_path / "run", steps=2, perceptual_weight=1.0, feature_weight=0.5, motion_weight=1.0
-    )
+    weights = {"perceptual_weight": 1.0, "feature_weight": 0.5, "motion_weight": 1.0, "alias_weight": 1.0}
+    config = config_of(teacher, dataset, tmp_path / "run", steps=2, **weights)
     distiller = Distiller(config)
     before = {name: value.clone() for name, value in distiller.learners.state_dict().items()}
-    assert {"pixels", "perceptual", "adversarial", "motion", "discriminator"} == set(
+    assert {"pixels", "perceptual", "adversarial", "motion", "alias", "discriminator"} == set(
         distiller.start(resume=False).losses
     )
     after = distiller.learners.state_dict()

@@ -65,7 +65,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "batch norm": {"diffaugment": "color,translation,cutout", "norm": "batch", "sync_batchnorm": True},
     "one direction": {"method": "fastcut", "norm": "none"},
     "moments": {"moment_weight": 2.0, "norm": "none"},
-    "motion": {"motion_weight": 2.0, "norm": "none"},
+    "motion": {"motion_weight": 2.0, "alias_weight": 1.0, "norm": "none"},
     "parts": {"accumulate": 2, "batch_size": 4, "norm": "none"},
 }
 """What two processes train with; one process takes each batch whole."""

@@ -62,7 +62,7 @@ def stepped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Tensor]]:
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "motion": {"motion_weight": 1.0, "diffaugment": "color,translation,cutout"},
+    "motion": {"motion_weight": 1.0, "alias_weight": 1.0, "diffaugment": "color,translation,cutout"},
     "moments": {"moment_weight": 1.0, "moment_taps": (4,), "moment_lite1_taps": ()},
     "penalty": {"gan_loss": "wgan-gp"},
     "cut": {"method": "cut"},

@@ -405,7 +405,8 @@ def test_the_recipe_of_the_paper_has_its_values() -> None:
         **{"gan_loss": "lsgan", "lamda": 10.0, "idt_coef": 0.5, "pool_size": 50, "stages": ()},
         **{"lr": 2e-4, "beta1": 0.5, "beta2": 0.999, "batch_size": 1, "ema": 0.0, "epochs": 200, "decay_epoch": 100},
         **{"load_height": 286, "load_width": 286, "load_min": 0, "crop_height": 256, "crop_width": 256, "flip": True},
-        **{"moment_weight": 0.0, "motion_weight": 0.0, "label_smoothing": 0.0, "diffaugment": "", "dropout": False},
+        **{"moment_weight": 0.0, "motion_weight": 0.0, "alias_weight": 0.0, "label_smoothing": 0.0},
+        **{"diffaugment": "", "dropout": False},
     }
     assert {name: getattr(config, name) for name in values} == values
 

@@ -40,6 +40,7 @@ class Stage:
     moment_weight: float | None = None
     background_weight: float | None = None
     motion_weight: float | None = None
+    alias_weight: float | None = None
     l1_weight: float | None = None
     batch_size: int | None = None
     load_min: int | None = None
@@ -151,6 +152,12 @@ class LossSettings:
         0.0,
         "Weight of the temporal consistency loss, which keeps videos still: translating a moved picture must give the "
         "moved translation. Try 5 for stripes, 1 to 2 for brush strokes. 0: none.",
+        at_least=0,
+    )
+    alias_weight: float = setting(
+        0.0,
+        "Weight of the aliasing loss: fine detail must move with the picture, not stick to the network's grid. It is "
+        "relative to the detail's contrast, so it does not fade stripes. Try 1. 0: none.",
         at_least=0,
     )
     moment_weight: float = setting(

@@ -38,6 +38,7 @@ from cgpipe.networks.initialise import initialise
 from cgpipe.options import ModelChoice
 from cgpipe.parallel import is_member
 from cgpipe.recipe import plain_settings
+from cgpipe.training.aliasing import alias_loss
 from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.distill_config import DistillConfig
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss
@@ -219,6 +220,8 @@ class Distiller(Run):
                 losses["adversarial"] = config.adversarial_weight * generator_loss(self.discriminator(made, features))
             if config.motion_weight:
                 losses["motion"] = config.motion_weight * motion_loss(self.student, pictures, made)
+            if config.alias_weight:
+                losses["alias"] = config.alias_weight * alias_loss(self.student, pictures, made)
         return losses, made.detach(), [feature.detach() for feature in features] if features else None
 
     def _discriminator_loss(

@@ -82,6 +82,12 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
         "moved translation. 0: none.",
         at_least=0,
     )
+    alias_weight: float = setting(
+        0.0,
+        "Weight of the aliasing loss: fine detail must move with the picture, not stick to the network's grid. It is "
+        "relative to the detail's contrast, so it does not fade stripes. Try 1. 0: none.",
+        at_least=0,
+    )
     norm: str = setting("instance", "Normalization layers of the discriminator: instance, batch or none.")
     publish: bool = setting(False, "Copy the finished model to your models folder, where --model finds its name.")
 

@@ -16,6 +16,7 @@ from cgpipe.networks import Generator
 from cgpipe.networks.efficientnet import EfficientNetLite
 from cgpipe.networks.initialise import initialise
 from cgpipe.recipe import parse_list
+from cgpipe.training.aliasing import alias_loss
 from cgpipe.training.augment import diffaugment
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.discriminator import Discriminator
@@ -142,7 +143,7 @@ class Method(nn.Module, ABC):
         return losses
 
     def motion_losses(self, translated: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
-        """The temporal consistency losses: translations must move with their pictures, or video flickers.
+        """The temporal consistency and aliasing losses: translations must move with their pictures, or video flickers.
 
         Args:
             translated: the generators' inputs, by domain.
@@ -150,9 +151,12 @@ class Method(nn.Module, ABC):
             config: the effective settings of this epoch.
         """
         losses: Losses = {}
-        for source, target in self._learning(fake) if config.motion_weight else ():
-            distance = motion_loss(self.generators[TO[target]], translated[source], fake[target])
-            losses[f"motion_{source}"] = config.motion_weight * distance
+        kinds = {"motion": (config.motion_weight, motion_loss), "alias": (config.alias_weight, alias_loss)}
+        for source, target in self._learning(fake):
+            for name, (weight, loss) in kinds.items():
+                if weight:
+                    distance = loss(self.generators[TO[target]], translated[source], fake[target])
+                    losses[f"{name}_{source}"] = weight * distance
         return losses
 
     def _learning(self, fake: Pictures) -> list[tuple[Domain, Domain]]:
