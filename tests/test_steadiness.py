@@ -88,6 +88,20 @@ def test_a_grid_that_stays_where_it_is_while_the_scene_moves_is_an_error() -> No
     assert moving.warping_error < 1
 
 
+def test_detail_that_stays_where_it_is_when_a_frame_is_shifted_is_stuck() -> None:
+    frames = [
+        cv2.add(frame // 2, np.uint8(np.random.default_rng(1).integers(0, 60, frame.shape))) for frame in panned()
+    ]
+    checks = np.uint8(30 * (np.indices(frames[0].shape[:2]).sum(axis=0) % 4 > 1))[..., None].repeat(3, axis=2)
+    stuck = measure_frames(lambda pixels: cv2.add(pixels, checks), frames).stuck
+    assert stuck > 0.6
+    assert measure_frames(lambda pixels: cv2.add(pixels, checks // 3), frames).stuck == pytest.approx(stuck, abs=0.1)
+    assert measure_frames(lambda pixels: 255 - pixels, frames).stuck < 1e-6
+    assert measure_frames(lambda pixels: pixels, frames).stuck == 0
+    both = measure_frames(lambda pixels: cv2.add(255 - pixels, checks), frames).stuck
+    assert 0.02 < both < 0.6 * stuck
+
+
 def test_where_the_source_itself_jumps_counts_little() -> None:
     frames = panned()
     broken = [frame.copy() for frame in frames]

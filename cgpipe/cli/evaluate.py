@@ -93,7 +93,8 @@ def command(class_name: str, direction: str, **options: Any) -> None:
     pictures, the size and the weights it was measured with. Without DATASET, give --inputs and --reference.
 
     For a clip: the warping error (mean difference between a frame and its predecessor warped by the optical flow of
-    the source), beside the source's own; the sharpness; and the share of still pixels that change.
+    the source), beside the source's own; the sharpness; the share of still pixels that change; and the share of fine
+    detail that sticks to the network's grid instead of moving with the picture.
     """
     from cgpipe.evaluation.evaluate import evaluate
 

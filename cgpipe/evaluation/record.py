@@ -83,6 +83,7 @@ def steadiness_of(clip: Steadiness) -> dict[str, object]:
         "source_sharpness": round(clip.source_sharpness),
         f"still_pixels_changing_by_{VISIBLE}": round(clip.visible, 4),
         f"still_pixels_changing_by_{GLARING}": round(clip.glaring, 4),
+        "stuck_detail": round(clip.stuck, 3),
     }
 
 

@@ -4,6 +4,9 @@ The *warping error* is the mean difference of a frame and its predecessor, broug
 source (DIS, arXiv 1603.03590), where forward and backward flow agree. Places where the source itself differs by ``d``
 count ``exp(-50 d^2)`` (arXiv 1808.00449). The source's own is the floor that no translation can be below by holding
 still; a translation that is sharper or of more contrast lies above it even when it moves perfectly.
+
+*Stuck detail* is a cause that single frames show: fine detail of the change that does not come along when a frame is
+shifted by a few pixels, since the network paints it in fixed places of its grid (arXiv 2106.12423).
 """
 
 from __future__ import annotations
@@ -35,6 +38,14 @@ STILL = 2
 """Levels by which a pixel of the source may change and still be still."""
 VISIBLE, GLARING = 8, 20
 """Levels by which a still pixel may change before it is seen, and before it is seen by everyone."""
+SHIFTS = ((1, 2), (2, 5), (3, 3), (5, 6), (6, 1), (7, 4))
+"""Lines and columns by which frames are shifted in turn, to other places in cells of 4 and of 8 pixels."""
+SHIFTED_EVERY = 4
+"""Frames from one that is shifted to the next."""
+MARGIN = 16
+"""Pixels along the borders that do not count when a frame is shifted."""
+FINE = 1.2
+"""Deviation, in pixels, of the blur without which fine detail is left: periods of up to about 6 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +63,8 @@ class Steadiness:
         still: share, 0 to 1, of the source's pixels that hold still.
         visible: share of those whose translation changes by more than :data:`VISIBLE` levels.
         glaring: share of those whose translation changes by more than :data:`GLARING` levels.
+        stuck: share of the power of the change's fine detail that a shift of the frame alters; 0: all of it comes
+            along; 1: the details of both have nothing in common.
     """
 
     clip: str
@@ -65,6 +78,7 @@ class Steadiness:
     still: float
     visible: float
     glaring: float
+    stuck: float
 
     @property
     def excess(self) -> float:
@@ -78,14 +92,16 @@ class Steadiness:
 
 def to_markdown(clips: Iterable[Steadiness]) -> str:
     """A table, one row a clip."""
+    flicker = f"still pixels changing by {VISIBLE}, {GLARING}"
     lines = [
-        f"| video | warping error, source's | sharpness, source's | still pixels changing by {VISIBLE}, {GLARING} |",
-        "|---|---|---|---|",
+        f"| video | warping error, source's | sharpness, source's | {flicker} | stuck detail |",
+        "|---|---|---|---|---|",
     ]
     lines += [
         f"| {row.clip}, {row.frames} frames at {row.width}x{row.height} "
         f"| {row.warping_error:.2f}, {row.source_warping_error:.2f} "
-        f"| {row.sharpness:.0f}, {row.source_sharpness:.0f} | {row.visible:.2%}, {row.glaring:.2%} |"
+        f"| {row.sharpness:.0f}, {row.source_sharpness:.0f} | {row.visible:.2%}, {row.glaring:.2%} "
+        f"| {row.stuck:.0%} |"
         for row in clips
     ]
     return "\n".join(lines)
@@ -113,12 +129,14 @@ def measure_frames(translation: Translation, frames: Iterable[Pixels], *, clip: 
     Raises:
         DataError: they are fewer than two.
     """
-    sums, sharpness, count = np.zeros(6), np.zeros(2), 0
+    sums, sharpness, powers, count = np.zeros(6), np.zeros(2), np.zeros(2), 0
     before: tuple[Pixels, Pixels] | None = None
     shape = (0, 0)
     for source in frames:
         now = source, translation(source)
         sharpness += [_sharpness(pixels) for pixels in now]
+        if count % SHIFTED_EVERY == 0:
+            powers += _shifted(translation, now, SHIFTS[count // SHIFTED_EVERY % len(SHIFTS)])
         if before is not None:
             sums += _compared(before, now)
         before, count, shape = now, count + 1, (source.shape[0], source.shape[1])
@@ -138,6 +156,7 @@ def measure_frames(translation: Translation, frames: Iterable[Pixels], *, clip: 
         still=still / ((count - 1) * shape[0] * shape[1]),
         visible=visible / max(still, 1.0),
         glaring=glaring / max(still, 1.0),
+        stuck=float(powers[0] / max(powers[1], 1e-9)),
     )
 
 
@@ -155,6 +174,23 @@ def _compared(before: tuple[Pixels, Pixels], now: tuple[Pixels, Pixels]) -> npt.
     still = changes[0] <= STILL
     counts = [still.sum(), (still & (changes[1] > VISIBLE)).sum(), (still & (changes[1] > GLARING)).sum()]
     return np.array([weight.sum(), (weight * of_source).sum(), (weight * of_result).sum(), *counts], np.float64)
+
+
+def _shifted(translation: Translation, now: tuple[Pixels, Pixels], shift: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Sums of squares: of what a shift of a frame alters in the change's fine detail, and of that of both changes."""
+    source, made = now
+    (height, width), (down, right) = source.shape[:2], shift
+    moved = np.ascontiguousarray(np.pad(source, ((0, down), (0, right), (0, 0)), mode="reflect")[down:, right:])
+    inner = (slice(MARGIN + by, side - MARGIN) for side, by in zip((height, width), shift, strict=True))
+    moved_inner = (slice(MARGIN, side - MARGIN - by) for side, by in zip((height, width), shift, strict=True))
+    here, there = _fine(source, made)[*inner], _fine(moved, translation(moved))[*moved_inner]
+    return np.array([np.square(here - there).sum(), np.square(here).sum() + np.square(there).sum()], np.float64)
+
+
+def _fine(source: Pixels, made: Pixels) -> npt.NDArray[np.float32]:
+    """The fine detail of the change."""
+    change = made.astype(np.float32) - source
+    return np.asarray(change - cv2.GaussianBlur(change, (0, 0), FINE), np.float32)
 
 
 def _sharpness(pixels: Pixels) -> float:
