@@ -378,7 +378,7 @@ def test_a_video_is_the_one_that_rgb_gives(file_model: Any, tmp_path: Path, monk
     model, clip, found = file_model(tmp_path), make_clip(tmp_path / "in.mp4", count=20), []
     for name in ("planes", "rgb"):
         if name == "rgb":
-            monkeypatch.setattr(Translator, "takes_planes", False)
+            monkeypatch.setattr(Translator, "takes_planes", lambda self, planar: False)
         cgpipe.translate_video(clip, tmp_path / f"{name}.mp4", model=model, device="cuda", precision="fp32")
         with VideoSource(tmp_path / f"{name}.mp4") as source:
             found.append(np.stack([frame.pixels for frame in source if isinstance(frame, PictureFrame)]).astype(int))

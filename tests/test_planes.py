@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,19 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import make_clip
+from clips import make_clip, picture
 from test_gpu_pipeline import PretendGpu
 
 import cgpipe
+from cgpipe.engine import scale
 from cgpipe.engine.cuda import GpuPipeline
+from cgpipe.engine.scale import resize
 from cgpipe.engine.stream import IN_FLIGHT
 from cgpipe.engine.translator import Translator
-from cgpipe.engine.yuv import from_rgb, to_rgb
+from cgpipe.engine.yuv import add_change, from_rgb, seen_at, to_rgb
 from cgpipe.media import yuv
 from cgpipe.media.frames import Batch, Frame, batched
+from cgpipe.media.planar import Planar
 from cgpipe.media.video import decoding
 
 SIZES = [(54, 38), (53, 37), (2, 2), (1, 1), (16, 5), (5, 1)]
@@ -84,8 +88,8 @@ def test_what_hardware_decodes_has_the_same_colours_as_software() -> None:
 
 
 @pytest.fixture
-def planes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Has the processor take planes, as a GPU does; gives how many batches of them it got."""
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each batch that a translator got was of planes."""
     taken: list[bool] = []
     launch = Translator.launch
 
@@ -93,9 +97,16 @@ def planes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         taken.append(batch.planar is not None)
         return launch(self, batch, count)
 
-    monkeypatch.setattr(Translator, "takes_planes", property(lambda self: self.enlarges == 1))
     monkeypatch.setattr(Translator, "launch", watched)
-    return lambda: sum(taken)
+    return taken
+
+
+@pytest.fixture
+def planes(monkeypatch: pytest.MonkeyPatch, launched: list[bool]) -> Callable[[], int]:
+    """Has the processor take planes, as a GPU does; gives how many batches of them it got."""
+    monkeypatch.setattr(Translator, "takes_planes", lambda self, planar: self.enlarges == 1)
+    launched.clear()
+    return lambda: sum(launched)
 
 
 def planes_of(path: Path) -> np.ndarray:
@@ -149,6 +160,105 @@ def test_all_else_stays_rgb(tmp_path: Path, planes: Any, clip: dict[str, Any], o
     assert (report.frames, report.failed, planes()) == (3, 0, 0)
 
 
+KINDS = [
+    ("yuv420p", 1, False, (160, 240)),
+    ("yuv420p", 6, True, (160, 240)),
+    ("yuv422p", 9, False, (160, 240)),
+    ("yuv444p", 5, True, (160, 240)),
+    ("yuv420p", 1, False, (60, 90)),
+]
+"""Formats, matrices, ranges and sizes; chroma of the last is smaller than what the network sees."""
+
+
+def coloured(pix_fmt: str, matrix: int, full_range: bool, size: tuple[int, int]) -> tuple[av.VideoFrame, Planar]:
+    """A frame of smooth colours with one saturated square, and below it grey stripes."""
+    pixels = picture(0, size[1], size[0])
+    pixels[size[0] // 2 :] = np.where(np.arange(size[1]) // 8 % 2, 60, 180)[:, None]
+    pixels[8:28, 16:40] = 250, 5, 20
+    planar = yuv.planar_of(pix_fmt, *size, matrix, full_range)
+    return yuv.frame_of(pixels, pix_fmt, yuv.from_rgb_matrix(matrix, full_range)), planar
+
+
+def assert_alike(found: np.ndarray, expected: np.ndarray, planar: Planar) -> None:
+    """In every channel, and neither brighter nor of another tint."""
+    difference = found.astype(float) - expected
+    # Coarse chroma blurs the edges of the saturated square one way or another.
+    assert np.abs(difference).mean((0, 1)).max() < (1.5 if planar.chroma[0] > 40 else 4)
+    # Half a level is what RGB that is rounded and reduced is too bright.
+    assert np.abs(difference.mean((0, 1))).max() < 0.6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+def test_a_change_to_planes_looks_as_one_to_rgb(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, kind: Any, strength: float
+) -> None:
+    """The network is replaced by an exchange of colours: random weights would enlarge what is rounded away."""
+    monkeypatch.setattr(Translator, "_generate", lambda self, x, network: x.roll(1, 1) * 0.8)
+    frame, planar = coloured(*kind)
+    translator = Translator(make_model(), device="cpu", precision="fp32", size=40, strength=strength)
+    assert translator.takes_planes(planar)
+    packed = torch.from_numpy(yuv.planes_of(frame, planar))
+    pair = Batch(pixels=torch.stack([packed, packed.flip(1)]), origins=(0, 1), planar=planar)
+    both = translator.translate(pair).pixels
+    for index in (0, 1):
+        alone = replace(pair, pixels=pair.pixels[index : index + 1], origins=(index,))
+        assert torch.equal(translator.translate(alone).pixels[0], both[index])
+    matrix = yuv.to_rgb_matrix(planar.matrix, planar.full_range)
+    rgb = translator(yuv.rgb_of(frame, matrix))
+    back = yuv.frame_of(rgb, kind[0], yuv.from_rgb_matrix(planar.matrix, planar.full_range))
+    found = yuv.frame_of_planes(both[0].numpy(), planar, kind[0])
+    assert_alike(yuv.rgb_of(found, matrix), yuv.rgb_of(back, matrix), planar)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planes_lose_the_detail_that_rgb_loses(kind: Any) -> None:
+    frame, planar = coloured(*kind)
+    matrix, height = yuv.to_rgb_matrix(planar.matrix, planar.full_range), planar.height
+    pixels = torch.from_numpy(yuv.rgb_of(frame, matrix)[None])
+    seen = resize(pixels, (40, 60))
+    translated = seen.clone()
+    translated[:, :, 20:] = seen[:, :, 20:].mean(3, keepdim=True)
+    packed = torch.from_numpy(yuv.planes_of(frame, planar)[None])
+    found = to_rgb(add_change(packed, planar, seen, translated, 0.9), planar)[0].numpy()
+    expected = to_rgb(from_rgb(scale.add_change(pixels, seen, translated, 0.9), planar), planar)[0].numpy()
+    low = slice(height // 2 + 12, None)
+    assert found[low].std(1).mean() < pixels[0, low].numpy().std(1).mean() / 4
+    assert_alike(found, expected, planar)
+
+
+def test_what_the_network_sees_of_planes_is_what_it_sees_of_rgb() -> None:
+    for kind in KINDS:
+        frame, planar = coloured(*kind)
+        rgb = yuv.rgb_of(frame, yuv.to_rgb_matrix(planar.matrix, planar.full_range))
+        expected = resize(torch.from_numpy(rgb[None]), (40, 60))[0].permute(1, 2, 0).numpy()
+        found = seen_at((40, 60), torch.from_numpy(yuv.planes_of(frame, planar)[None]), planar)
+        assert_alike(found[0].permute(1, 2, 0).numpy(), expected, planar)
+
+
+@pytest.mark.usefixtures("zebra_model")
+@pytest.mark.parametrize(
+    ("clip", "options", "is_planar"),
+    [
+        ({}, {"size": 32}, True),
+        ({"size": (97, 64), "codec": "libvpx-vp9"}, {"size": 32, "codec": "libvpx-vp9"}, False),
+        ({}, {"size": "full"}, False),
+        ({}, {"size": 64}, False),
+        ({}, {"size": 32, "steady": 0.5}, False),
+        ({"pix_fmt": "yuv420p10le"}, {"size": 32}, False),
+        ({"pix_fmt": "yuv444p"}, {"size": 32}, False),
+        ({"pix_fmt": "yuv444p"}, {"size": 32, "pix_fmt": "yuv444p"}, True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* 10 bits per channel:cgpipe.errors.CgpipeWarning")
+def test_a_processor_takes_planes_of_what_it_reduces(
+    tmp_path: Path, launched: list[bool], clip: dict[str, Any], options: dict[str, Any], is_planar: bool
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", count=3, **clip)
+    report = cgpipe.translate_video(source, tmp_path / "out.mkv", to="zebra", device="cpu", batch_size=1, **options)
+    assert (report.frames, report.failed, launched) == (3, 0, [is_planar] * 3)
+
+
 @pytest.mark.parametrize("kind", [{"rotation": angle} for angle in (90, 180, 270)] + [{"mirrored": True}])
 def test_planes_are_turned_as_pictures_are(tmp_path: Path, kind: dict[str, Any]) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=2, **kind)
@@ -192,7 +302,7 @@ def test_planes_go_over_a_gpu_and_in_tiles(make_model: Any, tile: Any) -> None:
     plain = Translator(model, device="cpu", precision="fp32")
     translator = Translator(model, device="cpu", precision="fp32", tile=tile)
     translator._pipeline = GpuPipeline(PretendGpu(), translator._within_memory, IN_FLIGHT)
-    assert translator.takes_planes
+    assert translator.takes_planes(frames_of(1)[0].planar)
     frames = frames_of(7)
     given = [batch for batch in translator.stream(batched(frames, 3)) if isinstance(batch, Batch)]
     assert [len(batch) for batch in given] == [3, 3, 1]

@@ -201,8 +201,7 @@ def add_at_once(
 ) -> torch.Tensor:
     """:func:`add_change` in a few operations on whole batches, which suits a GPU."""
     white = highest(pixels.dtype)
-    lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1)
-    change = (translated - seen).mul_(strength).addcmul_(lost, seen)
+    change, lost = change_of(seen, translated, strength, white)
     size = pixels.shape[1:3]
     reduces = size[0] < seen.shape[2]
     plain = pixels.dtype == torch.uint8 and pixels.shape[3] == 3 and mask is None and not reduces
@@ -215,6 +214,14 @@ def add_at_once(
     if mask is not None:
         added.mul_(mask[:, None].float().div_(white))
     return to_integer(rows.add_(added), pixels.dtype).permute(0, 2, 3, 1).contiguous()
+
+
+def change_of(
+    seen: torch.Tensor, translated: torch.Tensor, strength: float, white: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is added to pictures, (N, C, h, w), and the fraction of them that is taken away, (N, 1, h, w)."""
+    lost = detail_lost(seen / white, translated / white).mul_(strength).clamp_(max=1)
+    return (translated - seen).mul_(strength).addcmul_(lost, seen), lost
 
 
 def brought_up(pixels: torch.Tensor, made: torch.Tensor) -> torch.Tensor:

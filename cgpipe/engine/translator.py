@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cgpipe.engine import yuv
 from cgpipe.engine.autotune import DTYPES, batch_size
 from cgpipe.engine.between import MAX_VALUES, can_fuse, kernels, prepare_kernels, without_kernels_at_first
 from cgpipe.engine.cuda import MAX_GRAPH_PIXELS, CudaGpu, CudaGraphs, GpuPipeline, Graphs, Translated, Work
@@ -38,7 +39,6 @@ from cgpipe.engine.scale import (
 from cgpipe.engine.stream import IN_FLIGHT, stream
 from cgpipe.engine.tiles.choice import NoRoomError, Tiles
 from cgpipe.engine.vulkan import find_gpu, memory_of
-from cgpipe.engine.yuv import from_rgb, to_rgb
 from cgpipe.errors import CgpipeWarning, MediaError, UsageError
 from cgpipe.media.frames import Batch, Failed, Origin, Pixels
 from cgpipe.media.pictures.masks import Mask, fit, with_mask
@@ -275,10 +275,14 @@ class Translator:
         """Whether :meth:`launch` returns before the batch is done."""
         return self._pipeline is not None
 
-    @property
-    def takes_planes(self) -> bool:
-        """Whether frames had better stay planes of YUV until they are on the device."""
-        return self._pipeline is not None and self.enlarges == 1
+    def takes_planes(self, planar: Planar) -> bool:
+        """Whether frames of this layout had better stay planes of YUV until they are on the device."""
+        return self.enlarges == 1 and (self._pipeline is not None or self._adds_to_planes(planar))
+
+    def _adds_to_planes(self, planar: Planar) -> bool:
+        """Whether frames need no RGB of their own size, since a processor reduces them for the network."""
+        reduces = self._working_size(planar.height, planar.width)[0] < planar.height
+        return self.device.type == "cpu" and reduces and planar.is_whole and self.model.generator.channels == (3, 3)
 
     @property
     def parallel(self) -> bool:
@@ -465,10 +469,10 @@ class Translator:
 
     def _launch_by_regions(self, batch: Batch[Origin], tile: int | None) -> Callable[[], Batch[Origin]]:
         started = time.perf_counter()
-        pictures = batch.pixels.cpu() if batch.planar is None else to_rgb(batch.pixels, batch.planar)
+        pictures = batch.pixels.cpu() if batch.planar is None else yuv.to_rgb(batch.pixels, batch.planar)
         parts = [self._by_regions(picture, tile) for picture in pictures]
         translated = Translated(*(torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)))
-        pixels = translated.pixels if batch.planar is None else from_rgb(translated.pixels, batch.planar)
+        pixels = translated.pixels if batch.planar is None else yuv.from_rgb(translated.pixels, batch.planar)
         self._count_busy(started)
         return lambda: replace(batch, pixels=pixels)
 
@@ -521,18 +525,21 @@ class Translator:
     ) -> Translated:
         """Translates (N, H, W, C) integers, with a mask as one channel more or without, or planes, on the device."""
         pixels = pixels.to(self.device)
-        if planar is not None:
-            translated = self._translate_on_device(to_rgb(pixels, planar), network=network)
-            return Translated(from_rgb(translated.pixels, planar), translated.sums)
+        if planar is not None and not self._adds_to_planes(planar):
+            translated = self._translate_on_device(yuv.to_rgb(pixels, planar), network=network)
+            return Translated(yuv.from_rgb(translated.pixels, planar), translated.sums)
         network = network or self.network
-        if self._takes_directly(pixels, network):
+        if planar is None and self._takes_directly(pixels, network):
             return self._translate_directly(pixels, network)
         mask = pixels[..., -1] if pixels.shape[3] > self.takes else None
         pixels = pixels[..., : self.takes]
-        height, width = pixels.shape[1:3]
+        height, width = _sides(pixels, planar)
         size = self._working_size(height, width)
-        # A view: interleaved pixels are torch's channels_last.
-        seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
+        if planar is not None:
+            seen = yuv.seen_at(size, pixels, planar)
+        else:
+            # A view: interleaved pixels are torch's channels_last.
+            seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
         card = self.model.card
         low, high = self._value_range(card.source, pixels.dtype)
         scaled = ((seen - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
@@ -540,6 +547,8 @@ class Translator:
         sums = result.sum((1, 2, 3))
         low, high = self._value_range(card.target, pixels.dtype)
         result.add_(1).mul_((high - low) / 2).add_(low)
+        if planar is not None:
+            return Translated(yuv.add_change(pixels, planar, seen, result, self.strength), sums)
         if self.enlarges > 1:
             return Translated(enlarged(pixels, result, self.strength, mask), sums)
         if result.shape[1] != self.takes:

@@ -91,8 +91,8 @@ def translate_clip(
             # A GPU that translates decodes too.
             source.hardware = "cuda" if is_cuda(pipeline.translator) and options.hardware.hwaccel is None else None
             # What works on a frame's RGB gets that from the start.
-            planar = source.planar if mask is None and not kept and pipeline.translator.takes_planes else None
-            source.as_planes = planar is not None and planar == sink.planar
+            planar = source.planar if mask is None and not kept and source.planar == sink.planar else None
+            source.as_planes = planar is not None and pipeline.translator.takes_planes(planar)
             frames = VideoFrames(source, mask, watch, originals=kept, last=last)
             first, result = _result(sink, options.look, report, watch, clip, frames)
             pipeline.run(frames, result, watch, batch_size=batch_size, first=first)

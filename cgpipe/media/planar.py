@@ -28,7 +28,12 @@ class Planar:
     @property
     def can_turn(self) -> bool:
         """Whether a picture can be turned and mirrored plane by plane: chroma then falls on the same pixels."""
-        return self.down == self.across and not (self.height % self.down or self.width % self.across)
+        return self.down == self.across and self.is_whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all samples of chroma stand for as many pixels: at odd sides the last ones do not."""
+        return not (self.height % self.down or self.width % self.across)
 
     def transposed(self) -> Planar:
         """The layout of a picture with rows and columns exchanged, if it can turn."""
