@@ -78,13 +78,15 @@ def _add(plane: Plane, change: Plane, lost: Plane, result: Plane) -> None:
     way = cv2.INTER_CUBIC if len(plane) >= len(change) else cv2.INTER_AREA
     added = cv2.resize(change, size, interpolation=way)
     if lost.any():
-        added -= plane * cv2.resize(lost, size, interpolation=way)
+        added = np.subtract(added, plane * cv2.resize(lost, size, interpolation=way))
     cv2.add(plane, added, dst=result, dtype=cv2.CV_8U)
 
 
 def _product(matrix: NDArray[np.float64], channels: torch.Tensor) -> torch.Tensor:
     """The product of a matrix (3, 4) with the channels of (N, 4, h, w)."""
-    return (torch.from_numpy(matrix).float() @ channels.flatten(2)).unflatten(2, channels.shape[2:])
+    weights = torch.from_numpy(matrix).float()
+    product: torch.Tensor = (weights @ channels.flatten(2)).unflatten(2, channels.shape[2:])
+    return product
 
 
 def _parts(planes: torch.Tensor, planar: Planar) -> list[torch.Tensor]:
