@@ -107,6 +107,31 @@ def test_verbose_names_each_file_and_what_was_chosen(photos: Path) -> None:
     assert "engine" in done.stderr
 
 
+def test_verbose_names_what_is_no_picture(photos: Path) -> None:
+    (photos / "sub").mkdir()
+    for name in ("notes.txt", "sub/clip.mp4"):
+        (photos / name).write_text("no picture")
+    done = translate(photos, "-v")
+    named = [line for line in done.stderr.splitlines() if line.startswith("Ignored")]
+    assert named == [f"Ignored (not a picture): {photos / name}" for name in ("notes.txt", "sub/clip.mp4")]
+    for number in range(150):
+        (photos / f"{number}.txt").write_text("no picture")
+    many = translate(photos, "-v").stderr
+    assert (many.count("Ignored (not a picture): "), "Ignored (not pictures): 52 more" in many) == (100, True)
+    assert "Ignored (" not in translate(photos).stderr
+
+
+@pytest.mark.parametrize(("said", "suffix"), [("jpeg", ".jpg"), ("TIF", ".tif"), ("heif", ".heic"), ("jp2", ".jp2")])
+def test_formats_are_known_by_all_their_suffixes(photos: Path, said: str, suffix: str) -> None:
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif")
+    done = translate(photos / "0.png", "--format", said)
+    assert done.exit_code == 0, done.output
+    assert (photos / f"0-zebra{suffix}").exists()
+    refused = translate(photos / "0.png", "--format", "xyz")
+    assert (refused.exit_code, "'jpg', 'png'" in refused.output) == (2, True), refused.output
+
+
 def test_quiet_and_verbose_exclude_one_another(photos: Path) -> None:
     assert translate(photos, "-q", "-v").exit_code == 2
 

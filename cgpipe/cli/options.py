@@ -13,6 +13,7 @@ import click
 
 from cgpipe.cli import complete
 from cgpipe.cli.terminal import Loudness, set_loudness
+from cgpipe.media.pictures.formats import PICTURE_SUFFIXES
 from cgpipe.options import SMALLEST_TILE, Engine, Precision
 from cgpipe.storage import is_address, require_local
 
@@ -32,6 +33,18 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return os.fspath(value) if is_address(value) else super().convert(_typed(value), param, ctx)
+
+
+class PictureFormat(click.Choice[str]):
+    """A format of pictures, by the name that help shows or by another suffix of its files, such as ``jpeg``."""
+
+    def __init__(self) -> None:
+        super().__init__(["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"], case_sensitive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        format = PICTURE_SUFFIXES.get(f".{value.lower()}")
+        name = next((choice for choice in self.choices if PICTURE_SUFFIXES[f".{choice}"] == format), value)
+        return super().convert(name, param, ctx)
 
 
 def _typed(path: str | os.PathLike[str]) -> str:

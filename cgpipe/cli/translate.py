@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from cgpipe.cli import BEGAN
 from cgpipe.cli.bar import CountingBar, LearningBar
 from cgpipe.cli.options import (
     STANDARD_OUTPUT,
+    PictureFormat,
     Place,
     engine_of,
     gallery_option,
@@ -23,8 +24,11 @@ from cgpipe.cli.options import (
     work_options,
 )
 from cgpipe.cli.pictures import Preview
-from cgpipe.cli.terminal import Loudness, describe, loudness, say
+from cgpipe.cli.terminal import Loudness, describe, detail, loudness, say
 from cgpipe.storage import shown
+
+if TYPE_CHECKING:
+    from cgpipe.jobs.report import FolderReport
 
 
 @click.command()
@@ -39,7 +43,7 @@ from cgpipe.storage import shown
 @like_options
 @click.option(
     "--format",
-    type=click.Choice(["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"], case_sensitive=False),
+    type=PictureFormat(),
     help="Output format; by default that of each input. PNG and WebP are compressed for speed, to within a tenth of "
     "the smallest size.",
 )
@@ -85,8 +89,17 @@ def command(inputs: tuple[str, ...], report_file: Path | None, preview: bool, **
         )
         report.first = {"imports": imports} | report.first
         written.finish(report.to_json())
+    _name_ignored(report)
     describe(report.settings, report.seconds)
     say(report.summary(), err=report_file == STANDARD_OUTPUT)
     if report.page is not None:
         say(f"Page: {report.page}", err=report_file == STANDARD_OUTPUT)
     click.get_current_context().exit(report.exit_code)
+
+
+def _name_ignored(report: FolderReport) -> None:
+    """Prints which files were not pictures, with ``--verbose`` only."""
+    for path in report.ignored_files:
+        detail(f"Ignored (not a picture): {shown(path)}")
+    if more := report.ignored - len(report.ignored_files):
+        detail(f"Ignored (not pictures): {more} more")

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from cgpipe.cli.options import LocalPath, engine_of, loudness_options, model_options, speed_options, work_options
+from cgpipe.cli.options import (
+    LocalPath,
+    PictureFormat,
+    engine_of,
+    loudness_options,
+    model_options,
+    speed_options,
+    work_options,
+)
 from cgpipe.cli.terminal import detail, escaped, say, warn
 
 
@@ -18,7 +26,7 @@ from cgpipe.cli.terminal import detail, escaped, say, warn
 @model_options
 @click.option(
     "--format",
-    type=click.Choice(["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"], case_sensitive=False),
+    type=PictureFormat(),
     help="Output format of pictures; by default that of each input.",
 )
 @click.option("--quality", type=click.IntRange(1, 100), help="Quality of lossy formats.  [default: 95]")

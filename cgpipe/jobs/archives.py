@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cgpipe.errors import CgpipeError, UsageError, reason_of
 from cgpipe.jobs.folder_job import FolderTold
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason
 from cgpipe.jobs.picture_work import PictureWork
-from cgpipe.jobs.plan import Left, Names, Plan, plan_files
+from cgpipe.jobs.plan import Names, Plan, plan_files
 from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.jobs.shards import ShardReport
 from cgpipe.jobs.stopwatch import Stopwatch
@@ -49,14 +49,14 @@ class _Lot:
         archive: where it goes.
         names: inputs, the members that they become, and their places.
         source: the archive that the inputs are in, whose other files are kept beside them.
-        left: how many files were left out, and why.
+        plan: the one whose left-out files count here; None: they count elsewhere.
         problem: why nothing can be done.
     """
 
     archive: Path
     names: list[Names]
     source: Path | None = None
-    left: dict[Left, int] = field(default_factory=dict)
+    plan: Plan | None = None
     problem: str = ""
 
 
@@ -103,7 +103,8 @@ class ArchiveJob:
                     input = Path(lot.names[0][0])
                     tell(FileResult(input=input, output=lot.archive, status="failed", reason=lot.problem))
                     continue
-                report.ignored += lot.left.get(Left.NO_PICTURE, 0)
+                if lot.plan is not None:
+                    report.ignore(lot.plan)
                 self._make(lot, report, tell, told, watch)
         report.first = watch.first
         report.seconds |= watch.seconds | {"total": watch.total}
@@ -134,12 +135,13 @@ class ArchiveJob:
         if all(map(is_archive, sources)) and len(targets) > 1:
             raise UsageError(f"{len(sources)} archives go in and {len(targets)} come out: name as many as there are.")
         plan = self._plan(sources)
-        names, left = _members(plan), dict(plan.left)
+        names, counted = _members(plan), False
         share = -(-len(names) // len(targets))
         for number, target in enumerate(targets):
             if mine(target):
-                yield _Lot(target, names[number * share : (number + 1) * share], left=left)
-                left = {}
+                part = names[number * share : (number + 1) * share]
+                yield _Lot(target, part, plan=None if counted else plan)
+                counted = True
 
     def _lot_of_archive(self, source: str, target: Path) -> Iterator[_Lot]:
         """The lot of an archive; one that cannot be read stops none of the others."""
@@ -150,7 +152,7 @@ class ArchiveJob:
             return
         with released(archive):
             plan = self._plan([os.fspath(archive)])
-            yield _Lot(target, _members(plan), archive, dict(plan.left))
+            yield _Lot(target, _members(plan), archive, plan)
 
     def _plan(self, sources: Sequence[str]) -> Plan:
         """The plan, with outputs below the folder that :func:`_members` knows."""

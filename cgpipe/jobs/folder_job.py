@@ -71,7 +71,8 @@ class FolderJob:
         watch, self._watch = self._watch or Stopwatch(), None
         plan = self._plan([inputs] if isinstance(inputs, str | os.PathLike) else list(inputs), output)
         report = FolderReport(model=str(self._chosen), outputs=plan.roots, settings=self._work.asked())
-        report.ignored, report.earlier = plan.left[Left.NO_PICTURE], plan.left[Left.EARLIER]
+        report.ignore(plan)
+        report.earlier = plan.left[Left.EARLIER]
         with (
             ProgressBar("picture", told.progress) as bar,
             folder_page(gallery, report, plan.count, self._options.work.part) as show,

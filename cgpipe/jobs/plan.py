@@ -59,6 +59,10 @@ Names = tuple[str, str, str]
 """Input, output and place of a pair (see :class:`FilePair`)."""
 
 
+NAMED_MOST = 100
+"""How many of the files that are no pictures a plan names."""
+
+
 class Left(Enum):
     """Why a file is not an input."""
 
@@ -66,6 +70,13 @@ class Left(Enum):
     """By its name and its first bytes."""
     EARLIER = auto()
     """An earlier run made it from another file among the inputs."""
+
+
+class LeftOut(NamedTuple):
+    """A file that is not an input."""
+
+    path: str
+    why: Left
 
 
 class Plan:
@@ -78,6 +89,7 @@ class Plan:
         folders: the same, and of a file alone the folder of its output.
         count: number of pairs.
         left: numbers of files left out, by reason.
+        no_pictures: the first :data:`NAMED_MOST` of the files that are no pictures.
     """
 
     def __init__(self, roots: Iterable[Path], *, of_file: bool = False) -> None:
@@ -85,6 +97,7 @@ class Plan:
         self.folders = tuple(root.parent for root in self.roots) if of_file else self.roots
         self.count = 0
         self.left: Counter[Left] = Counter()
+        self.no_pictures: list[Path] = []
         self._spool: IO[bytes] = SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115  # closed with the plan
         weakref.finalize(self, self._spool.close)
         self._lock = Lock()
@@ -124,6 +137,11 @@ class Plan:
             self._spool.seek(start)
             return self._spool.read(1 << 16)
 
+    def _leave(self, file: LeftOut) -> None:
+        self.left[file.why] += 1
+        if file.why is Left.NO_PICTURE and len(self.no_pictures) < NAMED_MOST:
+            self.no_pictures.append(Path(file.path))
+
     def _add(self, names: Names) -> None:
         self.count += 1
         self._spool.write(b"\0".join(map(os.fsencode, names)) + _END)
@@ -149,7 +167,7 @@ class _Search:
             return iter(source.output for source in self.sources if isinstance(source, FilePair))
         return (s.output.parent if isinstance(s, FilePair) else s.target or s.base for s in self.sources)
 
-    def entries(self) -> Iterator[Names | Left]:
+    def entries(self) -> Iterator[Names | LeftOut]:
         """Every file met, in order: a pair, or why it is none."""
         trees = [source for source in self.sources if isinstance(source, _Tree)]
         outputs = frozenset(_real(tree.target) for tree in trees if tree.target)
@@ -158,11 +176,11 @@ class _Search:
             if isinstance(source, _Tree):
                 yield from self._tree_entries(source, outputs, journals)
             elif self._is_named_output(source.input, journals):
-                yield Left.EARLIER
+                yield LeftOut(str(source.input), Left.EARLIER)
             else:
                 yield str(source.input), str(source.output), str(source.place)
 
-    def _tree_entries(self, tree: _Tree, outputs: frozenset[str], journals: _Journals) -> Iterator[Names | Left]:
+    def _tree_entries(self, tree: _Tree, outputs: frozenset[str], journals: _Journals) -> Iterator[Names | LeftOut]:
         within = os.path.join(_real(tree.base), "")
         base, place = os.path.join(tree.base, ""), os.path.join(tree.place, "")
         target = None if tree.target is None else os.path.join(tree.target, "")
@@ -170,13 +188,13 @@ class _Search:
             path = base + relative
             is_picture, format = format_of(path, self.format) if listed else (True, self.format)
             if not is_picture:
-                yield Left.NO_PICTURE
+                yield LeftOut(path, Left.NO_PICTURE)
             elif (journals.source_of(path) or "").startswith(within):
-                yield Left.EARLIER
+                yield LeftOut(path, Left.EARLIER)
             elif target is not None:
                 yield path, target + with_format(relative, format), place + relative
             elif journals.is_early_output(Path(path), self.domain, lambda other: _caught(other, tree.pattern[-1])):
-                yield Left.EARLIER
+                yield LeftOut(path, Left.EARLIER)
             else:
                 yield path, str(beside(Path(path), self.domain, format)), place + relative
 
@@ -521,8 +539,8 @@ def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Pl
     plan, identity = Plan(search.roots, of_file=search.is_one_file), _Identity()
     inputs, outputs = array("Q"), array("Q")
     for found in search.entries():
-        if isinstance(found, Left):
-            plan.left[found] += 1
+        if isinstance(found, LeftOut):
+            plan._leave(found)
             continue
         if shard is None or shard.holds(found[2]):
             plan._add(found)
@@ -536,7 +554,8 @@ def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Pl
     doubtful = _doubtful(inputs, outputs)
     if doubtful:
         # A shard walks again: the other of two names may be in another shard.
-        every = plan.names() if shard is None else (found for found in search.entries() if not isinstance(found, Left))
+        entries = search.entries()
+        every = plan.names() if shard is None else (found for found in entries if not isinstance(found, LeftOut))
         plan._blocked = _blocked(every, doubtful, len(inputs))
     return plan
 

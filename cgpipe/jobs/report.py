@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from cgpipe.errors import CgpipeError, CgpipeWarning, UsageError
+from cgpipe.jobs.plan import NAMED_MOST, Left, Plan
 from cgpipe.jobs.stopwatch import rounded
 from cgpipe.notebook import html_table
 from cgpipe.storage import atomic_write, shown, temporary_beside
@@ -79,6 +80,7 @@ class FolderReport:
         unsupported: pictures of a format that is not read here, such as camera raw.
         left_out: content that translations lack, such as gain maps, with the number of pictures.
         ignored: files that are not pictures.
+        ignored_files: the first hundred of them.
         earlier: files left out because an earlier run made them from other inputs.
         seconds: times by stage; ``total`` is wall-clock time, the others are summed over workers.
         first: seconds to the first picture written, step by step; see :class:`~cgpipe.jobs.stopwatch.Stopwatch`.
@@ -91,6 +93,7 @@ class FolderReport:
     translated: int = 0
     skipped: int = 0
     ignored: int = 0
+    ignored_files: list[Path] = field(default_factory=list)
     earlier: int = 0
     failures: list[FileResult] = field(default_factory=list)
     unsupported: list[FileResult] = field(default_factory=list)
@@ -112,6 +115,11 @@ class FolderReport:
             self.translated += 1
         for stage, seconds in (("decode", result.decode_seconds), ("encode", result.encode_seconds)):
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def ignore(self, plan: Plan) -> None:
+        """Adds the files that a plan left out since they are no pictures."""
+        self.ignored += plan.left[Left.NO_PICTURE]
+        self.ignored_files += plan.no_pictures[: NAMED_MOST - len(self.ignored_files)]
 
     @property
     def exit_code(self) -> int:
