@@ -122,7 +122,7 @@ def measure_frames(translation: Translation, frames: Iterable[Pixels], *, clip: 
     """Translates frames one by one, and compares each with the one before it.
 
     Args:
-        translation: what makes each frame.
+        translation: what makes each frame; called for shifted frames, too.
         frames: (height, width, 3), uint8 RGB, all of one size.
         clip: what they are called in the result.
 
