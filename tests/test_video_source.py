@@ -241,6 +241,26 @@ def test_an_mp4_without_its_index(tmp_path: Path) -> None:
         VideoSource(path)
 
 
+@pytest.mark.parametrize("movflags", ["", "faststart"])
+def test_an_mp4_cut_within_its_index_is_called_so(tmp_path: Path, movflags: str) -> None:
+    """At any place: before its streams are listed, between picture and sound, within the table of frames."""
+    path = make_clip(tmp_path / "clip.mp4", sounds=[Sound()], muxer={"movflags": movflags} if movflags else {})
+    whole = path.read_bytes()
+    index = whole.index(b"moov") - 4
+    size = int.from_bytes(whole[index : index + 4])
+    reasons = set()
+    for share in range(1, 20):
+        path.write_bytes(whole[: index + size * share // 20])
+        try:
+            source = VideoSource(path)
+        except MediaError as error:
+            reasons.add(str(error).partition(":")[2][:36])
+        else:
+            list(source)
+            assert source.damage.missing  # of the sound, which nobody would miss
+    assert all("index" in reason for reason in reasons), reasons
+
+
 def test_what_is_not_a_video(tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("horses " * 200)

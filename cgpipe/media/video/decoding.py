@@ -93,7 +93,7 @@ class Reader:
         self._formats = formats_of(self.container)
         self._demuxed = demuxed(self.container)
         try:
-            self.stream = _video_stream(self.container, name)
+            self.stream = self._video_stream(name)
             self._set_up(start, threads)
         except BaseException:
             self.close()
@@ -204,6 +204,15 @@ class Reader:
         if not self._closed:
             self._note_missing()
 
+    def _video_stream(self, name: str) -> VideoStream:
+        """The first video stream that is not a cover; the first stream may be neither."""
+        for stream in self.container.streams.video:
+            if not is_cover(stream) and stream.codec_context is not None:
+                return stream
+        if not len(self.container.streams) or self.is_cut_short():
+            raise no_index(name)
+        raise MediaError(f"{name} has no video stream. For pictures use cgpipe translate.")
+
     def _video_packets(self) -> Iterator[Packet]:
         for packet in on_one_clock(self._demuxed, self._formats):
             if packet.dts is not None or packet.pts is not None:
@@ -226,10 +235,14 @@ class Reader:
         if packet.size > _PLACEHOLDER_BYTES and packet.dts is not None:
             heapq.heappush(self._due, packet.dts)
 
+    def is_cut_short(self) -> bool:
+        """Whether the file ends before its own structure does."""
+        return isinstance(self._file, (str, os.PathLike)) and is_cut_short(self._file, self._formats)
+
     def _note_missing(self) -> None:
         """A truncated file raises no error: compares what was read with what the container promised."""
         step = self.step * self.time_base
-        cut = isinstance(self._file, (str, os.PathLike)) and is_cut_short(self._file, self._formats)
+        cut = self.is_cut_short()
         if self._one_time:
             end = self.stream.frames * self.time_base
             self.damage.missing = max(0, int((end - self._end) / step)) if self.stream.frames else 0
@@ -355,11 +368,6 @@ def _pictures_in_index(stream: VideoStream) -> int:
     return count if last + 2 * last / (count - 1) >= stream.frames >= count else 0
 
 
-def _video_stream(container: av.container.InputContainer, name: str) -> VideoStream:
-    """The first video stream that is not a cover; the first stream may be neither."""
-    for stream in container.streams.video:
-        if not is_cover(stream) and stream.codec_context is not None:
-            return stream
-    if not len(container.streams):
-        raise MediaError(f"{name} cannot be read: its index is missing or damaged. Re-create the file.")
-    raise MediaError(f"{name} has no video stream. For pictures use cgpipe translate.")
+def no_index(name: str) -> MediaError:
+    """The error for a file whose streams or frames are not all listed in it."""
+    return MediaError(f"{name} cannot be read: its index is missing or damaged. Copy it again, or re-create it.")

@@ -18,7 +18,7 @@ from cgpipe.media.frames import Failed, Frame, Pixels
 from cgpipe.media.planar import Planar
 from cgpipe.media.video.alpha import alpha_of, fitted, has_alpha
 from cgpipe.media.video.clip import Alpha, Orientation, Seconds, TimedFrame, VideoInfo, VideoOrigin, seconds
-from cgpipe.media.video.decoding import Reader, StumbledError
+from cgpipe.media.video.decoding import Reader, StumbledError, no_index
 from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.libav import Readable, explain, reading
 from cgpipe.storage import PathLike, Stamp
@@ -183,6 +183,8 @@ class VideoSource(Source):
     def _describe(self, reader: Reader) -> VideoInfo:
         with reading(self._name):
             timed = next(reader.frames, None)
+        if timed is None and reader.is_cut_short():
+            raise no_index(self._name)
         if timed is None:
             cut = " between start and end: check them" if self._start or self._end is not None else ""
             raise MediaError(f"{self._name} has no frame that can be decoded{cut}.")

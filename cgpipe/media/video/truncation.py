@@ -11,8 +11,11 @@ _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 
 
 def is_cut_short(path: str | os.PathLike[str], formats: set[str]) -> bool:
-    """Whether a Matroska or GIF file ends before its own structure does; False if that cannot be determined."""
-    check = _ends_within_gif if "gif" in formats else _ends_within_segment if "matroska" in formats else None
+    """Whether a Matroska or GIF file, or the index of an MP4, ends before its own structure does.
+
+    False if that cannot be determined.
+    """
+    check = next((check for format, check in _CHECKS.items() if format in formats), None)
     try:
         if check is None or not os.path.isfile(path):
             return False
@@ -66,6 +69,22 @@ def _ends_within_gif(file: BinaryIO) -> bool:
     return False
 
 
+def _ends_within_index(file: BinaryIO) -> bool:
+    """MP4: whether its index extends beyond the file; libav then knows only the streams before that place."""
+    place, end = 0, os.fstat(file.fileno()).st_size
+    while place + 8 <= end:
+        file.seek(place)
+        size, name = int.from_bytes(_read(file, 4)), _read(file, 4)
+        if size == 1:
+            size = int.from_bytes(_read(file, 8))
+        if size < 8:  # 0: the box goes on to the end of the file
+            return False
+        place += size
+        if name == b"moov":
+            return place > end
+    return False
+
+
 def _skip_colours(file: BinaryIO, flags: int) -> None:
     if flags & _COLOUR_TABLE:
         _read(file, 3 << ((flags & 7) + 1))
@@ -76,3 +95,6 @@ def _read(file: BinaryIO, count: int) -> bytes:
     if len(data) < count:
         raise EOFError
     return data
+
+
+_CHECKS = {"gif": _ends_within_gif, "matroska": _ends_within_segment, "mov": _ends_within_index}
