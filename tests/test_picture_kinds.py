@@ -264,6 +264,12 @@ def test_what_is_left_out_is_in_the_report(tmp_path: Path, file_model: Any) -> N
     assert report.to_json()["left_out"] == report.left_out
 
 
+def test_inks_that_become_rgb_are_in_the_report(tmp_path: Path, file_model: Any) -> None:
+    Image.fromarray(smooth()).convert("CMYK").save(tmp_path / "a.jpg")
+    report = cgpipe.translate_folder(tmp_path / "a.jpg", model=file_model(tmp_path), workers=0, device="cpu")
+    assert report.summary().endswith("; 1 without inks (CMYK became sRGB)")
+
+
 def test_warnings_of_libjpeg_are_not_shown(tmp_path: Path) -> None:
     content = encoded("JPEG", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     (tmp_path / "a.jpg").write_bytes(content[:-40] + b"\xff\xd0" + content[-38:])

@@ -403,7 +403,7 @@ def test_eight_bits_have_no_range_and_black_pictures_neither(dataset: Path, tmp_
 
 
 def test_a_run_says_which_bits_it_takes_and_learns_from_them(recipe: Path, tmp_path: Path) -> None:
-    sets = {"domain_a": deep_pictures(tmp_path / "ct", 12), "domain_b": deep_pictures(tmp_path / "mr", 16)}
+    sets = {"domain_a": deep_pictures(tmp_path / "ct", 12, 10), "domain_b": deep_pictures(tmp_path / "mr", 16, 10)}
     warnings: list[str] = []
     config = config_of(recipe, tmp_path / "run", epochs=1, **sets)
     train(config, on_progress=lambda progress: warnings.extend(progress.warnings))

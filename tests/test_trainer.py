@@ -422,6 +422,13 @@ def test_a_run_can_start_with_models_that_are_there(recipe: Path, tmp_path: Path
         Trainer(config_of(recipe, tmp_path / "run", **files, gen_settings={"channels": 32, "blocks": 2}))
 
 
+def test_a_set_of_a_few_pictures_is_said(recipe: Path, dataset: Path, tmp_path: Path) -> None:
+    for picture in sorted((dataset / "trainB").iterdir())[3:]:
+        picture.unlink()
+    (notice,) = Trainer(config_of(recipe, tmp_path / "run")).notices
+    assert notice.startswith("Domain B has 3 pictures")
+
+
 def test_weights_that_fit_a_network_of_other_settings_are_remarked_upon_once(recipe: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     train(config_of(recipe, first, epochs=1))

@@ -396,12 +396,10 @@ def stamps_of(paths: Sequence[PathLike]) -> Stamps:
     return tuple(map(Stamp.of, paths))
 
 
-def foreign_reason(output: PathLike) -> str:
-    """The error for an output that cgpipe did not make."""
-    return (
-        f"{shown(output)} already exists and was not made by cgpipe. Move it, use another output, or replace it with "
-        "--overwrite."
-    )
+def foreign_reason(output: PathLike, other: str = "another output") -> str:
+    """The error for an output that cgpipe did not make, with what to use in its place."""
+    said = f"{shown(output)} already exists and was not made by cgpipe"
+    return f"{said}. Move it, use {other}, or replace it with --overwrite."
 
 
 def _stamp_text(stamps: Stamps) -> bytes:

@@ -178,7 +178,7 @@ class VideoJob:
         inputs = _files(input)
         standing = self._journal.standing(output, inputs)
         if standing is Standing.FOREIGN and not os.path.isdir(output):  # of which the sink speaks
-            raise MediaError(foreign_reason(output))
+            raise MediaError(foreign_reason(output, "another output (a folder for several inputs: -o FOLDER)"))
         if standing is Standing.EARLY:
             report.tell([f"{output} is from before cgpipe kept journals. It is taken as up to date."])
         return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)

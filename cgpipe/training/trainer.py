@@ -43,6 +43,8 @@ from cgpipe.training.warm_start import warm_start, warm_start_discriminators
 Part = TypeVar("Part")
 
 SAMPLES = 6
+FEW_PICTURES = 10
+"""Fewer on a side are remarked upon."""
 ARCHITECTURE = (
     *("method", "direction", "nce_layers"),
     *("input_channels", "output_channels"),
@@ -185,11 +187,21 @@ class Trainer(Run):
     def _remarks(self) -> tuple[str, ...]:
         """Notices about the recipe and the datasets that the user may not expect."""
         idle = tuple(f"{name} {why}." for name, why in self.config.without_effect().items())
-        return idle + tuple(
-            f"The 16-bit pictures of domain {domain.upper()} are taken from {values.low} (black) to {values.high} "
-            "(white), the bits that they use; --value-range sets other values."
-            for domain, values in self.pictures.ranges.items()
-            if values.is_partial and self.config.value_range == "auto"
+        few = tuple(
+            f"Domain {domain.upper()} has {count} picture{'s' * (count > 1)}: of so few a model learns little more "
+            "than these. Most looks need some hundreds."
+            for domain, count in self.pictures.counts.items()
+            if 0 < count < FEW_PICTURES
+        )
+        return (
+            idle
+            + few
+            + tuple(
+                f"The 16-bit pictures of domain {domain.upper()} are taken from {values.low} (black) to {values.high} "
+                "(white), the bits that they use; --value-range sets other values."
+                for domain, values in self.pictures.ranges.items()
+                if values.is_partial and self.config.value_range == "auto"
+            )
         )
 
     def test_folders(self, card: ModelCard) -> tuple[Place, Place]:

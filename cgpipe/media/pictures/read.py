@@ -62,6 +62,7 @@ def read_picture(
         bits, gray = depth(image, file)
         _require_supported(image, bits)
         width, height = image.size
+        inks = ("inks (CMYK became sRGB)",) if image.mode == "CMYK" else ()
         pixels = decoded(image, file, bits, reduced_to)
         if gray:
             correct_gray(pixels, image.info.get("icc_profile", b""))
@@ -78,7 +79,7 @@ def read_picture(
             alpha=np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None,
             lossless=is_lossless_webp(file),
             tags=tags,
-            notes=notes,
+            notes=notes + inks,
         )
         return Frame(pixels=np.ascontiguousarray(pixels[..., :3]), origin=extras)
 
