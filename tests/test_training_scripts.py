@@ -84,6 +84,18 @@ def test_masks_end_at_the_contours_of_an_animal() -> None:
     assert tools["along_contours"](coarse, flat) is coarse
 
 
+def test_masks_are_of_what_was_cut_out_and_is_an_animal() -> None:
+    tools = runpy.run_path(str(Path(__file__).parent.parent / "train" / "animal_masks.py"))
+    coarse, cut_out = np.zeros((96, 128), np.uint8), np.zeros((96, 128), np.uint8)
+    cv2.rectangle(coarse, (10, 10), (60, 60), 255, -1)
+    cv2.rectangle(coarse, (80, 10), (110, 40), 255, -1)  # an animal that was not cut out
+    cv2.rectangle(cut_out, (20, 20), (45, 50), 255, -1)
+    cv2.rectangle(cut_out, (80, 70), (100, 90), 255, -1)  # a man
+    found = tools["of_cut_out"](coarse, cut_out)
+    assert (found[20:51, 20:46] > 240).all() and (found[12:39, 82:109] == 255).all()
+    assert not found[60:].any() and not found[:, 54:76].any()
+
+
 def test_photos_are_sorted_by_their_colours(script: Script, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for name, sky, land in (

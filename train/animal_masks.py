@@ -6,12 +6,14 @@ cgpipe evaluate horse2zebra datasets/horse2zebra --masks masks/testA     # ... o
 White is the animal, with grey edges, black what says nothing of one. They are class activation maps
 (arXiv 1512.04150): coarse, but enough to hold what is elsewhere in training (--masks-a), or to tell how much of it a
 generator changes. To measure take lite2, whose features take no part in training. With --contours they end where the
-animal does, by its colours (GrabCut). Look at them.
+animal does, by its colours (GrabCut); with --cut-outs, better, by what a program that removes backgrounds made of the
+same pictures, as with `rembg p -m isnet-general-use -om PICTURES CUT_OUTS` (ISNet, arXiv 2203.03041). Look at them.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -36,6 +38,8 @@ MARGIN = 3
 """Pixels around the contour that still belong to the animal."""
 LEAST, MOST = 0.2, 1.4
 """Area within the contours, as a share of the coarse mask's, that can be an animal."""
+MISSED = 0.1
+"""Share of a part of the coarse mask up to which what was cut out misses it."""
 
 
 def activation(network: EfficientNetLite, pictures: torch.Tensor, classes: list[int]) -> torch.Tensor:
@@ -71,11 +75,45 @@ def along_contours(coarse: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         cv2.grabCut(pixels, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), ROUNDS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # too few colours for a model of them
         return coarse
-    animal = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
-    if not LEAST < animal.sum() / inside.sum() < MOST:
-        return coarse
+    animal = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    return with_margin(animal) if LEAST < animal.sum() / inside.sum() < MOST else coarse
+
+
+def of_cut_out(coarse: np.ndarray, cut_out: np.ndarray) -> np.ndarray:
+    """What was cut out, where the classifier sees an animal too, and what it missed of the coarse mask.
+
+    Args:
+        coarse: (H, W), uint8, from :func:`mask`.
+        cut_out: (H, W), uint8, white where the foreground is.
+
+    Returns:
+        (H, W), uint8.
+    """
+    seen, front = coarse > 127, cut_out > 127
+    animal = front & _parts(front, lambda part: bool((part & (coarse > 0)).any()))
+    missed = _parts(seen, lambda part: (part & animal).sum() <= MISSED * part.sum())
+    return np.maximum(with_margin(animal), np.where(missed, coarse, 0).astype(np.uint8))
+
+
+def with_margin(animal: np.ndarray) -> np.ndarray:
+    """A mask, uint8, of the animal, bool, that ends softly around it."""
     reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * MARGIN + 1, 2 * MARGIN + 1))
-    return np.asarray(cv2.GaussianBlur(255 * cv2.dilate(animal, reach), (0, 0), MARGIN / 2), np.uint8)
+    wider = cv2.dilate(255 * animal.astype(np.uint8), reach)
+    return np.asarray(cv2.GaussianBlur(wider, (0, 0), MARGIN / 2), np.uint8)
+
+
+def _parts(area: np.ndarray, keep: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """The connected parts of an area, bool, that are to be kept."""
+    count, labels = cv2.connectedComponents(area.astype(np.uint8))
+    return np.isin(labels, [n for n in range(1, count) if keep(labels == n)])
+
+
+def cut_out_of(folder: Path, path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The mask in a folder for a picture, (H, W), uint8, at a size (height, width); CgpipeError if there is none."""
+    found = cv2.imread(str((folder / path).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+    if found is None:
+        raise CgpipeError(f"{folder} has no mask for {path}")
+    return np.asarray(cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA))
 
 
 @torch.inference_mode()
@@ -86,6 +124,7 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="folder for the masks")
     parser.add_argument("--network", choices=("lite0", "lite2"), default="lite2", help="the classifier")
     parser.add_argument("--contours", action="store_true", help="end the masks where the animal does")
+    parser.add_argument("--cut-outs", type=Path, help="folder of masks of the foreground, with the pictures' names")
     given = parser.parse_args()
     try:
         pictures = find_pictures(given.pictures)
@@ -99,6 +138,11 @@ def main() -> None:
         if given.contours:
             pixels = to_integer((picture + 1) * 127.5, torch.uint8)
             found = along_contours(found, pixels.permute(1, 2, 0).contiguous().numpy())
+        if given.cut_outs:
+            try:
+                found = of_cut_out(found, cut_out_of(given.cut_outs, path.relative_to(given.pictures), found.shape))
+            except CgpipeError as error:
+                parser.error(str(error))
         target = (given.target / path.relative_to(given.pictures)).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(target), found):
