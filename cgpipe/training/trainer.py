@@ -193,16 +193,13 @@ class Trainer(Run):
             for domain, count in self.pictures.counts.items()
             if 0 < count < FEW_PICTURES
         )
-        return (
-            idle
-            + few
-            + tuple(
-                f"The 16-bit pictures of domain {domain.upper()} are taken from {values.low} (black) to {values.high} "
-                "(white), the bits that they use; --value-range sets other values."
-                for domain, values in self.pictures.ranges.items()
-                if values.is_partial and self.config.value_range == "auto"
-            )
+        ranges = tuple(
+            f"The 16-bit pictures of domain {domain.upper()} are taken from {values.low} (black) to {values.high} "
+            "(white), the bits that they use; --value-range sets other values."
+            for domain, values in self.pictures.ranges.items()
+            if values.is_partial and self.config.value_range == "auto"
         )
+        return idle + few + ranges
 
     def test_folders(self, card: ModelCard) -> tuple[Place, Place]:
         return sets_to_test_on(self.config, card.source)
