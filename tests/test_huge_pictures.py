@@ -293,6 +293,7 @@ def test_ctrl_c_ends_a_job_in_the_middle_of_a_picture_and_the_next_run_makes_it(
     def interrupt(share: float) -> None:
         told.append(share)
         if share > stage and told[-2:-1] <= [stage]:
+            time.sleep(0.2)  # a pool does not wait for a thread that an interrupt met while it was being started
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             time.sleep(0.3)
 
