@@ -148,6 +148,11 @@ class LossSettings:
     )
     nce_patches: int = setting(256, "Most patches of a layer that are compared.", above=0)
     background_weight: float = setting(10.0, "Weight of changes outside the masks.", at_least=0)
+    composite: bool = setting(
+        False,
+        "With masks: judge translations with their source's background put back, so that no judge asks for changes "
+        "outside the masks.",
+    )
     motion_weight: float = setting(
         0.0,
         "Weight of the temporal consistency loss, which keeps videos still: translating a moved picture must give the "
@@ -409,6 +414,8 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
             raise UsageError("Style training takes RGB photos: omit input_channels and output_channels.")
         if self.differ_in_channels and not {*counts} <= {1, 3} and any(self.masks.values()):
             raise UsageError("Masks compare input and output, which have other channels: omit masks_a and masks_b.")
+        if self.differ_in_channels and self.composite:
+            raise UsageError("The background of a picture of other channels cannot be put back: omit composite.")
         if all(count in VIEWABLE for count in counts):
             return
         seeing = {"feature_weight": self.feature_weight, "moment_weight": self.uses_moments}
@@ -449,7 +456,9 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
                 *(("decay_epoch",) if self.lr_policy == "plateau" else ()),
             ),
             "does nothing where the domains have other channels": ("idt_coef",) if self.differ_in_channels else (),
-            "does nothing without masks": () if any(self.masks.values()) else ("background_weight", "recolour"),
+            "does nothing without masks": ()
+            if any(self.masks.values())
+            else ("background_weight", "composite", "recolour"),
             "does nothing with feature_weight 0": () if self.feature_weight else ("feature_taps", "feature_pooled"),
             "does nothing without moment_weight": () if self.uses_moments else ("moment_taps", "moment_lite1_taps"),
             f"does nothing with preprocess {self.preprocess}": (

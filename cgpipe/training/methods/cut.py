@@ -80,19 +80,20 @@ class CUT(Method):
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         source, target = real[self.source], real[self.target]
         flipped = self.variant.flips and bool(chosen(2))
-        translated = source.flip(3) if flipped else source
-        fake: Pictures = {self.target: self.generator(translated)}
+        if flipped:
+            names = (name for name in (self.source, f"mask_{self.source}") if name in real)
+            real = real | {name: real[name].flip(3) for name in names}
+        fake: Pictures = {self.target: self.generator(real[self.source])}
+        judged = self.composited(real, fake, config)
         weight = config.nce_weight or self.variant.weight
         if self.variant.identity:
             weight /= 2
-        losses = self.realism_losses(real, fake, config)
-        upright: Pictures = {self.target: fake[self.target].flip(3)} if flipped else fake
-        losses |= self.background_losses(real, upright, config)
-        losses |= self.motion_losses({self.source: translated}, fake, config)
+        losses = self.realism_losses(real, judged, config) | self.background_losses(real, fake, config)
+        losses |= self.motion_losses(real, fake, config)
         losses[f"nce_{self.source}"] = weight * self.nce_loss(source, fake[self.target], flipped=flipped)
         if self.variant.identity:
             losses[f"nce_{self.target}"] = weight * self.nce_loss(target, self.generator(target))
-        return losses, fake
+        return losses, judged
 
     def nce_loss(self, original: torch.Tensor, translated: torch.Tensor, *, flipped: bool = False) -> torch.Tensor:
         """PatchNCE, averaged over layers; both (N, C, H, W), ``flipped`` if the translation is mirrored."""

@@ -37,7 +37,8 @@ class CycleGAN(Method):
         fake_b, *same_b = self.translated(A_TO_B, a, *([b] if weight_b else []))
         fake_a, *same_a = self.translated(B_TO_A, b, *([a] if weight_a else []))
         fake = {"b": fake_b, "a": fake_a}
-        losses = self.realism_losses(real, fake, config) | self.background_losses(real, fake, config)
+        judged = self.composited(real, fake, config)
+        losses = self.realism_losses(real, judged, config) | self.background_losses(real, fake, config)
         losses |= self.motion_losses(real, fake, config)
         generators = self.generators
         if cycle_a := config.cycle_weight(A_TO_B):
@@ -48,4 +49,4 @@ class CycleGAN(Method):
             losses["identity_a"] = weight_a * cycle_loss(same_a[0], a)
         if weight_b:
             losses["identity_b"] = weight_b * cycle_loss(same_b[0], b)
-        return losses, fake
+        return losses, judged

@@ -33,7 +33,8 @@ class Pix2Pix(Method):
     def generator_losses(self, real: Pictures, config: TrainConfig) -> tuple[Losses, Pictures]:
         source, target = self.direction.source, self.direction.target
         fake: Pictures = {target: self.generators[self.direction](real[source])}
-        losses = self.realism_losses(real, fake, config) | self.background_losses(real, fake, config)
+        judged = self.composited(real, fake, config)
+        losses = self.realism_losses(real, judged, config) | self.background_losses(real, fake, config)
         losses |= self.motion_losses(real, fake, config)
         losses[f"l1_{target}"] = config.l1_weight * cycle_loss(fake[target], real[target])
-        return losses, fake
+        return losses, judged
