@@ -179,11 +179,12 @@ def test_processes_write_the_same_files_and_their_journals(
     assert ended
     assert [failure.input.name for failure in report.failures] == ["444.jpg"]
     assert report.translated == expected.translated - 1
-    # A process that is killed may leave what it was writing under a name of its own.
+    # A process that is killed may leave what it was writing under a hidden name.
     outputs = {name: content for name, content in made(tmp_path / "other").items() if not name.startswith(".cgpipe-")}
     assert outputs == made(tmp_path / "one") | {"444.jpg": b"not ours"}
     again = translate_folder(photos, tmp_path / "other", to="zebra", workers=0, overwrite=False)
     assert (again.skipped, again.translated) == (expected.translated - 1, 0)
+    assert made(tmp_path / "other") == outputs, "the next run removes what a killed process left"
     assert not ours()
 
 
