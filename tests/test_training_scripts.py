@@ -94,6 +94,8 @@ def test_masks_are_of_what_was_cut_out_and_is_an_animal() -> None:
     found = tools["of_cut_out"](coarse, cut_out)
     assert (found[20:51, 20:46] > 240).all() and (found[12:39, 82:109] == 255).all()
     assert not found[60:].any() and not found[:, 54:76].any()
+    wider = tools["of_cut_out"](coarse, cut_out, 6)
+    assert wider[35, 15] > 127 > found[35, 15], "a margin as wide as asked for"
 
 
 def test_photos_are_sorted_by_their_colours(script: Script, tmp_path: Path) -> None:

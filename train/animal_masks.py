@@ -35,7 +35,7 @@ BLACK, WHITE = 0.12, 0.3
 ROUNDS = 3
 """Rounds of GrabCut."""
 MARGIN = 3
-"""Pixels around the contour that still belong to the animal."""
+"""Pixels around the contour that still belong to the animal, unless others are asked for."""
 LEAST, MOST = 0.2, 1.4
 """Area within the contours, as a share of the coarse mask's, that can be an animal."""
 MISSED = 0.1
@@ -57,12 +57,13 @@ def mask(active: np.ndarray) -> np.ndarray:
     return np.uint8(((active - BLACK) / (WHITE - BLACK)).clip(0, 1) * 255)
 
 
-def along_contours(coarse: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def along_contours(coarse: np.ndarray, pixels: np.ndarray, margin: int = MARGIN) -> np.ndarray:
     """A mask that ends where the animal does.
 
     Args:
         coarse: (H, W), uint8, from :func:`mask`.
         pixels: RGB, (H, W, 3), uint8.
+        margin: pixels around the contour that still belong to the animal.
 
     Returns:
         (H, W), uint8; ``coarse`` where colours tell nothing: hardly any of it would be left, or far more be added.
@@ -76,15 +77,16 @@ def along_contours(coarse: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     except cv2.error:  # too few colours for a model of them
         return coarse
     animal = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    return with_margin(animal) if LEAST < animal.sum() / inside.sum() < MOST else coarse
+    return with_margin(animal, margin) if LEAST < animal.sum() / inside.sum() < MOST else coarse
 
 
-def of_cut_out(coarse: np.ndarray, cut_out: np.ndarray) -> np.ndarray:
+def of_cut_out(coarse: np.ndarray, cut_out: np.ndarray, margin: int = MARGIN) -> np.ndarray:
     """What was cut out, where the classifier sees an animal too, and what it missed of the coarse mask.
 
     Args:
         coarse: (H, W), uint8, from :func:`mask`.
         cut_out: (H, W), uint8, white where the foreground is.
+        margin: pixels around the contour that still belong to the animal.
 
     Returns:
         (H, W), uint8.
@@ -92,14 +94,14 @@ def of_cut_out(coarse: np.ndarray, cut_out: np.ndarray) -> np.ndarray:
     seen, front = coarse > 127, cut_out > 127
     animal = front & _parts(front, lambda part: bool((part & (coarse > 0)).any()))
     missed = _parts(seen, lambda part: (part & animal).sum() <= MISSED * part.sum())
-    return np.maximum(with_margin(animal), np.where(missed, coarse, 0).astype(np.uint8))
+    return np.maximum(with_margin(animal, margin), np.where(missed, coarse, 0).astype(np.uint8))
 
 
-def with_margin(animal: np.ndarray) -> np.ndarray:
-    """A mask, uint8, of the animal, bool, that ends softly around it."""
-    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * MARGIN + 1, 2 * MARGIN + 1))
+def with_margin(animal: np.ndarray, margin: int) -> np.ndarray:
+    """A mask, uint8, of the animal, bool, that ends softly ``margin`` pixels around it."""
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     wider = cv2.dilate(255 * animal.astype(np.uint8), reach)
-    return np.asarray(cv2.GaussianBlur(wider, (0, 0), MARGIN / 2), np.uint8)
+    return np.asarray(cv2.GaussianBlur(wider, (0, 0), margin / 2), np.uint8)
 
 
 def _parts(area: np.ndarray, keep: Callable[[np.ndarray], bool]) -> np.ndarray:
@@ -125,7 +127,10 @@ def main() -> None:
     parser.add_argument("--network", choices=("lite0", "lite2"), default="lite2", help="the classifier")
     parser.add_argument("--contours", action="store_true", help="end the masks where the animal does")
     parser.add_argument("--cut-outs", type=Path, help="folder of masks of the foreground, with the pictures' names")
+    parser.add_argument("--margin", type=int, default=MARGIN, help="pixels around the contour that are animal still")
     given = parser.parse_args()
+    if given.margin < 1:
+        parser.error("--margin must be at least 1")
     try:
         pictures = find_pictures(given.pictures)
         network = EfficientNetLite(given.network)
@@ -137,10 +142,11 @@ def main() -> None:
         found = mask(activation(network, picture[None], classes)[0].numpy())
         if given.contours:
             pixels = to_integer((picture + 1) * 127.5, torch.uint8)
-            found = along_contours(found, pixels.permute(1, 2, 0).contiguous().numpy())
+            found = along_contours(found, pixels.permute(1, 2, 0).contiguous().numpy(), given.margin)
         if given.cut_outs:
             try:
-                found = of_cut_out(found, cut_out_of(given.cut_outs, path.relative_to(given.pictures), found.shape))
+                cut_out = cut_out_of(given.cut_outs, path.relative_to(given.pictures), found.shape)
+                found = of_cut_out(found, cut_out, given.margin)
             except CgpipeError as error:
                 parser.error(str(error))
         target = (given.target / path.relative_to(given.pictures)).with_suffix(".png")
