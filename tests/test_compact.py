@@ -54,6 +54,17 @@ def test_the_deep_path_sees_farther() -> None:
     assert reach(blocks=2, deep_blocks=4) > 1.5 * reach(blocks=6, deep_blocks=0)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+@torch.inference_mode()
+def test_a_signed_skip_carries_dark_detail_too(signed: bool) -> None:
+    generator = build_generator("compact-xs", signed_skip=signed).eval()
+    for parameter in generator.get_submodule("widen").parameters():
+        parameter.zero_()  # nothing comes but by the skip
+    bright, other = torch.rand((2, 1, 3, 32, 32))
+    assert not torch.allclose(generator(bright), generator(other), atol=1e-3)
+    assert torch.allclose(generator(-bright), generator(-other), atol=1e-3) == (not signed)
+
+
 def test_subpixels_start_alike_so_that_training_begins_without_a_checkerboard() -> None:
     generator = build_generator("compact")
     initialise(generator)

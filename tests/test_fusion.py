@@ -20,6 +20,7 @@ from cgpipe.networks.norm import InstanceNorm
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "shipped": ("compact", {}),
     "shipped, reflect": ("compact", {"padding": "reflect"}),
+    "signed skip": ("compact-xs", {"signed_skip": True}),
     "affine": ("compact-xs", {"norm": "instance_affine", "padding": "reflect"}),
     "without norm": ("compact-flat", {"norm": "none", "channels": 16, "blocks": 1}),
     "resnet": ("resnet_9blocks", {"ngf": 8, "dropout": True}),
@@ -56,7 +57,7 @@ def test_a_fused_generator_gives_the_same(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["shipped", "shipped, reflect", "resnet"])
+@pytest.mark.parametrize("name", ["shipped", "shipped, reflect", "signed skip", "resnet"])
 def test_nothing_stands_alone_between_two_convolutions(name: str) -> None:
     fused = fuse(generator_of(name))
     called = [fused.get_submodule(str(node.target)) for node in fused.graph.nodes if node.op == "call_module"]  # type: ignore[union-attr]

@@ -69,6 +69,8 @@ class CompactGenerator(Generator):
         norm: normalisation after every convolution except those that output pixels.
         padding: of every convolution. Zeros leave stripes along the edges of smooth skies, which instance norm
             amplifies; reflection leaves none.
+        signed_skip: the skip carries detail darker than middle grey, too. Without it such detail has to come through
+            the folded picture, where most of it is lost.
         in_channels: input channels.
         out_channels: output channels.
     """
@@ -82,11 +84,13 @@ class CompactGenerator(Generator):
         deep_blocks: int = 0,
         norm: NormKind = "instance",
         padding: Padding = "zeros",
+        signed_skip: bool = False,
         in_channels: int = 3,
         out_channels: int = 3,
     ) -> None:
         super().__init__()
         self.channels = (in_channels, out_channels)
+        self.signed_skip = signed_skip
         if padding not in get_args(Padding):
             raise ValueError(f"unknown padding {padding!r}: choose one of {', '.join(get_args(Padding))}")
         self.multiple = 8 if deep_blocks else 4
@@ -105,8 +109,9 @@ class CompactGenerator(Generator):
         y = F.relu(self.stem_norm(self.stem(F.pixel_unshuffle(x, 4))))
         y = self.after(self.deep(self.before(y)))
         y = F.pixel_shuffle(self.widen(y), 2)
-        y = torch.cat([y, F.pixel_unshuffle(x, 2)], dim=1)
-        y = self.to_pixels(F.relu(self.refine(F.relu(y))))
+        detail = F.pixel_unshuffle(x, 2)
+        y = torch.cat([F.relu(y), detail], dim=1) if self.signed_skip else F.relu(torch.cat([y, detail], dim=1))
+        y = self.to_pixels(F.relu(self.refine(y)))
         return torch.tanh(F.pixel_shuffle(y, 2))
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
