@@ -456,9 +456,9 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
                 *(("decay_epoch",) if self.lr_policy == "plateau" else ()),
             ),
             "does nothing where the domains have other channels": ("idt_coef",) if self.differ_in_channels else (),
-            "does nothing without masks": ()
-            if any(self.masks.values())
-            else ("background_weight", "composite", "recolour"),
+            "does nothing without masks": (
+                () if any(self.masks.values()) else ("background_weight", "composite", "recolour")
+            ),
             "does nothing with feature_weight 0": () if self.feature_weight else ("feature_taps", "feature_pooled"),
             "does nothing without moment_weight": () if self.uses_moments else ("moment_taps", "moment_lite1_taps"),
             f"does nothing with preprocess {self.preprocess}": (
