@@ -42,7 +42,10 @@ def test_an_average_lies_between_its_two_models_and_says_what_it_is(
     for name, weight in both.generator.state_dict().items():
         expected = 0.75 * one.generator.state_dict()[name] + 0.25 * other.generator.state_dict()[name]
         torch.testing.assert_close(weight, expected, atol=2e-3, rtol=2e-3)  # files hold half precision
-    assert both.card.made_by["averaged_with"] == {"share": 0.25, "made_by": {"recipe": "a test"}}
+    second = {"share": 0.25, "made_by": {"recipe": "a test"}}
+    assert both.card.made_by["averaged_with"] == [second]
+    script("average", tmp_path / "both.safetensors", files[0], "-o", tmp_path / "three.safetensors")
+    assert load_any(tmp_path / "three.safetensors").card.made_by["averaged_with"] == [second, {**second, "share": 0.5}]
 
 
 def test_models_of_different_architectures_have_no_average(

@@ -26,11 +26,12 @@ def shapes(model: Model) -> dict[str, torch.Size]:
 
 @torch.no_grad()
 def averaged(one: Model, other: Model, share: float) -> Model:
-    """``one``, its weights moved by ``share`` of the way to those of ``other``; the header says so."""
+    """``one``, its weights moved by ``share`` of the way to those of ``other``; the header says so, after earlier ones."""
     theirs = other.generator.state_dict()
     mixed = {name: weight.lerp(theirs[name], share) for name, weight in one.generator.state_dict().items()}
     one.generator.load_state_dict(mixed)
-    averaged_with = {"share": share, "made_by": other.card.made_by}
+    earlier = one.card.made_by.get("averaged_with", [])
+    averaged_with = [*(earlier if isinstance(earlier, list) else [earlier]), {"share": share, "made_by": other.card.made_by}]
     card = replace(one.card, made_by={**one.card.made_by, "averaged_with": averaged_with}, quality={})
     return replace(one, card=card)
 
