@@ -513,6 +513,14 @@ def test_diffaugment_changes_what_the_discriminators_see_in_a_way_that_repeats(r
     assert any(not torch.equal(plain[name], one[name]) for name in one)
 
 
+def test_the_learning_rate_rises_over_the_warmup_and_then_follows_its_schedule(recipe: Path, tmp_path: Path) -> None:
+    train(config_of(recipe, tmp_path, steps=8, epochs=1, decay_epoch=0, lr=0.01, lr_warmup=4, log_every=1))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    falling = [0.01 * (1 - step / 8) for step in range(1, 9)]
+    assert rates == pytest.approx([min(1, step / 4) * rate for step, rate in enumerate(falling, start=1)])
+
+
 def test_a_plateau_is_remembered_by_a_resumed_run(recipe: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     settings: dict[str, Any] = {"lr_policy": "plateau", "lr_step": 1, "gan_loss": "hinge", "lr": 0.01}

@@ -31,7 +31,10 @@ def averaged(one: Model, other: Model, share: float) -> Model:
     mixed = {name: weight.lerp(theirs[name], share) for name, weight in one.generator.state_dict().items()}
     one.generator.load_state_dict(mixed)
     earlier = one.card.made_by.get("averaged_with", [])
-    averaged_with = [*(earlier if isinstance(earlier, list) else [earlier]), {"share": share, "made_by": other.card.made_by}]
+    averaged_with = [
+        *(earlier if isinstance(earlier, list) else [earlier]),
+        {"share": share, "made_by": other.card.made_by},
+    ]
     card = replace(one.card, made_by={**one.card.made_by, "averaged_with": averaged_with}, quality={})
     return replace(one, card=card)
 

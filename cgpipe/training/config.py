@@ -267,13 +267,19 @@ class ScheduleSettings(OptimiserSettings):
     lr_policy: Policy = setting("linear", "Learning-rate schedule.")
     decay_epoch: int = setting(8, "Epoch at which the learning rate begins to fall.", at_least=0)
     lr_step: int = setting(50, "Epochs between drops (step), or without improvement before a drop (plateau).", above=0)
+    lr_warmup: int = setting(
+        0,
+        "Steps over which the learning rate rises to --lr (for pretrained networks: Adam's first steps are as large as any "
+        "and undo part of what they know).",
+        at_least=0,
+    )
     head_start: int = setting(
-        0, "Warm-up steps that train only the discriminators (for pretrained generators).", at_least=0
+        0, "First steps that train only the discriminators (for pretrained generators).", at_least=0
     )
 
     def schedule(self) -> str:
         """The learning-rate schedule, as text."""
-        rate = f"learning rate {self.lr:g}"
+        rate = f"learning rate {self.lr:g}" + (f", reached after {self.lr_warmup} steps," if self.lr_warmup else "")
         if self.steps:
             return f"{self.steps} steps: {rate} and the schedule of {self.epochs} epochs"
         if self.lr_policy == "plateau":

@@ -233,7 +233,8 @@ class Trainer(Run):
             policy=config.lr_policy,
             step=config.lr_step,
         )
-        return config.lr * self.plateau.factor * factor
+        risen = min(1.0, self.step / config.lr_warmup) if config.lr_warmup else 1.0
+        return config.lr * self.plateau.factor * factor * risen
 
     def _schedule_epoch(self, step: int) -> float:
         """The position of a step in the schedule, in epochs, for a run of ``steps`` steps."""
