@@ -269,8 +269,8 @@ class ScheduleSettings(OptimiserSettings):
     lr_step: int = setting(50, "Epochs between drops (step), or without improvement before a drop (plateau).", above=0)
     lr_warmup: int = setting(
         0,
-        "Steps over which the learning rate rises to --lr (for pretrained networks: Adam's first steps are as large as any "
-        "and undo part of what they know).",
+        "Steps over which the learning rate rises to --lr (for pretrained networks: Adam's first steps are as large as "
+        "any and undo part of what they know).",
         at_least=0,
     )
     head_start: int = setting(
