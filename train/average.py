@@ -26,7 +26,7 @@ def shapes(model: Model) -> dict[str, torch.Size]:
 
 @torch.no_grad()
 def averaged(one: Model, other: Model, share: float) -> Model:
-    """``one``, its weights moved by ``share`` of the way to those of ``other``; the header tells this and earlier ones."""
+    """``one``, its weights moved by ``share`` of the way to those of ``other``, after those told in its header."""
     theirs = other.generator.state_dict()
     mixed = {name: weight.lerp(theirs[name], share) for name, weight in one.generator.state_dict().items()}
     one.generator.load_state_dict(mixed)
