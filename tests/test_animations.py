@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from cgpipe import translate_folder
 
@@ -46,3 +47,21 @@ def test_an_animation_that_cannot_move_in_another_format_fails_alone(folder: Pat
     assert report.translated == 1
     assert len(report.failures) == 3
     assert all("animation" in failure.reason for failure in report.failures)
+
+
+def test_a_folder_of_animations_alone_gets_its_folder_and_a_long_profile_hides_no_frame(
+    folder: Path, zebra_model: Path
+) -> None:
+    alone = folder / "alone"
+    alone.mkdir()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    frames = [Image.effect_noise(SIZE, 90).convert("RGB") for _ in TIMES]
+    # What libav looks at first to tell a format ends before the chunk that says that a PNG is animated.
+    hiding = bytes(range(256)) * 16 + np.random.default_rng(0).bytes(4096)
+    frames[0].save(
+        alone / "a.png", save_all=True, append_images=frames[1:], duration=list(TIMES), icc_profile=profile + hiding
+    )
+    report = translate_folder(alone, to="zebra", output=folder.with_name("out") / "deep")
+    assert (report.translated, report.failures) == (1, [])
+    with Image.open(folder.with_name("out") / "deep" / "a.png") as made:
+        assert getattr(made, "n_frames", 1) == 3

@@ -21,7 +21,8 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.pictures.embed import into_png
 from cgpipe.media.pictures.extras import PictureExtras
-from cgpipe.media.pictures.read import read_picture
+from cgpipe.media.pictures.huge import is_huge
+from cgpipe.media.pictures.read import is_animation, read_picture
 from cgpipe.media.pictures.tags import Tags
 from cgpipe.media.pictures.write import write_picture
 
@@ -623,6 +624,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(MediaError, match=reason):
             read_picture(tmp_path / f"{name}.jpg")
+        assert not is_huge(tmp_path / f"{name}.jpg")  # the question must not wait for a pipe, either
+        assert not is_animation(tmp_path / f"{name}.jpg")
 
 
 @contextmanager

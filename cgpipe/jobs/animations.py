@@ -47,6 +47,7 @@ def translate_animation(
         own = replace(options, look=replace(options.look, mask=mask), work=replace(options.work, workers=None))
         written = origin.output.with_suffix(".apng") if format == "PNG" else origin.output
         with fetched(origin.inputs[0]) as here, spooled(written) as there:
+            there.parent.mkdir(parents=True, exist_ok=True)
             report = _Report(input=shown(origin.inputs[0]), output=shown(origin.output), model="")
             info = translate_clip(
                 pipeline, own, Clip(input=str(here), output=str(there), publish=into_place), report, watch

@@ -250,12 +250,13 @@ def _is_reduced(small: tuple[int, int], large: tuple[int, int]) -> bool:
 
 @contextmanager
 def _header(path: PathLike) -> Iterator[Image.Image]:
-    from cgpipe.media.pictures.read import without_pillows_limit
+    from cgpipe.media.pictures.read import opened, without_pillows_limit
 
-    with without_pillows_limit():
-        image = Image.open(path, formats=BY_LINES)
-    with image:
-        yield image
+    with opened(Path(path)) as file:
+        with without_pillows_limit():
+            image = Image.open(file, formats=BY_LINES)
+        with image:
+            yield image
 
 
 # --- masks ---------------------------------------------------------------------------------------------------------

@@ -202,6 +202,13 @@ class Damage:
         return Damage(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
+# PyAV frees the name of a colour profile twice where side data is asked for, which ends the process. Only the decoder of
+# PNG gives names, in these pixel formats; the rotation can be had without.
+_FORMATS_OF_PNG = frozenset(
+    {"rgb24", "rgba", "pal8", "gray", "ya8", "monob", "rgb48be", "rgba64be", "gray16be", "ya16be"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Orientation:
     """Rotates and mirrors pictures by a display matrix, in steps of 90 degrees.
@@ -218,6 +225,8 @@ class Orientation:
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
         """The orientation that a decoded frame asks for."""
+        if frame.format.name in _FORMATS_OF_PNG:
+            return cls.turned(frame.rotation)
         try:
             matrix = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))  # type: ignore[typeddict-item]
         except KeyError:
