@@ -284,6 +284,33 @@ def test_what_cannot_be_asked_for_is_refused(service: Service, asked: dict[str, 
     assert str(service.spools.parents[2]) not in answer.text
 
 
+def test_what_would_be_ignored_is_refused(service: Service) -> None:
+    picture = ("picture", ("a.jpg", encoded()))
+    for path, files, data in (
+        ("/translate?to=zebra", [picture], {"strength": "0.5"}),
+        ("/translate?to=zebra", [picture, ("masks", ("m.png", encoded()))], {}),
+        ("/translate?to=zebra", [picture, picture], {}),
+        ("/translate?to=zebra&to=zebra", [picture], {}),
+        ("/video?to=zebra", [("video", ("a.gif", moving()))], {"crf": "20"}),
+        ("/video?to=zebra&codec=nosuch", [("video", ("a.gif", moving()))], {}),
+        ("/video?to=zebra&start=1&end=0.5", [("video", ("a.gif", moving()))], {}),
+    ):
+        answer = service.client.post(path, files=files, data=data)
+        assert answer.status_code == 422, (path, files, data)
+    until(lambda: service.left() == [])
+
+
+def test_a_format_may_be_spelt_as_files_are(service: Service) -> None:
+    answer = service.translate(encoded(), "a.png", format=".JPEG")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+
+
+def test_a_damaged_mask_is_told_from_a_damaged_picture(service: Service) -> None:
+    files = {"picture": ("a.jpg", encoded()), "mask": ("m.png", b"no picture")}
+    answer = service.client.post("/translate?to=zebra", files=files)
+    assert (answer.status_code, answer.json()["detail"][:9]) == (422, "The mask:")
+
+
 def test_an_upload_that_does_not_tell_its_size_ends_at_the_limit(service: Service) -> None:
     sent = 0
 

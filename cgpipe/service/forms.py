@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from cgpipe.errors import ModelNotFoundError
 from cgpipe.models import list_models
 from cgpipe.options import Look, ModelChoice
 from cgpipe.service.videos import State
+
+
+def _usual(format: object) -> object:
+    """The usual spelling of a format: ``jpg`` for ``.JPEG``."""
+    plain = str(format).lower().removeprefix(".")
+    return {"jpeg": "jpg", "tif": "tiff", "heif": "heic"}.get(plain, plain)
 
 
 class Asked(BaseModel):
@@ -46,18 +52,19 @@ class Asked(BaseModel):
 class AskedPicture(Asked):
     """The options of ``cgpipe translate``."""
 
-    format: Literal["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"] | None = Field(
-        None, description="Output format; by default that of the picture."
-    )
+    format: (
+        Annotated[Literal["jpg", "png", "webp", "tiff", "bmp", "avif", "gif", "jp2", "heic"], BeforeValidator(_usual)]
+        | None
+    ) = Field(None, description="Output format; by default that of the picture.")
     quality: int | None = Field(None, ge=1, le=100, description="Quality of lossy formats; by default 95.")
 
 
 class AskedVideo(Asked):
     """The options of ``cgpipe video``."""
 
-    format: Literal["mp4", "m4v", "mov", "mkv", "webm", "gif", "webp", "apng"] | None = Field(
-        None, description="Output container; by default that of the video, or mp4."
-    )
+    format: (
+        Annotated[Literal["mp4", "m4v", "mov", "mkv", "webm", "gif", "webp", "apng"], BeforeValidator(_usual)] | None
+    ) = Field(None, description="Output container; by default that of the video, or mp4.")
     codec: str | None = Field(None, pattern="^[a-z0-9_]{1,40}$", description="Encoder; by default the container's.")
     crf: float | None = Field(None, ge=0, le=63, description="Constant rate factor: lower is better.")
     preset: str | None = Field(None, pattern="^[a-zA-Z0-9_-]{1,40}$", description="Speed/size preset of the encoder.")
@@ -68,6 +75,12 @@ class AskedVideo(Asked):
     side_by_side: bool = Field(False, description="Show original and translation side by side.")
     deinterlace: bool = Field(True, description="Deinterlace interlaced frames.")
     audio: bool = Field(True, description="Keep sound.")
+
+    @model_validator(mode="after")
+    def _part_is_not_empty(self) -> Self:
+        if self.end is not None and self.end <= (self.start or 0):
+            raise ValueError("end must be after start")
+        return self
 
     def encoding_and_cut(self) -> dict[str, object]:
         """Keywords of :func:`cgpipe.translate_video` beside the model and the look."""

@@ -21,7 +21,7 @@ from cgpipe.options import Encoding, Options, Work
 from cgpipe.service.forms import AskedPicture, may_fail
 from cgpipe.service.pictures import Translated
 from cgpipe.service.service import Here, Service, media_type
-from cgpipe.service.uploads import keep_picture
+from cgpipe.service.uploads import keep_picture, of_the_mask, refuse_ignored
 
 LOOK_AROUND_SECONDS = 0.5
 """Seconds between checks whether a waiting client is still connected."""
@@ -46,6 +46,7 @@ async def translate(
 
     A mask is a grey picture: white is translated, black is kept.
     """
+    await refuse_ignored(request, "picture", "mask")
     async with _kept(service, asked, picture, mask) as (options, path):
         result = await _answer(request, service.pictures.submit(options, path), service.limits.picture_seconds)
     return _Fleeting(result.path, media_type=media_type(result.path), headers={"Server-Timing": _timing(result)})
@@ -61,7 +62,8 @@ async def _kept(
     try:
         keep = partial(keep_picture, spool=service.spool, pixels=service.limits.pixels, files=files)
         path = await run_in_threadpool(keep, picture)
-        confined = None if mask is None else await run_in_threadpool(keep, mask)
+        with of_the_mask():
+            confined = None if mask is None else await run_in_threadpool(keep, mask)
         options = Options(
             choice=choice,
             look=asked.look(confined),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response, UploadFile
+from fastapi import APIRouter, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from cgpipe.models.choose import choose_model
 from cgpipe.service.forms import AskedVideo, VideoAnswer, may_fail
 from cgpipe.service.service import Here, Service, media_type
-from cgpipe.service.uploads import keep_video
+from cgpipe.service.uploads import keep_video, refuse_ignored
 from cgpipe.service.videos import VideoTask
 
 REPORTED = ("model", "frames", "filled", "bad_packets", "missing", "failed", "bad_sound", "streams", "seconds")
@@ -24,12 +24,14 @@ router = APIRouter(prefix="/video", tags=["videos"])
 @router.post("", status_code=202, responses=may_fail(400, 404, 408, 413, 415, 422, 429, 501, 503))
 async def take_video(
     service: Here,
+    request: Request,
     asked: Annotated[AskedVideo, Query()],
     video: UploadFile,
     response: Response,
     mask: UploadFile | None = None,
 ) -> VideoAnswer:
     """Queues a video; poll its progress with GET /video/ID."""
+    await refuse_ignored(request, "video", "mask")
     choose_model(asked.choice())
     job = await run_in_threadpool(keep_video, service.spool, asked, video, mask, service.hardware, service.limits)
     service.videos.submit(job)
@@ -52,7 +54,7 @@ def result(service: Here, id: str) -> Response:
     """The translated video: the file that `cgpipe video` would write."""
     job = _job(service, id)
     if job.state != "done":
-        raise HTTPException(409, f"It is {job.state}.")
+        raise HTTPException(409, f"It is {job.state}. {service.without_paths(job.reason)}".rstrip())
     return FileResponse(job.output, media_type=media_type(job.output))
 
 

@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 
-from cgpipe.errors import CgpipeError, MediaError
+from cgpipe.errors import CgpipeError, CgpipeWarning, MediaError
 
 TELL_SECONDS = 0.2
 """Seconds between progress reports."""
@@ -21,6 +22,7 @@ TELL_SECONDS = 0.2
 def main() -> None:
     """Translates the video that standard input names."""
     asked = json.loads(sys.stdin.readline())
+    warnings.simplefilter("ignore", CgpipeWarning)  # the report has them
     threading.Thread(target=_end_with_service, daemon=True).start()
     try:
         _tell(report=_translate(**asked))

@@ -202,8 +202,8 @@ class Damage:
         return Damage(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
-# PyAV frees the name of a colour profile twice where side data is asked for, which ends the process. Only the decoder of
-# PNG gives names, in these pixel formats; the rotation can be had without.
+# PyAV frees the name of a colour profile twice where side data is asked for, which ends the process. Only the decoder
+# of PNG gives names, in these pixel formats; the rotation can be had without.
 _FORMATS_OF_PNG = frozenset(
     {"rgb24", "rgba", "pal8", "gray", "ya8", "monob", "rgb48be", "rgba64be", "gray16be", "ya16be"}
 )

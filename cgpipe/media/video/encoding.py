@@ -200,7 +200,7 @@ class EncoderSettings:
         crf = asked.crf
         if crf is not None and not 0 <= crf <= 63:
             raise UsageError(f"crf must be between 0 (best) and 63 (smallest), not {crf:g}.")
-        name = _codec_name(asked.codec, container)
+        name = codec_name(asked.codec, container)
         rules = _ENCODERS[name]
         chosen = dict(rules.options)
         if name == "libx265" and info.width < 64:
@@ -267,7 +267,15 @@ class EncoderSettings:
         return "matroska" if self.codec == "libvpx-vp9" and has_alpha(self.pix_fmt) else "mp4"
 
 
-def _codec_name(codec: str | None, container: Container) -> str:
+def codec_name(codec: str | None, container: Container) -> str:
+    """libav's name of an encoder.
+
+    Args:
+        codec: that name or a short one, such as ``hevc``; None for the container's own.
+
+    Raises:
+        UsageError: it is unknown, cannot go into the container, or does not work on this machine.
+    """
     name = container.codecs[0] if codec is None else _SHORT_NAMES.get(codec, codec)
     if name not in _ENCODERS:
         raise UsageError(f"Unknown codec {codec!r}: use one of {', '.join(container.codecs)}.")
