@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from cgpipe.errors import MediaError, UnsupportedFormatError
 from cgpipe.jobs.video_plan import WRITTEN_SUFFIXES
-from cgpipe.media.pictures.read import check_picture, is_animation
+from cgpipe.media.pictures.read import check_picture
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, codec_name, suffix_of
 from cgpipe.options import Hardware
 from cgpipe.service.containers import HEAD, is_container
@@ -60,14 +60,12 @@ def keep_picture(upload: UploadFile, spool: Spool, pixels: int, files: list[Path
         files: receives its path as soon as the file exists.
 
     Raises:
-        MediaError: it cannot be read, is too large, or an animation.
+        MediaError: it cannot be read, is too large, or is an animation.
     """
     path = spool.new(_suffix(upload))
     files.append(path)
     _copy(upload.file, path)
     check_picture(path, pixel_limit=pixels)
-    if is_animation(path):
-        raise MediaError("It is an animation: send it to /video.")
     return path
 
 
@@ -83,7 +81,8 @@ def keep_video(
     folder = spool.new_folder()
     try:
         suffix = _suffix(video)
-        input = folder / f"input{suffix}"
+        input, output = folder / f"input{suffix}", folder / "out" / f"result{_written(suffix, asked.format)}"
+        codec_name(asked.codec, {**CONTAINERS, **ANIMATIONS}[suffix_of(output)])
         _copy(video.file, input)
         with input.open("rb") as file:
             if not is_container(file.read(HEAD)):
@@ -98,8 +97,6 @@ def keep_video(
         options |= {"size": asked.size, "strength": asked.strength, "mask": confined and os.fspath(confined)}
         options |= {name: getattr(hardware, name) for name in ("device", "precision", "engine", "batch_size")}
         options |= asked.encoding_and_cut()
-        output = folder / "out" / f"result{_written(suffix, asked.format)}"
-        codec_name(asked.codec, {**CONTAINERS, **ANIMATIONS}[suffix_of(output)])
         output.parent.mkdir()
         return VideoTask(id=secrets.token_urlsafe(16), folder=folder, input=input, output=output, options=options)
     except BaseException:

@@ -22,13 +22,11 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import Colour
-from cgpipe.media.pictures.formats import kind_of_file
-from cgpipe.media.pictures.read import is_animation
 from cgpipe.media.video.alpha import has_alpha_mode, is_transparent
 from cgpipe.media.video.clip import Damage, Orientation, TimedFrame, VideoInfo, describe, is_cover
 from cgpipe.media.video.clock import FREE_CLOCK, formats_of, on_one_clock
 from cgpipe.media.video.interlace import deinterlaced
-from cgpipe.media.video.libav import LENIENT_TAGS, Packet, Readable, address, demuxed, explain, reading
+from cgpipe.media.video.libav import LENIENT_TAGS, Packet, Readable, address, demuxed, explain, format_of, reading
 from cgpipe.media.video.truncation import is_cut_short
 from cgpipe.storage import PathLike
 
@@ -340,7 +338,7 @@ def _open(file: PathLike | Readable, name: str, hwaccel: str | None) -> av.conta
     try:
         with reading(name):
             opened: av.container.InputContainer = av.open(
-                target, "r", format=_format_of(file), options=options, hwaccel=device, timeout=timeout, **LENIENT_TAGS
+                target, "r", format=format_of(file), options=options, hwaccel=device, timeout=timeout, **LENIENT_TAGS
             )
             return opened
     except (MediaError, RuntimeError) as error:
@@ -348,14 +346,6 @@ def _open(file: PathLike | Readable, name: str, hwaccel: str | None) -> av.conta
             raise
         reason = explain(error.__cause__ or error)
         raise MediaError(f"{name} cannot be decoded with --hwaccel {hwaccel} ({reason}). Omit it.") from error
-
-
-def _format_of(file: PathLike | Readable) -> str | None:
-    """libav's name of a format that it may take for another: a colour profile hides from it that a PNG is animated."""
-    if not isinstance(file, (str, os.PathLike)):
-        return None
-    kind = kind_of_file(file)
-    return "apng" if kind is not None and kind.format == "PNG" and is_animation(file) else None
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:

@@ -18,6 +18,8 @@ import av.logging
 from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, MediaNotFoundError
+from cgpipe.media.pictures.formats import kind_of_file
+from cgpipe.media.pictures.read import is_animation
 
 # libav's log callback acquires the interpreter lock in the codecs' threads, which can deadlock at exit.
 av.logging.set_level(None)
@@ -50,6 +52,14 @@ def address(path: str | os.PathLike[str]) -> str:
     """libav's name of a file or a stream: ``12:30.mp4`` is a file, not a URL of a protocol named 12."""
     name = os.fspath(path)
     return name if "://" in name else f"file:{name}"
+
+
+def format_of(file: str | os.PathLike[str] | Readable) -> str | None:
+    """libav's name of a format that it may take for another: a colour profile hides from it that a PNG is animated."""
+    if not isinstance(file, (str, os.PathLike)):
+        return None
+    kind = kind_of_file(file)
+    return "apng" if kind is not None and kind.format == "PNG" and is_animation(file) else None
 
 
 _LONGEST_NAME = 255

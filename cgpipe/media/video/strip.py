@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cgpipe.media.video.clip import Orientation
-from cgpipe.media.video.libav import LENIENT_TAGS, address, reading
+from cgpipe.media.video.libav import LENIENT_TAGS, address, format_of, reading
 
 _LONGEST_SEARCH = 600
 """Maximum frames decoded after a seek; with longer gaps between keyframes, the last of them is used."""
@@ -25,7 +25,7 @@ def duration_of(path: Path) -> tuple[float, float]:
     Raises:
         MediaError: it cannot be read.
     """
-    with reading(str(path)), av.open(address(path), **LENIENT_TAGS) as container:
+    with reading(str(path)), av.open(address(path), format=format_of(path), **LENIENT_TAGS) as container:
         video = container.streams.video[0]
         seconds = float(video.duration * video.time_base) if video.duration and video.time_base else 0.0
         return seconds or (container.duration or 0) / av.time_base, float(video.average_rate or 0)
@@ -40,7 +40,7 @@ def frames_at(path: Path, times: Sequence[float], width: int, height: int) -> It
     Raises:
         MediaError: the clip cannot be read.
     """
-    with reading(str(path)), av.open(address(path), **LENIENT_TAGS) as container:
+    with reading(str(path)), av.open(address(path), format=format_of(path), **LENIENT_TAGS) as container:
         for time in times:
             frame = _frame_at(container, time)
             if frame is None:
