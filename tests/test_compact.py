@@ -65,6 +65,18 @@ def test_a_signed_skip_carries_dark_detail_too(signed: bool) -> None:
     assert torch.allclose(generator(-bright), generator(-other), atol=1e-3) == (not signed)
 
 
+@torch.inference_mode()
+def test_a_signed_skip_begins_as_the_finished_network_without_it() -> None:
+    without, signed = (build_generator("compact-xs", signed_skip=signed).eval() for signed in (False, True))
+    picture = torch.rand((1, 3, 32, 32)) * 2 - 1
+    assert not torch.allclose(signed(picture), without(picture), atol=1e-3)
+    signed.load_state_dict(signed.starting_weights(without))
+    torch.testing.assert_close(signed(picture), without(picture))
+    again = build_generator("compact-xs", signed_skip=True)
+    again.load_state_dict(again.starting_weights(signed))
+    assert torch.equal(again.get_submodule("refine").weight, signed.get_submodule("refine").weight)  # type: ignore[arg-type]
+
+
 def test_subpixels_start_alike_so_that_training_begins_without_a_checkerboard() -> None:
     generator = build_generator("compact")
     initialise(generator)

@@ -34,6 +34,13 @@ class Generator(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
+    def starting_weights(self, other: Generator) -> dict[str, torch.Tensor]:
+        """The weights with which this generator begins to learn as ``other``.
+
+        They fit if ``other`` has the same settings, or what this one has beside can begin without effect.
+        """
+        return dict(other.state_dict())
+
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Feature maps of the first half of the network, for one-sided training.
 

@@ -69,8 +69,8 @@ class CompactGenerator(Generator):
         norm: normalisation after every convolution except those that output pixels.
         padding: of every convolution. Zeros leave stripes along the edges of smooth skies, which instance norm
             amplifies; reflection leaves none.
-        signed_skip: the skip carries detail darker than middle grey, too. Without it such detail has to come through
-            the folded picture, where most of it is lost.
+        signed_skip: the skip carries detail darker than middle grey, too, beside what is brighter (arXiv 1603.05201).
+            Without it such detail has to come through the folded picture, where most of it is lost.
         in_channels: input channels.
         out_channels: output channels.
     """
@@ -102,7 +102,7 @@ class CompactGenerator(Generator):
         self.deep = DeepPath(channels, deep_channels, deep_blocks, norm, padding) if deep_blocks else nn.Identity()
         self.after = nn.Sequential(*(ResidualBlock(channels, norm, padding) for _ in range(blocks - before)))
         self.widen = _conv(channels, 80, "none", padding)
-        self.refine = _conv(20 + 4 * in_channels, 32, "none", padding)
+        self.refine = _conv(20 + (8 if signed_skip else 4) * in_channels, 32, "none", padding)
         self.to_pixels = _conv(32, 4 * out_channels, "none", padding)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -110,8 +110,8 @@ class CompactGenerator(Generator):
         y = self.after(self.deep(self.before(y)))
         y = F.pixel_shuffle(self.widen(y), 2)
         detail = F.pixel_unshuffle(x, 2)
-        y = torch.cat([F.relu(y), detail], dim=1) if self.signed_skip else F.relu(torch.cat([y, detail], dim=1))
-        y = self.to_pixels(F.relu(self.refine(y)))
+        skip = [detail, -detail] if self.signed_skip else [detail]
+        y = self.to_pixels(F.relu(self.refine(F.relu(torch.cat([y, *skip], dim=1)))))
         return torch.tanh(F.pixel_shuffle(y, 2))
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -120,6 +120,15 @@ class CompactGenerator(Generator):
         before = self.before(stem)
         deep = self.deep.encode(before) if isinstance(self.deep, DeepPath) else []
         return [x, stem, before, *deep]
+
+    def starting_weights(self, other: Generator) -> dict[str, torch.Tensor]:
+        """Without a signed skip in ``other``, one with weights of 0: the result is the same, and can be learned on."""
+        weights = super().starting_weights(other)
+        if self.signed_skip and isinstance(other, CompactGenerator) and not other.signed_skip:
+            known = weights["refine.weight"]
+            dark = known.new_zeros((len(known), self.refine.in_channels - known.shape[1], 3, 3))
+            weights["refine.weight"] = torch.cat([known, dark], dim=1)
+        return weights
 
     def subpixel_convolutions(self) -> list[nn.Conv2d]:
         """The convolutions before a pixel shuffle, whose initial weights need care (ICNR)."""

@@ -24,8 +24,8 @@ DISCRIMINATOR_FILE = "_net_D"
 THEIR_LETTER: Mapping[Domain, str] = {"a": "B", "b": "A"}
 """The last letter of such a name, by domain: there ``D_A`` is the opponent of ``G_A``, and so sees pictures of B."""
 
-_TRAINING_ONLY = ("dropout",)
-"""Settings that may differ, since they have no effect in a finished model."""
+_SAME_RESULT = ("dropout", "signed_skip")
+"""Settings that may differ: without effect in a finished model, or at the start."""
 
 
 def warm_start(generator: Generator, named: str, architecture: str, settings: Mapping[str, object]) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
     own = generator.channels != (3, 3) and is_ours(found.path)  # of gray pictures, as it was trained
     model = load_model(found.path, as_rgb=False) if own else found.load()
     try:
-        generator.load_state_dict(model.generator.state_dict())
+        generator.load_state_dict(generator.starting_weights(model.generator))
     except RuntimeError as error:
         raise TrainingError(
             f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which differs "
@@ -140,6 +140,6 @@ def _differences(card: ModelCard, ours: Mapping[str, object]) -> list[str]:
     theirs = effective_settings(card.architecture, card.settings)
     return [
         f"{name} = {theirs[name]}, and this run has {name} = {ours[name]}"
-        for name in sorted(theirs.keys() & ours.keys() - set(_TRAINING_ONLY))
+        for name in sorted(theirs.keys() & ours.keys() - set(_SAME_RESULT))
         if theirs[name] != ours[name]
     ]
