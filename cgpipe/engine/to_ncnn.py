@@ -164,6 +164,9 @@ class _Translation:
     def addition(self, node: fx.Node) -> None:
         self._layer(node, "BinaryOp", [self._use(summand) for summand in node.args], _0=0)
 
+    def negative(self, node: fx.Node) -> None:
+        self._layer(node, "UnaryOp", _0=1)
+
     def join(self, node: fx.Node) -> None:
         parts = node.args[0]
         assert isinstance(parts, Sequence)
@@ -216,6 +219,7 @@ FUNCTIONS: dict[object, Callable[[_Translation, fx.Node], None]] = {
     torch.relu: _Translation.relu,
     torch.tanh: _Translation.tanh,
     operator.add: _Translation.addition,
+    operator.neg: _Translation.negative,
     operator.getitem: _Translation.crop,
     torch.cat: _Translation.join,
     F.pixel_shuffle: _Translation.shuffle,
