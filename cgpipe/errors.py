@@ -29,6 +29,10 @@ class MediaNotFoundError(MediaError):
     exit_code = UsageError.exit_code
 
 
+class BusyError(MediaError):
+    """Another process is writing the same output."""
+
+
 class UnsupportedFormatError(MediaError):
     """A picture format that is not supported, or needs an extra; the message says what to do."""
 

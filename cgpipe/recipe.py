@@ -88,8 +88,10 @@ def read_run_recipe(folder: Path, config: type[DataclassInstance]) -> dict[str, 
     """The settings of the run in ``folder``, except the folder itself; empty if it has no recipe.
 
     Raises:
-        UsageError: the recipe cannot be read.
+        UsageError: there is no such folder, or the recipe cannot be read.
     """
+    if not folder.is_dir():
+        raise UsageError(f"There is no run in {folder} to resume: name its folder with --checkpoint-dir.")
     recipe = folder / RECIPE_NAME
     return read_recipe(recipe, config) | {"checkpoint_dir": folder} if recipe.is_file() else {}
 

@@ -42,6 +42,21 @@ def test_what_moves_in_a_folder_still_moves_when_it_is_translated(folder: Path) 
     assert (again.translated, again.skipped) == (0, 4)
 
 
+@pytest.mark.parametrize("repeats", [None, 0, 3], ids=["once", "endlessly", "three times more"])
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_an_animation_plays_as_often_as_before(
+    tmp_path: Path, zebra_model: Path, suffix: str, repeats: int | None
+) -> None:
+    frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "green", "blue")]
+    source = tmp_path / f"a.{suffix}"
+    asked = {} if repeats is None else {"loop": repeats}
+    frames[0].save(source, save_all=True, append_images=frames[1:], duration=100, lossless=True, **asked)
+    report = translate_folder(source, tmp_path / f"out.{suffix}", to="zebra")
+    assert (report.translated, report.failures) == (1, [])
+    with Image.open(source) as before, Image.open(tmp_path / f"out.{suffix}") as after:
+        assert after.info.get("loop") == before.info.get("loop")
+
+
 def test_an_animation_that_cannot_move_in_another_format_fails_alone(folder: Path) -> None:
     report = translate_folder(folder, to="zebra", format="jpg", output=folder.with_name("out"), recursive=False)
     assert report.translated == 1

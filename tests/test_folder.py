@@ -197,6 +197,21 @@ def test_a_report_that_cannot_be_written_is_wrong_usage(photos: Path, tmp_path: 
     assert not photos.with_name("photos-zebra").exists()
 
 
+@pytest.mark.parametrize("command", ["translate", "video", "report"])
+def test_a_file_that_is_no_report_is_not_lost_to_one(photos: Path, tmp_path: Path, command: str) -> None:
+    before = (photos / "a.jpg").read_bytes()
+    result = invoke(command, photos, "--json", photos / "a.jpg")
+    assert result.exit_code == 2
+    assert "a.jpg is not a report and would be lost" in result.output.replace("\n", " ")
+    assert (photos / "a.jpg").read_bytes() == before
+
+
+def test_pictures_are_not_written_to_standard_output(photos: Path, tmp_path: Path) -> None:
+    result = run(photos, "-o", "-", "--to", "zebra")
+    assert result.exit_code == 2
+    assert "not written to standard output" in result.output
+
+
 def test_options_come_from_the_environment_too(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CGPIPE_TRANSLATE_TO", "zebra")
     monkeypatch.setenv("CGPIPE_TRANSLATE_FORMAT", "png")

@@ -285,6 +285,21 @@ def test_a_file_that_appears_during_the_job_is_not_replaced_either(tmp_path: Pat
     assert output.read_text() == "the user's own"
 
 
+def test_what_another_process_has_made_since_the_journal_was_read_is_known(tmp_path: Path) -> None:
+    source, output = picture(tmp_path / "a.png"), tmp_path / "a-zebra.png"
+    with (
+        Journal("f", looks_made=lambda *files: False) as journal,
+        Journal("f", looks_made=lambda *files: False) as other,
+    ):
+        assert journal.standing(output, [source]) is Standing.OPEN
+        publish = other.publisher([source], stamps_of([source]))
+        with atomic_write(output, publish=publish) as temporary:
+            temporary.write_text("translation")
+        assert journal.standing(output, [source]) is Standing.CURRENT
+        output.write_text("the user's own")
+        assert journal.standing(output, [source]) is Standing.FOREIGN
+
+
 # --- translations beside originals, and output folders inside ------------------------------------------------------
 
 
@@ -334,7 +349,7 @@ def test_files_from_before_are_current_if_they_look_so_and_that_is_said_once(pho
     forget(out)
     os.utime(out / "a.png", (1, 1))  # older than its input
     picture(out / "b.jpg", 3, size=(10, 10))  # of another size
-    with pytest.warns(CgpipeWarning, match=r"before cgpipe kept journals .*: 1\."):
+    with pytest.warns(CgpipeWarning, match=r"that no journal knows.*: \S*c\.png\."):
         assert counts(photos, strength=0.7) == (0, 1, 2)
     assert counts(photos, strength=0.7) == (0, 1, 2)  # without a word
     assert counts(photos) == (0, 0, 3)  # it may be the user's own
@@ -485,7 +500,7 @@ def test_a_video_from_before_is_current_if_it_looks_so(clip: Path, tmp_path: Pat
     out = tmp_path / "out.mp4"
     cgpipe.translate_video(clip, out, to="zebra")
     forget(tmp_path)
-    with pytest.warns(CgpipeWarning, match="before cgpipe kept journals"):
+    with pytest.warns(CgpipeWarning, match="No journal knows .*out.mp4"):
         assert cgpipe.translate_video(clip, out, to="zebra").skipped
     assert cgpipe.translate_video(clip, out, to="zebra").skipped
     forget(tmp_path)

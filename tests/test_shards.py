@@ -103,6 +103,8 @@ def test_the_command_joins_reports_and_names_what_is_missing(photos: Path, tmp_p
         return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
     assert run("report", tmp_path).exit_code == 2
+    run("translate", photos, "-o", tmp_path / "none", "--to", "zebra", "--workers", 0, "--shard", "1/999")
+    assert run("report", tmp_path / "none").exit_code == 3  # no name fell to it, and the others are missing
     for number in (1, 2, 4):
         run("translate", photos, "-o", out, "--to", "zebra", "--workers", 0, "--shard", f"{number}/4")
     result = run("report", out, "--json", tmp_path / "report.json")

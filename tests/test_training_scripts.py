@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from cgpipe.models import load_any, save_model
+from cgpipe.models import Model, load_any, save_model
+from cgpipe.networks import build_generator
 
 Script = Callable[..., None]
 
@@ -46,6 +48,25 @@ def test_an_average_lies_between_its_two_models_and_says_what_it_is(
     assert both.card.made_by["averaged_with"] == [second]
     script("average", tmp_path / "both.safetensors", files[0], "-o", tmp_path / "three.safetensors")
     assert load_any(tmp_path / "three.safetensors").card.made_by["averaged_with"] == [second, {**second, "share": 0.5}]
+
+
+def test_the_middle_between_a_signed_skip_and_none_has_half_of_it(
+    script: Script, make_model: Any, tmp_path: Path
+) -> None:
+    other = make_model()
+    settings = {**other.card.settings, "signed_skip": True}
+    one = Model(replace(other.card, settings=settings), build_generator("compact-flat", **settings))
+    files = (tmp_path / "one.safetensors", tmp_path / "other.safetensors")
+    for path, model in zip(files, (one, other), strict=True):
+        save_model(path, model)
+    script("average", *files, "-o", tmp_path / "both.safetensors")
+    weight, signed = (
+        m.generator.get_submodule("refine").weight for m in (load_any(tmp_path / "both.safetensors"), one)
+    )
+    bright = other.generator.get_submodule("refine").weight.shape[1]
+    torch.testing.assert_close(weight[:, bright:], signed[:, bright:] / 2, atol=2e-3, rtol=2e-3)
+    with pytest.raises(SystemExit):  # the header is the first's, which has no place for the other's
+        script("average", *reversed(files), "-o", tmp_path / "none.safetensors")
 
 
 def test_models_of_different_architectures_have_no_average(

@@ -187,7 +187,13 @@ def test_another_rate(tmp_path: Path, fps: Fraction, count: int) -> None:
     assert [frame.origin.time for frame in frames] == [index / Fraction(fps) for index in range(count)]
 
 
-@pytest.mark.parametrize("options", [{"start": -1}, {"start": 2, "end": 1}, {"fps": 0}, {"hwaccel": "abacus"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"start": -1}, {"start": float("nan")}, {"start": 2, "end": 1}, {"end": float("inf")}, {"hwaccel": "abacus"}),
+        *({"fps": fps} for fps in (0, 0.0003, 1e9, float("inf"), float("nan"))),
+    ],
+)
 def test_options_that_cannot_be_used(tmp_path: Path, options: dict[str, Any]) -> None:
     path = make_clip(tmp_path / "clip.mp4", count=2)
     with pytest.raises(UsageError):

@@ -19,9 +19,10 @@ from click.testing import CliRunner
 from clips import make_clip
 
 from cgpipe.cli import cli
-from cgpipe.errors import CgpipeError
+from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.jobs.report import FileResult
 from cgpipe.jobs.watch import watch_folder
+from cgpipe.media.video import VideoSink, VideoSource
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +74,20 @@ def watched(folder: Path, looks: list[Callable[[], object]], **options: Any) -> 
 
 def told(results: list[FileResult]) -> list[tuple[str, str]]:
     return [(result.input.name, result.status) for result in results]
+
+
+def test_a_clip_that_another_watch_is_translating_is_no_failure_and_is_not_forgotten(folder: Path) -> None:
+    clip = make_clip(folder / "clip.mp4", count=2)
+    (folder.parent / "out").mkdir()
+    other = VideoSink(folder.parent / "out" / "clip.mp4", like=VideoSource(clip).info)
+    results, _ = watched(folder, [lambda: None, lambda: None, other.abort, lambda: None])
+    assert told(results) == [("clip.mp4", "translated")]
+
+
+@pytest.mark.parametrize("every", [0, -1, float("nan"), float("inf"), 1e12])
+def test_an_interval_that_cannot_be_waited_for_is_refused(folder: Path, every: float) -> None:
+    with pytest.raises(UsageError, match="every must be"):
+        watch_folder(folder, to="zebra", every=every)
 
 
 def test_what_is_there_and_what_appears_is_translated_once(folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Model soups (arXiv 2203.05482). It works only for runs that began with the same 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +20,15 @@ from cgpipe.models.choose import choose_model
 from cgpipe.options import ModelChoice
 
 
-def shapes(model: Model) -> dict[str, torch.Size]:
-    """What its weights are called, and how large they are."""
-    return {name: weight.shape for name, weight in model.generator.state_dict().items()}
+def shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """What the weights are called, and how large they are."""
+    return {name: weight.shape for name, weight in weights.items()}
 
 
 @torch.no_grad()
 def averaged(one: Model, other: Model, share: float) -> Model:
     """``one``, its weights moved by ``share`` of the way to those of ``other``, after those told in its header."""
-    theirs = other.generator.state_dict()
+    theirs = one.generator.starting_weights(other.generator)
     mixed = {name: weight.lerp(theirs[name], share) for name, weight in one.generator.state_dict().items()}
     one.generator.load_state_dict(mixed)
     earlier = one.card.made_by.get("averaged_with", [])
@@ -49,7 +50,8 @@ def main() -> None:
     given = parser.parse_args()
     try:
         one, other = (choose_model(ModelChoice(model=named)).load() for named in (given.one, given.other))
-        if shapes(one) != shapes(other):  # settings without weights, as of padding, may differ: the first's are kept
+        # Settings without weights, as of padding, may differ: the first's are kept.
+        if shapes(one.generator.state_dict()) != shapes(one.generator.starting_weights(other.generator)):
             parser.error("the two are of different architectures")
         save_model(given.output, averaged(one, other, given.share))
     except CgpipeError as error:

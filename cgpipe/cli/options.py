@@ -361,10 +361,22 @@ gallery_option = click.option(
 )
 """``gallery``: an HTML page of the results."""
 
+
+class ReportPlace(LocalPath):
+    """A file for a report, or ``-``; a file that is no report is refused, before anything is done."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from cgpipe.jobs.report import require_report
+
+        path = super().convert(value, param, ctx)
+        require_report(path)
+        return path
+
+
 report_option = click.option(
     "--json",
     "report_file",
-    type=LocalPath(dir_okay=False, path_type=Path),
+    type=ReportPlace(dir_okay=False, path_type=Path),
     help="Write a JSON report to this file; - is standard output.",
 )
 """``report_file``: where a job writes its report."""

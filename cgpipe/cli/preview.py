@@ -71,4 +71,4 @@ def command(
         device=device,
         on_cell=lambda title, count: detail(title),
     )
-    say(f"{len(shown)} pictures: {sheet}", err=False)
+    say(f"{len(shown)} picture{'s' * (len(shown) != 1)}: {sheet}", err=False)

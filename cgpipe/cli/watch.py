@@ -68,5 +68,5 @@ def command(folder: Path, **options: Any) -> None:
             **options,
         )
     except KeyboardInterrupt:
-        say(", ".join(f"{count} {status}" for status, count in counts.items()) or "Nothing appeared.")
+        say(", ".join(f"{count} {status}" for status, count in counts.items()) or "Nothing was translated.")
         raise

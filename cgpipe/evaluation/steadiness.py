@@ -141,7 +141,8 @@ def measure_frames(translation: Translation, frames: Iterable[Pixels], *, clip: 
             sums += _compared(before, now)
         before, count, shape = now, count + 1, (source.shape[0], source.shape[1])
     if count < 2:
-        raise DataError(f"{clip} has {count} frames: at least two are needed to tell how still it holds.")
+        found = "one frame" if count else "no frame"
+        raise DataError(f"{clip} has {found}: at least two are needed to tell how still it holds.")
     weight, of_source, of_result, still, visible, glaring = sums.tolist()
     of_source_sharpness, of_result_sharpness = (sharpness / count).tolist()
     return Steadiness(

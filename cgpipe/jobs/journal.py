@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -95,11 +96,13 @@ class FolderJournal:
 
     Attributes:
         lines: number of lines read.
+        read_at: when they were read, in nanoseconds since 1970.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.lines = 0
+        self.read_at = time.time_ns()
         self._texts: dict[str, bytes] = {}
         self._store = store_of(folder)
         for name in self._store.names(folder, NAME):
@@ -238,6 +241,10 @@ class Journal:
             if not self._checksum and self._is_plainly_current(folder, name, there, inputs):
                 return Standing.CURRENT
             entry = folder.entry(name, there) if store.is_file(output) else None
+            if entry is None and there.mtime_ns > folder.read_at:  # another process may have made it meanwhile
+                self._folders.pop(parent, None)
+                folder = self._folder(parent)
+                entry = folder.entry(name, there) if store.is_file(output) else None
         if entry is None:
             return self._without_entry(folder, output, there, inputs)
         if entry.fingerprint == self.fingerprint and self._same(entry, output, inputs):

@@ -293,6 +293,7 @@ def plan_files(
     """
     if not inputs:
         raise UsageError("No input: give a folder, files or a pattern such as 'photos/*.jpg'.")
+    _require_name(output)
     chosen = named_format(format) if format else None
     paths, out = _in_and_out([located(path) for path in inputs], None if output is None else located_output(output))
     sources = tuple(_source(path, paths, domain, out, chosen, recursive) for path in paths)
@@ -362,6 +363,11 @@ def _single_file(path: Path, paths: Sequence[Path], domain: str, out: Path | Non
         raise UsageError(f"{out} is not a valid name for a picture: use one such as {out.stem}.png, or cgpipe video.")
     _require_folder(out)
     return FilePair(path, out / with_format(path.name, format), place)
+
+
+def _require_name(out: str | os.PathLike[str] | None) -> None:
+    if out is not None and os.fspath(out) == "-":
+        raise UsageError("Pictures are not written to standard output: name a file or a folder.")
 
 
 def _missing(path: Path, may_be_output: bool) -> str:

@@ -364,6 +364,19 @@ def _dumped(value: object, path: Path | None, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=path is not None and os.fspath(path) == STANDARD_OUTPUT, indent=indent)
 
 
+def require_report(path: Path) -> None:
+    """Checks that a report may be written to ``path``: what is there, if anything, is an earlier one or is empty.
+
+    Raises:
+        UsageError: it is another file, which would be lost.
+    """
+    if os.fspath(path) == STANDARD_OUTPUT or not path.is_file():
+        return
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(1) not in (b"", b"{", b"["):
+            raise UsageError(f"{path} is not a report and would be lost: name another file for the report.")
+
+
 def write_report(path: Path, report: Mapping[str, object]) -> None:
     """Writes a complete report, like :class:`ReportFile`.
 

@@ -141,10 +141,10 @@ class JoinedReport:
 
     @property
     def exit_code(self) -> int:
-        """0: every shard is done and nothing failed; 1: nothing could be done; else 3."""
+        """0: every shard is done and nothing failed; 1: no shard is missing, and nothing could be done; else 3."""
         if not (self.missing or self.failures or self.counts["damaged"]):
             return 0
-        return 3 if any(self.counts[what] for what in ("translated", "skipped", "damaged")) else 1
+        return 3 if self.missing or any(self.counts[what] for what in ("translated", "skipped", "damaged")) else 1
 
     def summary(self) -> str:
         """One line for a person."""

@@ -180,7 +180,11 @@ class VideoJob:
         if standing is Standing.FOREIGN and not os.path.isdir(output):  # of which the sink speaks
             raise MediaError(foreign_reason(output, "another output (a folder for several inputs: -o FOLDER)"))
         if standing is Standing.EARLY:
-            report.tell([f"{output} is from before cgpipe kept journals. It is taken as up to date."])
+            notice = (
+                f"No journal knows {output}, but it looks like a translation. It is taken as up to date from now on, "
+                "whatever made it. --overwrite makes it anew."
+            )
+            report.tell([notice])
         return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)
 
     def _resume_key(self, input: str, stamps: tuple[Stamp, ...]) -> str:

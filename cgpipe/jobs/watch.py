@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cgpipe.errors import CgpipeError, UsageError, reason_of
+from cgpipe.errors import BusyError, CgpipeError, UsageError, reason_of
 from cgpipe.jobs.folder_job import FolderJob, FolderTold, OnResult
 from cgpipe.jobs.plan import format_of
 from cgpipe.jobs.report import FileResult, Status
@@ -23,6 +23,10 @@ from cgpipe.storage import PathLike, Stamp, require_local
 
 BUSY_SHARE = 0.1
 """Most of the time that scanning a very large folder may take, as a fraction."""
+
+
+DAY = 86400
+"""Seconds."""
 
 
 @takes_options(None)
@@ -45,7 +49,7 @@ def watch_folder(
     Args:
         folder: the folder, with subfolders unless ``recursive`` is false.
         output: the output folder; by default ``<folder>-<domain>`` beside it.
-        every: seconds between two scans.
+        every: seconds between two scans, at most a day.
         on_start: called with the model's description, before the first scan.
         on_result: called with the result of each file.
         on_notice: called with other notices, a line each.
@@ -55,6 +59,8 @@ def watch_folder(
         ModelError: the model cannot be found or read.
     """
     require_local(folder)
+    if not 0 < every <= DAY:
+        raise UsageError(f"every must be more than 0 s and at most {DAY} s, a day, not {every:g} s.")
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: name one to watch.")
@@ -76,7 +82,10 @@ def watch_folder(
             if ready.pictures:
                 watcher.settle(_translate_pictures(pictures, root, target, ready.pictures, on_result), ready.pictures)
             for path in ready.videos:
-                watcher.settle(_translate_video(videos, root, target, path, on_result), {path})
+                try:
+                    watcher.settle(_translate_video(videos, root, target, path, on_result), {path})
+                except BusyError:  # another watch is at it: the next scan tells what became of it
+                    watcher.postpone(path)
             time.sleep(max(every, (time.monotonic() - began) * (1 / BUSY_SHARE - 1) if not any(ready) else 0))
 
 
@@ -130,6 +139,10 @@ class _Watcher:
         for path in tried:
             if path in done or os.path.exists(path):
                 self._tried[path] = self._before[path]
+
+    def postpone(self, path: str) -> None:
+        """Forgets that a file was tried: it comes again with the next scan."""
+        self._tried.pop(path, None)
 
     def _files(self) -> Iterator[tuple[str, Stamp]]:
         """Every file, with its stamp, except hidden ones and the output.
@@ -193,13 +206,19 @@ def _translate_pictures(
 
 
 def _translate_video(job: VideoJob, root: Path, output: Path, path: str, on_result: OnResult | None) -> set[str]:
-    """The same for one video."""
+    """The same for one video.
+
+    Raises:
+        BusyError: another process is translating it.
+    """
     target = (output / Path(path).relative_to(root)).with_suffix(written_suffix(Path(path)))
     reason = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if job.run(path, str(target)).skipped:
             return {path}
+    except BusyError:
+        raise
     except (CgpipeError, OSError) as error:
         reason = reason_of(error)
     if on_result:

@@ -99,6 +99,7 @@ class VideoInfo:
         alpha: whether the frames have alpha.
         interlaced: whether the file's frames hold two fields each.
         deinterlaced: whether they are deinterlaced while they are read.
+        plays: how often an animation is shown, 0: endlessly; None: it is none.
         stamp: size and time of the file when it was opened; None if it is not a file.
     """
 
@@ -121,6 +122,7 @@ class VideoInfo:
     alpha: bool = False
     interlaced: bool = False
     deinterlaced: bool = False
+    plays: int | None = None
     stamp: Stamp | None = None
 
     @property

@@ -24,6 +24,7 @@ from cgpipe.media.planar import Planar
 from cgpipe.media.video.alpha import ToFrame, has_alpha
 from cgpipe.media.video.clip import VideoInfo, VideoOrigin
 from cgpipe.media.video.libav import writing
+from cgpipe.media.video.plays import muxer_option
 from cgpipe.media.yuv import FORMATS
 from cgpipe.options import Encoding
 
@@ -53,6 +54,10 @@ class Container:
     options: Mapping[str, str] = field(default_factory=dict)
     tick: Fraction | None = None
     shortest: int = 1
+
+    def muxer_options(self, info: VideoInfo) -> dict[str, str]:
+        """The muxer's options for a video; an animation is shown as often as before."""
+        return {**self.options, **muxer_option(self.format, info.plays)}
 
 
 _H26X = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")

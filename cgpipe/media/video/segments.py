@@ -23,7 +23,7 @@ import av.error
 import numpy as np
 from av.video.stream import VideoStream
 
-from cgpipe.errors import MediaError
+from cgpipe.errors import BusyError, MediaError
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.alpha import has_alpha_mode
 from cgpipe.media.video.clip import VideoInfo, VideoOrigin
@@ -299,7 +299,7 @@ def _join(
     with (
         others,
         av.open(address(segments[0])) as piece,
-        av.open(address(joined), "w", format=container.format, options=dict(container.options)) as output,
+        av.open(address(joined), "w", format=container.format, options=container.muxer_options(info)) as output,
     ):
         template = piece.streams.video[0]
         copies: list[VideoStream] = []
@@ -403,7 +403,7 @@ def _locked(path: Path, target: str) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise MediaError(f"{target} is being written by another process: wait for it, or use another name.") from None
+        raise BusyError(f"{target} is being written by another process: wait for it, or use another name.") from None
     except OSError:  # a network folder without locks
         pass
     return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -21,8 +22,11 @@ from cgpipe.media.video.clip import Alpha, Orientation, Seconds, TimedFrame, Vid
 from cgpipe.media.video.decoding import Reader, StumbledError, no_index
 from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.libav import Readable, explain, reading
+from cgpipe.media.video.plays import plays_of
 from cgpipe.storage import PathLike, Stamp
 
+LEAST_FPS, MOST_FPS = 0.001, 1000
+"""Frames per second that may be asked for."""
 HARDWARE_CODECS = ("h264", "hevc")
 """Codecs whose decoders in hardware are exact, and were tried."""
 HARDWARE_PIXELS = 1 << 27
@@ -80,10 +84,10 @@ class VideoSource(Source):
         self._to_close = path if owned and not isinstance(path, str | os.PathLike) else None
         place = _name(path)
         self._name = name or place
+        _check(start, end, fps)
         self._start = seconds(start or 0)
         self._end = None if end is None else seconds(end)
         self._fps = None if fps is None else Fraction(fps).limit_denominator(1001)
-        _check(self._start, self._end, self._fps)
         self._hwaccel = None if hwaccel == "off" else hwaccel
         self._deinterlace = deinterlace
         self._threads = threads or _decoding_threads(os.cpu_count() or 1)
@@ -202,6 +206,7 @@ class VideoSource(Source):
             end=None if self._end is None else reader.zero + self._end,
             trimmed=self._start > 0,
             stamp=self._stamp,
+            plays=plays_of(self._path),
         )
 
     def _layout(self, reader: Reader) -> Planar | None:
@@ -292,13 +297,14 @@ def _decoding_threads(processors: int) -> int:
     return min(8, max(min(4, processors), processors // 2))
 
 
-def _check(start: Fraction, end: Fraction | None, fps: Fraction | None) -> None:
-    if start < 0:
-        raise UsageError(f"start must be at least 0, not {float(start):g} s.")
-    if end is not None and end <= start:
-        raise UsageError(f"end ({float(end):g} s) must be after start ({float(start):g} s).")
-    if fps is not None and fps <= 0:
-        raise UsageError(f"fps must be greater than 0, not {float(fps):g}.")
+def _check(start: Seconds | None, end: Seconds | None, fps: Seconds | None) -> None:
+    begin = float(start or 0)
+    if not 0 <= begin < math.inf:
+        raise UsageError(f"start must be at least 0, not {begin:g} s.")
+    if end is not None and not begin < float(end) < math.inf:
+        raise UsageError(f"end ({float(end):g} s) must be after start ({begin:g} s).")
+    if fps is not None and not LEAST_FPS <= float(fps) <= MOST_FPS:
+        raise UsageError(f"fps must be between {LEAST_FPS} and {MOST_FPS}, not {float(fps):g}.")
 
 
 def _stamp(name: str) -> Stamp | None:

@@ -98,7 +98,7 @@ class StreamSink(Sink):
 
     def _open(self, container: Container, target: PathLike | IO[bytes]) -> None:
         with writing(self._name):
-            self._output = av.open(target, "w", format=container.format, options=dict(container.options))
+            self._output = av.open(target, "w", format=container.format, options=container.muxer_options(self._info))
         try:
             self._others.__enter__()
             self._others.add_to(self._output, self._add_video)

@@ -14,6 +14,7 @@ from cgpipe.media.colour import RGB, Colour
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Source
+from cgpipe.media.video.plays import plays_of
 
 
 def is_webp(name: str) -> bool:
@@ -76,6 +77,7 @@ class WebpSource(Source):
             frames=len(self._frames),
             start=Fraction(self._frames[0][1], 1000) if start else Fraction(0),
             codec="webp",
+            plays=plays_of(path),
             pix_fmt="rgba" if transparent else "rgb24",
             alpha=transparent,
         )
