@@ -86,7 +86,7 @@ def test_a_clip_that_another_watch_is_translating_is_no_failure_and_is_not_forgo
 
 @pytest.mark.parametrize("every", [0, -1, float("nan"), float("inf"), 1e12])
 def test_an_interval_that_cannot_be_waited_for_is_refused(folder: Path, every: float) -> None:
-    with pytest.raises(UsageError, match="every must be"):
+    with pytest.raises(UsageError, match="The interval must be"):
         watch_folder(folder, to="zebra", every=every)
 
 

@@ -182,7 +182,7 @@ class VideoJob:
         if standing is Standing.EARLY:
             notice = (
                 f"No journal knows {output}, but it looks like a translation. It is taken as up to date from now on, "
-                "whatever made it. --overwrite makes it anew."
+                "whatever made it. --overwrite redoes it."
             )
             report.tell([notice])
         return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)

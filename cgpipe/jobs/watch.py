@@ -60,7 +60,7 @@ def watch_folder(
     """
     require_local(folder)
     if not 0 < every <= DAY:
-        raise UsageError(f"every must be more than 0 s and at most {DAY} s, a day, not {every:g} s.")
+        raise UsageError(f"The interval must be more than 0 s and at most {DAY} s, a day, not {every:g} s.")
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder: name one to watch.")

@@ -66,7 +66,7 @@ class Worklist:
         if early:
             warnings.warn(
                 f"Outputs that no journal knows, but that look like translations, are taken as up to date from now on, "
-                f"whatever made them: {_some(early)}. --overwrite makes them anew.",
+                f"whatever made them: {_some(early)}. --overwrite redoes them.",
                 CgpipeWarning,
                 stacklevel=6,
             )
