@@ -43,6 +43,23 @@ def test_two_pictures_and_a_few_of_many(folders: tuple[Path, Path], tmp_path: Pa
     assert run(before, after, "-o", tmp_path / "few.png", "--count", "2").stdout.startswith("2 pairs:")
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
+def test_a_sheet_takes_the_place_of_an_earlier_one_and_of_no_other_picture(
+    folders: tuple[Path, Path], tmp_path: Path, suffix: str
+) -> None:
+    before, after = folders
+    own = tmp_path / f"own.{suffix}"
+    cv2.imwrite(str(own), np.zeros((9, 9, 3), np.uint8))
+    content = own.read_bytes()
+    done = run(before, after, "-o", own)
+    assert (done.exit_code, "is not a sheet" in done.output, own.read_bytes() == content) == (2, True, True)
+    sheet = tmp_path / f"sheet.{suffix}"
+    assert run(before, after, "-o", sheet).exit_code == 0
+    first = sheet.read_bytes()
+    assert run(before, after, "-o", sheet, "--count", "2").exit_code == 0
+    assert sheet.read_bytes() != first
+
+
 def test_what_cannot_be_compared_is_said(folders: tuple[Path, Path], tmp_path: Path) -> None:
     before, after = folders
     (tmp_path / "empty").mkdir()

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cgpipe.errors import UsageError
-from cgpipe.jobs.sheets import GAP, at_height, read_photo, require_sheet
+from cgpipe.jobs.sheets import GAP, at_height, read_photo, require_sheet, write_sheet
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.formats import picture_format
-from cgpipe.media.pictures.write import write_picture
 from cgpipe.storage import PAGE_MARK, PathLike, is_own, require_local
 
 
@@ -37,14 +36,13 @@ def compare(
     """
     for path in (original, translated):
         require_local(path)
-    require_sheet(sheet)
     pairs = list(_pairs(Path(original), Path(translated)))
     if not pairs:
         raise UsageError(f"No picture in {original} has a translation of the same name in {translated}.")
     require_sheet(sheet, *(path for pair in pairs for path in pair))
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if len(pairs) > count else pairs
     cells = [_side_by_side(*(at_height(read_photo(path), height) for path in pair)) for pair in chosen]
-    write_picture(Path(sheet), _grid(cells, columns))
+    write_sheet(sheet, _grid(cells, columns))
     return [one for one, _ in chosen]
 
 

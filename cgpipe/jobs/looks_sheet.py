@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cgpipe.errors import CgpipeError, CgpipeWarning
-from cgpipe.jobs.sheets import GAP, LINE, at_height, labelled_sheet, read_photo, require_sheet
+from cgpipe.jobs.sheets import GAP, LINE, at_height, labelled_sheet, read_photo, require_sheet, write_sheet
 from cgpipe.media.frames import Pixels
-from cgpipe.media.pictures.write import write_picture
 from cgpipe.models.card import GENERIC
 from cgpipe.models.choose import Chosen
 from cgpipe.models.zoo import Entry, Found, list_models
@@ -59,7 +58,7 @@ def looks_sheet(
             cells.append((_title(entry), _translated(entry, frame, device)))
         except CgpipeError as error:
             warnings.warn(f"{_title(entry)} is left out: {error}", CgpipeWarning, stacklevel=2)
-    write_picture(Path(sheet), labelled_sheet(cells, columns or _square(len(cells), frame)))
+    write_sheet(sheet, labelled_sheet(cells, columns or _square(len(cells), frame)))
     return [name for name, _ in cells[1:]]
 
 

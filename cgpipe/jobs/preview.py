@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cgpipe.errors import UsageError
-from cgpipe.jobs.sheets import at_height, labelled_sheet, read_photo, require_sheet
+from cgpipe.jobs.sheets import at_height, labelled_sheet, read_photo, require_sheet, write_sheet
 from cgpipe.media.frames import Pixels
-from cgpipe.media.pictures.write import write_picture
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Look, ModelChoice, Size
 from cgpipe.storage import PathLike
@@ -76,7 +75,7 @@ def preview(
             cells.append((title, at_height(made, height)))
     blank = np.full_like(cells[0][1], 255)
     first = [cells[0], *[("", blank)] * (len(strengths) - 1)]  # a row of its own
-    write_picture(Path(sheet), labelled_sheet([*first, *cells[1:]], len(strengths)))
+    write_sheet(sheet, labelled_sheet([*first, *cells[1:]], len(strengths)))
     return [title for title, _ in cells[1:]]
 
 

@@ -7,28 +7,56 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Pixels, in_8_bits
+from cgpipe.media.pictures.extras import PictureExtras
 from cgpipe.media.pictures.formats import picture_format
 from cgpipe.media.pictures.planes import read_view
+from cgpipe.media.pictures.tags import Tags
+from cgpipe.media.pictures.write import write_picture
 from cgpipe.storage import PathLike, require_local
 
 GAP = 8
 """Pixels of white around each picture."""
 LINE = 22
 """Pixels for the name below it."""
+SOFTWARE, MADE_BY = ExifTags.Base.Software, "cgpipe, a sheet"
+"""The tag that tells a sheet from other pictures, and its value."""
 
 
 def require_sheet(sheet: PathLike, *inputs: PathLike) -> None:
-    """Raises UsageError where a sheet's name is not that of a picture of this machine, or is an input's."""
+    """Raises UsageError where a sheet's name is not that of a picture of this machine, or is another picture's."""
     for path in (*inputs, sheet):
         require_local(path)
     if picture_format(sheet) is None:
         raise UsageError(f"{sheet} is not a valid name for a picture: use one such as sheet.png.")
     if Path(sheet).resolve() in {Path(path).resolve() for path in inputs}:
         raise UsageError(f"{sheet} is one of the input pictures: use another name.")
+    if os.path.exists(sheet) and not _is_sheet(sheet):
+        raise UsageError(f"{sheet} already exists and is not a sheet of cgpipe's: use another name, or remove it.")
+
+
+def _is_sheet(path: PathLike) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(SOFTWARE) == MADE_BY
+    except (OSError, UnidentifiedImageError):
+        return False
+
+
+def write_sheet(sheet: PathLike, pixels: Pixels) -> None:
+    """Writes a sheet, marked as one, so that the next may take its place.
+
+    Raises:
+        MediaError: it cannot be written.
+    """
+    exif = Image.Exif()
+    exif[SOFTWARE] = MADE_BY
+    size = (pixels.shape[0], pixels.shape[1])
+    extras = PictureExtras(format=picture_format(sheet) or "PNG", size=size, tags=Tags(exif=exif.tobytes()))
+    write_picture(Path(sheet), pixels, extras)
 
 
 def read_photo(photo: Path, *, reduced_to: int | None = None) -> Pixels:
