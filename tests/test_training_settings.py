@@ -25,6 +25,7 @@ from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.device_plan import plan_device
 from cgpipe.training.discriminator import Discriminator
+from cgpipe.training.distill_config import load_distill_config
 from cgpipe.training.methods.cut import CUT
 from cgpipe.training.recompute import recompute_activations
 from cgpipe.training.trainer import Trainer, train
@@ -420,3 +421,13 @@ def test_a_dataset_names_the_domains_and_the_folders_of_a_run(tmp_path: Path) ->
     assert (config.source, config.target, config.checkpoint_dir) == ("lions", "zebra", tmp_path)
     with pytest.warns(CgpipeWarning, match="called horse and zebra: name yours"):
         load_config(None, {"dataset_dir": tmp_path})
+
+
+def test_a_run_that_starts_with_a_signed_skip_has_one(tmp_path: Path) -> None:
+    signed = {"init_a_to_b": "horse2zebra", "gen_net": "compact"}
+    assert load_config(None, signed).gen_settings == {"signed_skip": True}
+    assert load_config(None, signed | {"gen_settings": {"padding": "reflect"}}).gen_settings["signed_skip"] is True
+    assert load_config(None, signed | {"init_a_to_b": "zebra2horse"}).gen_settings == {}
+    assert load_config(None, signed | {"gen_net": "resnet_9blocks"}).gen_settings == {}
+    student = load_distill_config(None, {"teacher": "x", "dataset_dir": tmp_path, "init": "horse2zebra-fast"})
+    assert student.student_settings == {"signed_skip": True}

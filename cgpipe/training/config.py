@@ -21,6 +21,7 @@ from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.options import InitKind
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
+from cgpipe.training.start import with_skip_of
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Colours = Literal["painting", "photo"]
@@ -512,8 +513,8 @@ PIX2PIX: Mapping[str, object] = {
 """Defaults of method pix2pix: those of its paper. At batch size 1, instance norm is the paper's batch norm."""
 
 STARTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect"}),
-    "compact": ("photo2monet.safetensors", {"padding": "reflect"}),
+    "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect", "signed_skip": True}),
+    "compact": ("photo2monet.safetensors", {"padding": "reflect", "signed_skip": True}),
 }
 """The shipped model that a generator starts from, since it already reproduces pictures, and its settings."""
 
@@ -547,7 +548,12 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
     if method != "style" and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
         chosen.pop("gen_settings", None)  # those of another network
-    return TrainConfig(**_fitting(names | chosen | dict(overrides)))
+    fitted = _fitting(names | chosen | dict(overrides))
+    if not resume:
+        network = fitted.get("gen_net", TrainConfig.gen_net)
+        starts = (fitted.get("init_a_to_b", ""), fitted.get("init_b_to_a", ""))
+        fitted["gen_settings"] = with_skip_of(fitted.get("gen_settings", {}), network, *starts)
+    return TrainConfig(**fitted)
 
 
 def _names_of(method: str | None, named: Mapping[str, Any], resume: bool) -> dict[str, Any]:

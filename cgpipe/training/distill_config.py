@@ -10,6 +10,7 @@ from cgpipe.data.settings import PictureSettings, Way
 from cgpipe.errors import UsageError
 from cgpipe.recipe import check_settings, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
+from cgpipe.training.start import with_skip_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,4 +143,8 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
     chosen = (read_run_recipe(Path(folder), DistillConfig) if resume else {}) | named
     if overrides.get("student") not in (None, chosen.get("student", DistillConfig.student)):
         chosen.pop("student_settings", None)  # those of another network
-    return DistillConfig(**chosen | dict(overrides))
+    chosen |= dict(overrides)
+    if not resume:
+        student, start = (str(chosen.get(name, getattr(DistillConfig, name))) for name in ("student", "init"))
+        chosen["student_settings"] = with_skip_of(chosen.get("student_settings", {}), student, start)
+    return DistillConfig(**chosen)
