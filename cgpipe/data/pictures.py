@@ -53,7 +53,7 @@ def find_pictures(place: Path) -> list[Path]:
         kind = "list" if place.suffix.lower() == ".txt" else "folder"
         raise DataNotFoundError(
             f"There is no {kind} {place}. A dataset has trainA and trainB, optionally testA and testB. In "
-            "training, --domain-a and --domain-b, --test-a and --test-b name other folders, or lists (.txt) of pictures."
+            "training, --domain-a and --domain-b, --test-a and --test-b name other folders or lists (.txt) of pictures."
         )
     found = sorted(_below(place))
     if not found:
