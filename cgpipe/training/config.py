@@ -514,7 +514,7 @@ PIX2PIX: Mapping[str, object] = {
 
 STARTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect", "signed_skip": True}),
-    "compact": ("photo2monet.safetensors", {"padding": "reflect", "signed_skip": True}),
+    "compact": ("photo2monet.safetensors", {"padding": "reflect"}),
 }
 """The shipped model that a generator starts from, since it already reproduces pictures, and its settings."""
 
