@@ -436,7 +436,11 @@ def test_a_run_with_a_signed_skip_can_start_with_a_model_without(recipe: Path, t
     trained = tmp_path / "signed"
     train(config_of(recipe, trained, epochs=1, **chosen))
     with pytest.raises(TrainingError, match="architecture"):  # what was learned with the skip would be lost without
-        Trainer(config_of(recipe, tmp_path / "run", init_a_to_b=str(trained / "red2blue.safetensors")))
+        without = {
+            "init_a_to_b": str(trained / "red2blue.safetensors"),
+            "gen_settings": made_as | {"signed_skip": False},
+        }
+        Trainer(config_of(recipe, tmp_path / "run", **without))
 
 
 def test_a_set_of_a_few_pictures_is_said(recipe: Path, dataset: Path, tmp_path: Path) -> None:

@@ -697,6 +697,7 @@ def test_a_cpu_does_not_train_in_fp16() -> None:
 
 @pytest.mark.parametrize("kind", ["color", "translation", "cutout"])
 def test_diffaugment_changes_each_picture_in_its_own_way_and_lets_gradients_through(kind: str) -> None:
+    torch.manual_seed(0)  # two of four may fall alike by chance
     pictures = (torch.rand((1, 3, 32, 24)) * 2 - 1).repeat(4, 1, 1, 1).requires_grad_()
     changed = diffaugment(pictures, (kind,))
     assert changed.shape == pictures.shape

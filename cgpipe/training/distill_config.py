@@ -140,7 +140,7 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
     named = read_recipe(recipe, DistillConfig)
     folder = str(overrides.get("checkpoint_dir", named.get("checkpoint_dir", DistillConfig.checkpoint_dir)))
     folder = folder.replace("<name>", str(overrides.get("name", named.get("name", ""))) or "<name>")
-    chosen = (read_run_recipe(Path(folder), DistillConfig) if resume else {}) | named
+    chosen = (read_run_recipe(Path(folder), DistillConfig) if resume and "<name>" not in folder else {}) | named
     if overrides.get("student") not in (None, chosen.get("student", DistillConfig.student)):
         chosen.pop("student_settings", None)  # those of another network
     chosen |= dict(overrides)
