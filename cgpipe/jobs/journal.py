@@ -242,8 +242,7 @@ class Journal:
                 return Standing.CURRENT
             entry = folder.entry(name, there) if store.is_file(output) else None
             if entry is None and there.mtime_ns > folder.read_at:  # another process may have made it meanwhile
-                self._folders.pop(parent, None)
-                folder = self._folder(parent)
+                folder = self._folder(parent, again=True)
                 entry = folder.entry(name, there) if store.is_file(output) else None
         if entry is None:
             return self._without_entry(folder, output, there, inputs)
@@ -324,10 +323,8 @@ class Journal:
             return
         parent, name = os.path.split(output)
         for again in (False, True):
-            if again:
-                self._folders.pop(parent, None)
             with suppress(OSError):
-                entry = self._folder(parent).entry(name, Stamp.of(output))
+                entry = self._folder(parent, again=again).entry(name, Stamp.of(output))
                 if entry is not None and entry.made:
                     return
         raise MediaError(foreign_reason(output))
@@ -360,9 +357,13 @@ class Journal:
     def _sum(self, inputs: Sequence[PathLike]) -> str:
         return "".join(digest_of(path)[:_SUM_DIGITS] for path in inputs) if self._checksum else ""
 
-    def _folder(self, path: str) -> FolderJournal:
-        """The journals of a folder; only a few are kept in memory, since a folder may have a million outputs."""
-        found = self._folders.get(path)
+    def _folder(self, path: str, *, again: bool = False) -> FolderJournal:
+        """The journals of a folder; only a few are kept in memory, since a folder may have a million outputs.
+
+        Args:
+            again: read them again, since other processes may have extended them.
+        """
+        found = None if again else self._folders.get(path)
         if found is None:
             found = self._folders[path] = FolderJournal(path)
             if len(self._folders) > _OPEN_JOURNALS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cgpipe.errors import CgpipeWarning, MediaError
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
 from cgpipe.jobs.plan import Names, Plan
-from cgpipe.jobs.report import SHOWN_FAILURES, FileResult
+from cgpipe.jobs.report import FileResult
 from cgpipe.storage import Publish, Stamp, remove_stale, store_of
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class Worklist:
 
     def sort_out(self) -> Iterator[FileResult]:
         """Opens the pictures that need work, yields the results of all others, and sweeps the output folders."""
-        early: list[str] = []
-        last = None
+        early, first, last = 0, "", None
         for index, names in enumerate(self._plan.names()):
             if self._only is not None and names[0] not in self._only:
                 continue
@@ -56,7 +55,7 @@ class Worklist:
             problem = self._plan.problem(names[1])
             standing = Standing.OPEN if problem else self._standing(*names)
             if standing is Standing.EARLY:
-                early.append(names[1])
+                early, first = early + 1, first or names[1]
             if problem or standing is Standing.FOREIGN:
                 yield _failed(names, problem or foreign_reason(names[1]))
             elif standing is Standing.OPEN:
@@ -66,7 +65,7 @@ class Worklist:
         if early:
             warnings.warn(
                 f"Outputs that no journal knows, but that look like translations, are taken as up to date from now on, "
-                f"whatever made them: {_some(early)}. --overwrite redoes them.",
+                f"whatever made them: {first}{f' and {early - 1} more' * (early > 1)}. --overwrite redoes them.",
                 CgpipeWarning,
                 stacklevel=6,
             )
@@ -126,12 +125,6 @@ class Worklist:
     def _inputs(self, input: str, place: str) -> tuple[str, ...]:
         """The inputs of a translation: the picture, and its own mask."""
         return (input,) if self.masks is None else (input, *map(str, self.masks.own(Path(place))))
-
-
-def _some(paths: Sequence[str]) -> str:
-    """The first of them, for a person."""
-    more = len(paths) - SHOWN_FAILURES
-    return ", ".join(paths[:SHOWN_FAILURES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _failed(names: Names, reason: str) -> FileResult:

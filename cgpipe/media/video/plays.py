@@ -14,12 +14,17 @@ def plays_of(path: str | None) -> int | None:
         return None
     try:
         with Image.open(path) as image:
-            count: int | None = image.info.get("loop")
-            if image.format != REPEATS:
-                return count
-            return 1 if count is None else count and count + 1
+            return plays_in(image)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError):  # damage is told by the decoder
         return None
+
+
+def plays_in(image: Image.Image) -> int | None:
+    """The same of an opened one."""
+    count: int | None = image.info.get("loop")
+    if image.format != REPEATS:
+        return count
+    return 1 if count is None else count and count + 1
 
 
 def muxer_option(format: str, plays: int | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from cgpipe.media.colour import RGB, Colour
 from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Source
-from cgpipe.media.video.plays import plays_of
+from cgpipe.media.video.plays import plays_in
 
 
 def is_webp(name: str) -> bool:
@@ -55,7 +55,7 @@ class WebpSource(Source):
         try:
             with Image.open(path) as image:
                 size, durations = image.size, [_duration(image, number) for number in range(_count(image))]
-                transparent = _is_transparent(image)
+                transparent, plays = _is_transparent(image), plays_in(image)
         except (OSError, UnidentifiedImageError, EOFError) as error:
             raise MediaError(f"{path} cannot be read: {error}.") from error
         times = [0, *itertools.accumulate(durations)]
@@ -77,7 +77,7 @@ class WebpSource(Source):
             frames=len(self._frames),
             start=Fraction(self._frames[0][1], 1000) if start else Fraction(0),
             codec="webp",
-            plays=plays_of(path),
+            plays=plays,
             pix_fmt="rgba" if transparent else "rgb24",
             alpha=transparent,
         )
