@@ -66,6 +66,21 @@ def test_what_cannot_be_written_is_said(make_model: MakeModel, tmp_path: Path) -
         export_model(make_model(), tmp_path / "net.bin", "openvino")
 
 
+@pytest.mark.parametrize(("format", "there"), [("torchscript", "net.pt"), ("openvino", "net.bin")])
+def test_an_existing_file_is_replaced_only_if_asked(
+    format: Any, there: str, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(export._WRITERS, "openvino", export._WRITERS["torchscript"])
+    monkeypatch.setitem(export._LOADERS, "openvino", export._LOADERS["torchscript"])
+    (tmp_path / there).write_text("mine")
+    path = tmp_path / f"net{SUFFIXES[format]}"
+    with pytest.raises(UsageError, match=rf"{there} exists.*--overwrite"):
+        export_model(make_model(), path, format)
+    assert (tmp_path / there).read_text() == "mine"
+    export_model(make_model(), path, format, overwrite=True)
+    assert path.stat().st_size > 1000
+
+
 def test_a_missing_extra_is_said(make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)

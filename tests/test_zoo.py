@@ -299,3 +299,11 @@ def test_our_file_is_known_by_content_not_by_name(tmp_path: Path, make_model: Ca
     save_model(path, make_model("horse", "zebra"))  # type: ignore[arg-type]
     assert find_model(file=path).card == read_card(path)
     assert load_any(path).card.pair == "horse to zebra"
+
+
+def test_default_is_a_model_or_is_refused(tmp_path: Path) -> None:
+    set_default("photo2monet")
+    (tmp_path / "notes.txt").write_text("a shopping list")
+    with pytest.raises(ModelError, match=r"notes\.txt"):
+        set_default(tmp_path / "notes.txt")
+    assert find_model().entry.name == "photo2monet"

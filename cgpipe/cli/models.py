@@ -146,11 +146,18 @@ def import_(file: Path, **options: Any) -> None:
     help="With --format onnx: quantize to int8, calibrated on these pictures. Faster and less accurate; the PSNR is "
     "printed.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @foreign_options
 @program_options
 @loudness_options
 def export(
-    model: str, format: Format, output: Path | None, with_normalisation: bool, pictures: Path | None, **options: Any
+    model: str,
+    format: Format,
+    output: Path | None,
+    with_normalisation: bool,
+    pictures: Path | None,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Export a model's network for other programs.
 
@@ -165,18 +172,19 @@ def export(
     if pictures:
         if format != "onnx" or with_normalisation:
             raise click.UsageError("--int8 works only with --format onnx and without --with-normalisation.")
-        _export_int8(load_any(entry.path, **_ways(options)), path, pictures)
+        _export_int8(load_any(entry.path, **_ways(options)), path, pictures, overwrite)
         return
-    done = export_model(load_any(entry.path, **_ways(options)), path, format, with_normalisation=with_normalisation)
+    loaded = load_any(entry.path, **_ways(options))
+    done = export_model(loaded, path, format, with_normalisation=with_normalisation, overwrite=overwrite)
     error = f"largest error {100 * done.error:.2g}% of the range"
     say(f"Wrote {path}: sides must be multiples of {done.multiple}; {error}.", err=False)
 
 
-def _export_int8(model: Model, path: Path, pictures: Path) -> None:
+def _export_int8(model: Model, path: Path, pictures: Path, overwrite: bool) -> None:
     from cgpipe.data.pictures import find_pictures
     from cgpipe.engine.quantise import export_int8
 
-    done = export_int8(model, path, find_pictures(pictures))
+    done = export_int8(model, path, find_pictures(pictures), overwrite=overwrite)
     say(
         f"Wrote {path}: sides must be multiples of {done.multiple}. PSNR of int8 against fp32 on {done.measured} "
         f"pictures: {done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (above 40, a difference is hard to see).",

@@ -110,7 +110,12 @@ def extra(package: str, name: str) -> ModuleType:
 
 
 def export_model(
-    model: Model, path: str | os.PathLike[str], format: Format, *, with_normalisation: bool = False
+    model: Model,
+    path: str | os.PathLike[str],
+    format: Format,
+    *,
+    with_normalisation: bool = False,
+    overwrite: bool = False,
 ) -> Exported:
     """Exports a model's generator to a file for other programs: whole and checked, or not at all.
 
@@ -124,19 +129,22 @@ def export_model(
         path: the file; OpenVINO stores the weights beside it, in ``<name>.bin``.
         format: ``onnx``, ``torchscript``, ``torch-export`` or ``openvino``.
         with_normalisation: include the conversion from and to pixels.
+        overwrite: replace existing files.
 
     Raises:
         MissingDependencyError: the packages of the extra ``onnx`` or ``openvino`` are not installed.
         CgpipeError: the exported network's output differs from that of the network.
-        UsageError: the file cannot be written, or an OpenVINO file's suffix is not ``.xml``.
+        UsageError: the file exists or cannot be written, or an OpenVINO file's suffix is not ``.xml``.
     """
     if format == "openvino" and Path(path).suffix != ".xml":
         raise UsageError(f"OpenVINO files end in .xml, with the weights beside them in .bin: rename {path}.")
     if model.generator.runtime:
         raise UsageError(f"This network is already a {model.generator.runtime} file: use that file.")
+    path = Path(path)
+    if not overwrite:
+        require_new(path, *([path.with_suffix(".bin")] if format == "openvino" else []))
     generator = model.generator.eval().requires_grad_(False)
     network = Normalised(generator).eval() if with_normalisation else generator
-    path = Path(path)
     try:
         with atomic_write(path) as partial, _beside(partial, path):
             _WRITERS[format](network, partial)
@@ -144,6 +152,17 @@ def export_model(
     except OSError as error_of_file:
         raise UsageError(f"{path} cannot be written: {error_of_file.strerror}.") from error_of_file
     return Exported(path=path, format=format, multiple=generator.multiple, error=error)
+
+
+def require_new(*paths: Path) -> None:
+    """Checks that nothing would be replaced.
+
+    Raises:
+        UsageError: one of the files exists.
+    """
+    for path in paths:
+        if path.exists():
+            raise UsageError(f"{path} exists: name another file, or replace it with --overwrite.")
 
 
 @contextmanager

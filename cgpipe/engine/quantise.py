@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cgpipe.engine.export import INPUT, extra, load_onnx, to_onnx
+from cgpipe.engine.export import INPUT, extra, load_onnx, require_new, to_onnx
 from cgpipe.engine.scale import MIDDLE_SCALE, highest, pad_to_multiple, resize, working_size
 from cgpipe.errors import UsageError
 from cgpipe.media.pictures.planes import read_planes
@@ -41,7 +41,9 @@ class Quantised:
     ranges: int
 
 
-def export_int8(model: Model, path: str | os.PathLike[str], pictures: Sequence[Path]) -> Quantised:
+def export_int8(
+    model: Model, path: str | os.PathLike[str], pictures: Sequence[Path], *, overwrite: bool = False
+) -> Quantised:
     """Exports a model's generator to an ONNX file with 8-bit integer convolutions: whole, or not at all.
 
     Quantisation is static (arXiv 1712.05877), with a scale per channel of the weights. The first and the last
@@ -51,19 +53,22 @@ def export_int8(model: Model, path: str | os.PathLike[str], pictures: Sequence[P
     Args:
         path: the file.
         pictures: at least 3, of the kind that will be translated; at most :data:`MOST_PICTURES` of them are used.
+        overwrite: replace an existing file.
 
     Raises:
         MissingDependencyError: the packages of the extra ``onnx`` are not installed.
         MediaError: a picture cannot be read.
-        UsageError: there are fewer than three pictures, or the file cannot be written.
+        UsageError: there are fewer than three pictures, or the file exists or cannot be written.
     """
+    path = Path(path)
+    if not overwrite:
+        require_new(path)
     extra("onnxscript", "onnx")
     if len(pictures) < 3:
         raise UsageError(f"Calibrating int8 needs at least 3 pictures, not {len(pictures)}.")
     chosen = pictures[:: -(-len(pictures) // MOST_PICTURES)]
     measured = chosen[2::3]
     ranges = [picture for index, picture in enumerate(chosen) if index % 3 < 2]
-    path = Path(path)
     try:
         with atomic_write(path) as partial:
             _write(model, partial, _seen(model, ranges))

@@ -150,7 +150,8 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
 
     Raises:
         ModelNotFoundError: there is no such model.
-        ModelError: the file is damaged, or the user's folder cannot be written.
+        ModelError: the file is damaged or no model, or the user's folder cannot be written.
+        UsageError: the file is of another project and needs options, which a default cannot have.
     """
     keeper = user_models_folder() / _DEFAULT_FILE
     try:
@@ -158,6 +159,7 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
             keeper.unlink(missing_ok=True)
         else:
             entry = _named(model, list_models())
+            _require_usable(entry)
             keeper.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(keeper) as partial:
                 partial.write_text(
@@ -166,6 +168,13 @@ def set_default(model: str | os.PathLike[str] | None) -> Found:
     except OSError as error:
         raise ModelError(f"{keeper} cannot be written: {error.strerror}.") from error
     return find_model()
+
+
+def _require_usable(entry: Entry) -> None:
+    if entry.card is None:
+        from cgpipe.models.loading import load_any  # imports torch, and this module
+
+        load_any(entry.path)
 
 
 def styles() -> list[Entry]:

@@ -66,7 +66,7 @@ def measure_int8(which: str, settings: Settings) -> list[Table]:
         settings.dataset / "trainA" if settings.dataset else make_pictures(settings.folder / "ranges", made)
     )
     try:
-        done = export_int8(model, settings.folder / "int8.onnx", pictures)
+        done = export_int8(model, settings.folder / "int8.onnx", pictures, overwrite=True)
     except MissingDependencyError as error:
         raise CannotMeasureError(str(error)) from error
     starts = {FP32: _ours(model.generator, "fp32"), BF16: _ours(model.generator, "bf16")}
