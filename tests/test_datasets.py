@@ -253,6 +253,13 @@ def test_sums_decide(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert not (tmp_path / "bad").exists()
 
 
+def test_a_checksum_of_an_archive_that_was_not_fetched_is_not_passed_over(served: Served, tmp_path: Path) -> None:
+    served.contents = archive_of(*WHOLE)
+    fetch("mine", tmp_path, url=served.url)
+    result = invoke("data", "fetch", "mine", "--url", served.url, "-o", tmp_path, "--sha256", "0" * 64)
+    assert "already exists" in result.output and "nothing was downloaded: remove the folder" in result.output
+
+
 def test_names_that_cannot_be_fetched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="horse2zebra"):
         fetch("horse2zebr", tmp_path)

@@ -15,6 +15,7 @@ import pytest
 
 from cgpipe.errors import MissingDependencyError, ModelError, ModelNotFoundError, UsageError
 from cgpipe.models import find_model, remote
+from cgpipe.web import opened
 
 FileModel = Callable[..., Path]
 
@@ -38,8 +39,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_model: FileMode
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    opened = remote._open
-    monkeypatch.setattr(remote, "_open", lambda url: opened(url.replace("https", "http", 1)))
+    monkeypatch.setattr(remote, "opened", lambda url, **_: opened(url.replace("https", "http", 1)))
     monkeypatch.setattr(remote, "cache_folder", lambda *names: tmp_path.joinpath("cache", *names))
     address = f"https://127.0.0.1:{server.server_port}/horse2zebra.safetensors"
     yield SimpleNamespace(address=address, sum=hashlib.sha256(content).hexdigest(), asked=asked)
@@ -76,6 +76,7 @@ def test_a_file_of_the_cache_that_was_changed_is_fetched_again(served: SimpleNam
         ("https://u:secret@host/net.onnx#md5=00", r"^https://host/net\.onnx"),
         ("http://host/net.onnx#sha256=" + "0" * 64, r"hf://OWNER/NAME"),
         ("ftp://host/net.onnx", r"hf://OWNER/NAME"),
+        ("https://host/net.onnx?X-Amz-Signature=secret#md5=00", r"^https://host/net\.onnx\?…"),
         ("https://host/#sha256=" + "0" * 64, "does not name a file"),
         ("hf://owner", r"hf://OWNER/NAME/FILE"),
         ("hf://owner/name/../x", r"hf://OWNER/NAME/FILE"),

@@ -58,7 +58,13 @@ def fetch_(name: str, max_size: float, **options: Any) -> None:
         f"{report.folder}{'' if report.downloaded else ' already exists'}; SHA-256 of its file list: {report.digest}",
         err=False,
     )
-    say("Checksum OK." if report.verified else "No known checksum.", err=False)
+    if options["sha256"] and not report.downloaded:
+        say(
+            "--sha256 is of the archive, and nothing was downloaded: remove the folder to fetch and check it.",
+            err=False,
+        )
+    else:
+        say("Checksum OK." if report.verified else "No known checksum.", err=False)
     if report.domains:
         source, target = report.domains
         say(f"Train on it: cgpipe train --dataset-dir {report.folder} --source {source} --target {target}", err=False)

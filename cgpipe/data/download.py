@@ -20,10 +20,10 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import IO, cast
 
-from cgpipe.data.http import PATIENCE, Response, TooSlowError, check_address, opened, reason_of, shown
 from cgpipe.data.pictures import find_pictures
 from cgpipe.errors import DataError, UsageError
-from cgpipe.storage import PREFIX, partial_of
+from cgpipe.storage import PREFIX, partial_of, shown
+from cgpipe.web import PATIENCE, RedirectError, Response, TooSlowError, check_address, opened, reason_of
 
 SERVER = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
 """Where the authors of CycleGAN (arXiv 1703.10593) keep theirs."""
@@ -179,7 +179,8 @@ def download(
             return
         except (OSError, http.client.HTTPException) as error:
             problem = reason_of(error)
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+            refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            if refused or isinstance(error, RedirectError):
                 raise DataError(f"{shown(url)}: {problem}.") from error
             progressed = path.exists() and path.stat().st_size > before and not isinstance(error, TooSlowError)
         fruitless = 0 if progressed else fruitless + 1

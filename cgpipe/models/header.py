@@ -25,7 +25,7 @@ MOST_TENSORS = 10_000
 MOST_AXES = 8
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8, "BOOL": 8}
-"""Bytes per value, by safetensors' dtype names; sizes of other dtypes are not checked."""
+"""Bits per value, by safetensors' dtype names; sizes of other dtypes are not checked."""
 
 
 @dataclass(frozen=True, kw_only=True)

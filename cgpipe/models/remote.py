@@ -6,24 +6,21 @@ A downloaded file is read like any other: none of its code is run.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
-import urllib.request
 from collections.abc import Sequence
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from cgpipe.errors import MissingDependencyError, ModelError, ModelNotFoundError, UsageError
-from cgpipe.storage import atomic_write, cache_folder
+from cgpipe.storage import atomic_write, cache_folder, shown
+from cgpipe.web import Response, opened, reason_of
 
 LARGEST = 2_000_000_000
 """Most bytes of a file."""
-SILENCE = 30
-"""Seconds without data before a download is given up."""
 LONGEST = 3600
 """Most seconds for a whole download."""
 
@@ -86,9 +83,9 @@ def _from_server(address: str) -> Path:
     given = _SUM.fullmatch(parts.fragment)
     name = PurePosixPath(unquote(parts.path)).name
     if not given:
-        raise UsageError(f"{_shown(address)} has no checksum: append the SHA-256 of the file, #sha256=….")
+        raise UsageError(f"{shown(address)} has no checksum: append the SHA-256 of the file, #sha256=….")
     if not name or name.startswith("."):
-        raise UsageError(f"{_shown(address)} does not name a file.")
+        raise UsageError(f"{shown(address)} does not name a file.")
     wanted = given[1].lower()
     kept = cache_folder("models", wanted) / name
     if not (kept.is_file() and _sum_of(kept) == wanted):
@@ -99,46 +96,27 @@ def _from_server(address: str) -> Path:
 def _download(url: str, path: Path, wanted: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _open(url) as answer, atomic_write(path) as partial:
+        with opened(url, schemes=("https",)) as answer, atomic_write(path) as partial:
             with partial.open("wb") as file:
                 _copy(answer, file, url)
             if (found := _sum_of(partial)) != wanted:
-                raise ModelError(f"{_shown(url)} has the SHA-256 {found}, not {wanted}. It was discarded.")
-    except (OSError, HTTPException) as error:  # those of urllib among them
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise ModelNotFoundError(f"{_shown(url)} cannot be downloaded, and is not in the cache: {reason}.") from error
+                raise ModelError(f"{shown(url)} has the SHA-256 {found}, not {wanted}. It was discarded.")
+    except (OSError, HTTPException) as error:
+        reason = reason_of(error)
+        raise ModelNotFoundError(f"{shown(url)} cannot be downloaded, and is not in the cache: {reason}.") from error
 
 
-def _copy(answer: IO[bytes], file: IO[bytes], url: str) -> None:
+def _copy(answer: Response, file: IO[bytes], url: str) -> None:
     began, size = time.monotonic(), 0
-    while chunk := answer.read(1 << 20):
+    for chunk in answer.chunks(1 << 20):
         size += len(chunk)
         if size > LARGEST:
-            raise ModelError(f"{_shown(url)} is larger than {LARGEST / 1e9:.0f} GB. It was not downloaded.")
+            raise ModelError(f"{shown(url)} is larger than {LARGEST / 1e9:.0f} GB. It was not downloaded.")
         if time.monotonic() - began > LONGEST:
-            raise ModelError(f"{_shown(url)} took longer than {LONGEST // 60} minutes. The download was stopped.")
+            raise ModelError(f"{shown(url)} took longer than {LONGEST // 60} minutes. The download was stopped.")
         file.write(chunk)
-
-
-class _HttpsAlone(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        if not newurl.startswith("https://"):
-            raise ModelError(f"{_shown(req.full_url)} redirects to an address without https. It was not downloaded.")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _open(url: str) -> IO[bytes]:
-    answer: IO[bytes] = urllib.request.build_opener(_HttpsAlone).open(url, timeout=SILENCE)
-    return answer
 
 
 def _sum_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _shown(address: str) -> str:
-    """An address without a password."""
-    return re.sub(r"//[^/@]*@", "//", os.fspath(address))

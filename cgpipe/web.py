@@ -8,14 +8,16 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from email.message import Message
 from functools import partial
+from types import MappingProxyType
 from typing import IO, Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
 
-from cgpipe.errors import DataError, UsageError
+from cgpipe.errors import UsageError
+from cgpipe.storage import shown
 
 SCHEMES = ("http", "https")
 PATIENCE = 30.0
@@ -23,12 +25,6 @@ PATIENCE = 30.0
 SLOWEST = 1000
 """Minimum rate of a server in bytes per second."""
 _LONGEST_REASON = 200
-
-
-def shown(url: str) -> str:
-    """An address for messages: without user, password, or a query that may hold a key."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, _host(parts), parts.path, "…" if parts.query else "", ""))
 
 
 def check_address(url: str) -> None:
@@ -43,11 +39,22 @@ def check_address(url: str) -> None:
 
 
 @contextmanager
-def opened(url: str, headers: Mapping[str, str], *, patience: float = PATIENCE) -> Iterator[Response]:
+def opened(
+    url: str,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    *,
+    patience: float = PATIENCE,
+    schemes: Sequence[str] = SCHEMES,
+) -> Iterator[Response]:
     """Requests ``url`` and yields the answer; a slow connection is closed.
 
+    Args:
+        headers: further headers of the request.
+        patience: seconds after which a slow connection is closed.
+        schemes: the protocols to which the server may redirect.
+
     Raises:
-        DataError: the server redirects to another protocol.
+        RedirectError: the server redirects to another protocol.
         OSError, http.client.HTTPException: there is no answer, or ``urllib.error.HTTPError``, which has a status.
     """
     request = urllib.request.Request(_without_user(url), headers={"User-Agent": "cgpipe", **headers})
@@ -56,7 +63,7 @@ def opened(url: str, headers: Mapping[str, str], *, patience: float = PATIENCE) 
         request.add_unredirected_header("Authorization", user)
     with _Watch(patience) as watch:
         try:
-            with _opener(watch).open(request, timeout=patience) as answer:
+            with _opener(watch, schemes).open(request, timeout=patience) as answer:
                 yield Response(answer, watch)
         except urllib.error.HTTPError as error:
             error.close()
@@ -80,6 +87,13 @@ class TooSlowError(OSError):
 
     def __init__(self) -> None:
         super().__init__(f"the server sends less than {SLOWEST / 1000:.0f} kB per second")
+
+
+class RedirectError(OSError):
+    """The server redirects to a protocol that is not allowed."""
+
+    def __init__(self, target: str, schemes: Sequence[str]) -> None:
+        super().__init__(f"it redirects to {shown(target)}, which is not {' or '.join(schemes)}")
 
 
 class Response:
@@ -137,7 +151,7 @@ class _Watch:
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # of the socket itself, below TLS
 
 
-def _opener(watch: _Watch) -> urllib.request.OpenerDirector:
+def _opener(watch: _Watch, schemes: Sequence[str]) -> urllib.request.OpenerDirector:
     """An opener that knows http and https, and nothing else: no ftp, no files, no data in the address."""
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -145,7 +159,7 @@ def _opener(watch: _Watch) -> urllib.request.OpenerDirector:
         _Http(watch),
         _Https(watch),
         urllib.request.HTTPDefaultErrorHandler(),
-        _Redirects(),
+        _Redirects(schemes),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
@@ -184,15 +198,18 @@ def _connection(watch: _Watch, kind: type[http.client.HTTPConnection], *args: An
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects only to http and https, without reading their body."""
+    """Follows redirects only to the named protocols, without reading their body."""
+
+    def __init__(self, schemes: Sequence[str]) -> None:
+        self._schemes = schemes
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
     ) -> IO[bytes] | None:
         fp.close()
         target = urljoin(req.full_url, headers.get("Location", ""))
-        if urlsplit(target).scheme not in SCHEMES:
-            raise DataError(f"{shown(req.full_url)} redirects to {shown(target)}, which is neither http nor https.")
+        if urlsplit(target).scheme not in self._schemes:
+            raise RedirectError(target, self._schemes)
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
