@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 import random
-import re
 import secrets
 import shutil
 import threading
@@ -45,6 +44,7 @@ from cgpipe.storage import (
     mounted,
     require_local,
     shown,
+    split_address,
     spool,
     store_of,
     temporary_beside,
@@ -190,7 +190,7 @@ def _of_address(text: str) -> Path:
         rest = rest.removeprefix("//")
         archive = located(outer or rest)
         return archive / rest if outer else archive
-    parts = urlsplit(f"{scheme}://{rest.lstrip('/')}")
+    parts = split_address(f"{scheme}://{rest.lstrip('/')}")
     root, options = _root(parts)
     plain = f"{scheme}:/{_server(parts)}{parts.path}".rstrip("/")
     store = mounted(root)
@@ -367,8 +367,7 @@ class RemoteStore:
             self._system().get_file(self._key(path), str(copy))
         else:  # in one piece: what broke off is never patched together
             copy.write_bytes(self._system().cat_file(self._key(path)))
-        here = self.future_stamp(copy)
-        if there.size and (here.size != there.size or (_is_sum(there) and here != there)):
+        if there.size and there.size != copy.stat().st_size:
             raise ConnectionError(errno.EIO, "what came is not what the server has")
 
     @contextmanager
@@ -406,9 +405,8 @@ class RemoteStore:
         return io.BytesIO(self._tried(self._system().cat_file, self._key(path)))
 
     def open_log(self, folder: str, name: str, compacted: Callable[[], Iterable[bytes]] | None) -> Log:
-        return _ObjectLog(
-            self, f"{folder}/{name}{HOST}-{secrets.token_hex(4)}", b"".join(compacted() if compacted else ())
-        )
+        # There are no locks, so no journal can be known to be abandoned, and none is replaced.
+        return _ObjectLog(self, f"{folder}/{name}{HOST}-{secrets.token_hex(4)}")
 
     def write(self, path: str, content: bytes) -> None:
         """Uploads a small file."""
@@ -663,10 +661,10 @@ class _ObjectLog:
     Threads that flush at the same time share an object, so that a journal costs a request for many outputs.
     """
 
-    def __init__(self, store: RemoteStore, name: str, begun: bytes) -> None:
+    def __init__(self, store: RemoteStore, name: str) -> None:
         self._store = store
         self._name = name
-        self._waiting = [begun] if begun else []
+        self._waiting: list[bytes] = []
         self._added = self._kept = 0
         self._pieces: list[list[tuple[str, bytes]]] = [[]]  # by how often they were merged
         self._serial = 0
@@ -735,16 +733,8 @@ def _stamp(entry: _Entry) -> Stamp:
 
 
 def _number(version: str) -> int:
-    """A number derived from a version tag: odd if the tag is the MD5 of the content."""
-    number = int.from_bytes(hashlib.blake2b(version.encode(), digest_size=7).digest())
-    return number << 1 | bool(_SUM.fullmatch(version))
-
-
-def _is_sum(stamp: Stamp) -> bool:
-    return bool(stamp.mtime_ns & 1)
-
-
-_SUM = re.compile("[0-9a-f]{32}")
+    """A number derived from a version tag."""
+    return int.from_bytes(hashlib.blake2b(version.encode(), digest_size=7).digest())
 
 
 def _system(protocol: str, options: Settings) -> _System:

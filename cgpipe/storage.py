@@ -1,13 +1,15 @@
 """Files: atomic writes, recognisable temporaries, stamps and checksums, and stores of remote files.
 
 Every file that cgpipe writes for its own use has a hidden name that begins with :data:`PREFIX`: a temporary
-(:func:`atomic_write`), a download that a later run resumes (:func:`partial_of`), a journal of outputs. Such files are
-never inputs, and one sweep (:func:`remove_stale`) removes those that are abandoned.
+(:func:`atomic_write`), a download that a later run resumes (:func:`partial_of`), a journal of outputs. One sweep
+(:func:`remove_stale`) removes those that are abandoned. The parts of an output that a later run resumes lie beside it
+in a hidden folder, ``.NAME.cgpipe``. None of them is ever an input.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import platform
 import re
@@ -24,7 +26,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from cgpipe.errors import UsageError
 
@@ -55,6 +57,9 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """A scheme of two letters or more: one alone is a drive of Windows. :class:`pathlib.Path` drops the second slash."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+
+_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss", "az")
+"""The schemes of object stores."""
 
 _TEMPORARY = re.compile(r"\.cgpipe-[0-9a-f]{8}-([0-9a-f]{8}){1,2}(\..*)?")
 _LONGEST_SUFFIX = 16
@@ -96,10 +101,13 @@ def digest_of(path: PathLike) -> str:
         for name in store.listing(os.fspath(path)).files:
             sum.update(os.fsencode(f"{name}\0{tuple(store.stamp(f'{path}/{name}'))}\n"))
         return sum.hexdigest()
+    return digest_of_file(path)
+
+
+def digest_of_file(path: PathLike) -> str:
+    """As :func:`digest_of`, of a file, which may be an archive that is read as a folder."""
     with fetched(path) as here, open(here, "rb") as file:
-        while block := file.read(1 << 20):
-            sum.update(block)
-    return sum.hexdigest()
+        return hashlib.file_digest(file, partial(blake2b, digest_size=16)).hexdigest()
 
 
 def cache_folder(*names: str) -> Path:
@@ -248,7 +256,8 @@ class Store(Protocol):
 
         Args:
             name: prefix of its name.
-            compacted: returns the lines of a new journal that replaces abandoned ones.
+            compacted: returns the lines of a new journal that replaces abandoned ones; locks tell which those are, so a
+                store without locks makes no use of it.
         """
 
 
@@ -396,9 +405,18 @@ def shown(path: PathLike) -> str:
     """A path for a person: ``s3:/bucket/a.jpg`` as ``s3://bucket/a.jpg``, an address without what is secret in it."""
     text = os.fspath(path)
     if "://" in text:
-        parts = urlsplit(text)
+        parts = split_address(text)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + "?…" * bool(parts.query)
     return text.replace(":/", "://", 1) if _mounts and _ADDRESS.match(text) and mounted(text) else text
+
+
+def split_address(address: str) -> SplitResult:
+    """The parts of an address; one in a bucket has no query and no fragment, since names there may hold ? and #."""
+    scheme, _, rest = address.partition("://")
+    if scheme.lower() not in _BUCKETS:
+        return urlsplit(address)
+    server, slash, path = rest.partition("/")
+    return SplitResult(scheme, server, slash + path, "", "")
 
 
 def without_secrets(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import pickle
@@ -30,6 +31,7 @@ import cgpipe
 from cgpipe import remote, storage
 from cgpipe.cli import cli
 from cgpipe.errors import MediaError, MissingDependencyError, UsageError
+from cgpipe.jobs import journal
 from cgpipe.jobs.shards import join_reports
 from cgpipe.pages.page import Page
 from cgpipe.storage import shown
@@ -338,6 +340,48 @@ def test_nothing_is_only_for_s3(root: str, stand_in: Any, photos: Path, tmp_path
     clip = make_clip(tmp_path / "clip.mp4", count=4, size=(32, 32))
     assert video(clip, f"{root}/clip.mp4", strength=0.0).output == f"{root}/clip.mp4"
     assert cgpipe.translate_videos([f"{root}/*.mp4"], tmp_path / "videos", to="zebra").videos[0].frames == 4
+
+
+@pytest.mark.parametrize("tag", ["0" * 32, "0" * 31 + "-2"])
+def test_a_tag_of_a_content_is_not_taken_for_its_checksum(
+    tag: str, stand_in: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of objects that a key of the owner's encrypts: 32 digits, which are not the MD5 of what is read."""
+    assert translated(photos, "gs://bucket/tagged", strength=0.0) == (10, 0, 0)
+    info, ls = stand_in.info, stand_in.ls
+    kind = type(stand_in)
+    monkeypatch.setattr(kind, "info", lambda self, path, **_: info(path) | {"ETag": tag})
+    monkeypatch.setattr(
+        kind, "ls", lambda self, path, detail=True, **_: [entry | {"ETag": tag} for entry in ls(path, detail=True)]
+    )
+    storage._mounts.clear()
+    assert translated("gs://bucket/tagged", tmp_path / "out", strength=0.0) == (10, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["a#1.png", "a?b.png", "100%.png"])
+def test_names_in_a_bucket_may_hold_what_ends_the_path_of_a_page(
+    name: str, stand_in: Any, photos: Path, tmp_path: Path
+) -> None:
+    stand_in.pipe_file(f"bucket/odd/{name}", (photos / "0.png").read_bytes())
+    assert translated(f"gs://bucket/odd/{name}", tmp_path / "out") == (1, 0, 0)
+    assert os.listdir(tmp_path / "out")[-1:] and (tmp_path / "out" / name).is_file()
+    assert shown(remote.located(f"gs://bucket/odd/{name}")) == f"gs://bucket/odd/{name}"
+
+
+def test_the_journals_of_a_store_grow_by_what_is_done_alone(
+    stand_in: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines() -> int:
+        names = [name for name in stand_in.find("bucket/journal") if ".cgpipe-" in name]
+        return sum(stand_in.cat_file(name).count(b"\n") for name in names)
+
+    monkeypatch.setattr(journal, "_FEW_LINES", 0)
+    sizes = []
+    for run in range(5):
+        storage._mounts.clear()
+        assert translated(photos, "gs://bucket/journal", strength=run / 4) == (10, 0, 0)
+        sizes.append(lines())
+    assert [after - before for before, after in itertools.pairwise(sizes)] == [sizes[0]] * 4
 
 
 def test_an_archive_behind_an_address_is_fetched_anew_on_another_machine(
