@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from runs import bytes_of, make_photos
 
@@ -77,6 +79,42 @@ def test_a_folder_goes_into_an_archive_and_a_second_time_nothing_is_done(
     assert translated(photos, name, overwrite=True) == (6, 0, 0) and archive.read_bytes() == before
     assert translated(photos, name, strength=0.5) == (6, 0, 0) and archive.read_bytes() != before
     assert hidden(tmp_path) == []
+
+
+def test_masks_that_come_or_change_make_another_archive(photos: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    for name in bytes_of(photos):
+        (masks / name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(masks / name), np.full((16, 16), 255, np.uint8))
+    assert translated(photos, tmp_path / "out.zip") == (6, 0, 0)
+    assert translated(photos, tmp_path / "out.zip", mask=masks) == (6, 0, 0)
+    assert translated(photos, tmp_path / "out.zip", mask=masks) == (0, 6, 0)
+    assert cv2.imwrite(str(masks / "0.png"), np.zeros((16, 16), np.uint8))
+    assert translated(photos, tmp_path / "out.zip", mask=masks) == (6, 0, 0)
+    assert content(tmp_path / "out.zip")["0.png"] != content(tmp_path / "out.zip")["2.png"]
+    plain = cv2.imdecode(np.frombuffer(content(tmp_path / "out.zip")["0.png"], np.uint8), cv2.IMREAD_COLOR)
+    assert (plain == cv2.imread(str(photos / "0.png"))).all(), "a black mask keeps the picture"
+
+
+@pytest.mark.parametrize("name", ["in.zip", "in.tar"])
+def test_with_checksums_the_content_of_an_archive_counts(name: str, photos: Path, tmp_path: Path) -> None:
+    def archive(level: int) -> None:
+        """Pictures of one size and time, all in a folder."""
+        _, data = cv2.imencode(".bmp", np.full((16, 16, 3), level, np.uint8))
+        if name == "in.zip":
+            with zipfile.ZipFile(tmp_path / name, "w") as file:
+                file.writestr(zipfile.ZipInfo("train/a.bmp"), data.tobytes())
+        else:
+            with tarfile.open(tmp_path / name, "w") as tar:
+                entry = tarfile.TarInfo("train/a.bmp")
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data.tobytes()))
+
+    archive(100)
+    assert translated(tmp_path / name, tmp_path / "out.zip", checksum=True) == (1, 0, 0)
+    assert translated(tmp_path / name, tmp_path / "out.zip", checksum=True) == (0, 1, 0)
+    archive(200)
+    assert translated(tmp_path / name, tmp_path / "out.zip", checksum=True) == (1, 0, 0)
 
 
 def test_a_job_that_was_stopped_goes_on_and_the_archive_appears_when_it_is_whole(

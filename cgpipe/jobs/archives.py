@@ -27,7 +27,7 @@ from cgpipe.models.choose import Chosen
 from cgpipe.notebook import ProgressBar
 from cgpipe.options import Options
 from cgpipe.remote import is_archive, located, located_archive, released
-from cgpipe.storage import LOCAL, PathLike, Stamp, atomic_write, digest_of, fetched, shown, store_of, work_folder
+from cgpipe.storage import LOCAL, PathLike, Stamp, atomic_write, digest_of_file, fetched, shown, store_of, work_folder
 
 PICTURES_A_SHARD = 1000
 """Pictures of each archive of an open range, such as ``shard-{000000..}.tar``, where folders go in."""
@@ -233,7 +233,7 @@ class ArchiveJob:
 
     def _fingerprint(self, lot: _Lot) -> str:
         """Of all that decides an archive: what was asked for, and what goes in."""
-        version = digest_of if self._options.work.checksum else Stamp.of
+        version = digest_of_file if self._options.work.checksum else Stamp.of
         sum = blake2b(self._work.fingerprint.encode(), digest_size=8)
         sum.update(lot.archive.suffix.lower().encode())
         inputs = [os.fspath(lot.source)] if lot.source else []
@@ -242,6 +242,9 @@ class ArchiveJob:
                 sum.update(os.fsencode(f"{os.path.basename(input)}\0{version(input)}\n"))
         for name in lot.names:
             sum.update(os.fsencode(f"{name[1]}\n"))
+            for mask in self._work.mask_of(name[2]):
+                with suppress(OSError):
+                    sum.update(os.fsencode(f"{version(mask)}\n"))
         return sum.hexdigest()
 
     def _journal(self, fingerprint: str) -> Journal:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgpipe.errors import MediaError
 from cgpipe.jobs.early import picture_looks_made
 from cgpipe.jobs.journal import Journal
 from cgpipe.jobs.loading import load_pipeline
@@ -46,6 +49,12 @@ class PictureWork:
         return Journal(
             self.fingerprint, looks_made=picture_looks_made, overwrite=work.overwrite, checksum=work.checksum
         )
+
+    def mask_of(self, place: str) -> tuple[str, ...]:
+        """The mask that belongs to the picture at ``place`` alone, if there is one."""
+        with suppress(MediaError):  # which the reader says
+            return () if self._masks is None else tuple(map(os.fspath, self._masks.own(Path(place))))
+        return ()
 
     def worklist(self, plan: Plan, journal: Journal, only: Collection[str] | None = None) -> Worklist:
         """The pictures of a plan, or some of them, of which none is open yet."""
