@@ -308,6 +308,8 @@ def test_frames_are_found_by_time_and_stand_upright(tmp_path: Path, rotation: in
     found = list(frames_at(path, [0.0, 0.39, 0.76, 5.0], 32, 32))
     assert [round(frame.mean() / 10) for frame in found][:3] == [0, 10, 19]
     assert found[0].shape[:2] == ((32, 24) if rotation else (24, 32))
+    (flat,) = frames_at(path, [0.0], 40, 20)
+    assert flat.shape[:2] == ((20, 15) if rotation else (20, 27)), "of the upright picture"
 
 
 def test_a_run_writes_its_page_and_runs_stand_beside_one_another(tmp_path: Path) -> None:

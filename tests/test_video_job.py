@@ -178,6 +178,20 @@ def test_several_videos_go_into_a_folder_and_one_that_fails_stops_nothing(tmp_pa
     assert steps == [["imports", "find", "load", "prepare", *of_each], ["find", *of_each]]
 
 
+def test_an_option_that_does_not_suit_one_video_stops_no_other(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.webm", "c.mp4"):
+        make_clip(tmp_path / "in" / name, count=3, **({"codec": "libvpx-vp9"} if name == "b.webm" else {}))
+    result = run(
+        tmp_path / "in", "-o", tmp_path / "out", "--to", "zebra", "--codec", "h264", "--json", tmp_path / "r.json"
+    )
+    assert result.exit_code == 3, result.output
+    assert f"Failed: {tmp_path / 'in' / 'b.webm'}: webm cannot hold codec" in result.output
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["a.mp4", "c.mp4"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (len(report["videos"]), len(report["failures"])) == (2, 1)
+
+
 def test_plans(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.avi", "sub/a.mp4"):
         make = tmp_path / name

@@ -197,6 +197,24 @@ def test_a_reader_that_goes_away_is_an_error(tmp_path: Path) -> None:
                 sink.write(frame)
 
 
+def test_two_that_write_one_animation_do_not_meet(tmp_path: Path) -> None:
+    from cgpipe.media.video.stream_sink import StreamSink
+
+    with VideoSource(make_clip(tmp_path / "in.mp4", count=5)) as source:
+        frames = list(source)
+        first, second = (StreamSink(tmp_path / "out.gif", like=source.info) for _ in range(2))
+        for frame in frames:
+            first.write(frame)
+        second.write(frames[0])
+        first.finish()
+        whole = (tmp_path / "out.gif").read_bytes()
+        second.write(frames[1])
+        assert (tmp_path / "out.gif").read_bytes() == whole
+        second.abort()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.gif"]
+    assert len(times_of(tmp_path / "out.gif")) == 5
+
+
 # The rest
 
 

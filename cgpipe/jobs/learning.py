@@ -114,17 +114,18 @@ def _spread(input: str, options: Options, count: int) -> Iterator[Pixels]:
 
     reading: dict[str, Any] = {"deinterlace": options.look.deinterlace, "threads": options.work.workers}
     cut = options.cut
-    with at_hand(input) as here, open_source(here, **vars(cut), **reading) as source:
-        info = source.info
-        if not info.frames or not info.rate or info.frames <= FEW:
-            every = max(1, -(-(info.frames or FEW) // count))
-            yield from (item.pixels for item in islice(source, 0, every * count, every) if isinstance(item, Frame))
-            return
-        seconds = float(info.frames / info.rate)
-    for place in range(count):
-        start = (cut.start or 0) + seconds * place / count
-        with at_hand(input) as here, open_source(here, **vars(Cut(start=start)), **reading) as source:
-            yield from (item.pixels for item in islice(source, 1) if isinstance(item, Frame))
+    with at_hand(input) as here:
+        with open_source(here, **vars(cut), **reading) as source:
+            info = source.info
+            if not info.frames or not info.rate or info.frames <= FEW:
+                every = max(1, -(-(info.frames or FEW) // count))
+                yield from (item.pixels for item in islice(source, 0, every * count, every) if isinstance(item, Frame))
+                return
+            seconds = float(info.frames / info.rate)
+        for place in range(count):
+            start = (cut.start or 0) + seconds * place / count
+            with open_source(here, **vars(Cut(start=start)), **reading) as source:
+                yield from (item.pixels for item in islice(source, 1) if isinstance(item, Frame))
 
 
 def _require_twice(input: str) -> None:

@@ -21,7 +21,7 @@ from cgpipe.notebook import html_table
 from cgpipe.options import Options, takes_options
 from cgpipe.storage import PathLike, shown
 
-FATAL = (UsageError, MissingDependencyError, ModelError)
+FATAL = (MissingDependencyError, ModelError)
 """Errors that are not a video's fault: all others would fail too."""
 
 
@@ -116,9 +116,12 @@ def translate_videos(
             continue
         if alone or isinstance(result, FATAL):
             raise result
-        report.failures.append(VideoFailure(input=shown(one), reason=reason_of(result)))
+        reason = reason_of(result)
+        if isinstance(result, UsageError):  # of an option, which does not suit this video
+            reason = f"{shown(one)}: {reason}"
+        report.failures.append(VideoFailure(input=shown(one), reason=reason))
         if told.on_failure:
-            told.on_failure(f"Failed: {reason_of(result)}")
+            told.on_failure(f"Failed: {reason}")
     if shard:
         job_name = options.fingerprint(chosen.deciding)
         ShardReport.of_videos(report, shard, job_name, str(chosen), watch.total).leave([folder])

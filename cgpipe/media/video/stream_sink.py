@@ -20,10 +20,10 @@ from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Damage, Timeline, VideoInfo, VideoOrigin
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, EncoderSettings, VideoEncoder, suffix_of
 from cgpipe.media.video.interfaces import Sink
-from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
+from cgpipe.media.video.libav import Packet, address, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.options import Encoding
-from cgpipe.storage import LOCAL, PathLike, Publish, shown, store_of, work_folder
+from cgpipe.storage import PathLike, Publish, shown, store_of
 
 
 class StreamSink(Sink):
@@ -76,7 +76,12 @@ class StreamSink(Sink):
         self._timeline = Timeline(info)
         self._last: int | None = None
         self._dropped = 0
-        self._part = None if self._path is None else _part_of(self._path)
+        self._temporary = contextlib.ExitStack()
+        self._part: Path | None = None  # where the file is written until it is whole
+        if self._path is not None:
+            with writing(self._name):
+                temporary = store_of(self._path).temporary(os.fspath(self._path))
+                self._part = self._temporary.enter_context(temporary)
         self._open(container, target if self._part is None else address(self._part))
 
     @property
@@ -131,6 +136,7 @@ class StreamSink(Sink):
                 self._output.close()
                 if self._part is not None and self._path is not None:
                     self._publish(self._part, self._path)
+                self._temporary.close()
         except BaseException:
             self.abort()
             raise
@@ -143,8 +149,7 @@ class StreamSink(Sink):
             self._output.close()
         self._others.close()
         self._close_pipe()
-        if self._part is not None:
-            self._part.unlink(missing_ok=True)
+        self._temporary.close()
 
     def _close_pipe(self) -> None:
         if self._pipe is not None:
@@ -172,11 +177,6 @@ class StreamSink(Sink):
             if is_about_the_place(error):
                 raise
             self._refused += 1
-
-
-def _part_of(path: Path) -> Path:
-    """Where a file is written before it is whole."""
-    return hidden_beside(path, ".cgpipe-part") if store_of(path) is LOCAL else work_folder(path)
 
 
 def _animation(path: Path) -> Container:

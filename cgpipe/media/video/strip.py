@@ -60,7 +60,10 @@ def _frame_at(container: av.container.InputContainer, time: float) -> av.VideoFr
 
 
 def _small(frame: av.VideoFrame, width: int, height: int) -> Small:
+    upright = Orientation.of(frame)
+    if upright.transpose:
+        width, height = height, width
     scale = min(1.0, width / frame.width, height / frame.height)
     size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
     pixels = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray().astype(np.uint8, copy=False)
-    return Orientation.of(frame)(pixels).astype(np.uint8, copy=False)
+    return upright(pixels).astype(np.uint8, copy=False)
