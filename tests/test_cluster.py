@@ -27,6 +27,7 @@ from cgpipe.jobs.cluster import Crew, _share, absolute
 from cgpipe.jobs.cluster_jobs import _SharedVideo
 from cgpipe.jobs.cluster_worker import Introduction, Part, PictureWorker, VideoAnswer, VideoTask, VideoWorker
 from cgpipe.jobs.plan import Plan
+from cgpipe.models.choose import choose_model
 from cgpipe.options import Hardware, ModelChoice, Options, Work
 from cgpipe.storage import atomic_write, name_writer, remove_written_by
 
@@ -168,6 +169,19 @@ def test_options_for_other_machines_have_whole_paths_and_no_cluster(
     assert (options.choice.model, options.look.mask) == (str(tmp_path / "mine.safetensors"), tmp_path / "m")
     assert (options.work.ray, options.work.shard) == (None, None)
     assert absolute(Options(choice=ModelChoice(model="monet"), hardware=Hardware())).choice.model == "monet"
+
+
+def test_other_machines_get_a_learned_look_as_the_file_of_its_model(
+    tmp_path: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32), "red").save("painting.png")
+    options = Options.gather({"like": "painting.png", "ray": "local"})
+    choice = absolute(options).choice
+    assert choice == ModelChoice(model=choose_model(options.choice).path)
+    assert Path(str(choice.model)).is_absolute() and models_folder in Path(str(choice.model)).parents
+    now = absolute(Options.gather({"like": "painting.png", "like_now": True}))
+    assert now.choice.like == (tmp_path / "painting.png",)
 
 
 def test_temporaries_of_a_lost_worker_are_known_on_every_machine(tmp_path: Path) -> None:

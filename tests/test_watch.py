@@ -84,6 +84,20 @@ def test_a_clip_that_another_watch_is_translating_is_no_failure_and_is_not_forgo
     assert told(results) == [("clip.mp4", "translated")]
 
 
+def test_watches_share_pictures_and_clips(folder: Path) -> None:
+    for number in range(3):
+        picture(folder / f"{number}.png")
+        make_clip(folder / "below" / f"{number}.mp4", count=2)
+    shares = [told(watched(folder, [lambda: None] * 2, shard=f"{number}/2")[0]) for number in (1, 2)]
+    assert sorted(shares[0] + shares[1]) == sorted((path.name, "translated") for path in folder.rglob("*.*"))
+    assert all(shares), "each has something"
+
+
+def test_a_cluster_watches_no_folder(folder: Path) -> None:
+    with pytest.raises(UsageError, match="omit --ray"):
+        watch_folder(folder, to="zebra", ray="local")
+
+
 @pytest.mark.parametrize("every", [0, -1, float("nan"), float("inf"), 1e12])
 def test_an_interval_that_cannot_be_waited_for_is_refused(folder: Path, every: float) -> None:
     with pytest.raises(UsageError, match="The interval must be"):

@@ -21,7 +21,8 @@ from cgpipe.errors import CgpipeError, CgpipeWarning, UsageError
 from cgpipe.jobs.chunks import MOST_TRIES, Chunk, Chunks, Item
 from cgpipe.jobs.cluster_worker import Answer, Introduction
 from cgpipe.jobs.ray_cluster import Actor, NewWorker, Node, Promise, Ray
-from cgpipe.options import Options
+from cgpipe.models.choose import choose_model
+from cgpipe.options import ModelChoice, Options
 from cgpipe.storage import LOCAL, mounted, mounts, remove_written_by, store_of
 
 T = TypeVar("T")
@@ -40,6 +41,10 @@ PATIENCE = 60.0
 def absolute(options: Options) -> Options:
     """The options for workers: with absolute paths, and without the cluster."""
     choice, look = options.choice, options.look
+    if choice.like_now:
+        choice = replace(choice, like=tuple(path.absolute() for path in choice.paintings))
+    elif choice.like:  # which is learned before
+        choice = ModelChoice(model=choose_model(choice).path)
     model = os.fspath(choice.model) if choice.model is not None else None
     if model is not None and os.path.exists(model):
         choice = replace(choice, model=os.path.abspath(model))

@@ -59,6 +59,8 @@ def watch_folder(
         ModelError: the model cannot be found or read.
     """
     require_local(folder)
+    if options.work.ray is not None:
+        raise UsageError("A folder is watched on one machine: omit --ray. Several watches share one with --shard.")
     if not 0 < every <= DAY:
         raise UsageError(f"The interval must be more than 0 s and at most {DAY} s, a day, not {every:g} s.")
     root = Path(folder)
@@ -73,6 +75,7 @@ def watch_folder(
         raise UsageError(f"{target} is the folder itself: name another --output.")
     if on_start:
         on_start(str(chosen))
+    part = options.work.part
     watcher = _Watcher(root, target, recursive=options.work.recursive, on_notice=on_notice)
     pictures = FolderJob(chosen, options)
     with VideoJob(chosen, options, Stopwatch(), Told(progress=False)) as videos:
@@ -82,6 +85,9 @@ def watch_folder(
             if ready.pictures:
                 watcher.settle(_translate_pictures(pictures, root, target, ready.pictures, on_result), ready.pictures)
             for path in ready.videos:
+                if part is not None and not part.holds(os.path.relpath(path, root)):
+                    watcher.settle(set(), {path})
+                    continue
                 try:
                     watcher.settle(_translate_video(videos, root, target, path, on_result), {path})
                 except BusyError:  # another watch is at it: the next scan tells what became of it
