@@ -43,6 +43,16 @@ def test_two_pictures_and_a_few_of_many(folders: tuple[Path, Path], tmp_path: Pa
     assert run(before, after, "-o", tmp_path / "few.png", "--count", "2").stdout.startswith("2 pairs:")
 
 
+def test_of_two_pictures_with_one_stem_each_stands_beside_its_own(tmp_path: Path) -> None:
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+        for suffix, level in (("bmp", 50), ("png", 200)):
+            cv2.imwrite(str(tmp_path / folder / f"a.{suffix}"), np.full((20, 20, 3), level, np.uint8))
+    assert run(tmp_path / "in", tmp_path / "out", "-o", tmp_path / "sheet.png", "--height", "20").exit_code == 0
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert [[int(sheet[10, x + start, 0]) for x in (10, 30)] for start in (0, 48)] == [[50, 50], [200, 200]]
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
 def test_a_sheet_takes_the_place_of_an_earlier_one_and_of_no_other_picture(
     folders: tuple[Path, Path], tmp_path: Path, suffix: str

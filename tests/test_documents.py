@@ -135,10 +135,11 @@ def test_commands_name_options_that_there_are(page: Path) -> None:
 def check_words(words: list[str], where: str) -> None:
     command: click.Command = cli
     rest = words[1:]
+    prefix = "CGPIPE"  # of the variables, which a command's options get once
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        found = command.get_command(click.Context(command, auto_envvar_prefix="CGPIPE"), rest[0])
+        found = command.get_command(click.Context(command, auto_envvar_prefix=prefix), rest[0])
         assert found is not None, f"{where}: no command {rest[0]}"
-        command, rest = found, rest[1:]
+        command, prefix, rest = found, f"{prefix}_{rest[0].upper()}", rest[1:]
     known = {spelling for parameter in command.params for spelling in (*parameter.opts, *parameter.secondary_opts)}
     asked = {word.split("=")[0] for word in rest if word.startswith("--")}
     assert asked <= known | {"--help", "--version"}, f"{where}: {shlex.join(words)}: {sorted(asked - known)}"

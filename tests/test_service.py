@@ -524,6 +524,22 @@ with open_spool(Path(sys.argv[1])) as spool:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_not_touched_for_long_is_removed_and_what_is_written_stays(tmp_path: Path) -> None:
+    with open_spool(tmp_path) as spool:
+        old, working = spool.new_folder(), spool.new_folder()
+        for path in (old / "result.mp4", working / "result.mp4", spool.new(".png")):
+            path.write_bytes(b"content")
+        for path in (old / "result.mp4", old, working):
+            os.utime(path, (0, 0))
+        spool.remove_older(3600)
+        assert not old.exists() and len(list(spool.folder.rglob("*.*"))) == 2
+        os.utime(working / "result.mp4", (0, 0))
+        os.utime(working, (0, 0))
+        os.utime(next(spool.folder.glob("*.png")), (0, 0))
+        spool.remove_older(3600)
+        assert list(spool.folder.iterdir()) == []
+
+
 def test_a_spool_without_a_place_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UsageError, match="cannot be written"), open_spool(tmp_path / "file" / "x"):

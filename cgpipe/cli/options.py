@@ -299,8 +299,8 @@ speed_options = together(
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that decode pictures, or threads that decode a video.  [default: one per four CPUs, for video "
-        "up to 4]",
+        help="Processes that decode pictures, or threads that decode a video.  [default: one per four CPUs, with a GPU "
+        "one per two; for video 1 to 8]",
     ),
     click.option("--prefetch", "ahead", type=click.IntRange(min=1), default=2, help="Batches to decode ahead."),
     click.option(

@@ -14,15 +14,12 @@ from pathlib import Path
 import torch
 
 from cgpipe.engine.autotune import cpu_multiplies_bf16
-from cgpipe.engine.backends import ENGINES
+from cgpipe.engine.backends import ENGINES, PACKAGES
 from cgpipe.models import list_models, user_models_folder
 from cgpipe.storage import cache_folder
 
 LIBRARIES = ("torch", "torchvision", "numpy", "opencv-python-headless", "av", "pillow", "safetensors", "click")
 """Packages whose versions affect the results."""
-
-NEEDED_BY_ENGINE = {"onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn"}
-"""The module that an engine needs."""
 
 
 def describe_machine() -> dict[str, object]:
@@ -40,7 +37,7 @@ def describe_machine() -> dict[str, object]:
             "memory": _memory(),
         },
         "devices": _devices(),
-        "engines": [engine for engine in ENGINES if _has(NEEDED_BY_ENGINE.get(engine, "torch"))],
+        "engines": [engine for engine in ENGINES if all(map(_has, PACKAGES.get(engine, ())))],
         "pictures": _pictures(),
         "video": _video(),
         "extras": _extras(),

@@ -55,9 +55,13 @@ def _pairs(original: Path, translated: Path) -> Iterator[tuple[Path, Path]]:
     if original.is_file():
         yield original, translated
         return
-    made = {path.relative_to(translated).with_suffix(""): path for path in _pictures(translated)}
+    made: dict[Path, Path] = {}
+    for path in _pictures(translated):
+        place = path.relative_to(translated)
+        made |= {place: path, place.with_suffix(""): path}
     for path in _pictures(original):
-        other = made.get(path.relative_to(original).with_suffix(""))
+        place = path.relative_to(original)
+        other = made.get(place) or made.get(place.with_suffix(""))
         if other is not None and other != path:
             yield path, other
 

@@ -49,8 +49,8 @@ def translate_folder(
 
     All other keywords are options of the groups in :mod:`cgpipe.options`: a field (``to="zebra"``, ``strength=0.5``,
     ``workers=0``), or a whole group (``look=Look(strength=0.5)``). ``workers`` are processes that decode, by default
-    one for every four processors where processes fork, else 0, since a script without a main guard could not start
-    them. A picture without a mask in ``mask`` fails.
+    one for every four processors (with a GPU two) where processes fork, else 0, since a script without a main guard
+    could not start them. A picture without a mask in ``mask`` fails.
 
     Raises:
         UsageError: an option is invalid, an input or the mask is missing, or two inputs would write the same file;

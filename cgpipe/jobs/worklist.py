@@ -114,7 +114,7 @@ class Worklist:
         """Failures for pictures that are still open at the end of the job, so that none vanishes silently."""
         if self:
             for _, names in self.names():
-                yield _failed(names, "it was lost on its way through the job; run it again")
+                yield _failed(names, "It was lost on its way through the job. Run the same command again.")
 
     def _standing(self, input: str, output: str, place: str) -> Standing:
         try:

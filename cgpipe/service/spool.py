@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,18 @@ class Spool:
         folder = self.new()
         folder.mkdir(mode=0o700)
         return folder
+
+    def remove_older(self, seconds: float) -> None:
+        """Removes what has not been written to for so long."""
+        oldest = time.time() - seconds
+        for path in self.folder.iterdir():
+            with suppress(OSError):  # another thread removes it, too
+                if max(one.stat().st_mtime for one in (path, *path.rglob("*"))) > oldest:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 @contextmanager

@@ -53,6 +53,10 @@ FONTS = ("system-ui", "sans-serif")
 """That every system has: nothing is fetched from elsewhere."""
 
 
+KEPT = 3600
+"""Seconds for which uploads and results are kept."""
+
+
 class Studio:
     """The functions behind the pages, with files in one spool.
 
@@ -98,6 +102,7 @@ class Studio:
         """The pair for the slider, and the button to download the result."""
         if not picture:
             raise gr.Error("Choose a picture first.", print_exception=False)
+        self._spool.remove_older(KEPT)
         with _Explained():
             check_picture(picture, pixel_limit=self._limits.pixels)
             if painting:
@@ -143,6 +148,7 @@ class Studio:
         """The translated video, to play and to download."""
         if not video:
             raise gr.Error("Choose a video first.", print_exception=False)
+        self._spool.remove_older(KEPT)
         with _Explained():
             with open(video, "rb") as file:
                 if not is_container(file.read(HEAD)):
@@ -267,7 +273,7 @@ def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
     Args:
         local: whether only this machine can open them; otherwise the folder tab is omitted.
     """
-    pages: gr.Blocks = gr.Blocks(title="cgpipe", analytics_enabled=False, delete_cache=(600, 3600))
+    pages: gr.Blocks = gr.Blocks(title="cgpipe", analytics_enabled=False, delete_cache=(600, KEPT))
     with pages:
         gr.Markdown("# cgpipe\nPictures and videos from one look to another, on this machine.")
         with gr.Tab("Picture"):

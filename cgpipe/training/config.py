@@ -151,8 +151,8 @@ class LossSettings:
     background_weight: float = setting(10.0, "Weight of changes outside the masks.", at_least=0)
     composite: bool = setting(
         False,
-        "With masks: judge translations with their source's background put back, so that no judge asks for changes "
-        "outside the masks.",
+        "With masks: judge translations with their source's background put back, so that no discriminator asks "
+        "for changes outside the masks.",
     )
     motion_weight: float = setting(
         0.0,

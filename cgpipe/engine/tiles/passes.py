@@ -99,7 +99,7 @@ class Passes:
     def __post_init__(self) -> None:
         self._sizes = sizes(self.graph, self.size)
         passes = 1 + len({*self.graph.norms} - {*self.statistics})
-        self._in_all = passes * sum(1 for _ in self._regions())
+        self._total = passes * sum(1 for _ in self._regions())
         self._done = 0
 
     def learn(self) -> Statistics:
@@ -209,7 +209,7 @@ class Passes:
             yield tile
             self._done += 1
             if self.on_tile is not None:
-                self.on_tile(self._done / self._in_all)
+                self.on_tile(self._done / self._total)
 
     def _regions(self) -> Iterator[Region]:
         """Tiles of the picture, without gaps and without overlap."""

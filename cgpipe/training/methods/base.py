@@ -145,7 +145,7 @@ class Method(nn.Module, ABC):
     def composited(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Pictures:
         """The translations with the background of their sources put back, if the recipe says so, by target domain.
 
-        So nothing opposes the background loss, and the judges' wishes bear on the subject alone (after attention-guided
+        So nothing opposes the background loss, and the discriminators bear on the subject alone (after attention-guided
         translation, arXiv 1806.02311).
         """
         pictures = dict(fake)
