@@ -223,7 +223,7 @@ def test_a_tensor_that_repeats_one_number_without_end_is_refused(tmp_path: Path,
     weights = junyanz_resnet(blocks=6).state_dict()
     weights["model.1.weight"] = torch.zeros(1).expand(10**6, 3, 7, 7)
     torch.save(weights, tmp_path / "wide.pth", _use_new_zipfile_serialization=not old)
-    with pytest.raises(ModelError, match=r"would take 0\.6 GB"):
+    with pytest.raises(ModelError, match=r"would unpack to 0\.6 GB"):
         read_foreign(tmp_path / "wide.pth")
 
 

@@ -76,20 +76,12 @@ def forms_of(model: Model) -> tuple[Form, Form]:
     """How pictures for a model, and real ones of what it makes, are read."""
     card = model.card
     taken, given = model.generator.channels
-    return Form(taken, range_of(card.made_by, card.source)), Form(given, range_of(card.made_by, card.target))
-
-
-def range_of(made_by: Mapping[str, object], domain: str) -> ValueRange | None:
-    """The range of a domain's 16-bit pictures that a model was trained with, as its card says; None if it does not."""
-    ranges = made_by.get("value_range")
-    match ranges.get(domain) if isinstance(ranges, Mapping) else None:
-        case [int(low), int(high)] if 0 <= low < high <= FULL_RANGE:
-            return ValueRange(low, high)
-    return None
+    seen, made = (card.value_range(domain) for domain in (card.source, card.target))
+    return Form(taken, ValueRange(*seen) if seen else None), Form(given, ValueRange(*made) if made else None)
 
 
 def ranges_on_card(ranges: Mapping[Domain, ValueRange], source: str, target: str) -> dict[str, dict[str, list[int]]]:
-    """What a card's ``made_by`` says of the ranges, for :func:`range_of`; nothing without 16-bit pictures."""
+    """What a card's ``made_by`` says of the ranges (see :meth:`ModelCard.value_range`); nothing without 16 bits."""
     names = {"a": source, "b": target}
     told = {names[domain]: [values.low, values.high] for domain, values in ranges.items()}
     return {"value_range": told} if told else {}

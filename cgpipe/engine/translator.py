@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from threading import Lock
@@ -589,11 +589,8 @@ class Translator:
 
     def _value_range(self, domain: str, dtype: torch.dtype) -> tuple[int, int]:
         """Black and white: for 16-bit pixels those of training, such as 0 and 4095, else those of the dtype."""
-        ranges = self.model.card.made_by.get("value_range")
-        match ranges.get(domain) if dtype == torch.uint16 and isinstance(ranges, Mapping) else None:
-            case [int(low), int(high)] if 0 <= low < high <= highest(dtype):
-                return low, high
-        return 0, highest(dtype)
+        known = self.model.card.value_range(domain) if dtype == torch.uint16 else None
+        return known or (0, highest(dtype))
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         if fixed := self.model.generator.fixed_size:

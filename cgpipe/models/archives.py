@@ -12,7 +12,7 @@ from cgpipe.models.header import open_file
 
 LARGEST_FILE = 2_000_000_000
 ROOM = 64 * 2**20
-"""Bytes that any archive may unpack to, however small it is."""
+"""Bytes that any file may unpack to, however small it is."""
 
 
 def read_checked(path: Path, check: Callable[[bytes], bytes]) -> bytes:
@@ -31,6 +31,16 @@ def read_checked(path: Path, check: Callable[[bytes], bytes]) -> bytes:
         return check(content)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def require_proportion(unpacked: int, size: int) -> None:
+    """Checks that a content is in proportion to the size of its file, in bytes: weights hardly compress.
+
+    Raises:
+        ModelError: it is many times as large.
+    """
+    if unpacked > ROOM + 4 * size:
+        raise ModelError(f"It would unpack to {unpacked / 1e9:.1f} GB from {size / 1e6:.1f} MB, like no model.")
 
 
 def packed(files: Mapping[str, bytes]) -> bytes:

@@ -17,6 +17,7 @@ GENERIC = "photo"
 
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _LARGEST_SIZE = 65_535
+_WHITE_IN_16_BITS = 65_535
 _DEEPEST = 16
 """Most levels of nested mappings and lists in a field."""
 
@@ -85,6 +86,14 @@ class ModelCard:
     def pair(self) -> str:
         """Source and target as text: ``horse to zebra``."""
         return f"{self.source} to {self.target}"
+
+    def value_range(self, domain: str) -> tuple[int, int] | None:
+        """Black and white of a domain's 16-bit pictures in training, such as 0 and 4095; None if it is not known."""
+        ranges = self.made_by.get("value_range")
+        match ranges.get(domain) if isinstance(ranges, Mapping) else None:
+            case [int(low), int(high)] if 0 <= low < high <= _WHITE_IN_16_BITS:
+                return low, high
+        return None
 
     @property
     def finished(self) -> bool:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from cgpipe.errors import ModelError
+from cgpipe.models.archives import require_proportion
 from cgpipe.models.header import open_file, read_header
 from cgpipe.models.pickles import LARGEST_PICKLE, SAVE_AGAIN, check_pickle
 
@@ -20,7 +21,6 @@ _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP = b"PK\x03\x04"
 _TENSORFLOW_INDEX_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 _TENSORFLOW = "a TensorFlow checkpoint: cgpipe reads PyTorch's; convert it with the project that it comes from"
-_ROOM = 64 * 2**20  # bytes that any archive may unpack to, however small it is
 _DAMAGED = "cut short or damaged: copy or download it again"
 
 # Leading bytes of files that are not checkpoints, and what they are.
@@ -94,12 +94,7 @@ def _check_before(path: Path, file: IO[bytes], start: bytes) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
-        # torch does not compress, and compressing weights saves only a few percent.
-        if unpacked > _ROOM + 4 * packed:
-            raise ModelError(
-                f"It would unpack to {unpacked / 1e9:.1f} GB from {packed / 1e6:.1f} MB, like no checkpoint."
-            )
+        require_proportion(sum(entry.file_size for entry in entries), path.stat().st_size)
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):
                 if entry.file_size > LARGEST_PICKLE:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from cgpipe.errors import ModelError
-from cgpipe.models.archives import ROOM, packed, read_checked
+from cgpipe.models.archives import packed, read_checked, require_proportion
 from cgpipe.models.header import open_file
 from cgpipe.models.pickles import LARGEST_PICKLE, check_pickle
 from cgpipe.models.program import Array, Port
@@ -126,8 +126,7 @@ def checked_exported(content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-            if sum(entry.file_size for entry in entries.values()) > ROOM + 4 * len(content):
-                raise ModelError("It would unpack to many times its size.")
+            require_proportion(sum(entry.file_size for entry in entries.values()), len(content))
             if len(entries) < len(archive.infolist()):
                 raise ModelError("It holds two entries of the same name.")
             graph = _graph_of(archive)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from cgpipe.errors import ModelError
-from cgpipe.models.archives import ROOM, packed, read_checked
+from cgpipe.models.archives import packed, read_checked, require_proportion
 from cgpipe.models.header import open_file
 from cgpipe.models.pickles import LARGEST_PICKLE, check_pickle
 from cgpipe.models.program import Array, Port
@@ -66,8 +66,7 @@ def checked_torchscript(content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > ROOM + 4 * len(content):
-                raise ModelError("It would unpack to many times its size.")
+            require_proportion(sum(entry.file_size for entry in entries), len(content))
             if len({entry.filename for entry in entries}) < len(entries):
                 raise ModelError("It holds two entries of the same name.")
             code = [entry for entry in entries if "/code/" in entry.filename and entry.filename.endswith(".py")]

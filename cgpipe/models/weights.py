@@ -9,6 +9,7 @@ from torch import nn
 
 from cgpipe.errors import ModelError
 from cgpipe.media.frames import LUMA
+from cgpipe.models.archives import require_proportion
 
 Weights = dict[str, torch.Tensor]
 
@@ -22,8 +23,6 @@ GRAY_OR_RGB = (1, 3)
 """Channels of networks that can be turned into one on RGB."""
 
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
-_ROOM = 64 * 2**20
-"""Bytes that the weights of any file may unpack to, however small it is."""
 
 
 def check_plain(weights: Mapping[str, torch.Tensor], file_size: int) -> None:
@@ -39,9 +38,7 @@ def check_plain(weights: Mapping[str, torch.Tensor], file_size: int) -> None:
     for name, value in weights.items():
         if kind := _unusual(value):
             raise ModelError(f"Tensor {name} is {kind}: save the network with plain float weights.")
-    size = sum(value.numel() * 4 for value in weights.values())
-    if size > _ROOM + 4 * file_size:
-        raise ModelError(f"Its weights would take {size / 1e9:.1f} GB, but the file has {file_size / 1e6:.1f} MB.")
+    require_proportion(sum(value.numel() * 4 for value in weights.values()), file_size)
 
 
 def _unusual(value: torch.Tensor) -> str | None:
