@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cgpipe.engine.jpegs import Codec, JpegStages, find_codec
 from cgpipe.errors import UsageError
@@ -48,57 +50,93 @@ def translate_pictures(
     Returns:
         The chosen settings, for a report.
     """
-    encoding, model = options.encoding, pipeline.translator.model
-    _require_maskable(model, worklist)
-    takes, gray = model.generator.channels[0], model.card.channels[1] == 1
+    _require_maskable(pipeline.translator.model, worklist)
     batch_size = _batch_size(pipeline)
     workers = _workers(options.work.workers, pipeline.translator.device.type, len(worklist))
-    moving: list[PictureOrigin] = []
-    large: list[PictureOrigin] = []
+    job = _Job(pipeline, options, worklist, tell, watch, Progress(tell_part))
+    job.translate_all(batch_size, workers)
+    for origin in job.large:
+        job.translate_by_lines(origin)
+    for origin in job.moving:
+        job.translate_animation(origin)
+    return pipeline.settings() | {"batch_size": batch_size, "workers": workers}
 
-    def finish(written: Written) -> None:
-        worklist.close(written.origin.index)
-        tell(_result(written))
 
-    def written_or_put_off(written: Written) -> None:
-        if written.reason and _is(is_animation, written.origin):
-            moving.append(written.origin)
-            return
-        if written.reason and _is(is_huge, written.origin):
-            large.append(written.origin)
-            return
-        if not written.reason:
-            watch.reached("encode")
-        finish(written)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The pictures of a worklist: most in one stream, those that it cannot do one by one after it.
 
-    codec = _codec(pipeline, worklist)
-    source = PictureSource(worklist.origins, worklist.masks, channels=takes, jpegs=codec is not None)
-    progress = Progress(tell_part)
-    with PictureSink(
-        written_or_put_off,
-        worklist.publisher,
-        format=encoding.format,
-        quality=encoding.quality,
-        gray=gray,
-        writers=max(WRITERS, worklist.parallel),
-        progress=progress,
-        processes=_writing_processes(codec, worklist),
-    ) as sink:
-        jpegs = None
-        if codec is not None:
-            jpegs = JpegStages(codec, source.decode, sink.takes_jpeg, sink.jpeg_quality, sink.write_jpegs)
-        pipeline.run(source, sink, watch, batch_size=batch_size, workers=workers, progress=progress, jpegs=jpegs)
-    for origin in large:  # one after the other, each in this process
-        one = PictureSource(partial(list, [origin]), worklist.masks, channels=takes, by_lines=progress)
-        with PictureSink(
-            finish, worklist.publisher, format=encoding.format, quality=encoding.quality, gray=gray, progress=progress
-        ) as sink:
-            pipeline.run(one, sink, watch, batch_size=1, progress=progress)
-    for origin in moving:
+    Attributes:
+        large: pictures that do not fit in memory.
+        moving: animations.
+    """
+
+    pipeline: Pipeline
+    options: Options
+    worklist: Worklist
+    tell: Callable[[FileResult], None]
+    watch: Stopwatch
+    progress: Progress
+    large: list[PictureOrigin] = field(default_factory=list)
+    moving: list[PictureOrigin] = field(default_factory=list)
+
+    def translate_all(self, batch_size: int, workers: int) -> None:
+        """Translates all open pictures in batches, decoded and written in parallel; puts off those of another kind."""
+        codec = _codec(self.pipeline, self.worklist)
+        source = self._source(self.worklist.origins, jpegs=codec is not None)
+        sink = self._sink(
+            self._finish_or_put_off,
+            writers=max(WRITERS, self.worklist.parallel),
+            processes=_writing_processes(codec, self.worklist),
+        )
+        with sink:
+            jpegs = None
+            if codec is not None:
+                jpegs = JpegStages(codec, source.decode, sink.takes_jpeg, sink.jpeg_quality, sink.write_jpegs)
+            self._run(source, sink, batch_size=batch_size, workers=workers, jpegs=jpegs)
+
+    def translate_by_lines(self, origin: PictureOrigin) -> None:
+        """Translates a picture that does not fit in memory, in this process."""
+        with self._sink(self._finish) as sink:
+            self._run(self._source(partial(list, [origin]), by_lines=self.progress), sink, batch_size=1)
+
+    def translate_animation(self, origin: PictureOrigin) -> None:
+        """Translates an animation as a clip."""
         from cgpipe.jobs.animations import translate_animation  # with it comes all that videos need
 
-        finish(translate_animation(pipeline, options, origin, worklist, watch))
-    return pipeline.settings() | {"batch_size": batch_size, "workers": workers}
+        self._finish(translate_animation(self.pipeline, self.options, origin, self.worklist, self.watch))
+
+    def _finish(self, written: Written) -> None:
+        self.worklist.close(written.origin.index)
+        self.tell(_result(written))
+
+    def _finish_or_put_off(self, written: Written) -> None:
+        if written.reason and _is(is_animation, written.origin):
+            self.moving.append(written.origin)
+        elif written.reason and _is(is_huge, written.origin):
+            self.large.append(written.origin)
+        else:
+            if not written.reason:
+                self.watch.reached("encode")
+            self._finish(written)
+
+    def _source(self, origins: Callable[[], Iterable[PictureOrigin]], **kind: Any) -> PictureSource:
+        channels = self.pipeline.translator.model.generator.channels[0]
+        return PictureSource(origins, self.worklist.masks, channels=channels, **kind)
+
+    def _sink(self, tell: Callable[[Written], None], **parallel: int) -> PictureSink:
+        return PictureSink(
+            tell,
+            self.worklist.publisher,
+            format=self.options.encoding.format,
+            quality=self.options.encoding.quality,
+            gray=self.pipeline.translator.model.card.channels[1] == 1,
+            progress=self.progress,
+            **parallel,
+        )
+
+    def _run(self, source: PictureSource, sink: PictureSink, **way: Any) -> None:
+        self.pipeline.run(source, sink, self.watch, progress=self.progress, **way)
 
 
 def _require_maskable(model: Model, worklist: Worklist) -> None:
