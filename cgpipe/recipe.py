@@ -84,16 +84,18 @@ def read_recipe(recipe: Path | None, config: type[DataclassInstance]) -> dict[st
     return {name: _as(hints[name], name, value) for name, value in settings.items()}
 
 
-def read_run_recipe(folder: Path, config: type[DataclassInstance]) -> dict[str, Any]:
-    """The settings of the run in ``folder``, except the folder itself; empty if it has no recipe.
+def read_run_recipe(folder: Path, config: type[DataclassInstance], *, required: bool) -> dict[str, Any]:
+    """The settings of the run in ``folder``, and the folder itself; empty if there is no run and none is required.
 
     Raises:
-        UsageError: there is no such folder, or the recipe cannot be read.
+        UsageError: there is no run, or its recipe cannot be read.
     """
-    if not folder.is_dir():
-        raise UsageError(f"There is no run in {folder} to resume: name its folder with --checkpoint-dir.")
     recipe = folder / RECIPE_NAME
-    return read_recipe(recipe, config) | {"checkpoint_dir": folder} if recipe.is_file() else {}
+    if recipe.is_file():
+        return read_recipe(recipe, config) | {"checkpoint_dir": folder}
+    if required:
+        raise UsageError(f"There is no run in {folder}: name its folder with --checkpoint-dir.")
+    return {}
 
 
 def _as(wanted: object, name: str, value: object) -> object:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +63,23 @@ def test_a_folder_that_the_user_named_stays(library: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "named"))
     keep_bytecode(NAME)
     assert sys.pycache_prefix == str(tmp_path / "named")
+
+
+def test_a_disk_that_is_nearly_full_keeps_none(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that was written in part, some versions of Python say that its data is too short, at every start."""
+    monkeypatch.setattr("cgpipe.bytecode.ROOM", shutil.disk_usage("/").total * 2)
+    keep_bytecode(NAME)
+    assert (sys.pycache_prefix, sys.dont_write_bytecode) == (None, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+def test_a_limit_of_files_keeps_none(library: Path) -> None:
+    code = f"import sys; from cgpipe.bytecode import keep_bytecode; keep_bytecode({NAME!r}); print(sys.pycache_prefix)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    for limit, expected in (("ulimit -f 20", "None"), ("true", str(user_cache_path("cgpipe") / "bytecode"))):
+        command = ["bash", "-c", f'{limit}; exec "$@"', "bash", sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
 
 
 def test_without_the_library_nothing_changes(library: Path) -> None:

@@ -118,7 +118,7 @@ def test_an_animation_is_no_single_picture(put: Put) -> None:
         frames[0].save(out, name, save_all=True, append_images=frames[1:])
         path = put(f"a.{name.lower()}", out.getvalue())
         assert is_animation(path)
-        with pytest.raises(MediaError, match=r"an animation of 2 frames\. Translate it with cgpipe video"):
+        with pytest.raises(MediaError, match=r"an animation of 2 frames: use a still picture"):
             read_picture(path)
 
 

@@ -259,12 +259,35 @@ def test_a_setting_that_does_nothing_is_said(settings: dict[str, Any], remark: s
 def test_the_spelling_of_the_first_trainers_is_understood(
     recipe: Path, tmp_path: Path, typed: list[str], trains: bool, tests: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[str] = []
-    monkeypatch.setattr("cgpipe.cli.train._train", lambda config, resume: done.append("train"))
-    monkeypatch.setattr("cgpipe.cli.train.show_test", lambda config: done.append("test"))
-    result = invoke("train", *typed, "--epochs", "1")
+    done: list[tuple[str, str]] = []
+    monkeypatch.setattr("cgpipe.cli.train._train", lambda config, resume: done.append(("train", config.source)))
+    monkeypatch.setattr("cgpipe.cli.train.show_test", lambda config: done.append(("test", config.source)))
+    (tmp_path / RECIPE_NAME).write_text('source = "red"\n')
+    result = invoke("train", *typed, "--epochs", "1", "--checkpoint-dir", tmp_path)
     assert result.exit_code == 0, result.output
-    assert done == ["train"] * trains + ["test"] * tests
+    source = "horse" if trains else "red"  # what is only tested is as it was trained
+    assert done == [("train", source)] * trains + [("test", source)] * tests
+
+
+def test_a_run_that_a_scheduler_starts_again_starts_or_resumes(recipe: Path, tmp_path: Path) -> None:
+    """With the same command, whatever was there when it was killed."""
+    command = ("train", "--config", recipe, "--checkpoint-dir", tmp_path / "run", "--resume", "--epochs")
+    first = invoke(*command, "1")
+    assert first.exit_code == 0 and "Nothing was saved yet in" in first.output, first.output
+    second = invoke(*command, "2")
+    assert second.exit_code == 0 and "The run continues with epochs = 2; it was 1" in second.output, second.output
+    (tmp_path / "run" / "state.pt").unlink()  # as of one that was killed before it saved anything
+    third = invoke("train", "--checkpoint-dir", tmp_path / "run", "--resume", "--epochs", "1")
+    assert third.exit_code == 0 and "Nothing was saved yet in" in third.output, third.output
+
+
+@pytest.mark.parametrize("command", ["train", "distill", "test"])
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_without_a_run_is_not_taken_for_one(command: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    resume = () if command == "test" else ("--resume",)
+    result = invoke(command, *resume, "--checkpoint-dir", tmp_path / name)
+    assert (result.exit_code, f"There is no run in {tmp_path / name}: name its folder" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize(("lamda", "lamda_b"), [(10.0, 5.0), (0.0, 10.0), (10.0, -1.0), (10.0, 0.0)])
@@ -323,7 +346,7 @@ def test_a_set_of_which_nothing_can_be_read_is_an_error(
 
 def test_losses_that_are_no_numbers_before_the_first_save_say_what_is_there(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(TrainingError, match=r"exploded\. Nothing was saved yet in .*run: start again without"):
+    with pytest.raises(TrainingError, match=r"exploded\. Nothing was saved yet in .*run: start again\."):
         train(config_of(recipe, run, lr=1e30, save_every=1000))
     lines = [json.loads(line, parse_constant=pytest.fail) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert None in lines[-1].values()

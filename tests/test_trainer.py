@@ -204,9 +204,7 @@ def test_a_new_run_does_not_overwrite_another(recipe: Path, tmp_path: Path) -> N
         train(config_of(recipe, tmp_path / "run"))
 
 
-def test_nothing_to_resume_and_networks_that_do_not_fit_are_errors(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="nothing to resume"):
-        train(config_of(recipe, tmp_path / "run"), resume=True)
+def test_networks_that_do_not_fit_what_was_saved_are_errors(recipe: Path, tmp_path: Path) -> None:
     train(config_of(recipe, tmp_path / "run", epochs=1))
     for settings in ({"gen_settings": {"channels": 32, "blocks": 2}}, {"norm": "batch"}, {"dis_net": "pixel"}):
         with pytest.raises(TrainingError, match=f"does not fit.* was made with {next(iter(settings))} = "):
@@ -263,6 +261,8 @@ def test_the_test_command_shows_every_picture_and_the_figures(recipe: Path, tmp_
     run = tmp_path / "run"
     config = config_of(recipe, run, epochs=1)
     train(config)
+    with pytest.raises(UsageError, match="multiples of 4, not a size of 62"):
+        run_test(config, config.checkpoint_dir, config.results_dir, size=62)
     report = run_test(config, config.checkpoint_dir, config.results_dir, size=64)
     assert [path.name for path in report.grids] == ["red2blue-0001.jpg", "blue2red-0001.jpg"]
     assert all(cv2.imread(str(path)).shape == (3 * 64 + 16, 2 * 64 + 12, 3) for path in report.grids)

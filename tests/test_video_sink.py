@@ -254,7 +254,7 @@ def test_tags_that_are_not_utf8_are_no_reason_to_stop(tmp_path: Path) -> None:
 def test_mp4_keeps_the_bytes_of_aac(tmp_path: Path) -> None:
     clip = make_clip(
         tmp_path / "in.mp4",
-        sounds=[Sound(language="eng"), Sound(pitch=550, language="fra")],
+        sounds=[Sound(language="eng", title="Original"), Sound(pitch=550, language="fra", title="Doublé")],
         subtitles={"mov_text": ["one", "two"]},
         chapters=["a", "b"],
         metadata={"title": "horses"},
@@ -270,6 +270,8 @@ def test_mp4_keeps_the_bytes_of_aac(tmp_path: Path) -> None:
         titles = [[chapter["metadata"]["title"] for chapter in each.chapters()] for each in (before, after)]
         assert titles == [["a", "b"]] * 2
         assert after.metadata["title"] == "horses"
+        assert [sound.metadata["name"] for sound in after.streams.audio] == ["Original", "Doublé"]
+    assert sink.notices == (), "the names of chapters come with them"
     assert [(s.stream.kind, s.how) for s in sink.streams if not s.kept] == [
         ("data", "timecodes and sensor data are not brought over (chapters are)")
     ]

@@ -400,7 +400,7 @@ recipe_options = together(
         "--resume",
         is_flag=True,
         help="Resume the run in --checkpoint-dir exactly where it stopped, with its own recipe; other options override "
-        "it.",
+        "it. One that has saved nothing yet starts.",
     ),
 )
 """``recipe`` and ``resume``: where a run's settings come from."""

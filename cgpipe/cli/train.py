@@ -42,8 +42,9 @@ def command(recipe: Path | None, resume: bool, training: bool | None, testing: b
     override the recipe.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    config = load_config(recipe, given, resume=resume)
-    if training if training is not None else not testing:
+    trains = training if training is not None else not testing
+    config = load_config(recipe, given, resume=resume or not trains)
+    if trains:
         _train(config, resume=resume)
     if testing:
         show_test(config)

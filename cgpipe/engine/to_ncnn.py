@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cgpipe.engine.export import extra
 from cgpipe.engine.fusion import LayerTracer
-from cgpipe.errors import UsageError
+from cgpipe.errors import UsageError, reason_of
 from cgpipe.networks import Generator
 from cgpipe.networks.norm import InstanceNorm
 
@@ -257,12 +257,18 @@ def load_ncnn(generator: Generator, gpu: int | None = None) -> Callable[[torch.T
         net.opt.use_vulkan_compute = True
         net.set_vulkan_device(gpu)
     param, weights = to_ncnn(generator)
-    with TemporaryDirectory() as folder:
-        files = Path(folder) / "net.param", Path(folder) / "net.bin"
-        files[0].write_text(param)
-        files[1].write_bytes(weights)
-        if net.load_param(str(files[0])) or net.load_model(str(files[1])):
-            raise UsageError("--engine ncnn cannot load this network: use another engine.")
+    try:
+        with TemporaryDirectory() as folder:
+            files = Path(folder) / "net.param", Path(folder) / "net.bin"
+            files[0].write_text(param)
+            files[1].write_bytes(weights)
+            if net.load_param(str(files[0])) or net.load_model(str(files[1])):
+                raise UsageError("--engine ncnn cannot load this network: use another engine.")
+    except OSError as error:
+        raise UsageError(
+            f"The temporary folder {gettempdir()} cannot be written: {reason_of(error)}. Free some space there, or "
+            "name another folder with TMPDIR."
+        ) from error
 
     def run(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([one(picture) for picture in x])

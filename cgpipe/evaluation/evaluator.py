@@ -186,7 +186,7 @@ class Evaluator:
         changed, cycled, background = 0.0, 0.0, _Background()
         with ExitStack() as stack:
             for translation in (generator, reverse):
-                self._check_size(translation)
+                require_size(self.size, translation)
                 stack.enter_context(evaluation_mode(translation))
             for place, pictures in enumerate(self._batches(self.input_paths, self.forms[0])):
                 translated = generator(pictures).clamp(-1, 1)
@@ -224,11 +224,6 @@ class Evaluator:
             kid=1000 * kid(features, reference),
             fid=fid(features, reference),
         )
-
-    def _check_size(self, translation: Translation | None) -> None:
-        multiple = getattr(translation, "multiple", 1)
-        if self.size % multiple:
-            raise UsageError(f"This generator takes sides that are multiples of {multiple}, not a size of {self.size}.")
 
     def _outside(self, first: int, count: int) -> Tensor:
         """Inverted masks of some inputs, 0 to 1: (count, 1, size, size)."""
@@ -305,6 +300,13 @@ class _Outputs:
 
     def logits(self) -> dict[ClassifierName, Tensor]:
         return {variant: torch.cat([logits for _, logits in rows]) for variant, rows in self._outputs.items()}
+
+
+def require_size(size: int, translation: object) -> None:
+    """Raises UsageError unless a generator accepts pictures of ``size`` pixels a side."""
+    multiple = getattr(translation, "multiple", 1)
+    if size % multiple:
+        raise UsageError(f"This generator takes sides that are multiples of {multiple}, not a size of {size}.")
 
 
 def load_picture(path: Place, size: int, form: Form = RGB) -> Tensor:

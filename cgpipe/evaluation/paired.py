@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from cgpipe.data.loading import RGB, Form, read_pixels
 from cgpipe.data.pairs import Pairs, find_pairs, require_same_shape
 from cgpipe.data.pictures import Place, path_of
-from cgpipe.errors import DataError, MediaError, UsageError
-from cgpipe.evaluation.evaluator import Translation, evaluation_mode, split_name, to_square
+from cgpipe.errors import DataError, MediaError
+from cgpipe.evaluation.evaluator import Translation, evaluation_mode, require_size, split_name, to_square
 from cgpipe.networks.channels import as_rgb
 
 WINDOW, SPREAD = 11, 1.5
@@ -113,9 +113,7 @@ class PairedEvaluator:
             UsageError: ``size`` is not one that the generator accepts.
             DataError: no pair can be used.
         """
-        multiple = getattr(generator, "multiple", 1)
-        if self.size % multiple:
-            raise UsageError(f"This generator takes sides that are multiples of {multiple}, not a size of {self.size}.")
+        require_size(self.size, generator)
         with evaluation_mode(generator):
             batches = [_compare(generator(a).clamp(-1, 1), a, b) for a, b in self._batches()]
         if not batches:

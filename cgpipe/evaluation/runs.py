@@ -10,7 +10,7 @@ from cgpipe.data.dataset import sets_to_test_on
 from cgpipe.data.loading import forms_of
 from cgpipe.data.settings import DataSettings
 from cgpipe.errors import ModelNotFoundError
-from cgpipe.evaluation.evaluator import Evaluation, Evaluator
+from cgpipe.evaluation.evaluator import Evaluation, Evaluator, require_size
 from cgpipe.evaluation.grids import OnGrid, write_grids, write_pair_grids
 from cgpipe.evaluation.paired import PairedEvaluator, PairedFigures
 from cgpipe.evaluation.record import class_of, record_figures, record_pairs
@@ -58,6 +58,7 @@ def test(
         on_grid: called with every grid that is written.
 
     Raises:
+        UsageError: ``size`` is not one that a generator accepts.
         DataError: testA or testB is missing or empty.
         ModelNotFoundError: there is no model of this pair.
         MissingDependencyError: figures are asked for, and what measures them is not installed.
@@ -70,6 +71,8 @@ def test(
         there, forms = model.generator.eval(), forms_of(model)
         inputs, reference = sets_to_test_on(data, domains[0])
         back = models[domains[::-1]].generator.eval() if domains[::-1] in models else None
+        for generator in (there, back):
+            require_size(size, generator)
         if paired:
             evaluator = PairedEvaluator(inputs, reference, size=size, forms=forms)
             pairs[domains] = evaluator.evaluate(there)

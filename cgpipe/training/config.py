@@ -131,7 +131,12 @@ class LossSettings:
     l1_weight: float = setting(
         100.0, "Weight of the L1 distance between a translation and its partner (pix2pix).", at_least=0
     )
-    lamda: float = setting(10.0, "Weight of the cycle-consistency loss (cyclegan).", at_least=0)
+    lamda: float = setting(
+        10.0,
+        "Weight of the cycle-consistency loss (cyclegan). Without this option and without a recipe it is 2.5 from the "
+        "second epoch on.",
+        at_least=0,
+    )
     lamda_b: float = setting(-1.0, "Same, for B to A and back; -1: as --lamda.")
     idt_coef: float = setting(
         0.5, "Weight of the identity loss, relative to the cycle loss of its direction; 0: none.", at_least=0
@@ -527,17 +532,20 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     Args:
         recipe: a TOML file.
         overrides: settings from the command line.
-        resume: start from the recipe of the run in ``checkpoint_dir`` instead of the defaults.
+        resume: start from the recipe of the run in ``checkpoint_dir`` instead of the defaults. There may be none yet if
+            ``recipe`` or ``overrides`` name what to train on.
 
     Raises:
-        UsageError: the recipe cannot be read, or a name in it is unknown.
+        UsageError: the recipe cannot be read, a name in it is unknown, or there is no run.
     """
     named = read_recipe(recipe, TrainConfig)
     given = named | dict(overrides)
     method = given.get("method")
+    complete = recipe is not None or any(given.get(name) for name in ("dataset_dir", "pairs", "domain_a", "like"))
     names, defaults = _names_of(method, given, resume), _defaults_of(method, given)
     folder = Path((names | defaults | given).get("checkpoint_dir", TrainConfig.checkpoint_dir))
-    chosen = defaults | (read_run_recipe(folder, TrainConfig) if resume else {}) | named
+    run = read_run_recipe(folder, TrainConfig, required=not complete) if resume else {}
+    chosen = defaults | run | named
     if recipe is None and not chosen:
         chosen["stages"] = [asdict(stage) for stage in TrainConfig.stages]
     try:
@@ -549,7 +557,7 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     if method != "style" and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
         chosen.pop("gen_settings", None)  # those of another network
     fitted = _fitting(names | chosen | dict(overrides))
-    if not resume:
+    if not run:
         network = fitted.get("gen_net", TrainConfig.gen_net)
         starts = (fitted.get("init_a_to_b", ""), fitted.get("init_b_to_a", ""))
         fitted["gen_settings"] = with_skip_of(fitted.get("gen_settings", {}), network, *starts)

@@ -58,7 +58,7 @@ def distill(
 
     Args:
         config: the recipe, with the teacher and the dataset.
-        resume: resume exactly where the run in the folder stopped.
+        resume: resume exactly where the run in the folder stopped; without a saved state it starts.
         on_progress: called after every step.
 
     Raises:
@@ -66,7 +66,7 @@ def distill(
         DataError: the dataset is missing or empty.
         UsageError: the teacher does not name its domains, networks and crops do not fit, or torchrun started several
             processes, each of which would train its own student.
-        TrainingError: there is nothing to resume, the folder already holds a run, or the losses explode.
+        TrainingError: a saved state does not fit, the folder already holds a run, or the losses explode.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     if is_member():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cgpipe.data.settings import PictureSettings, Way
 from cgpipe.errors import UsageError
@@ -132,7 +133,8 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
     Args:
         recipe: a TOML file.
         overrides: settings from the command line.
-        resume: start from the recipe of the run in ``checkpoint_dir`` instead of the defaults.
+        resume: start from the recipe of the run in ``checkpoint_dir`` instead of the defaults. There may be none yet if
+            ``overrides`` or ``recipe`` name a teacher.
 
     Raises:
         UsageError: the recipe cannot be read, or a name or a value in it is invalid.
@@ -140,11 +142,15 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
     named = read_recipe(recipe, DistillConfig)
     folder = str(overrides.get("checkpoint_dir", named.get("checkpoint_dir", DistillConfig.checkpoint_dir)))
     folder = folder.replace("<name>", str(overrides.get("name", named.get("name", ""))) or "<name>")
-    chosen = (read_run_recipe(Path(folder), DistillConfig) if resume and "<name>" not in folder else {}) | named
+    complete = any(overrides.get(name, named.get(name)) for name in ("teacher", "like"))
+    run: dict[str, Any] = {}
+    if resume and "<name>" not in folder:
+        run = read_run_recipe(Path(folder), DistillConfig, required=not complete)
+    chosen = run | named
     if overrides.get("student") not in (None, chosen.get("student", DistillConfig.student)):
         chosen.pop("student_settings", None)  # those of another network
     chosen |= dict(overrides)
-    if not resume:
+    if not run:
         student, start = (str(chosen.get(name, getattr(DistillConfig, name))) for name in ("student", "init"))
         chosen["student_settings"] = with_skip_of(chosen.get("student_settings", {}), student, start)
     return DistillConfig(**chosen)

@@ -173,20 +173,22 @@ class Run(ABC):
         return self.config.checkpoint_dir
 
     def start(self, *, resume: bool, on_progress: Callable[[Progress], None] | None = None) -> TrainReport:
-        """Starts or resumes the run, trains to the end or until SIGINT or SIGTERM, and saves.
+        """Starts the run, or resumes it from what was saved; trains to the end or until SIGINT or SIGTERM, and saves.
 
         With several processes all train, and the first writes and reports.
 
         Raises:
-            TrainingError: there is nothing to resume or it does not fit, the folder already holds a run, the losses
+            TrainingError: what was saved does not fit, the folder already holds a run, the losses
                 explode, or a file cannot be written, as on a full disk.
             DataError: no picture of a domain can be read, or there are no test pictures to measure on.
         """
         with locked(self.folder) if is_first() else nullcontext():
-            if resume:
+            if not resume:
+                self._refuse_to_overwrite()
+            elif (self.folder / STATE_NAME).is_file():
                 self._resume()
             else:
-                self._refuse_to_overwrite()
+                self.notices += (f"Nothing was saved yet in {self.folder}: the run starts.",)
             self.total_steps = self.step + self.steps_left()
             require_alike(self.step, self.total_steps)
             self._prepare_to_measure()

@@ -24,7 +24,7 @@ def what_is_kept(folder: Path) -> str:
     """A sentence on what an interrupted run in ``folder`` can resume from."""
     if (folder / STATE_NAME).is_file():
         return f"The last saved state is kept in {folder}: continue with --resume."
-    return f"Nothing was saved yet in {folder}: start again without --resume."
+    return f"Nothing was saved yet in {folder}: start again."
 
 
 def save_state(path: Path, state: dict[str, object]) -> None:
@@ -47,10 +47,8 @@ def load_state(path: Path) -> dict[str, Any]:
     """Reads what :func:`save_state` wrote.
 
     Raises:
-        TrainingError: there is no state, or it cannot be read.
+        TrainingError: it cannot be read.
     """
-    if not path.is_file():
-        raise TrainingError(f"There is nothing to resume: {path} does not exist. Start without --resume.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

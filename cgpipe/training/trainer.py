@@ -78,14 +78,14 @@ def train(
 
     Args:
         config: the recipe.
-        resume: resume exactly where the run in ``config.checkpoint_dir`` stopped.
+        resume: resume exactly where the run in ``config.checkpoint_dir`` stopped; without a saved state it starts.
         on_progress: called after every step, in the first of several processes.
 
     Raises:
         DataError: the dataset is missing or empty, or no picture of it can be read.
         ModelError: a model to start with is missing, or cannot be read.
         UsageError: the devices or the batch cannot be divided among the processes.
-        TrainingError: there is nothing to resume, the folder already holds a run, the losses explode, or another
+        TrainingError: a saved state does not fit, the folder already holds a run, the losses explode, or another
             process of the run has died.
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """

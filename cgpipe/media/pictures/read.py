@@ -213,7 +213,7 @@ def _require_supported(image: Image.Image, bits: int) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and not is_jpeg(image):
         if image.format in ANIMATED:
-            raise MediaError(f"It is an animation of {frames} frames. Translate it with cgpipe video.")
+            raise MediaError(f"It is an animation of {frames} frames: use a still picture, or translate it as a video.")
         raise MediaError(f"It holds {frames} pictures. Save each to a file of its own first.")
     if isinstance(image, TiffImagePlugin.TiffImageFile) and bits == 16 and _in_planes(image):
         raise MediaError("Its 16-bit channels are in separate planes. Save it with interleaved channels first.")

@@ -146,11 +146,11 @@ class VideoSource(Source):
                         pixels = (to_planes or to_pixels)(timed)
                         yield Frame(pixels=pixels, origin=self._origin(index, timed, alpha), planar=planar)
             except (OSError, av.error.FFmpegError) as error:
-                yield self._unreadable(index + 1, f"reading stopped: {explain(error)}")
+                yield self._unreadable(index + 1, f"Reading stopped: {explain(error)}.")
                 return
         if reader.damage.missing:
             yield self._unreadable(
-                index + 1, f"about {reader.damage.missing} of the frames that it promises are missing"
+                index + 1, f"About {reader.damage.missing} of the frames that it promises are missing."
             )
 
     def _take_reader(self) -> Reader:
@@ -230,7 +230,7 @@ class VideoSource(Source):
 
     def _unreadable(self, index: int, reason: str) -> Failed[VideoOrigin]:
         origin = VideoOrigin(index=index, pts=0, time_base=self.info.time_base)
-        return Failed(origin=origin, reason=f"{self._name}: {reason}")
+        return Failed(origin=origin, reason=reason)
 
 
 class _Pixels:

@@ -192,7 +192,8 @@ class OtherStreams:
         if about.kind == "video":
             return "only one video stream is translated"
         if about.kind == "data":
-            if about.codec == "bin_data" or "timecode" in stream.metadata:  # chapters' names, and what is a tag too
+            # Chapters' names, which come with the chapters, and what is a tag too.
+            if about.codec in ("bin_data", "") or "timecode" in stream.metadata:
                 self._unsaid.add(about.index)
             return "timecodes and sensor data are not brought over (chapters are)"
         if isinstance(stream, AudioStream) and not stream.codec_context.sample_rate:
@@ -422,7 +423,10 @@ def _copy_tags(source: av.stream.Stream, target: av.stream.Stream) -> None:
 
 
 def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in metadata.items() if not _STALE_TAGS.fullmatch(key)}
+    kept = {key: value for key, value in metadata.items() if not _STALE_TAGS.fullmatch(key)}
+    if "name" in kept:  # so the title of a track of MP4 is called where it is read, but not where it is written
+        kept.setdefault("title", kept.pop("name"))
+    return kept
 
 
 def _chapters(source: av.container.InputContainer, span: Span) -> Iterator[av.container.core.Chapter]:
