@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -26,6 +26,10 @@ from clips import make_clip
 from PIL import Image
 
 from cgpipe.cli import cli
+from cgpipe.cli.options import PictureFormat
+from cgpipe.jobs.video_plan import WRITTEN_SUFFIXES
+from cgpipe.media.pictures.formats import PICTURE_SUFFIXES
+from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, suffix_of
 from cgpipe.models import ModelCard, save_model
 from cgpipe.models.model_file import Model
 from cgpipe.networks import build_generator
@@ -37,6 +41,7 @@ httpx = pytest.importorskip("httpx")
 from cgpipe.errors import UsageError  # noqa: E402
 from cgpipe.service import guard  # noqa: E402
 from cgpipe.service.containers import is_container  # noqa: E402
+from cgpipe.service.forms import AskedPicture, AskedVideo  # noqa: E402
 from cgpipe.service.guard import Guard, Places  # noqa: E402
 from cgpipe.service.limits import Limits  # noqa: E402
 from cgpipe.service.spool import open_spool  # noqa: E402
@@ -495,6 +500,16 @@ def test_an_answer_does_not_wait_for_an_acknowledgement(service: Service) -> Non
         service.client.get("/health")
         times.append(time.perf_counter() - began)
     assert min(times) < 0.03
+
+
+def test_formats_are_those_of_the_command() -> None:
+    def texts(kind: object) -> set[str]:
+        return {kind} if isinstance(kind, str) else {text for part in get_args(kind) for text in texts(part)}
+
+    assert texts(AskedPicture.model_fields["format"].annotation) == set(PictureFormat().choices)
+    assert {PICTURE_SUFFIXES[f".{name}"] for name in PictureFormat().choices} == set(PICTURE_SUFFIXES.values())
+    assert {f".{name}" for name in texts(AskedVideo.model_fields["format"].annotation)} == WRITTEN_SUFFIXES
+    assert {suffix_of(Path(f"clip{suffix}")) for suffix in WRITTEN_SUFFIXES} == {*CONTAINERS, *ANIMATIONS}
 
 
 # --- the end -------------------------------------------------------------------------------------------------------
