@@ -192,8 +192,9 @@ class OtherStreams:
         if about.kind == "video":
             return "only one video stream is translated"
         if about.kind == "data":
-            # Chapters' names, which come with the chapters, and what is a tag too.
-            if about.codec in ("bin_data", "") or "timecode" in stream.metadata:
+            with_chapters = self._source is not None and bool(self._source.chapters())
+            # The names of chapters, which come with the chapters, and what is a tag too.
+            if (with_chapters and about.codec in ("bin_data", "")) or "timecode" in stream.metadata:
                 self._unsaid.add(about.index)
             return "timecodes and sensor data are not brought over (chapters are)"
         if isinstance(stream, AudioStream) and not stream.codec_context.sample_rate:
