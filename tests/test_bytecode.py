@@ -76,6 +76,7 @@ def test_a_disk_that_is_nearly_full_keeps_none(library: Path, monkeypatch: pytes
 def test_a_limit_of_files_keeps_none(library: Path) -> None:
     code = f"import sys; from cgpipe.bytecode import keep_bytecode; keep_bytecode({NAME!r}); print(sys.pycache_prefix)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPYCACHEPREFIX", None)
     for limit, expected in (("ulimit -f 20", "None"), ("true", str(user_cache_path("cgpipe") / "bytecode"))):
         command = ["bash", "-c", f'{limit}; exec "$@"', "bash", sys.executable, "-c", code]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
