@@ -194,6 +194,7 @@ def test_what_cannot_be_learnt_is_said_before_anything_is_done(
     ):
         with pytest.raises(UsageError, match=message):
             translate_folder(photos, like=like, workers=0)
+    assert not list(models_folder.rglob("*.png")), "no copy of a picture is left"
     with pytest.raises(UsageError, match="omit to"):
         translate_folder(photos, like=painting, to="monet")
     empty = tmp_path / "damaged"

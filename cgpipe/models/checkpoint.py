@@ -25,7 +25,8 @@ _DAMAGED = "cut short or damaged: copy or download it again"
 
 # Leading bytes of files that are not checkpoints, and what they are.
 _NOT_WEIGHTS: tuple[tuple[bytes, str], ...] = (
-    (b"<", "a web page or XML: download it again, from the link that gives the file itself"),
+    (b"<?xml", "XML: of OpenVINO's files cgpipe reads none, export the model as ONNX or TorchScript instead"),
+    (b"<", "a web page: download it again, from the link that gives the file itself"),
     (b"{", "JSON text: download it again, from the link that gives the file itself"),
     (b"version https://git-lfs", "a Git LFS pointer, not the weights themselves: fetch them with git lfs pull"),
     (b"model_checkpoint_path", _TENSORFLOW),

@@ -19,6 +19,7 @@ from cgpipe.storage import atomic_write
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.run import Progress
 from cgpipe.training.state import STATE_NAME
+from cgpipe.training.style import load_painting
 from cgpipe.training.trainer import train
 
 SIDE = 360
@@ -53,6 +54,8 @@ def learn_look(
         MissingDependencyError: the feature network (extra ``metrics``) is not installed.
         KeyboardInterrupt: a signal asked to stop; progress is kept.
     """
+    for painting in look.paintings:  # before any picture of the user's is kept
+        load_painting(painting, SIDE)
     _keep(pictures, look.work / "photos")
     config = recipe_of(look, gpu_ids)
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random state alone
