@@ -40,8 +40,8 @@ def _has_room(folder: Path) -> bool:
     """Whether all bytecode fits: some versions of Python keep what was written in part, and then fail to read it."""
     if resource is not None and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
         return False
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         return shutil.disk_usage(there).free > ROOM
     except OSError:
         return False

@@ -178,8 +178,8 @@ class Run(ABC):
         With several processes all train, and the first writes and reports.
 
         Raises:
-            TrainingError: what was saved does not fit, the folder already holds a run, the losses
-                explode, or a file cannot be written, as on a full disk.
+            TrainingError: what was saved does not fit, the folder already holds a run, the losses explode, or a file
+                cannot be written, as on a full disk.
             DataError: no picture of a domain can be read, or there are no test pictures to measure on.
         """
         with locked(self.folder) if is_first() else nullcontext():
