@@ -88,6 +88,15 @@ def test_another_rate(tmp_path: Path) -> None:
     assert times_of(tmp_path / "out.mp4") == [Fraction(index, 10) for index in range(10)]
 
 
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.mov", "out.webm"])
+@pytest.mark.parametrize("fps", [None, 10])
+def test_the_rate_is_stated_as_players_read_it(tmp_path: Path, name: str, fps: float | None) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=20)
+    copy(clip, tmp_path / name, fps=fps)
+    with av.open(str(tmp_path / name)) as container:
+        assert container.streams.video[0].average_rate == (fps or 25)
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="an encoder takes real-time priority where it may"
 )

@@ -303,7 +303,7 @@ def _join(
     ):
         template = piece.streams.video[0]
         copies: list[VideoStream] = []
-        others.add_to(output, lambda: copies.append(_add_copy(output, template)))
+        others.add_to(output, lambda: copies.append(_add_copy(output, template, info)))
         _set_timescale(output, info)
         output.start_encoding()
         parts: list[Iterator[Packet | av.Packet[VideoStream]]]
@@ -332,8 +332,11 @@ def try_to_join(
         joined.unlink(missing_ok=True)
 
 
-def _add_copy(output: av.container.OutputContainer, template: VideoStream) -> VideoStream:
+def _add_copy(output: av.container.OutputContainer, template: VideoStream, info: VideoInfo) -> VideoStream:
     copy = output.add_stream_from_template(template, opaque=True)
+    if info.rate:
+        # Without it, players of Matroska take H.264's ticks for frames, and timecodes count them.
+        copy.codec_context.framerate = info.rate
     copy.time_base = template.time_base
     if template.codec_context.name == "hevc" and output.format.name in ("mp4", "mov"):
         copy.codec_context.codec_tag = "hvc1"

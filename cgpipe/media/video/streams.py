@@ -20,7 +20,6 @@ import av
 import av.container
 import av.error
 from av.audio.stream import AudioStream
-from av.video.stream import VideoStream
 from typing_extensions import Buffer
 
 from cgpipe.media.video.clip import StreamInfo, VideoInfo, describe, is_cover
@@ -245,11 +244,8 @@ class OtherStreams:
         if code is None or not self._tags:
             target.metadata.pop("timecode", None)
             return
-        if self._info.rate and isinstance(target, VideoStream):
-            # The timecode counts at this rate; without it, the muxer takes ticks for frames.
-            target.codec_context.framerate = self._info.rate
-            if self._span.trimmed:
-                target.metadata["timecode"] = advanced(code, self._span.start, self._info.rate)
+        if self._info.rate and self._span.trimmed:
+            target.metadata["timecode"] = advanced(code, self._span.start, self._info.rate)
 
     def _add_stream(self, stream: av.stream.Stream, output: av.container.OutputContainer) -> None:
         if is_cover(stream) and output.format.name == "matroska":
