@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from cgpipe import translate_folder
 
 SIZE = (48, 32)
-TIMES = (100, 300, 200)
+TIMES = (100, 300, 1200)
 NAMES = ("a.gif", "b.webp", "c.png")
 
 
@@ -37,7 +37,7 @@ def test_what_moves_in_a_folder_still_moves_when_it_is_translated(folder: Path) 
                 made.seek(index)
                 made.load()
                 seen.append(round(made.info["duration"]))
-            assert seen[:2] == list(TIMES[:2]), name
+            assert seen == list(TIMES), name
     again = translate_folder(folder, to="zebra")
     assert (again.translated, again.skipped) == (0, 4)
 

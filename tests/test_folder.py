@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import Result
+from clips import make_clip
 from PIL import Image
 from shell import CGPIPE, count_and_peak, invoke, run_python, wait_until
 
@@ -204,6 +205,16 @@ def test_a_file_that_is_no_report_is_not_lost_to_one(photos: Path, tmp_path: Pat
     assert result.exit_code == 2
     assert "a.jpg is not a report and would be lost" in result.output.replace("\n", " ")
     assert (photos / "a.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["translate", "video"])
+def test_a_report_does_not_replace_the_result_of_its_own_name(photos: Path, tmp_path: Path, command: str) -> None:
+    source = photos / "a.jpg" if command == "translate" else make_clip(tmp_path / "in.mp4", count=2)
+    output = tmp_path / f"out{source.suffix}"
+    result = invoke(command, source, "-o", output, "--to", "zebra", "--json", output)
+    assert result.exit_code == 2
+    assert f"{output.name} is not a report and would be lost" in result.output.replace("\n", " ")
+    assert output.read_bytes()[:1] != b"{"
 
 
 def test_pictures_are_not_written_to_standard_output(photos: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from clips import HEIGHT, PIPED, WIDTH, Sound, make_clip, packets_of, picture, times_of
+from PIL import Image
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Frame
@@ -195,6 +196,20 @@ def test_a_reader_that_goes_away_is_an_error(tmp_path: Path) -> None:
         with StreamSink(gone, like=source.info) as sink:
             for frame in source:
                 sink.write(frame)
+
+
+def test_pictures_of_a_clip_with_oblong_pixels_keep_its_size_and_say_so(tmp_path: Path) -> None:
+    sink = copy(make_clip(tmp_path / "in.mp4", aspect=Fraction(4, 3), count=2), tmp_path / "out" / "%03d.png")
+    assert "4:3" in sink.notices[0]
+    assert cv2.imread(str(tmp_path / "out" / "001.png")).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out.webp", "out.apng"])
+def test_animations_are_shown_with_square_pixels(tmp_path: Path, name: str) -> None:
+    sink = copy(make_clip(tmp_path / "in.mp4", aspect=Fraction(4, 3), count=2), tmp_path / name)
+    assert "stretched" in sink.notices[0]
+    with Image.open(tmp_path / name) as made:
+        assert made.size == (128, HEIGHT)
 
 
 def test_two_that_write_one_animation_do_not_meet(tmp_path: Path) -> None:

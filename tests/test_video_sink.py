@@ -375,7 +375,7 @@ def test_chapters_and_subtitles_move_with_a_cut(tmp_path: Path) -> None:
         packets = [p for p in container.demux(container.streams.subtitles[0]) if p.size]
         texts = [(p.pts * p.time_base, p.duration * p.time_base) for p in packets]
     assert spans == [(0, Fraction(1, 5)), (Fraction(1, 5), Fraction(2, 5))]
-    assert texts == [(0, Fraction(1, 5)), (Fraction(3, 10), Fraction(3, 10))]
+    assert texts == [(0, Fraction(1, 5)), (Fraction(3, 10), Fraction(1, 10))]
 
 
 # What cannot be done, and what goes wrong

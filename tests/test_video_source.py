@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import HEIGHT, WIDTH, Sound, damaged, handles, make_clip, picture, times_of
+from PIL import Image
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.frames import Failed, Frame
-from cgpipe.media.video import VideoSource
+from cgpipe.media.video import VideoSource, open_source
 
 CODECS = [
     ("clip.mp4", "libx264", {"crf": "10"}),
@@ -177,6 +178,41 @@ def test_start_and_end_to_the_frame(tmp_path: Path, name: str) -> None:
     assert (cut[0].pixels == whole[40].pixels).all()
     assert source.info.frames == 20
     assert source.info.start == whole[40].origin.time
+
+
+@pytest.mark.parametrize(
+    ("cut", "shown", "last"),
+    [
+        ({"start": 0.6}, {0: 0.6, 1: 2, 2: 2.04, 3: 2.08, 4: 2.12, 5: 2.16}, None),
+        ({"start": 0.6, "end": 1}, {0: 0.6}, 0.4),
+        ({"end": 1.2}, {0: 0}, 1.2),
+        ({"start": 1.96, "end": 2.05}, {1: 2, 2: 2.04}, None),
+        ({"start": 2.05, "end": 2.15}, {3: 2.08, 4: 2.12}, None),
+    ],
+)
+def test_a_picture_held_across_a_cut_is_shown_up_to_it(
+    tmp_path: Path, cut: dict[str, float], shown: dict[int, float], last: float | None
+) -> None:
+    # At 0 s, 2 s, and every 0.04 s from there, as a recording of a screen has them.
+    frames = read(make_clip(tmp_path / "held.mp4", pts=[0, 50, 51, 52, 53, 54]), **cut)
+    assert [float(frame.origin.time) for frame in frames] == pytest.approx(list(shown.values()))
+    assert all(error(frame.pixels, picture(index)) < 4 for frame, index in zip(frames, shown, strict=True))
+    if last is not None:
+        assert float((frames[-1].origin.duration or 0) * frames[-1].origin.time_base) == pytest.approx(last)
+
+
+def test_webp_is_cut_like_a_clip(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(picture(index)) for index in range(3)]
+    path = tmp_path / "in.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[2000, 40, 3000])
+    with open_source(str(path), start=0.5, end=3) as source:
+        origins = [frame.origin for frame in source]
+    assert [(origin.pts, origin.duration) for origin in origins] == [(500, 1500), (2000, 40), (2040, 960)]
+
+
+@pytest.mark.parametrize("fps", [1, 0.5])
+def test_a_clip_shorter_than_a_frame_keeps_one(tmp_path: Path, fps: float) -> None:
+    assert len(read(make_clip(tmp_path / "clip.mp4", count=3), fps=fps)) == 1
 
 
 @pytest.mark.parametrize(("fps", "count"), [(50, 48), (25, 24), (10, 10), (Fraction(30000, 1001), 29)])

@@ -312,7 +312,8 @@ class ReportFile:
         """Writes the rest and moves the file into place.
 
         Raises:
-            CgpipeError: a part of it could not be written; the job itself is done.
+            CgpipeError: a part of it could not be written, or the job has written something else to its place; the
+                job itself is done.
         """
         self._write("\n],\n" + _dumped(report, self.path, indent=1)[1:].lstrip("\n"), end=True)
         if self._error is not None:
@@ -344,6 +345,7 @@ class ReportFile:
                 self._file.write("\n")
                 self._file.flush()
                 if self._partial and self.path:
+                    require_report(self.path)
                     os.replace(self._partial, self.path)
         except OSError as error:
             self._error = error
@@ -367,6 +369,8 @@ def _dumped(value: object, path: Path | None, indent: int | None = None) -> str:
 def require_report(path: Path) -> None:
     """Checks that a report may be written to ``path``: what is there, if anything, is an earlier one or is empty.
 
+    A job's own result may be there in the end, so this is checked before and after.
+
     Raises:
         UsageError: it is another file, which would be lost.
     """
@@ -381,8 +385,9 @@ def write_report(path: Path, report: Mapping[str, object]) -> None:
     """Writes a complete report, like :class:`ReportFile`.
 
     Raises:
-        CgpipeError: it cannot be written.
+        CgpipeError: it cannot be written, or would replace another file.
     """
+    require_report(path)
     text = _dumped(report, path, indent=1) + "\n"
     try:
         if os.fspath(path) == STANDARD_OUTPUT:

@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from cgpipe.media.colour import Colour, FromRgb, ToPalette
-from cgpipe.media.frames import Pixels, reduced
+from cgpipe.media.frames import Pixels, at_size, reduced
 from cgpipe.media.planar import Planar
 from cgpipe.media.video.clip import Alpha
 
@@ -75,7 +75,9 @@ class ToFrame:
     def __call__(self, pixels: Pixels, alpha: Alpha | None, planar: Planar | None = None) -> av.VideoFrame:
         """A frame; ``pixels`` is RGB of shape (height, width, 3), uint8 or full-range uint16, or planes."""
         if self._pix_fmt == "pal8":
-            return self._palette(pixels, alpha)
+            height = len(pixels)
+            opacity = None if alpha is None else fitted(alpha, self._width, height)
+            return self._palette(at_size(pixels, height, self._width), opacity)
         if not has_alpha(self._pix_fmt):
             return self._from_rgb(pixels, planar)
         opacity = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype) if alpha is None else alpha

@@ -18,6 +18,8 @@ from cgpipe.storage import Stamp
 
 Alpha = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Seconds = int | float | Fraction
+LEAST_HELD = Fraction(1, 10)
+"""Seconds for which a frame has to be on screen beyond a cut to be cut itself, and not kept whole or left out."""
 
 
 def seconds(value: Seconds) -> Fraction:

@@ -96,11 +96,20 @@ class StreamCopier:
             shift = self._span.shift(packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts - shift
             packet.dts = None if packet.dts is None else packet.dts - shift
-        if self._text and packet.pts is not None and packet.pts < 0:
-            packet.duration = (packet.duration or 0) + packet.pts
-            packet.pts = packet.dts = 0
+        if self._text and packet.pts is not None:
+            self._cut_text(packet)
         if self._still or self._text or self._in_order(packet):
             yield packet
+
+    def _cut_text(self, packet: Packet) -> None:
+        """Shows a subtitle within the span alone."""
+        pts, last = packet.pts or 0, (packet.pts or 0) + (packet.duration or 0)
+        if self._span.end is not None:
+            last = min(last, round((self._span.end - self._span.start) / packet.time_base))
+        packet.pts = max(0, pts)
+        packet.duration = max(0, last - packet.pts)
+        if pts < 0:
+            packet.dts = 0
 
     def _in_order(self, packet: Packet) -> bool:
         """Whether a packet follows those before it; one with an equal time is moved on by a tick."""
@@ -242,6 +251,7 @@ class SubtitleConverter:
         if not text or not kept or (self._span.end is not None and begin >= self._span.end):
             return
         begin = max(begin, self._span.start) if self._span.trimmed else begin
+        end = end if self._span.end is None else min(end, self._span.end)
         copy: Packet = av.Packet(self._packed(text))
         copy.stream, copy.time_base = self._stream, Fraction(1, 1000)
         copy.pts = copy.dts = round((begin - self._span.start) * 1000)

@@ -44,6 +44,7 @@ class Container:
         options: of the muxer.
         tick: its only time base; None if it takes any, or one as fine.
         shortest: minimum duration of a frame in ticks.
+        guesses_last: whether libav ignores how long the last frame is shown.
     """
 
     format: str
@@ -54,6 +55,7 @@ class Container:
     options: Mapping[str, str] = field(default_factory=dict)
     tick: Fraction | None = None
     shortest: int = 1
+    guesses_last: bool = False
 
     def muxer_options(self, info: VideoInfo) -> dict[str, str]:
         """The muxer's options for a video; an animation is shown as often as before."""
@@ -85,8 +87,10 @@ CONTAINERS: Mapping[str, Container] = {
 }
 ANIMATIONS: Mapping[str, Container] = {
     ".gif": Container(format="gif", codecs=("gif",), tick=Fraction(1, 100), shortest=2),
-    ".webp": Container(format="webp", codecs=("libwebp_anim",), tick=Fraction(1, 1000), options={"loop": "0"}),
-    ".apng": Container(format="apng", codecs=("apng",), options={"plays": "0"}),
+    ".webp": Container(
+        format="webp", codecs=("libwebp_anim",), tick=Fraction(1, 1000), options={"loop": "0"}, guesses_last=True
+    ),
+    ".apng": Container(format="apng", codecs=("apng",), options={"plays": "0"}, guesses_last=True),
 }
 
 
@@ -215,7 +219,9 @@ class EncoderSettings:
         for option, value in (options or {}).items():
             both = option in ("x264-params", "x265-params") and option in chosen
             chosen[option] = f"{chosen[option]}:{value}" if both else str(value)
-        wordless = name in _WITHOUT_ASPECT and container.format in ("matroska", "webm")
+        wordless = container in ANIMATIONS.values() or (
+            name in _WITHOUT_ASPECT and container.format in ("matroska", "webm")
+        )
         square = wordless and info.sample_aspect_ratio != 1
         return cls(codec=name, pix_fmt=_pix_fmt(name, rules, info, asked.pix_fmt), options=chosen, square=square)
 
@@ -235,7 +241,7 @@ class EncoderSettings:
                 ".webm, .gif, .webp and .apng keep it, and so do .mov with --codec prores and .mkv with --codec ffv1."
             )
         if self.square:
-            told.append(f"{self.codec} in Matroska cannot hold non-square pixels: the picture is stretched.")
+            told.append("Files of this kind are shown with square pixels: the picture is stretched.")
         if asked.pix_fmt is None and self._drops_bits(info):
             told.append(
                 f"The clip has {info.colour.depth} bits per channel and the output 8. --pix-fmt {_TEN_BITS} keeps 10; "

@@ -163,6 +163,7 @@ class SequenceSink(Sink):
         if picture_format(self._pattern) is None:
             raise UsageError(f"{spec} is not a valid name for a picture: use .png, .jpg, .webp or .tif.")
         self._shape = (like.height, like.width, 3)
+        self._aspect = like.sample_aspect_ratio
         self._jobs: deque[Future[None]] = deque()
         self._store = store_of(self._folder)
         self._writers = max(_WRITERS, self._store.parallel)
@@ -196,6 +197,13 @@ class SequenceSink(Sink):
             return None
         with self._store.open(os.fspath(self._job)) as file:
             return file.read().decode()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        if self._aspect == 1:
+            return ()
+        shape = f"{self._aspect.numerator}:{self._aspect.denominator}"
+        return (f"The clip's pixels are {shape}, which the pictures do not state: they keep the clip's size.",)
 
     @property
     def settings(self) -> dict[str, object]:

@@ -18,7 +18,7 @@ from cgpipe.media.colour import ToRgb
 from cgpipe.media.frames import Failed, Frame, Pixels
 from cgpipe.media.planar import Planar
 from cgpipe.media.video.alpha import alpha_of, fitted, has_alpha
-from cgpipe.media.video.clip import Alpha, Orientation, Seconds, TimedFrame, VideoInfo, VideoOrigin, seconds
+from cgpipe.media.video.clip import LEAST_HELD, Alpha, Orientation, Seconds, TimedFrame, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.decoding import Reader, StumbledError, no_index
 from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.libav import Readable, explain, reading
@@ -47,9 +47,12 @@ class VideoSource(Source):
 
     Args:
         path: a file, the URL of a stream (``rtsp://``, ``http://``), or a readable binary file object.
-        start: seconds into the clip; the first frame is the first that starts there or later.
-        end: seconds into the clip; the last frame is the last that starts before.
-        fps: constant frame rate, by repeating and dropping frames; by default every frame keeps its time.
+        start: seconds into the clip; the first frame is the first that starts there or later, or the one on screen
+            then, if it is held for longer than :data:`~cgpipe.media.video.clip.LEAST_HELD`.
+        end: seconds into the clip; the last frame is the last that starts before. One that is held beyond it for longer
+            ends there.
+        fps: constant frame rate, by repeating and dropping frames, of which one is left at least; by default every
+            frame keeps its time.
         hwaccel: libav's name of a hardware decoder ("cuda", "vaapi", "videotoolbox", ...), if PyAV's build has it;
             "off" is none, as by default.
         threads: decoding threads; by default one per processor up to 4, and one per two processors up to 8.
@@ -177,12 +180,13 @@ class VideoSource(Source):
         return reader
 
     def _cut(self, reader: Reader) -> Iterator[TimedFrame]:
-        start = round((reader.zero + self._start) / reader.time_base)
-        frames = itertools.dropwhile(lambda timed: timed.pts < start, reader.frames) if self._start else reader.frames
-        if self._end is None:
-            return iter(frames)
-        end = round((reader.zero + self._end) / reader.time_base)
-        return itertools.takewhile(lambda timed: timed.pts < end, frames)
+        least = round(LEAST_HELD / reader.time_base)
+        frames = reader.frames
+        if self._start:
+            frames = _from(frames, round((reader.zero + self._start) / reader.time_base), least)
+        if self._end is not None:
+            frames = _until(frames, round((reader.zero + self._end) / reader.time_base), least)
+        return frames
 
     def _describe(self, reader: Reader) -> VideoInfo:
         with reading(self._name):
@@ -274,13 +278,42 @@ class _Planes:
         return yuv.planes_of(yuv.frame_of(self._to_pixels(timed), planar.pix_fmt, self._matrix), planar)
 
 
+def _from(frames: Iterator[TimedFrame], start: int, least: int) -> Iterator[TimedFrame]:
+    """The frames from a time on; first the one that is on screen then, if that is for longer than ``least``."""
+    before: TimedFrame | None = None
+    following = None
+    for timed in frames:
+        if timed.pts >= start:
+            following = timed
+            break
+        before = timed
+    if before is not None:
+        end = before.pts + (before.duration or 0) if following is None else following.pts
+        if end - start > least:
+            yield replace(before, pts=start, duration=end - start)
+    if following is not None:
+        yield following
+        yield from frames
+
+
+def _until(frames: Iterator[TimedFrame], end: int, least: int) -> Iterator[TimedFrame]:
+    """The frames that start before a time; one that is held beyond it for longer than ``least`` ends there."""
+    for timed in itertools.takewhile(lambda timed: timed.pts < end, frames):
+        beyond = timed.pts + (timed.duration or 0) - end
+        yield replace(timed, duration=end - timed.pts) if beyond > least else timed
+
+
 def _resampled(frames: Iterator[TimedFrame], time_base: Fraction, fps: Fraction) -> Iterator[TimedFrame]:
-    """The frame shown at every tick of ``fps``, so that frames are repeated or dropped."""
+    """The frame shown at every tick of ``fps``, so that frames are repeated or dropped; one at least."""
+    first: int | None = None
     for timed, following in itertools.pairwise(itertools.chain(frames, [None])):
         if timed is None:
             return
+        begin = round(timed.pts * time_base * fps)
+        first = begin if first is None else first
         end = timed.pts + (timed.duration or 1 / (fps * time_base)) if following is None else following.pts
-        for tick in range(round(timed.pts * time_base * fps), round(end * time_base * fps)):
+        last = round(end * time_base * fps)
+        for tick in range(begin, first + 1 if following is None and last == first else last):
             yield replace(timed, pts=tick, duration=1)
 
 

@@ -20,6 +20,7 @@ from cgpipe.media.frames import Frame
 from cgpipe.media.video.clip import Damage, Timeline, VideoInfo, VideoOrigin
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, Container, EncoderSettings, VideoEncoder, suffix_of
 from cgpipe.media.video.interfaces import Sink
+from cgpipe.media.video.last_frame import hold_last
 from cgpipe.media.video.libav import Packet, address, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams, StreamReport
 from cgpipe.options import Encoding
@@ -74,7 +75,9 @@ class StreamSink(Sink):
         self.planar = self.encoding.planar(info)
         self._info = info
         self._timeline = Timeline(info)
+        self._guesses_last = container.guesses_last
         self._last: int | None = None
+        self._end: int | None = None
         self._dropped = 0
         self._temporary = contextlib.ExitStack()
         self._part: Path | None = None  # where the file is written until it is whole
@@ -123,8 +126,10 @@ class StreamSink(Sink):
         if self._last is not None and pts - self._last < self._shortest:
             self._dropped += 1
             return
+        length = self._timeline.length(frame.origin)
+        self._end = None if length is None else pts + length
         self._last = pts
-        self._mux(self._encoder.encode(frame, pts, self._timeline.length(frame.origin)))
+        self._mux(self._encoder.encode(frame, pts, length))
 
     def finish(self) -> None:
         try:
@@ -135,6 +140,8 @@ class StreamSink(Sink):
             with writing(self._name):
                 self._output.close()
                 if self._part is not None and self._path is not None:
+                    if self._guesses_last and self._end is not None:
+                        hold_last(self._part, self._end * self._info.time_base)
                     self._publish(self._part, self._path)
                 self._temporary.close()
         except BaseException:

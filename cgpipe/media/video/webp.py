@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import RGB, Colour
 from cgpipe.media.frames import Frame
-from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
+from cgpipe.media.video.clip import LEAST_HELD, Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.interfaces import Pass, Source
 from cgpipe.media.video.plays import plays_in
 
@@ -59,12 +60,7 @@ class WebpSource(Source):
         except (OSError, UnidentifiedImageError, EOFError) as error:
             raise MediaError(f"{path} cannot be read: {error}.") from error
         times = [0, *itertools.accumulate(durations)]
-        begin, finish = 1000 * seconds(start or 0), None if end is None else 1000 * seconds(end)
-        self._frames = [
-            (number, time, duration)
-            for number, (time, duration) in enumerate(zip(times, durations, strict=False))
-            if time >= begin and (finish is None or time < finish)
-        ]
+        self._frames = list(_between(times, start, end))
         if not self._frames:
             raise MediaError(f"{path} has no frame between start and end: check them.")
         length = sum(duration for _, _, duration in self._frames)
@@ -92,6 +88,16 @@ class WebpSource(Source):
                     index=index, pts=time, time_base=self.info.time_base, duration=duration or None, alpha=alpha
                 )
                 yield Frame(pixels=pixels, origin=origin)
+
+
+def _between(times: Sequence[int], start: Seconds | None, end: Seconds | None) -> Iterator[tuple[int, int, int]]:
+    """Number, time and duration of the frames of a part, in milliseconds; cut as a clip is."""
+    begin = round(1000 * seconds(start or 0))
+    finish = times[-1] + 1 if end is None else round(1000 * seconds(end))
+    for number, (time, until) in enumerate(itertools.pairwise(times)):
+        if time < finish and (time >= begin or until - begin > 1000 * LEAST_HELD):
+            shown = max(time, begin)
+            yield number, shown, min(until, finish) - shown
 
 
 def _is_transparent(image: Image.Image) -> bool:
