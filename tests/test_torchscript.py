@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import CgpipeError, ModelError, UsageError
@@ -67,6 +68,33 @@ def test_traced_and_scripted_networks_run_in_their_range(
     assert isinstance(model.generator, Program)
     assert model.generator.signature.pixels == f"{low}..{high}"
     assert np.abs(Translator(model)(picture) - expected(picture)).max() <= 1
+
+
+class Pale(nn.Module):
+    """Gives no dark pixels, as a network does that has learned little: only its last operator tells its range."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pixel_shuffle(torch.tanh(F.pixel_unshuffle(x, 2).clamp(min=-0.1)), 2).contiguous()
+
+
+def exported(path: Path, module: nn.Module) -> Path:
+    torch.export.save(torch.export.export(module.eval(), (torch.rand(1, 3, 96, 128),)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: written(path, traced(Pale())),
+        lambda path: written(path, torch.jit.script(Pale())),
+        lambda path: exported(path.with_suffix(".pt2"), Pale()),
+    ],
+    ids=["traced", "scripted", "exported"],
+)
+def test_the_last_operator_tells_the_range(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    model = load_any(write(tmp_path / "x.pt"))
+    assert isinstance(model.generator, Program)
+    assert (model.generator.signature.pixels, model.generator.signature.output_pixels) == ("-1..1", "-1..1")
 
 
 class Square(nn.Module):

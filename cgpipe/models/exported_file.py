@@ -183,6 +183,7 @@ class Exported:
         self._weights = {"cpu": {name: tensors[tensor] for name, tensor in lifted.items()}}
         self._results = [_named(entry) for entry in graph["outputs"]]
         self._steps = _steps(graph["nodes"], frozenset(lifted), {name for name in self._results if name})
+        self.makers = dict(_makers(graph["nodes"]))
         self._asked = asked
         self.inputs = [_port(name, graph["tensor_values"]) for name in asked]
         self.outputs = [_port(name, graph["tensor_values"]) for name in self._results if name]
@@ -321,6 +322,16 @@ def _steps(nodes: Sequence[Json], fixed: frozenset[str], results: set[str]) -> l
         steps.append(_Step(step.run, step.arguments, step.results, tuple(used - needed)))
         needed |= used
     return steps[::-1]
+
+
+def _makers(nodes: Sequence[Json]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """For each result that is a tensor, the operator that computes it and its first input, if that is one."""
+    for node in nodes:
+        inputs = cast(list[dict[str, Json]], node["inputs"])
+        first = (_named(inputs[0]["arg"]) if inputs else None) or ""
+        for name in map(_named, cast(list[Json], node["outputs"])):
+            if name:
+                yield name, (cast(str, node["target"]).split(".")[-2], first)
 
 
 def _step(node: Json, fixed: frozenset[str]) -> _Step:

@@ -46,16 +46,6 @@ class OnnxContents:
     makers: dict[str, tuple[str, str]] = field(default_factory=dict)
     external: set[str] = field(default_factory=set)
 
-    def last_operator(self, output: str) -> str:
-        """The operator that determines the range of an output; operators that only move values are skipped."""
-        seen = set()
-        while output in self.makers and output not in seen:
-            seen.add(output)
-            operator, output = self.makers[output]
-            if operator not in ("Transpose", "Identity", "Cast", "Slice", "Squeeze", "Unsqueeze", "Reshape"):
-                return operator
-        return ""
-
 
 def read_onnx(path: Path) -> tuple[bytes, OnnxContents]:
     """Reads and checks an ONNX file; returns its bytes and contents.

@@ -13,7 +13,19 @@ import torch
 from torch.nn import functional as F
 
 from cgpipe.errors import ModelError, UsageError
-from cgpipe.models.program import DTYPES, RANGES, Array, Feed, Layout, Pixels, Port, Signature, from_array, to_array
+from cgpipe.models.program import (
+    DTYPES,
+    RANGES,
+    Array,
+    Feed,
+    Layout,
+    Pixels,
+    Port,
+    Signature,
+    from_array,
+    last_operator,
+    to_array,
+)
 
 MOST_ENLARGED = 16
 """How many times as high and wide a network may make pictures."""
@@ -41,7 +53,7 @@ def probe(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     values: Mapping[str, object],
-    last_operators: Mapping[str, str],
+    makers: Mapping[str, tuple[str, str]],
     told: Told,
 ) -> Signature:
     """Determines a program's input and output format.
@@ -50,7 +62,7 @@ def probe(
         feed: runs it.
         inputs, outputs: of the program.
         values: values of the inputs besides the picture, as nested lists.
-        last_operators: for each output the operator that computes it, if known.
+        makers: for each value that is computed, the operator and its first input, as far as known.
         told: takes precedence over everything else.
 
     Raises:
@@ -74,7 +86,7 @@ def probe(
         )
         try:
             sized = _sized(feed, start)
-            return _with_ranges(feed, sized, last_operators.get(output.name, ""), told)
+            return _with_ranges(feed, sized, last_operator(makers, output.name), told)
         except ModelError as error:
             reasons.append(str(error))
     raise ModelError(reasons[0] if reasons else "It outputs no picture.")
@@ -221,8 +233,8 @@ def _with_ranges(feed: Feed, signature: Signature, operator: str, told: Told) ->
 
 def _range_of(values: torch.Tensor, operator: str) -> Pixels:
     """The range of the output's pixels, by the last operator or by the values."""
-    if operator in ("Tanh", "Sigmoid", "HardSigmoid"):
-        return "-1..1" if operator == "Tanh" else "0..1"
+    if operator in ("tanh", "sigmoid", "hardsigmoid"):
+        return "-1..1" if operator == "tanh" else "0..1"
     if float(values.max()) > 3:
         return "0..255"
     return "-1..1" if float(values.min()) < -0.2 else "0..1"

@@ -28,6 +28,29 @@ PART, MARGIN = 512, 32
 PROGRAMS = ("onnx", "torchscript", "torch-export")
 """Architectures of model files with a program in place of weights."""
 
+_MOVES = """
+transpose identity cast slice squeeze unsqueeze reshape depthtospace permute t contiguous clone alias detach view
+_unsafe_view to _to_copy float pixel_shuffle
+"""
+_MOVING = frozenset(_MOVES.split())
+"""Operators that only move values, by their names in ONNX and in torch."""
+
+
+def last_operator(makers: Mapping[str, tuple[str, str]], output: str) -> str:
+    """The operator, in lower case, that determines the range of an output; "" if it is not known.
+
+    Args:
+        makers: for each value, the operator that computes it and the operator's first input.
+        output: name of the value.
+    """
+    seen = set()
+    while output in makers and output not in seen:
+        seen.add(output)
+        operator, output = makers[output]
+        if operator.lower() not in _MOVING:
+            return operator.lower()
+    return ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:

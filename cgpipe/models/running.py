@@ -61,8 +61,8 @@ def load_program(
         run = start(kind, content, str(path) if contents.external else None)
         values = input_values(inputs, run.inputs, path.parent)
         if card is None:
-            operators = {port.name: contents.last_operator(port.name) for port in run.outputs}
-            signature = probe(run, run.inputs, run.outputs, values, operators, told or Told())
+            makers = contents.makers if isinstance(run, OnnxRuntime) else run.makers
+            signature = probe(run, run.inputs, run.outputs, values, makers, told or Told())
             card = _card(kind, path, signature, source, target)
         else:
             signature = Signature.from_settings(card.settings)

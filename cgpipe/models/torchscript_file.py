@@ -129,6 +129,7 @@ class TorchScript:
         others = [Port(name=a.name, shape=(), dtype=dtype, free=a.name not in self._numbers) for a in needed[1:]]
         self.inputs = [Port(name=needed[0].name, shape=(None,) * 4, dtype=dtype), *others]
         self.outputs = [Port(name="output", shape=(), dtype=dtype)]
+        self.makers = _makers(module.inlined_graph, "output")
 
     def __call__(self, values: Mapping[str, Array], threads: int, device: str = "cpu") -> Sequence[Array]:
         given = [self._given(port, values[port.name], device) for port in self.inputs]
@@ -150,6 +151,16 @@ class TorchScript:
             if device not in self._modules:
                 self._modules[device] = self._modules["cpu"].to(device)
             return self._modules[device]
+
+
+def _makers(graph: Any, output: str) -> dict[str, tuple[str, str]]:
+    """For each value of the graph, the operator that computes it and its first input; the result is ``output``."""
+    makers = {
+        value.debugName(): (node.kind().partition("::")[2], next((given.debugName() for given in node.inputs()), ""))
+        for node in graph.nodes()
+        for value in node.outputs()
+    }
+    return makers | {output: ("identity", next(graph.outputs()).debugName())}
 
 
 def _tensors(result: object) -> list[torch.Tensor]:
