@@ -129,6 +129,18 @@ class Group:
         return {name: _content(value) for name, value in asked.items() if value != defaults[name]}
 
 
+def named_value(text: str) -> tuple[str, str]:
+    """Name and value of ``NAME=VALUE``. Where there are more of them, the first ``=`` divides.
+
+    Raises:
+        UsageError: there is no name or no value.
+    """
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise UsageError(f"--input takes NAME=VALUE, not {text!r}.")
+    return name, value
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice(Group):
     """The model, and how it is read; by default, the default model.

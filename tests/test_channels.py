@@ -110,6 +110,18 @@ def network(taken: int, given: int, architecture: str = "compact") -> Model:
     return Model(card, generator.eval().requires_grad_(False))
 
 
+def test_a_gray_network_with_a_signed_skip_gives_the_same_on_rgb(tmp_path: Path) -> None:
+    model = network(1, 1)
+    settings = {**model.card.settings, "signed_skip": True}
+    generator = build_generator("compact", **settings)
+    save_model(tmp_path / "m.safetensors", Model(replace(model.card, settings=settings), generator))
+    gray = load_model(tmp_path / "m.safetensors", as_rgb=False).generator
+    in_rgb = load_model(tmp_path / "m.safetensors").generator
+    picture = torch.rand(1, 1, 32, 32) * 2 - 1
+    expected = gray(picture).expand(-1, 3, -1, -1)
+    assert torch.allclose(in_rgb(picture.expand(-1, 3, -1, -1)), expected, atol=1e-5)
+
+
 # -- reading and writing ---------------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,22 @@ def test_what_learns_by_it_stops_painting_a_grid(pictures: torch.Tensor) -> None
     assert abs(weight.item()) < 0.1
 
 
+def test_places_are_exact_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[Motion] = []
+
+    def remembered(pictures: torch.Tensor) -> Motion:
+        moved.append(random_motion(pictures))
+        return moved[-1]
+
+    monkeypatch.setattr(module, "random_motion", remembered)
+    pictures = torch.zeros(4, 3, 64, 64)
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            motion_loss(torch.tanh, pictures, pictures)
+    assert torch.equal(moved[0].grid, moved[1].grid)
+
+
 def test_half_of_the_pictures_are_shifted_by_whole_pixels() -> None:
     torch.manual_seed(0)
     grid = random_motion(torch.zeros(60, 3, 64, 64)).grid

@@ -28,7 +28,7 @@ from cgpipe.recipe import RECIPE_NAME, read_recipe, to_toml
 from cgpipe.training.config import Stage, TrainConfig, load_config
 from cgpipe.training.distill_config import load_distill_config
 from cgpipe.training.run import Progress
-from cgpipe.training.state import LOCK_NAME, load_state, locked, save_state
+from cgpipe.training.state import LOCK_NAME, STATE_NAME, load_state, locked, save_state
 from cgpipe.training.trainer import Trainer, train
 
 
@@ -471,6 +471,24 @@ def test_a_model_that_the_run_did_not_make_is_never_replaced(recipe: Path, tmp_p
     longer = train(config_of(recipe, run, epochs=2, publish=True), resume=True)  # its own it replaces
     assert not any(published.refused for published in longer.published)
     assert (models_folder / "red2blue.safetensors").read_bytes() != mine
+
+
+def test_a_run_ends_where_its_models_cannot_be_published(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CGPIPE_MODELS", str(tmp_path / "file" / "models"))
+    report = train(config_of(recipe, tmp_path / "run", epochs=1, publish=True))
+    assert report.finished and all("cgpipe models import" in str(published) for published in report.published)
+    again = train(config_of(recipe, tmp_path / "run", epochs=1, publish=True), resume=True)
+    assert again.finished
+
+
+def test_betas_of_a_resumed_run_are_those_it_is_given(recipe: Path, tmp_path: Path) -> None:
+    train(config_of(recipe, tmp_path / "run", epochs=1))
+    trainer = Trainer(config_of(recipe, tmp_path / "run", epochs=2, beta1=0.3, beta2=0.9))
+    trainer.load_state_dict(load_state(tmp_path / "run" / STATE_NAME))
+    assert {group["betas"] for group in trainer.generator_optimizer.param_groups} == {(0.3, 0.9)}
 
 
 def test_a_finished_run_is_published_on_request(recipe: Path, tmp_path: Path, models_folder: Path) -> None:

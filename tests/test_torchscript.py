@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from cgpipe.errors import CgpipeError, ModelError, UsageError
 from cgpipe.models import find_model, import_model, load_any
 from cgpipe.models.probe import Told
 from cgpipe.models.program import Program
-from cgpipe.models.torchscript_file import checked_torchscript
+from cgpipe.models.torchscript_file import TorchScript, checked_torchscript
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::FutureWarning")
 
@@ -95,6 +97,23 @@ def test_the_last_operator_tells_the_range(tmp_path: Path, write: Callable[[Path
     model = load_any(write(tmp_path / "x.pt"))
     assert isinstance(model.generator, Program)
     assert (model.generator.signature.pixels, model.generator.signature.output_pixels) == ("-1..1", "-1..1")
+
+
+def test_a_copy_on_another_device_leaves_the_first_where_it_is(tmp_path: Path) -> None:
+    program = load_any(written(tmp_path / "x.pt", traced(Drawing(0, 1)))).generator
+    assert isinstance(program, Program) and isinstance(program.feed, TorchScript)
+    with torch.inference_mode():
+        moved = program.feed._on("meta")
+    assert {weight.device.type for weight in moved.parameters()} == {"meta"}
+    assert {weight.device.type for weight in program.feed._on("cpu").parameters()} == {"cpu"}
+
+
+def test_warnings_come_as_before_after_threads_have_run_it(tmp_path: Path, picture: np.ndarray[Any, Any]) -> None:
+    program = load_any(written(tmp_path / "x.pt", traced(Drawing(0, 1)))).generator
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool, torch.no_grad():
+        list(pool.map(program, [torch.zeros(1, 3, 32, 32)] * 40))
+    assert list(warnings.filters) == before
 
 
 class Square(nn.Module):

@@ -112,6 +112,7 @@ def test_a_recipe_may_begin_with_a_bom_and_name_the_home_folder(
         ('preprocess = "scale_width"\nbatch_size = 1\ngan_loss = "wgan-gp"', "must have one size"),
         ('preprocess = "zoom"', "preprocess must be one of resize_and_crop, scale_width"),
         ('diffaugment = "colour"', "diffaugment takes color"),
+        ('gen_net = "whitebox"', "gen_net 'whitebox' is not one of compact"),
         ('gan_loss = "hinge"\nlabel_smoothing = 0.1', "no labels to smooth"),
         ("label_smoothing = 1.0", "less than 1"),
         ('gan_loss = "wgan-gp"\nnorm = "batch"', "batch norm mixes"),
@@ -704,6 +705,16 @@ def test_diffaugment_changes_each_picture_in_its_own_way_and_lets_gradients_thro
     assert not any(torch.equal(x, y) for x, y in itertools.combinations(changed, 2))
     changed.sum().backward()
     assert pictures.grad is not None and (pictures.grad != 0).any(dim=(1, 2, 3)).all()
+
+
+def test_two_pictures_of_a_pair_change_colour_alike_and_keep_theirs() -> None:
+    red, gray = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.2])
+    pair = torch.cat([gray, red])[None, :, None, None].expand(1, 4, 8, 8)
+    torch.manual_seed(0)
+    changed = diffaugment(pair, ("color",), 1)
+    for part in (slice(0, 1), slice(1, 4)):
+        torch.manual_seed(0)
+        assert torch.equal(changed[:, part], diffaugment(pair[:, part], ("color",)))
 
 
 def test_translation_moves_and_cutout_cuts() -> None:

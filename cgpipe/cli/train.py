@@ -81,6 +81,6 @@ def conclude(report: TrainReport, *, quiet: bool = False) -> None:
         files = ", ".join(str(path) for path in report.model_files)
         say(f"{done} at step {report.step}. Models: {files}", err=False)
         for published in report.published:
-            (warn if published.refused else say)(str(published))
+            (warn if published.refused or published.failure else say)(str(published))
     if report.stopped_by is not None and not report.finished:
         click.get_current_context().exit(exit_code_of(report.stopped_by))

@@ -27,6 +27,11 @@ VIEWABLE = (1, 3, 4)
 """Channels of pictures that networks for RGB can look at: gray, RGB, RGB and opacity."""
 
 
+def whole_side(side: int, multiple: int) -> int:
+    """The largest side up to ``side`` that is a multiple of ``multiple``; that itself where there is none."""
+    return max(1, side // multiple) * multiple
+
+
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings:
     """How each training picture is resized, cropped and flipped; a stage of a recipe may change it."""

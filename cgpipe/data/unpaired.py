@@ -282,7 +282,6 @@ def _in_workers(pictures: Epoch, places: _Places, workers: int) -> Iterator[_Sam
         batch_sampler=places,
         num_workers=workers,
         collate_fn=_batch_of,
-        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )
 

@@ -40,15 +40,19 @@ def keep_compiled() -> None:
 
     Torch's default is a temporary folder, which is lost when the machine restarts.
     """
-    os.environ.setdefault(CACHE_VARIABLE, str(user_cache_path("cgpipe") / "compiled"))
+    os.environ.setdefault(CACHE_VARIABLE, str(_own_cache()))
+
+
+def _own_cache() -> Path:
+    return user_cache_path("cgpipe") / "compiled"
 
 
 def compiled_or_eager(run: Callable[[], T]) -> T:
     """Calls ``run``, which uses compiled networks; falls back to eager if compiling fails.
 
     A process killed while compiling leaves a truncated library behind, on which every later process fails. So after a
-    failure the cache is removed and compiling is tried once more; then everything runs eagerly, with a warning. Each
-    try starts from the same random state; what ``run`` had changed before it failed stays changed.
+    failure cgpipe's own cache is removed and compiling is tried once more; then everything runs eagerly, with a
+    warning. Each try starts from the same random state; what ``run`` had changed before it failed stays changed.
     """
     random = torch.get_rng_state()
     for help_it in (_forget_compiled, _go_on_eagerly):
@@ -70,11 +74,12 @@ def _failed_to_compile(error: Exception) -> bool:
 
 def _forget_compiled(error: Exception) -> None:
     torch.compiler.reset()
-    if folder := os.environ.get(CACHE_VARIABLE):
+    folder = _own_cache()
+    if os.environ.get(CACHE_VARIABLE) == str(folder):  # another one may hold more than cgpipe's code
         # Moved first, so that another process never finds it half deleted.
-        aside = Path(f"{folder}-broken-{os.getpid()}")
+        aside = folder.with_name(f"{folder.name}-broken-{os.getpid()}")
         try:
-            Path(folder).rename(aside)
+            folder.rename(aside)
         except OSError:
             return
         shutil.rmtree(aside, ignore_errors=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from cgpipe.data.loading import forms_of
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Folders, imagenet_class
 from cgpipe.evaluation.paired import PairedFigures
@@ -22,23 +24,18 @@ def record_figures(path: Path, evaluation: Evaluation, inputs: Folders, referenc
         ModelError: there is no such file, or it cannot be written.
     """
     model = load_model(path)
-    generator, domains = model.generator.eval(), (model.card.source, model.card.target)
+    generator, forms, domains = model.generator.eval(), forms_of(model), (model.card.source, model.card.target)
     if (wanted := class_of(*domains)) is not None:
-        shares = share_by_side(generator, inputs, wanted)
+        shares = share_by_side(generator, inputs, wanted, form=forms[0])
         success = {side: share if wanted == domains[1] else 1 - share for side, share in shares.items()}
         scales = working_scales(success)
         by_side = {f"share seen as {wanted} by side": {str(side): round(share, 3) for side, share in shares.items()}}
     else:
-        kids = kid_by_side(generator, inputs, reference)
+        kids = kid_by_side(generator, inputs, reference, forms=forms)
         scales = working_scales({side: -value for side, value in kids.items()}, KID_TOLERANCE)
         by_side = {"kid_x1000 by side": {str(side): round(value, 2) for side, value in kids.items()}}
-    quality = {
-        **model.card.quality,
-        f"{evaluation.inputs} at {evaluation.size}": quality_of(evaluation),
-        **by_side,
-    }
-    card = replace(model.card, quality=quality, working_scales=scales)
-    save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
+    figures = {f"{evaluation.inputs} at {evaluation.size}": quality_of(evaluation), **by_side}
+    _record(path, figures, working_scales=scales)
 
 
 def record_steadiness(path: Path, clips: Sequence[Steadiness]) -> None:
@@ -49,10 +46,8 @@ def record_steadiness(path: Path, clips: Sequence[Steadiness]) -> None:
     """
     if not clips:
         return
-    model = load_model(path)
     figures = {f"video {clip.clip} at {min(clip.width, clip.height)}": steadiness_of(clip) for clip in clips}
-    card = replace(model.card, quality={**model.card.quality, **figures})
-    save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
+    _record(path, figures)
 
 
 def record_pairs(path: Path, figures: PairedFigures) -> None:
@@ -61,7 +56,6 @@ def record_pairs(path: Path, figures: PairedFigures) -> None:
     Raises:
         ModelError: there is no such file, or it cannot be written.
     """
-    model = load_model(path)
     measured = {
         "pairs": figures.count,
         "reference": figures.reference,
@@ -69,8 +63,14 @@ def record_pairs(path: Path, figures: PairedFigures) -> None:
         "psnr": round(figures.psnr, 2),
         "ssim": round(figures.ssim, 4),
     }
-    quality = {**model.card.quality, f"{figures.inputs} in pairs at {figures.size}": measured}
-    save_model(path, Model(replace(model.card, quality=quality), model.generator), dtype=narrowest(model.generator))
+    _record(path, {f"{figures.inputs} in pairs at {figures.size}": measured})
+
+
+def _record(path: Path, figures: Mapping[str, object], **changes: Any) -> None:
+    """Adds figures, and other changes of the card, to a file whose network stays as it is."""
+    model = load_model(path, as_rgb=False)
+    card = replace(model.card, quality={**model.card.quality, **figures}, **changes)
+    save_model(path, Model(card, model.generator), dtype=narrowest(model.generator))
 
 
 def steadiness_of(clip: Steadiness) -> dict[str, object]:

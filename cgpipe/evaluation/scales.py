@@ -7,10 +7,12 @@ from typing import TypeVar
 
 import torch
 
+from cgpipe.data.loading import RGB, Form
 from cgpipe.engine.scale import add_change, resize, to_integer
 from cgpipe.errors import DataError
 from cgpipe.evaluation.evaluator import Folders, Translation, imagenet_class, load_picture, pictures_of
 from cgpipe.evaluation.scores import kid, top1_share
+from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.efficientnet import EfficientNetLite, Variant
 
 Score = TypeVar("Score")
@@ -30,7 +32,13 @@ KID_TOLERANCE = 2.0
 
 
 def share_by_side(
-    generator: Translation, inputs: Folders, class_name: str, *, sides: Sequence[int] = SIDES, batch_size: int = 8
+    generator: Translation,
+    inputs: Folders,
+    class_name: str,
+    *,
+    sides: Sequence[int] = SIDES,
+    form: Form = RGB,
+    batch_size: int = 8,
 ) -> dict[int, float]:
     """The share, 0 to 1, of pictures seen as ``class_name`` by Lite2 when the generator works at each of some sides.
 
@@ -38,20 +46,39 @@ def share_by_side(
     """
     index = imagenet_class(class_name)
     return by_side(
-        generator, inputs, lambda features, logits: top1_share(logits, index), sides=sides, batch_size=batch_size
+        generator,
+        inputs,
+        lambda features, logits: top1_share(logits, index),
+        sides=sides,
+        form=form,
+        batch_size=batch_size,
     )
 
 
 def kid_by_side(
-    generator: Translation, inputs: Folders, reference: Folders, *, sides: Sequence[int] = SIDES, batch_size: int = 8
+    generator: Translation,
+    inputs: Folders,
+    reference: Folders,
+    *,
+    sides: Sequence[int] = SIDES,
+    forms: tuple[Form, Form] = (RGB, RGB),
+    batch_size: int = 8,
 ) -> dict[int, float]:
     """KID times 1000 against ``reference``, by Lite2's features, when the generator works at each of some sides.
 
-    See :func:`by_side`.
+    See :func:`by_side`; ``forms`` are those of the inputs and of the reference.
     """
-    real = by_side(lambda x: x, reference, lambda features, logits: features, sides=[PICTURE_SIDE])[PICTURE_SIDE]
+    features_alone = by_side(
+        lambda x: x, reference, lambda features, logits: features, sides=[PICTURE_SIDE], form=forms[1]
+    )
+    real = features_alone[PICTURE_SIDE]
     return by_side(
-        generator, inputs, lambda features, logits: 1000 * kid(features, real), sides=sides, batch_size=batch_size
+        generator,
+        inputs,
+        lambda features, logits: 1000 * kid(features, real),
+        sides=sides,
+        form=forms[0],
+        batch_size=batch_size,
     )
 
 
@@ -62,6 +89,7 @@ def by_side(
     score: Callable[[torch.Tensor, torch.Tensor], Score],
     *,
     sides: Sequence[int],
+    form: Form = RGB,
     network: Variant = "lite2",
     batch_size: int = 8,
 ) -> dict[int, Score]:
@@ -71,8 +99,9 @@ def by_side(
     picture's own size and added to it. So a side at which the subject's detail is lost does not count as a good one.
 
     Args:
-        generator: takes and gives (N, 3, H, W) in [-1, 1]; sides that it cannot take are left out.
+        generator: takes and gives (N, C, H, W) in [-1, 1]; sides that it cannot take are left out.
         inputs: folder of pictures, or several; they are made square.
+        form: how they are read; pictures of other channels are seen as RGB.
 
     Raises:
         DataError: a folder holds no picture, or the generator takes none of the sides.
@@ -82,8 +111,10 @@ def by_side(
     for side in [side for side in sides if side % getattr(generator, "multiple", 1) == 0]:
         outputs = []
         for start in range(0, len(paths), batch_size):
-            pictures = torch.stack([load_picture(path, PICTURE_SIDE) for path in paths[start : start + batch_size]])
-            outputs.append(classifier(translate_at(generator, pictures, side)))
+            pictures = torch.stack(
+                [load_picture(path, PICTURE_SIDE, form) for path in paths[start : start + batch_size]]
+            )
+            outputs.append(classifier(as_rgb(translate_at(generator, pictures, side))))
         features, logits = (torch.cat(rows) for rows in zip(*outputs, strict=True))
         scores[side] = score(features, logits)
     if not scores:
@@ -92,7 +123,7 @@ def by_side(
 
 
 def translate_at(generator: Translation, pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Translates (N, 3, H, W) in [-1, 1] with the generator working at ``side`` x ``side``, in steps of 8 bits."""
+    """Translates (N, C, H, W) in [-1, 1] with the generator working at ``side`` x ``side``, in steps of 8 bits."""
     pixels = to_integer((pictures + 1) * 127.5, torch.uint8).permute(0, 2, 3, 1).contiguous()
     seen = resize(pixels, (side, side))
     translated = (generator(seen / 127.5 - 1) + 1) * 127.5

@@ -20,6 +20,9 @@ class Watch:
 
     Neither weights nor random numbers are touched: a run that is watched learns the same, to the bit.
 
+    Args:
+        size: side, in pixels, at which pictures are translated.
+
     Attributes:
         best: the best value of :attr:`figure` so far, by the name of the model's file.
         waited: measurements of the run since one of its models was last better than before.
@@ -27,7 +30,8 @@ class Watch:
 
     figure, higher_is_better = "kid_x1000", False
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 256) -> None:
+        self.size = size
         self.best: dict[str, float] = {}
         self.waited = 0
         self._evaluators: dict[str, Evaluator | PairedEvaluator] = {}
@@ -43,8 +47,8 @@ class Watch:
             DataError: there is no test split.
             MissingDependencyError: what measures is not installed.
         """
-        # Networks draw random weights before they are given their own.
-        with torch.random.fork_rng():
+        # Networks draw random weights, on the CPU, before they are given their own.
+        with torch.random.fork_rng(devices=[]):
             self._evaluators[path.name] = self._evaluator(folders, forms_of(model), device)
 
     def check(self, path: Path, model: Model) -> dict[str, float]:
@@ -53,7 +57,7 @@ class Watch:
         Args:
             path: the model's file, for which :meth:`prepare` was called.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             figures = self._figures(self._evaluators[path.name], model)
         if self._is_best(figures[self.figure], self.best.get(path.name)):
             self.best[path.name] = figures[self.figure]
@@ -69,7 +73,7 @@ class Watch:
         self, folders: tuple[Place, Place], forms: tuple[Form, Form], device: torch.device
     ) -> Evaluator | PairedEvaluator:
         try:
-            return Evaluator(*folders, networks=["lite2"], forms=forms, device=device)
+            return Evaluator(*folders, size=self.size, networks=["lite2"], forms=forms, device=device)
         except MissingDependencyError as error:
             raise MissingDependencyError(f"{error}, or train without --watch-every.") from error
 
@@ -79,17 +83,9 @@ class Watch:
 
 
 class PairedWatch(Watch):
-    """How close translations come to their partners in the test split; the best has the highest PSNR.
-
-    Args:
-        size: side, in pixels, at which pictures are translated.
-    """
+    """How close translations come to their partners in the test split; the best has the highest PSNR."""
 
     figure, higher_is_better = "psnr", True
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
 
     def _evaluator(
         self, folders: tuple[Place, Place], forms: tuple[Form, Form], device: torch.device

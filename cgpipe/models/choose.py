@@ -14,7 +14,7 @@ from cgpipe.models.card import UNKNOWN, ModelCard
 from cgpipe.models.header import is_ours
 from cgpipe.models.looks import Look, asked_look, find_look, find_two_inputs
 from cgpipe.models.zoo import Found, find_model
-from cgpipe.options import ModelChoice
+from cgpipe.options import ModelChoice, named_value
 from cgpipe.storage import digest_of
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ class Chosen:
         """The values of a program's inputs besides the picture: given ones, and those of the card."""
         given: dict[str, object] = {}
         for text in self.choice.model_inputs:
-            name, _, value = text.rpartition("=")
-            given[name] = digest_of(value) if Path(value).is_file() else value
+            name, value = named_value(text)
+            file = Path(value).expanduser()
+            given[name] = digest_of(file) if file.is_file() else value
         kept = self.card.settings.get("inputs") if self.card and self.found.entry.place == "styles" else None
         return {**kept, **given} if isinstance(kept, Mapping) else given
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cgpipe.errors import MediaError
 from cgpipe.models.card import UNKNOWN, ModelCard
 from cgpipe.models.header import is_ours
+from cgpipe.models.loading import narrowest
 from cgpipe.models.model_file import Model, save_model
 from cgpipe.storage import atomic_write
 
@@ -46,7 +47,7 @@ def write_for_hub(model: Model, file: Path, folder: Path, *, name: str, overwrit
             with atomic_write(target) as partial:
                 shutil.copyfile(file, partial)
         else:
-            save_model(target, model)
+            save_model(target, model, dtype=narrowest(model.generator))
         with atomic_write(card) as partial:
             partial.write_text(hub_card(model.card, target.name), encoding="utf-8")
     except OSError as error:

@@ -14,6 +14,7 @@ from cgpipe.errors import ModelError, UsageError
 from cgpipe.media.pictures.read import read_picture
 from cgpipe.models.onnx_file import read_onnx
 from cgpipe.models.program import Array, OnnxRuntime, Port
+from cgpipe.options import named_value
 
 LARGEST = 1 << 24
 """Most numbers in one input."""
@@ -37,9 +38,7 @@ def input_values(given: Sequence[str], ports: Sequence[Port], folder: Path) -> d
     by_name = {port.name: port for port in ports}
     values = {}
     for text in given:
-        name, separator, value = text.rpartition("=") if text.count("=") == 1 else text.partition("=")
-        if not separator or not value:
-            raise UsageError(f"--input takes NAME=VALUE, not {text!r}.")
+        name, value = named_value(text)
         if name not in by_name:
             raise UsageError(f"The network has no input {name}: it has {', '.join(by_name)}.")
         values[name] = _value(value, by_name[name], folder).tolist()
@@ -106,8 +105,8 @@ def _from_file(path: Path, port: Port, shape: tuple[int, ...], folder: Path) -> 
             return _fitting(np.load(path, allow_pickle=False), shape, port)
         except (ValueError, OSError, TypeError) as error:
             raise UsageError(f"{path} holds no numbers for the input {port.name}: {error}.") from error
-    pixels = torch.from_numpy(read_picture(path).pixels.astype(np.float32))
-    pixels = pixels / (255 if float(pixels.max()) <= 255 else 65535)
+    stored = read_picture(path).pixels
+    pixels = torch.from_numpy(stored.astype(np.float32) / np.iinfo(stored.dtype).max)
     if len(shape) == 4 and 3 in (shape[1], shape[3]):
         return _as_picture(pixels, port)
     return _fitting(_predicted(pixels, port, folder), shape, port)

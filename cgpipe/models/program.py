@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
 Pixels = Literal["-1..1", "0..1", "0..255"]
 Feed = Callable[[Mapping[str, Array], int, str], Sequence[Array]]
-"""Runs a program on named arrays, with a number of threads, on a device (``cpu``, ``cuda``); returns its outputs."""
+"""Runs a program on named arrays, with a number of threads, on a device (``cpu``, ``cuda:1``); returns its outputs."""
 
 RANGES: Mapping[Pixels, tuple[float, float]] = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}
 DTYPES = {"float32": np.float32, "float16": np.float16, "float64": np.float64, "uint8": np.uint8}
@@ -183,7 +183,7 @@ class Program(Generator):
         short = (self.signature.batch or len(x)) - len(x)
         taken = torch.cat([x, x[-1:].expand(short, -1, -1, -1)]) if short > 0 else x
         array = to_array(taken.detach().float().cpu(), self.signature)
-        outputs = self.feed({self.signature.picture: array, **self._inputs}, torch.get_num_threads(), x.device.type)
+        outputs = self.feed({self.signature.picture: array, **self._inputs}, torch.get_num_threads(), str(x.device))
         y = from_array(outputs[self.signature.output], self.signature)[: len(x)]
         expected = (*x.shape[:2], *(self.enlarges * side for side in x.shape[2:]))
         if y.shape != expected:
@@ -300,8 +300,9 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        on_gpu = device == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-        providers = ["CUDAExecutionProvider"] * on_gpu
+        kind, _, number = device.partition(":")
+        on_gpu = kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        providers = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] * on_gpu
         try:
             session: _Session = onnxruntime.InferenceSession(
                 self._content, options, providers=[*providers, "CPUExecutionProvider"]

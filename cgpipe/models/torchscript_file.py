@@ -7,6 +7,7 @@ that may never end.
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import threading
@@ -134,7 +135,7 @@ class TorchScript:
     def __call__(self, values: Mapping[str, Array], threads: int, device: str = "cpu") -> Sequence[Array]:
         given = [self._given(port, values[port.name], device) for port in self.inputs]
         try:
-            with torch.inference_mode(), _quiet():
+            with torch.inference_mode():
                 result = self._on(device)(*given)
         except Exception as error:  # a program may raise anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -149,7 +150,8 @@ class TorchScript:
     def _on(self, device: str) -> Any:
         with self._lock:
             if device not in self._modules:
-                self._modules[device] = self._modules["cpu"].to(device)
+                # A copy: a module is moved in place.
+                self._modules[device] = copy.deepcopy(self._modules["cpu"]).to(device)
             return self._modules[device]
 
 

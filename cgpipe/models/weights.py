@@ -107,10 +107,11 @@ def _compact_in_rgb(weights: Mapping[str, torch.Tensor]) -> Weights:
     """The same for the compact generator, which folds squares of pixels into channels, all of one colour in a row."""
     rgb = dict(weights)
     if rgb["stem.weight"].shape[1] == 16:
-        detail = rgb["refine.weight"]
-        inner = detail.shape[1] - 4  # the last four are a square of the picture itself
+        # After what comes from the widening, every four channels are a square of the picture itself.
+        inner = rgb["widen.weight"].shape[0] // 4
+        mixed, squares = rgb["refine.weight"][:, :inner], rgb["refine.weight"][:, inner:].split(4, dim=1)
         rgb["stem.weight"] = torch.cat([rgb["stem.weight"] * share for share in LUMA], dim=1)
-        rgb["refine.weight"] = torch.cat([detail[:, :inner], *(detail[:, inner:] * share for share in LUMA)], dim=1)
+        rgb["refine.weight"] = torch.cat([mixed, *(square * share for square in squares for share in LUMA)], dim=1)
     if rgb["to_pixels.weight"].shape[0] == 4:
         for name in ("to_pixels.weight", "to_pixels.bias"):
             rgb[name] = torch.cat([rgb[name]] * 3)

@@ -34,6 +34,8 @@ FOREIGN: Mapping[str, Callable[..., Generator]] = {
 }
 """Generators of other projects: their files are run, but none is trained here."""
 
+_ALL = {**GENERATORS, **FOREIGN}
+
 
 def build_generator(architecture: str, **settings: object) -> Generator:
     """A generator with fresh weights.
@@ -45,28 +47,26 @@ def build_generator(architecture: str, **settings: object) -> Generator:
     Raises:
         ValueError: the name is unknown, or the architecture has no such setting or value.
     """
-    known = {**GENERATORS, **FOREIGN}
-    if architecture not in known:
+    if architecture not in _ALL:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(GENERATORS)}")
     try:
-        return known[architecture](**settings)
+        return _ALL[architecture](**settings)
     except TypeError as error:
         raise ValueError(f"architecture {architecture!r}: {error}") from error
 
 
 def setting_names(architecture: str) -> Collection[str]:
     """The settings that an architecture has; none if it is unknown."""
-    known = {**GENERATORS, **FOREIGN}
-    return signature(known[architecture]).parameters if architecture in known else ()
+    return signature(_ALL[architecture]).parameters if architecture in _ALL else ()
 
 
 def all_settings(architecture: str, settings: Mapping[str, object]) -> dict[str, object]:
     """``settings`` with what the name alone stands for, so that a file still fits when a preset is changed later."""
-    preset = GENERATORS[architecture]
+    preset = _ALL[architecture]
     return (dict(preset.keywords) if isinstance(preset, partial) else {}) | dict(settings)
 
 
 def effective_settings(architecture: str, settings: Mapping[str, object]) -> dict[str, object]:
     """Every setting of a generator with its value, those that nobody named included."""
-    parameters = signature({**GENERATORS, **FOREIGN}[architecture]).parameters
+    parameters = signature(_ALL[architecture]).parameters
     return {name: parameter.default for name, parameter in parameters.items()} | dict(settings)

@@ -15,27 +15,34 @@ from cgpipe.parallel import global_count, share
 from cgpipe.training.draws import drawn
 
 
-def diffaugment(pictures: torch.Tensor, kinds: Sequence[str]) -> torch.Tensor:
-    """(N, 3, H, W) in [-1, 1], each picture with its own random augmentation of every kind, of :data:`KINDS`."""
+def diffaugment(pictures: torch.Tensor, kinds: Sequence[str], given: int = 0) -> torch.Tensor:
+    """(N, C, H, W) in [-1, 1], each picture with its own random augmentation of every kind, of :data:`KINDS`.
+
+    Args:
+        given: how many of the first channels are another picture, which gets the same augmentation.
+    """
     for kind in kinds:
-        pictures = KINDS[kind](pictures)
+        pictures = KINDS[kind](pictures, given)
     return pictures
 
 
-def _colour(pictures: torch.Tensor) -> torch.Tensor:
+def _colour(pictures: torch.Tensor, given: int) -> torch.Tensor:
     """Brightness changes by up to 0.5, saturation by a factor of 0 to 2, contrast by a factor of 0.5 to 1.5."""
     count = global_count(len(pictures))
     numbers = drawn(lambda: torch.rand(3, count, 1, 1, 1), pictures.device)
     brightness, saturation, contrast = (share(kind) for kind in numbers)
-    pictures = pictures + (brightness - 0.5)
-    grey = pictures.mean(dim=1, keepdim=True)
-    pictures = grey + 2 * saturation * (pictures - grey)
-    middle = pictures.mean(dim=(1, 2, 3), keepdim=True)
-    contrasted: torch.Tensor = middle + (contrast + 0.5) * (pictures - middle)
-    return contrasted
+    parts = pictures.split([given, pictures.shape[1] - given], dim=1) if given else [pictures]
+    changed = []
+    for part in parts:
+        bright = part + (brightness - 0.5)
+        grey = bright.mean(dim=1, keepdim=True)
+        saturated = grey + 2 * saturation * (bright - grey)
+        middle = saturated.mean(dim=(1, 2, 3), keepdim=True)
+        changed.append(middle + (contrast + 0.5) * (saturated - middle))
+    return torch.cat(changed, dim=1)
 
 
-def _translation(pictures: torch.Tensor) -> torch.Tensor:
+def _translation(pictures: torch.Tensor, given: int) -> torch.Tensor:
     """Shifts by up to an eighth of the sides, padded with 0."""
     height, width = pictures.shape[-2:]
     down, across = round(height / 8), round(width / 8)
@@ -46,7 +53,7 @@ def _translation(pictures: torch.Tensor) -> torch.Tensor:
     return moved.gather(3, columns[:, None, None].expand(-1, padded.shape[1], height, -1))
 
 
-def _cutout(pictures: torch.Tensor) -> torch.Tensor:
+def _cutout(pictures: torch.Tensor, given: int) -> torch.Tensor:
     """Sets a random rectangle of half the sides to 0."""
     height, width = pictures.shape[-2:]
     top, left = (_integers(pictures, -side // 4, side - side // 4 + 1) for side in (height, width))
@@ -66,7 +73,7 @@ def _range(count: int, pictures: torch.Tensor) -> torch.Tensor:
     return torch.arange(count, device=pictures.device)
 
 
-KINDS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+KINDS: Mapping[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "color": _colour,
     "translation": _translation,
     "cutout": _cutout,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgpipe.data.direction import A_TO_B, B_TO_A, DIRECTIONS, Direction, Domain
-from cgpipe.data.settings import VIEWABLE, DataSettings
+from cgpipe.data.settings import VIEWABLE, DataSettings, whole_side
 from cgpipe.errors import CgpipeWarning, ModelError, UsageError
 from cgpipe.models.card import GENERIC, check_domain, is_domain, plain_name
 from cgpipe.models.looks import look_name
@@ -340,6 +340,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
                     "batch_size or accumulate."
                 )
         self._check_names()
+        self._check_network()
         self._check_method()
         self._check_losses()
         self._check_channels()
@@ -357,6 +358,12 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
                 check_domain(getattr(self, name), name)
         except ModelError as error:  # now, and not when the first model is saved
             raise UsageError(str(error)) from error
+
+    def _check_network(self) -> None:
+        from cgpipe.networks.generators import GENERATORS
+
+        if self.gen_net not in GENERATORS:
+            raise UsageError(f"gen_net {self.gen_net!r} is not one of {', '.join(GENERATORS)}.")
 
     def _check_method(self) -> None:
         if self.method == "style":
@@ -491,8 +498,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
 
     def test_size(self, multiple: int) -> int:
         """Side at which pictures have the scale of training, as a multiple of ``multiple``; 256 if none is fixed."""
-        side = self.load_height if self.preprocess == "resize_and_crop" else 256
-        return max(1, side // multiple) * multiple
+        return whole_side(self.load_height if self.preprocess == "resize_and_crop" else 256, multiple)
 
     def model_path(self, direction: Direction) -> Path:
         """Path of the run's model of one direction."""

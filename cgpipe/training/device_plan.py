@@ -62,7 +62,10 @@ def plan_device(gpu_ids: str, precision: str) -> DevicePlan:
         if device.type == "cpu":
             raise UsageError("A CPU cannot compute in fp16: use --precision bf16, fp32 or auto.")
         return DevicePlan(device=device, dtype=torch.float16)
-    fast_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bf16()
+    if device.type == "cuda":
+        fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast_bf16 = _cpu_multiplies_bf16()
     use_bf16 = precision == "bf16" or (precision == "auto" and fast_bf16)
     return DevicePlan(device=device, dtype=torch.bfloat16 if use_bf16 else torch.float32)
 

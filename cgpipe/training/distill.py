@@ -8,6 +8,7 @@ With one generator and one direction, a step costs a fraction of a CycleGAN's.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from cgpipe.data.dataset import direction_of, find_ranges, test_folders_of, trai
 from cgpipe.data.direction import DOMAINS
 from cgpipe.data.loading import Form, forms_of, ranges_on_card
 from cgpipe.data.pictures import Place, find_pictures, path_of, pictures_at
-from cgpipe.data.settings import VIEWABLE, PictureSettings
+from cgpipe.data.settings import VIEWABLE, PictureSettings, whole_side
 from cgpipe.data.unpaired import Pictures, TrainingPictures
 from cgpipe.engine.compiling import can_compile, keep_compiled
 from cgpipe.errors import MissingDependencyError, UsageError
 from cgpipe.evaluation.grids import load_samples
+from cgpipe.evaluation.watch import Watch
 from cgpipe.models import Model, ModelCard
 from cgpipe.models.card import UNKNOWN
 from cgpipe.models.choose import choose_model
@@ -43,7 +45,7 @@ from cgpipe.training.discriminator import Discriminator
 from cgpipe.training.distill_config import DistillConfig
 from cgpipe.training.losses import cycle_loss, discriminator_loss, generator_loss
 from cgpipe.training.motion import motion_loss
-from cgpipe.training.optimise import adam, average_weights, set_learning_rate, update
+from cgpipe.training.optimise import adam, average_weights, load_optimizer, set_learning_rate, update
 from cgpipe.training.run import Progress, Run, TrainReport
 from cgpipe.training.schedule import learning_rate_factor
 from cgpipe.training.warm_start import warm_start
@@ -104,6 +106,7 @@ class Distiller(Run):
         self.learners = nn.ModuleDict(learners | ({"discriminator": self.discriminator} if self.discriminator else {}))
         betas = (config.beta1, config.beta2)
         self.optimizers = {name: adam(network, config.lr, betas) for name, network in self.learners.items()}
+        self.watch = Watch(whole_side(256, self.student.multiple))
         self.samples = self._load_samples()
         if config.compile and not self.plan.is_plain_cpu and can_compile(self.plan.device):
             keep_compiled()
@@ -154,7 +157,8 @@ class Distiller(Run):
         test = self._test_pictures()
         pictures = pictures_at(test) if test is not None and path_of(test).is_dir() else inputs
         form = Form(self.pictures.channels["a"], self.pictures.ranges.get("a"))
-        samples = load_samples(pictures, SAMPLES, form=form).to(self.plan.device)
+        side = whole_side(256, math.lcm(self.teacher.generator.multiple, self.student.multiple))
+        samples = load_samples(pictures, SAMPLES, side, form=form).to(self.plan.device)
         with torch.no_grad():
             return [samples, self.teacher.generator(samples)]
 
@@ -294,7 +298,7 @@ class Distiller(Run):
         self.learners.load_state_dict(state["learners"])
         self.average.load_state_dict(state["average"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_optimizer(optimizer, state["optimizers"][name])
 
 
 class Features(nn.Module):

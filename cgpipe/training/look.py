@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -91,18 +92,27 @@ def _keep(pictures: Callable[[int], Iterable[Pixels]], folder: Path) -> None:
     """Saves reduced training pictures, so that a resumed run uses the same ones."""
     if folder.is_dir():
         return
-    partial = folder.with_name("photos-partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        count = 0
-        for count, pixels in enumerate(pictures(MOST), 1):
-            Image.fromarray(_reduced(pixels)).save(partial / f"{count:04}.png", compress_level=1)
-        if not count:
-            raise DataError("There is no picture that could be read to learn the look on.")
-        partial.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Of its own, since another job may be keeping pictures for the same look: the first one's are taken.
+        with tempfile.TemporaryDirectory(prefix="photos-partial-", dir=folder.parent) as partial:
+            count = 0
+            for count, pixels in enumerate(pictures(MOST), 1):
+                Image.fromarray(_reduced(pixels)).save(Path(partial) / f"{count:04}.png", compress_level=1)
+            if not count:
+                raise DataError("There is no picture that could be read to learn the look on.")
+            _claim(Path(partial), folder)
     except OSError as error:
         raise ModelError(f"{folder} cannot be written: {error.strerror}.") from error
+
+
+def _claim(made: Path, folder: Path) -> None:
+    """Gives a folder its name, unless there is one of that name by now."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def _reduced(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

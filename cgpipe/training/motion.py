@@ -98,7 +98,8 @@ def motion_loss(
         pictures: its input.
         translated: its output for them.
     """
-    move = random_motion(pictures)
+    with torch.autocast(pictures.device.type, enabled=False):  # bf16 is too coarse for places
+        move = random_motion(pictures)
     count, *shape = pictures.shape
     noise = drawn(lambda: share(torch.randn(global_count(count), *shape)), pictures.device)
     found = generator(move(pictures) + NOISE * noise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,14 @@ def adam(network: nn.Module, lr: float, betas: tuple[float, float] = (0.5, 0.999
     """Adam for the parameters that are not frozen, by default with the betas of CycleGAN (arXiv 1703.10593)."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads what the optimiser of an interrupted run has gathered; the betas stay those of the recipe."""
+    betas = [group["betas"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, betas, strict=True):
+        group["betas"] = own
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -18,13 +18,17 @@ class Published:
         file: the model in the run's folder.
         place: its path in the models folder.
         refused: whether another model of that name exists and was left alone.
+        failure: why it could not be written; "" if it could.
     """
 
     file: Path
     place: Path
-    refused: bool
+    refused: bool = False
+    failure: str = ""
 
     def __str__(self) -> str:
+        if self.failure:
+            return f"{self.place} cannot be written: {self.failure}. Once it can: cgpipe models import {self.file}"
         if not self.refused:
             return f"Published {self.place}"
         return (
@@ -41,6 +45,13 @@ def publish(file: Path, made: dict[str, str]) -> Published:
         made: checksums of the run's published models by name; updated.
     """
     place = user_models_folder() / file.name
+    try:
+        return _copied(file, place, made)
+    except OSError as error:
+        return Published(file, place, failure=error.strerror or str(error))
+
+
+def _copied(file: Path, place: Path, made: dict[str, str]) -> Published:
     content = file.read_bytes()
     checksum = hashlib.sha256(content).hexdigest()
     if place.exists() and hashlib.sha256(place.read_bytes()).hexdigest() not in (checksum, made.get(file.name)):
@@ -48,4 +59,4 @@ def publish(file: Path, made: dict[str, str]) -> Published:
     with atomic_write(place) as temporary:
         temporary.write_bytes(content)
     made[file.name] = checksum
-    return Published(file, place, refused=False)
+    return Published(file, place)

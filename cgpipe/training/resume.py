@@ -13,8 +13,10 @@ from cgpipe.data.direction import Domain
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-NOT_COMPARED = ("checkpoint_dir",)
-"""Settings that may change, since a run's folder may be moved."""
+AT_THE_START = ("init", "init_type", "init_gain", "init_a_to_b", "init_b_to_a", "init_discriminators")
+"""Settings that have done their work when a run resumes."""
+NOT_COMPARED = ("checkpoint_dir", *AT_THE_START)
+"""Settings that may differ without a word: a run's folder may be moved."""
 
 
 def settings_of(config: DataclassInstance) -> dict[str, object]:

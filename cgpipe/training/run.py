@@ -413,10 +413,11 @@ class Run(ABC):
             return ()
         for path, model in self.models():
             save_model(path, model)
-        published: tuple[Published, ...] = ()
-        if self.finished and self.config.publish:
-            published = tuple(publish(path, self.published) for path, _ in self.models())
-        # Last, so that a run whose models could not be written resumes before that point.
+        # After them, so that a run whose models could not be written resumes before that point.
+        save_state(self.folder / STATE_NAME, self.state_dict())
+        if not (self.finished and self.config.publish):
+            return ()
+        published = tuple(publish(path, self.published) for path, _ in self.models())
         save_state(self.folder / STATE_NAME, self.state_dict())
         return published
 

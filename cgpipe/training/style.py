@@ -23,7 +23,7 @@ TAPS = (0, 2, 4, 10)
 SCALES = (1.0, 0.5)
 """Scales of comparison: at half size the same blocks see strokes of twice the length."""
 CONTENT = 2
-"""The block whose features describe the content of a picture."""
+"""Place in :data:`TAPS` of the block whose features describe the content of a picture."""
 SMALLEST = 64
 """Minimum short side of a painting, in pixels."""
 

@@ -15,12 +15,13 @@ from cgpipe.data.dataset import find_sample_pairs, find_sample_pictures, open_tr
 from cgpipe.data.direction import DOMAINS, Direction, Domain
 from cgpipe.data.loading import Form, ranges_on_card
 from cgpipe.data.pictures import Place
+from cgpipe.data.settings import whole_side
 from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import can_compile
 from cgpipe.engine.cuda import CudaRecorder
 from cgpipe.errors import UsageError
 from cgpipe.evaluation.grids import load_alike, load_samples, sample_rows
-from cgpipe.evaluation.watch import PairedWatch
+from cgpipe.evaluation.watch import PairedWatch, Watch
 from cgpipe.models import Model, ModelCard
 from cgpipe.networks import Generator, all_settings
 from cgpipe.networks.channels import as_rgb
@@ -32,7 +33,14 @@ from cgpipe.training.collapse import CollapseWatch
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.device_plan import plan_device
 from cgpipe.training.methods import Losses, Method, build_method
-from cgpipe.training.optimise import adam, add_gradients, apply_gradients, average_weights, set_learning_rate
+from cgpipe.training.optimise import (
+    adam,
+    add_gradients,
+    apply_gradients,
+    average_weights,
+    load_optimizer,
+    set_learning_rate,
+)
 from cgpipe.training.pool import ImagePool
 from cgpipe.training.recompute import recompute_activations
 from cgpipe.training.replay import Record, Replayed
@@ -133,8 +141,8 @@ class Trainer(Run):
         self.plateau = Plateau(config.lr_step)
         self.collapse = CollapseWatch()
         self.samples = {d: s.to(self.plan.device) for d, s in self._load_samples().items()}
-        if config.is_paired:
-            self.watch = PairedWatch(config.test_size(self.method.multiple))
+        side = self._side_of_samples()
+        self.watch = PairedWatch(side) if config.is_paired else Watch(side)
         self.notices += self._remarks()
         if config.activation_checkpointing:
             for generator in self.method.generators.values():
@@ -178,11 +186,15 @@ class Trainer(Run):
         forms = {d: Form(channels, self.pictures.ranges.get(d)) for d, channels in self.config.channels.items()}
         if self.config.is_paired:
             pairs = find_sample_pairs(self.config, files)
-            side = self.config.test_size(self.method.multiple)
-            samples = load_alike(pairs[:2], SAMPLES, side, forms=[*forms.values()])
+            samples = load_alike(pairs[:2], SAMPLES, self._side_of_samples(), forms=[*forms.values()])
             return dict(zip(DOMAINS, samples, strict=True))
         pictures = {d: find_sample_pictures(self.config, d, files[d]) for d in DOMAINS if files[d]}
-        return {d: load_samples(found, SAMPLES, form=forms[d]) for d, found in pictures.items()}
+        side = self._side_of_samples()
+        return {d: load_samples(found, SAMPLES, side, form=forms[d]) for d, found in pictures.items()}
+
+    def _side_of_samples(self) -> int:
+        multiple = self.method.multiple
+        return self.config.test_size(multiple) if self.config.is_paired else whole_side(256, multiple)
 
     def _remarks(self) -> tuple[str, ...]:
         """Notices about the recipe and the datasets that the user may not expect."""
@@ -405,9 +417,9 @@ class Trainer(Run):
         except RuntimeError as error:
             raise ValueError(self._other_networks(state) or str(error)) from error
         self.averages.load_state_dict(state["averages"])
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+        load_optimizer(self.generator_optimizer, state["generator_optimizer"])
         if self.discriminator_optimizer is not None:
-            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+            load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
         for domain, pool in self.pools.items():
             pool.load_state_dict(state["pools"][domain])
         self.collapse.seen = dict(state["collapse"])

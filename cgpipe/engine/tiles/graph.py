@@ -307,7 +307,7 @@ def _called_interpolate(node: fx.Node) -> Operation:
 
 
 _POINTWISE: tuple[object, ...] = (
-    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.iadd, operator.imul),
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg),
     *(torch.add, torch.sub, torch.mul, torch.div, torch.neg, torch.abs, torch.clamp, torch.relu, torch.tanh),
     *(torch.sigmoid, torch.lerp),
     *(F.relu, F.leaky_relu, F.elu, F.silu, F.tanh, F.sigmoid, F.hardtanh, F.relu6, F.dropout),

@@ -36,7 +36,10 @@ class Method(nn.Module, ABC):
         generators: the networks that are exported as models, by direction.
         discriminators: by the domain that they discriminate.
         helpers: modules that learn with the generators but are not exported.
+        given: channels of the input that a discriminator sees before those of a picture.
     """
+
+    given = 0
 
     def __init__(self, config: TrainConfig, backbone: EfficientNetLite | None) -> None:
         super().__init__()
@@ -114,6 +117,7 @@ class Method(nn.Module, ABC):
         return {
             f"penalty_{d}": gradient_penalty(network, self.seen(real[d], real), self.seen(fake[d], real))
             for d, network in self.discriminators.items()
+            if not self.is_frozen(f"discriminator_{d}")
         }
 
     def realism_losses(self, real: Pictures, fake: Pictures, config: TrainConfig) -> Losses:
@@ -180,7 +184,7 @@ class Method(nn.Module, ABC):
     def discriminate(self, domain: str, *batches: torch.Tensor) -> list[WeightedLogits]:
         """A discriminator's logits for each batch, augmented if the recipe says so."""
         discriminator = cast("Discriminator", self.get_submodule(f"discriminator_{domain}"))
-        changed = [diffaugment(pictures, parse_list(self.config.diffaugment)) for pictures in batches]
+        changed = [diffaugment(pictures, parse_list(self.config.diffaugment), self.given) for pictures in batches]
         if not _can_join(discriminator, changed):
             return [discriminator(pictures) for pictures in changed]
         parts = [(weight, logits.chunk(len(changed))) for weight, logits in discriminator(torch.cat(changed))]

@@ -20,9 +20,8 @@ class Pix2Pix(Method):
         super().__init__(config, backbone)
         (self.direction,) = config.directions
         generator = build_generator(config.gen_net, **config.generator_settings(config.channels_of(self.direction)))
-        discriminator = Discriminator(
-            config, backbone, config.channels[self.direction.target], given=config.channels[self.direction.source]
-        )
+        self.given = config.channels[self.direction.source]
+        discriminator = Discriminator(config, backbone, config.channels[self.direction.target], given=self.given)
         for network in (generator, discriminator):
             self.initialise(network)
         self.add_networks(self.direction, generator, discriminator)
