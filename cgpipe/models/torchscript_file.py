@@ -7,7 +7,6 @@ that may never end.
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 import threading
@@ -113,9 +112,9 @@ class TorchScript:
 
     def __init__(self, content: bytes) -> None:
         self._lock = threading.Lock()
+        self._content = content
         try:
-            with _quiet():
-                module = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
+            module = _loaded(content, "cpu")
         except Exception as error:
             raise ModelError(f"PyTorch rejects the file: {str(error).strip().splitlines()[0][:300]}.") from error
         self._modules = {"cpu": module}
@@ -150,9 +149,14 @@ class TorchScript:
     def _on(self, device: str) -> Any:
         with self._lock:
             if device not in self._modules:
-                # A copy: a module is moved in place.
-                self._modules[device] = copy.deepcopy(self._modules["cpu"]).to(device)
+                # Loaded again: a module can only be moved, not copied.
+                self._modules[device] = _loaded(self._content, device)
             return self._modules[device]
+
+
+def _loaded(content: bytes, device: str) -> Any:
+    with _quiet():
+        return torch.jit.load(io.BytesIO(content), map_location=device).eval()
 
 
 def _makers(graph: Any, output: str) -> dict[str, tuple[str, str]]:
