@@ -133,7 +133,20 @@ def test_most_recoloured_subjects_are_lighter_and_grayer() -> None:
     lighter = [pixels for pixels in made if pixels.mean() > brown.float().mean()]
     assert 20 <= len(lighter) < 40
     assert all(np.ptp(pixels, axis=2).max() < 70 for pixels in lighter)
+    assert max(pixels.min() for pixels in lighter) > 200  # the shadows of a white coat are pale
     assert torch.equal(recolour(brown, 0 * mask, np.random.default_rng(0)), brown)
+
+
+def test_edges_of_a_recoloured_subject_are_narrower_now_and_then() -> None:
+    gray = torch.full((8, 8, 3), 128.0)
+    mask = torch.full((8, 8, 1), 128, dtype=torch.uint8)
+    shares = []
+    for seed in range(20):
+        whole, half = (
+            recolour(gray, m, np.random.default_rng(seed)) - gray for m in (torch.full_like(mask, 255), mask)
+        )
+        shares.append(float(half.mean() / whole.mean()))
+    assert 0.05 < min(shares) < 0.2 and 0.4 < max(shares) <= 0.51
 
 
 @pytest.mark.parametrize("method", ["cyclegan", "cut", "fastcut", "pix2pix"])

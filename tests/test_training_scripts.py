@@ -140,6 +140,22 @@ def test_photos_are_sorted_by_their_colours(script: Script, tmp_path: Path) -> N
     assert found == {kind: [kind] for kind in ("day", "sunset", "summer", "autumn")}
 
 
+def test_the_palest_animals_are_repeated(script: Script, tmp_path: Path) -> None:
+    for name, coat in (("brown", (30, 60, 110)), ("white", (230, 235, 240)), ("sky", (30, 60, 110))):
+        picture = np.full((40, 60, 3), 250 if name == "sky" else 90, np.uint8)
+        mask = np.zeros((40, 60), np.uint8)
+        picture[10:30, 15:45], mask[10:30, 15:45] = coat, 255
+        for folder, suffix, pixels in (("in/sub", "jpg", picture), ("masks/sub", "png", mask)):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"{name}.{suffix}"), pixels)
+    cv2.imwrite(str(tmp_path / "in" / "without mask.jpg"), picture)
+    script("pale_coats", tmp_path / "in", tmp_path / "masks", tmp_path / "evened", "--count", 1, "--times", 3)
+    names = {"brown", "sky", "white", "white-1", "white-2"}
+    for folder in ("pictures", "masks"):
+        assert {path.stem for path in (tmp_path / "evened" / folder / "sub").iterdir()} == names
+        assert not list((tmp_path / "evened" / folder).glob("*.*"))
+
+
 def test_a_folder_that_is_not_there(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         script("dark_masks", tmp_path / "nothing", tmp_path / "masks")

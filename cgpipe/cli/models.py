@@ -185,9 +185,10 @@ def _export_int8(model: Model, path: Path, pictures: Path, overwrite: bool) -> N
     from cgpipe.engine.quantise import export_int8
 
     done = export_int8(model, path, find_pictures(pictures), overwrite=overwrite)
+    pictures_said = f"{done.measured} picture{'s' * (done.measured > 1)}"
     say(
-        f"Wrote {path}: sides must be multiples of {done.multiple}. PSNR of int8 against fp32 on {done.measured} "
-        f"pictures: {done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (above 40, a difference is hard to see).",
+        f"Wrote {path}: sides must be multiples of {done.multiple}. PSNR of int8 against fp32 on {pictures_said}: "
+        f"{done.psnr:.1f} dB, the worst {done.lowest:.1f} dB (above 40, a difference is hard to see).",
         err=False,
     )
 
