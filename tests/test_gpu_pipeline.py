@@ -380,13 +380,21 @@ def test_the_precision_of_each_device_is_told_where_they_differ(make_model: Any)
 
 
 class Negative(Generator):
-    """Remembers how it saw its input."""
+    """Remembers how it, or a copy of it, saw its input."""
 
     multiple = 4
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, torch.dtype, bool]] = []
+
+    def __deepcopy__(self, memo: object) -> Negative:
+        copied = Negative()
+        copied.seen = self.seen
+        return copied
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.device, self.dtype = x.device, x.dtype
-        self.channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        self.seen.append((str(x.device), x.dtype, x.is_contiguous(memory_format=torch.channels_last)))
         return -x
 
 
@@ -412,7 +420,7 @@ def test_on_a_gpu_all_stays_there_and_integers_come_and_go(
         pixels = torch.zeros((2, 41, 35, 4), dtype=torch.uint8, device="cuda:0")
         result = translator._translate_on_device(pixels).pixels
         assert (result.shape, result.dtype, str(result.device)) == ((2, 41, 35, 3), torch.uint8, "cuda:0")
-    assert (str(generator.device), generator.dtype, generator.channels_last) == ("cuda:0", torch.float16, True)
+    assert generator.seen[-1] == ("cuda:0", torch.float16, True)
 
 
 def test_a_gpu_without_a_pipeline_takes_what_lies_on_the_cpu(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

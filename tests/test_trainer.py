@@ -215,7 +215,7 @@ def test_networks_that_do_not_fit_what_was_saved_are_errors(recipe: Path, tmp_pa
     ("settings", "message"),
     [
         ({"gen_settings": {"nonsense": 1}}, "no setting|unexpected keyword"),
-        ({"gen_net": "nonsense", "gen_settings": {}}, "unknown architecture 'nonsense'"),
+        ({"gen_net": "nonsense", "gen_settings": {}}, "gen_net 'nonsense' is not one of"),
         ({"dis_net": "nonsense"}, "unknown discriminator 'nonsense'"),
         ({"norm": "nonsense"}, "unknown norm 'nonsense'"),
         ({"gen_net": "unet_128", "gen_settings": {}}, "multiples of 128"),

@@ -77,6 +77,7 @@ class StreamSink(Sink):
         self._timeline = Timeline(info)
         self._guesses_last = container.guesses_last
         self._last: int | None = None
+        self._first: int | None = None
         self._end: int | None = None
         self._dropped = 0
         self._temporary = contextlib.ExitStack()
@@ -127,6 +128,7 @@ class StreamSink(Sink):
             self._dropped += 1
             return
         length = self._timeline.length(frame.origin)
+        self._first = pts if self._first is None else self._first
         self._end = None if length is None else pts + length
         self._last = pts
         self._mux(self._encoder.encode(frame, pts, length))
@@ -140,8 +142,8 @@ class StreamSink(Sink):
             with writing(self._name):
                 self._output.close()
                 if self._part is not None and self._path is not None:
-                    if self._guesses_last and self._end is not None:
-                        hold_last(self._part, self._end * self._info.time_base)
+                    if self._guesses_last and self._first is not None and self._end is not None:
+                        hold_last(self._part, (self._end - self._first) * self._info.time_base)
                     self._publish(self._part, self._path)
                 self._temporary.close()
         except BaseException:
