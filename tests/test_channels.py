@@ -21,7 +21,8 @@ from cgpipe.engine.export import export_model
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.evaluation.evaluator import Evaluator, load_picture
-from cgpipe.evaluation.paired import PairedEvaluator
+from cgpipe.evaluation.paired import PairedEvaluator, PairedFigures
+from cgpipe.evaluation.record import record_pairs
 from cgpipe.media.frames import Frame
 from cgpipe.media.pictures.planes import read_planes
 from cgpipe.media.pictures.read import read_picture
@@ -108,6 +109,18 @@ def network(taken: int, given: int, architecture: str = "compact") -> Model:
         licence="unknown",
     )
     return Model(card, generator.eval().requires_grad_(False))
+
+
+def test_what_is_recorded_of_a_gray_model_leaves_its_network_gray(tmp_path: Path) -> None:
+    model, path = network(1, 1), tmp_path / "ct2mr.safetensors"
+    figures = PairedFigures(
+        inputs="a", reference="b", count=1, size=32, l1=1, psnr=2, ssim=0.5, unchanged_l1=1, unchanged_psnr=2
+    )
+    save_model(path, model)
+    record_pairs(path, figures)
+    after = load_model(path, as_rgb=False)
+    assert after.generator.channels == (1, 1) and after.card.settings == model.card.settings
+    assert after.card.quality["a in pairs at 32"]["psnr"] == 2
 
 
 def test_a_gray_network_with_a_signed_skip_gives_the_same_on_rgb(tmp_path: Path) -> None:

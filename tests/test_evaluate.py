@@ -21,11 +21,8 @@ from cgpipe.errors import CgpipeError, CgpipeWarning, DataError, MediaError, Usa
 from cgpipe.evaluation.evaluate import evaluate
 from cgpipe.evaluation.evaluator import Evaluator
 from cgpipe.evaluation.inception import Inception, has_inception, load_extractor
-from cgpipe.evaluation.paired import PairedFigures
-from cgpipe.evaluation.record import record_pairs
 from cgpipe.evaluation.scales import by_side, kid_by_side
-from cgpipe.models import Model, ModelCard, load_model, save_model
-from cgpipe.networks import build_generator
+from cgpipe.models import load_model
 from cgpipe.networks.efficientnet import EfficientNetLite
 
 FileModel = Callable[..., Path]
@@ -169,30 +166,6 @@ def test_figures_and_scales_are_recorded(
     assert model.card.working_scales in {(32, 32), (64, 64), (32, 64)}
     assert report.evaluation.input_count == 5
     assert all(torch.equal(weights[name], value) for name, value in model.generator.state_dict().items())
-
-
-def test_what_is_recorded_of_a_gray_model_leaves_its_network_gray(tmp_path: Path) -> None:
-    generator = build_generator("compact", in_channels=1, out_channels=1, channels=16, blocks=1, deep_channels=16)
-    settings = {"in_channels": 1, "out_channels": 1, "channels": 16, "blocks": 1, "deep_channels": 16}
-    card = ModelCard(
-        architecture="compact",
-        settings=settings,
-        source="ct",
-        target="mr",
-        training_size=None,
-        made_by={},
-        quality={},
-        licence="unknown",
-    )
-    figures = PairedFigures(
-        inputs="a", reference="b", count=1, size=32, l1=1, psnr=2, ssim=0.5, unchanged_l1=1, unchanged_psnr=2
-    )
-    path = tmp_path / "ct2mr.safetensors"
-    save_model(path, Model(card, generator))
-    record_pairs(path, figures)
-    after = load_model(path, as_rgb=False)
-    assert after.generator.channels == (1, 1) and after.card.settings == settings
-    assert after.card.quality["a in pairs at 32"]["psnr"] == 2
 
 
 def test_kid_by_side_against_the_formula(dataset: Path) -> None:

@@ -129,7 +129,11 @@ class TorchScript:
         others = [Port(name=a.name, shape=(), dtype=dtype, free=a.name not in self._numbers) for a in needed[1:]]
         self.inputs = [Port(name=needed[0].name, shape=(None,) * 4, dtype=dtype), *others]
         self.outputs = [Port(name="output", shape=(), dtype=dtype)]
-        self.makers = _makers(module.inlined_graph, "output")
+
+    @property
+    def makers(self) -> dict[str, tuple[str, str]]:
+        """For each value of the network, the operator that computes it and its first input."""
+        return _makers(self._modules["cpu"].inlined_graph, self.outputs[0].name)
 
     def __call__(self, values: Mapping[str, Array], threads: int, device: str = "cpu") -> Sequence[Array]:
         given = [self._given(port, values[port.name], device) for port in self.inputs]

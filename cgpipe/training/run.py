@@ -103,6 +103,7 @@ class Run(ABC):
     config: RunSettings
     pictures: TrainingPictures
     settings: PictureSettings
+    watch: Watch
 
     def __init__(self, config: RunSettings) -> None:
         keep_freed_memory(FOR_TRAINING)
@@ -114,7 +115,6 @@ class Run(ABC):
         self.step = self.epoch = self.picture = self.total_steps = 0
         self.notices: tuple[str, ...] = ()
         self.published: dict[str, str] = {}
-        self.watch = Watch()
         self.stopped_early = False
         self.board: Board | None = None
 

@@ -181,7 +181,7 @@ class EncoderSettings:
         codec: libav's name of the encoder.
         pix_fmt: libav's name of its input pixel format.
         options: all its options, as text.
-        square: whether pixels must be made square, because neither stream nor container can store another shape.
+        square: whether pixels must be made square, because another shape cannot be stored, or is not shown.
     """
 
     codec: str

@@ -313,7 +313,7 @@ def _resampled(frames: Iterator[TimedFrame], time_base: Fraction, fps: Fraction)
         first = begin if first is None else first
         end = timed.pts + (timed.duration or 1 / (fps * time_base)) if following is None else following.pts
         last = round(end * time_base * fps)
-        for tick in range(begin, first + 1 if following is None and last == first else last):
+        for tick in range(begin, max(last, first + 1) if following is None else last):
             yield replace(timed, pts=tick, duration=1)
 
 
