@@ -14,8 +14,9 @@ import pytest
 import torch
 from shell import invoke
 
-from cgpipe.engine import export
+from cgpipe.engine import export, quantise
 from cgpipe.engine.export import SUFFIXES, Normalised, export_model
+from cgpipe.engine.translator import Translator
 from cgpipe.errors import CgpipeError, MissingDependencyError, UsageError
 from cgpipe.models import find_model, load_model
 
@@ -127,6 +128,27 @@ def test_int8_is_written_with_what_it_costs(tmp_path: Path) -> None:
     x = torch.rand((1, 3, 64, 96)) * 2 - 1
     difference = (export.load_onnx(path)(x) - small.generator(x)).abs().mean()
     assert 0 < difference < 0.1
+
+
+def test_int8_is_calibrated_with_what_the_network_sees(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 bits in 16 fill the range, and the short side of a large picture is that of a style."""
+    card = {"working_scales": (64, 96), "large_side": 128, "made_by": {"value_range": {"horse": [100, 4095]}}}
+    model = make_model(**card)
+    pixels = np.random.default_rng(0).integers(100, 4096, (480, 480, 3), np.uint16)
+    assert cv2.imwrite(str(tmp_path / "12.png"), pixels[..., ::-1])
+    seen: list[torch.Tensor] = []
+
+    def generate(self: Translator, x: torch.Tensor, network: Callable[..., torch.Tensor]) -> torch.Tensor:
+        seen.append(x.clone())
+        return network(x)
+
+    monkeypatch.setattr(Translator, "_generate", generate)
+    Translator(model, precision="fp32")(pixels)
+    assert min(seen[-1].shape[2:]) == 128
+    [calibrating] = quantise._seen(model, [tmp_path / "12.png"])
+    torch.testing.assert_close(calibrating, seen[-1], atol=1e-4, rtol=0)
 
 
 def test_int8_asks_for_pictures_and_for_onnx(tmp_path: Path) -> None:

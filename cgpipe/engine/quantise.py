@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cgpipe.engine.export import INPUT, extra, load_onnx, require_new, to_onnx
-from cgpipe.engine.scale import MIDDLE_SCALE, highest, pad_to_multiple, resize, working_size
+from cgpipe.engine.scale import MIDDLE_SCALE, levels, pad_to_multiple, resize, working_size
 from cgpipe.errors import UsageError
 from cgpipe.media.pictures.planes import read_planes
 from cgpipe.models import Model
@@ -87,12 +87,14 @@ def export_int8(
 
 def _seen(model: Model, pictures: Iterable[Path]) -> Iterator[torch.Tensor]:
     """The generator's input for each picture: (1, C, H, W) in [-1, 1], with sides that it accepts."""
+    card, generator = model.card, model.generator
+    scales = card.working_scales or (MIDDLE_SCALE, MIDDLE_SCALE)
     for picture in pictures:
-        pixels = torch.from_numpy(np.ascontiguousarray(read_planes(picture, model.generator.channels[0]).pixels))[None]
-        scales = model.card.working_scales or (MIDDLE_SCALE, MIDDLE_SCALE)
-        height, width = pixels.shape[1:3]
-        seen = resize(pixels, working_size(height, width, "auto", scales)) / (highest(pixels.dtype) / 2) - 1
-        yield pad_to_multiple(seen, max(2, model.generator.multiple), model.generator.least_side)
+        pixels = torch.from_numpy(np.ascontiguousarray(read_planes(picture, generator.channels[0]).pixels))[None]
+        size = working_size(*pixels.shape[1:3], "auto", scales, card.large_side)
+        low, high = levels(card, card.source, pixels.dtype)
+        seen = ((resize(pixels, size) - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
+        yield pad_to_multiple(seen, max(2, generator.multiple), generator.least_side)
 
 
 def _write(model: Model, path: Path, pictures: Iterator[torch.Tensor]) -> None:

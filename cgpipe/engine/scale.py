@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from cgpipe.engine.between import can_fuse, upsampling
 from cgpipe.engine.worker_pool import worker_pool
+from cgpipe.models.card import ModelCard
+from cgpipe.networks.fixed import fill_up
 from cgpipe.scratch import is_scratch, release, room_for
 
 Size = int | Literal["auto", "full", "output"]
@@ -102,13 +104,7 @@ def pad_to_multiple(x: torch.Tensor, multiple: int, least: int = 1) -> torch.Ten
         least: the sides become at least this, itself a multiple.
     """
     height, width = (max(-(-side // multiple) * multiple, least) for side in x.shape[2:])
-    while x.shape[2] < height or x.shape[3] < width:
-        down, right = height - x.shape[2], width - x.shape[3]
-        if min(x.shape[2:]) == 1:
-            x = F.pad(x, (0, right, 0, down), mode="replicate")  # A line has nothing to reflect.
-        else:
-            x = F.pad(x, (0, min(right, x.shape[3] - 1), 0, min(down, x.shape[2] - 1)), mode="reflect")
-    return x
+    return fill_up(x, (height, width))
 
 
 def resize(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -389,3 +385,9 @@ def to_integer(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def highest(dtype: torch.dtype) -> int:
     """The value of white in pixels of this dtype."""
     return {torch.uint8: 255, torch.uint16: 65535}[dtype]
+
+
+def levels(card: ModelCard, domain: str, dtype: torch.dtype) -> tuple[int, int]:
+    """Black and white of a domain's pixels: in 16 bits those of training, such as 0 and 4095, else the dtype's."""
+    known = card.value_range(domain) if dtype == torch.uint16 else None
+    return known or (0, highest(dtype))

@@ -31,6 +31,7 @@ from cgpipe.engine.scale import (
     enlarged,
     fitting_size,
     highest,
+    levels,
     pad_to_multiple,
     resize,
     to_integer,
@@ -503,8 +504,8 @@ class Translator:
         return ByRegions(
             network=self._tiles.network,
             whole=lambda x: self._generate(x.to(self.device), network).cpu(),
-            seen_range=self._value_range(card.source, dtype),
-            made_range=self._value_range(card.target, dtype),
+            seen_range=levels(card, card.source, dtype),
+            made_range=levels(card, card.target, dtype),
             strength=self.strength,
             fast=self._fast_tiles,
             precision=precision,
@@ -515,7 +516,7 @@ class Translator:
         """A part of a large picture as network input, to choose the dtype on."""
         top, left = (max(0, side - PROBE_SIDE) // 2 for side in picture.shape[:2])
         part = picture[top : top + PROBE_SIDE, left : left + PROBE_SIDE, : self.takes].to(self.device)
-        low, high = self._value_range(self.model.card.source, picture.dtype)
+        low, high = levels(self.model.card, self.model.card.source, picture.dtype)
         scaled = ((part.permute(2, 0, 1)[None].float() - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
         generator = self.model.generator
         return pad_to_multiple(scaled, generator.multiple, generator.least_side)
@@ -551,11 +552,11 @@ class Translator:
             # A view: interleaved pixels are torch's channels_last.
             seen = pixels.permute(0, 3, 1, 2).float() if size == (height, width) else resize(pixels, size)
         card = self.model.card
-        low, high = self._value_range(card.source, pixels.dtype)
+        low, high = levels(card, card.source, pixels.dtype)
         scaled = ((seen - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
         result = self._generate(scaled, network)
         sums = result.sum((1, 2, 3))
-        low, high = self._value_range(card.target, pixels.dtype)
+        low, high = levels(card, card.target, pixels.dtype)
         result.add_(1).mul_((high - low) / 2).add_(low)
         if planar is not None:
             return Translated(yuv.add_change(pixels, planar, seen, result, self.strength), sums)
@@ -590,17 +591,12 @@ class Translator:
     def _translate_directly(self, pixels: torch.Tensor, network: Network) -> Translated:
         """:meth:`_translate_on_device` with one kernel before the network and one after it."""
         card, dtype = self.model.card, DTYPES[network.precision]
-        black, white = self._value_range(card.source, pixels.dtype)
+        black, white = levels(card, card.source, pixels.dtype)
         seen = kernels().from_pixels(pixels, black=black, white=white, dtype=dtype)
-        black, white = self._value_range(card.target, pixels.dtype)
+        black, white = levels(card, card.target, pixels.dtype)
         made = self._generate(seen, network.run)
         most = highest(pixels.dtype)
         return Translated(*kernels().to_pixels(made, black=black, white=white, most=most, dtype=pixels.dtype))
-
-    def _value_range(self, domain: str, dtype: torch.dtype) -> tuple[int, int]:
-        """Black and white: for 16-bit pixels those of training, such as 0 and 4095, else those of the dtype."""
-        known = self.model.card.value_range(domain) if dtype == torch.uint16 else None
-        return known or (0, highest(dtype))
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         if fixed := self.model.generator.fixed_size:
