@@ -48,6 +48,15 @@ def test_smallest_picture_comes_back_in_shape_and_range(name: str, norm: str) ->
     assert y.abs().max() <= 1
 
 
+@pytest.mark.parametrize(("kernel", "steps", "least"), [(7, 1, 4), (9, 1, 6), (9, 2, 8)])
+def test_the_smallest_picture_of_a_resnet_is_stated_right(kernel: int, steps: int, least: int) -> None:
+    network = build_generator("resnet_6blocks", ngf=4, kernel=kernel, steps=steps)
+    assert network.least_side == least
+    assert network(torch.zeros(1, 3, least, least)).shape[2:] == (least, least)
+    with pytest.raises(RuntimeError):
+        network(torch.zeros(1, 3, least - network.multiple, least - network.multiple))
+
+
 @pytest.mark.parametrize("name", ["resnet_6blocks", "resnet_6blocks_antialias", "unet_128"])
 def test_channels_last_changes_nothing(name: str) -> None:
     generator = built(name, ngf=4)

@@ -279,7 +279,7 @@ def test_a_video_leaves_a_page_with_a_strip_of_frames(tmp_path: Path, file_model
     assert result.page == tmp_path / "made" / "50%.mp4.html" and result.to_json()["page"] == str(result.page)
     data = Page(result.page).data()
     assert (data["before"], data["after"], data["start"]) == ("./../in%20%26%20out.mp4", "./50%25.mp4", 0.2)
-    assert data["rate"] == 25 and len(data["strip"]) == 24
+    assert data["rate"] == 25 and len(data["strip"]) == 19, "every frame once"
     assert all(entry["x"] and entry["c"] > 0 and (entry["w"], entry["h"]) == (64, 48) for entry in data["strip"])
     times = [entry["time"] for entry in data["strip"]]
     assert times == sorted(times) and 0 < times[0] < times[-1] < 0.8
@@ -306,7 +306,7 @@ def test_frames_are_found_by_time_and_stand_upright(tmp_path: Path, rotation: in
     path = make_clip(tmp_path / "a.mp4", count=20, size=(64, 48), pictures=levels, rotation=rotation)
     assert duration_of(path) == (0.8, 25)
     found = list(frames_at(path, [0.0, 0.39, 0.76, 5.0], 32, 32))
-    assert [round(frame.mean() / 10) for frame in found][:3] == [0, 10, 19]
+    assert [round(frame.mean() / 10) for frame in found] == [0, 9, 19, 19]
     assert found[0].shape[:2] == ((32, 24) if rotation else (24, 32))
     (flat,) = frames_at(path, [0.0], 40, 20)
     assert flat.shape[:2] == ((20, 15) if rotation else (20, 27)), "of the upright picture"

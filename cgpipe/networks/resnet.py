@@ -101,7 +101,8 @@ class ResNetGenerator(Generator):
         _check("kernel", kernel, (3, 5, 7, 9))
         self.channels = (in_channels, out_channels)
         self.multiple = 2**steps
-        self.least_side = 2 * self.multiple
+        # Reflection takes fewer lines than there are.
+        self.least_side = self.multiple * max(2, kernel // 2 // self.multiple + 1)
         self.output = output
         smooth = antialias in (True, "down")
         # CUT spreads the pixels by the filter [1, 3, 3, 1] with the edge repeated: that is bilinear interpolation.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FRAMES = 24
-"""Frames in the strip, spread evenly over the clip."""
+"""Most frames in the strip, spread evenly over the clip."""
 
 WIDTH, HEIGHT = 960, 540
 """Bounds of a frame in the strip, which replaces a clip that the browser cannot play."""
@@ -52,7 +52,8 @@ def write_clip(page: Page, clip: Clip) -> None:
     """
     page.claim()
     seconds, rate = _duration(clip.after)
-    times = [seconds * (index + 0.5) / FRAMES for index in range(FRAMES)] if seconds else [0.0]
+    count = min(FRAMES, max(1, round(seconds * rate))) if rate else FRAMES
+    times = [seconds * (index + 0.5) / count for index in range(count)] if seconds else [0.0]
     before = None if clip.beside else clip.before
     try:
         originals = _save(page, "before", before, [clip.start + time for time in times])

@@ -32,7 +32,7 @@ def duration_of(path: Path) -> tuple[float, float]:
 
 
 def frames_at(path: Path, times: Sequence[float], width: int, height: int) -> Iterator[Small]:
-    """The frame at each time, upright, RGB (height, width, 3), reduced to fit; fewer if the clip ends earlier.
+    """The frame shown at each time, upright, RGB (height, width, 3), reduced to fit; fewer if the clip ends earlier.
 
     Args:
         times: seconds from the clip's start, ascending.
@@ -52,11 +52,14 @@ def _frame_at(container: av.container.InputContainer, time: float) -> av.VideoFr
     stream = container.streams.video[0]
     begin = float((stream.start_time or 0) * (stream.time_base or 0))
     container.seek(int((begin + time) * av.time_base), backward=True)
-    frame = None
+    shown = None
     for count, frame in enumerate(container.decode(stream)):
-        if frame.time is None or frame.time >= begin + time - 1e-4 or count > _LONGEST_SEARCH:
-            return frame
-    return frame
+        if frame.time is not None and frame.time > begin + time + 1e-4:
+            return shown or frame
+        shown = frame
+        if count > _LONGEST_SEARCH:
+            break
+    return shown
 
 
 def _small(frame: av.VideoFrame, width: int, height: int) -> Small:
