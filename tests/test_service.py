@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,7 @@ from cgpipe.errors import UsageError  # noqa: E402
 from cgpipe.service import guard  # noqa: E402
 from cgpipe.service.containers import is_container  # noqa: E402
 from cgpipe.service.forms import AskedPicture, AskedVideo  # noqa: E402
-from cgpipe.service.guard import Guard, Places  # noqa: E402
+from cgpipe.service.guard import Guard, OwnOnly, Places  # noqa: E402
 from cgpipe.service.limits import Limits  # noqa: E402
 from cgpipe.service.spool import open_spool  # noqa: E402
 from cgpipe.service.videos import VideoQueue, VideoTask  # noqa: E402
@@ -268,6 +269,17 @@ def test_a_name_decides_nothing_but_the_suffix(service: Service) -> None:
         assert "evil" not in str(answer.headers).lower()
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.txt", "a"])
+def test_a_picture_is_one_whatever_its_name(service: Service, name: str) -> None:
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("inside.png", encoded("png", seed=1))
+    both = encoded() + archive.getvalue()  # a picture to one reader, an archive to another
+    files = {"picture": (name, both), "mask": (name, encoded("png"))}
+    answer = service.client.post("/translate", params={"to": "zebra"}, files=files)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+
+
 @pytest.mark.parametrize(
     ("asked", "status"),
     [
@@ -426,10 +438,14 @@ async def _hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 def guarded(path: str = "/models", *, token: str | None = None, host: str = "127.0.0.1:8000", **headers: Any) -> int:
+    return asked_of(Guard(_hello, token=token, uploads={}), path, host, **headers)
+
+
+def asked_of(app: Any, path: str, host: str, **headers: Any) -> int:
     import asyncio
 
     async def ask() -> int:
-        transport = httpx.ASGITransport(app=Guard(_hello, token=token, uploads={}))
+        transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
             return int((await client.get(path, headers=headers)).status_code)
 
@@ -442,6 +458,15 @@ def test_without_a_token_only_this_machine_and_its_pages_may_ask() -> None:
     assert guarded(host="evil.example:8000") == 403  # a name that was made to point here
     assert guarded(origin="http://localhost:3000") == 200
     assert guarded(origin="https://evil.example") == guarded(origin="null") == 403
+
+
+def test_the_app_in_the_browser_has_the_same_rule() -> None:
+    app = OwnOnly(_hello)
+    for host in ("127.0.0.1:8000", "localhost", "[::1]:8000"):
+        assert asked_of(app, "/", host) == 200
+    assert (
+        asked_of(app, "/", "evil.example:8000") == asked_of(app, "/", "localhost", origin="https://evil.example") == 403
+    )
 
 
 def test_with_a_token_whoever_knows_it_may_ask() -> None:

@@ -39,7 +39,7 @@ def behind_a_login():
     spool, limits = Spool(Path(sys.argv[1])), Limits()
     with listen("127.0.0.1", 0) as listening:
         pages = build_ui(Studio(spool, limits, Hardware()), local=False)
-        app = mount(pages, spool, limits, host="127.0.0.1", token={TOKEN!r})
+        app = mount(pages, spool, limits, token={TOKEN!r})
         print(address_of(listening), flush=True)
         serve(app, listening)
 

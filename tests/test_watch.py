@@ -154,6 +154,14 @@ def test_two_files_that_would_become_one_are_told_and_stop_nothing(folder: Path)
     assert told(results)[2:] == [("a.png", "translated")]
 
 
+def test_two_clips_that_would_become_one_are_told_and_not_replaced(folder: Path) -> None:
+    make_clip(folder / "a.avi", count=2)
+    results, _ = watched(folder, [lambda: None, lambda: None, lambda: make_clip(folder / "a.mp4", count=3)])
+    made = folder.parent / "out" / "a.mp4"
+    assert told(results) == [("a.avi", "translated"), ("a.mp4", "failed")]
+    assert "a.avi would be written to" in results[1].reason and VideoSource(made).info.frames == 2
+
+
 def test_a_folder_that_is_gone_is_waited_for(folder: Path, tmp_path: Path) -> None:
     picture(folder / "a.png")
     away = tmp_path / "away"

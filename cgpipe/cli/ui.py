@@ -51,7 +51,7 @@ def command(host: str, port: int, token: str | None, device: str, browser: bool)
         limits = Limits()
         with listen(host, port) as listening:
             studio = Studio(spool, limits, Hardware(device=device))
-            app = mount(build_ui(studio, local=token is None), spool, limits, host=host, token=token)
+            app = mount(build_ui(studio, local=token is None), spool, limits, token=token)
             show(f"Open {address_of(listening)} (Ctrl-C ends it)")
             if browser:
                 click.launch(address_of(listening))

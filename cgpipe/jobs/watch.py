@@ -88,8 +88,9 @@ def watch_folder(
                 if part is not None and not part.holds(os.path.relpath(path, root)):
                     watcher.settle(set(), {path})
                     continue
+                rival = watcher.rival_of(path)
                 try:
-                    watcher.settle(_translate_video(videos, root, target, path, on_result), {path})
+                    watcher.settle(_translate_video(videos, root, target, path, rival, on_result), {path})
                 except BusyError:  # another watch is at it: the next scan tells what became of it
                     watcher.postpone(path)
             time.sleep(max(every, (time.monotonic() - began) * (1 / BUSY_SHARE - 1) if not any(ready) else 0))
@@ -149,6 +150,13 @@ class _Watcher:
     def postpone(self, path: str) -> None:
         """Forgets that a file was tried: it comes again with the next scan."""
         self._tried.pop(path, None)
+
+    def rival_of(self, path: str) -> str | None:
+        """Another video of the last scan, whose translation would have the same name."""
+        own = _translated(path)
+        return next(
+            (other for other in self._before if _is_video(other) and path != other and _translated(other) == own), None
+        )
 
     def _files(self) -> Iterator[tuple[str, Stamp]]:
         """Every file, with its stamp, except hidden ones and the output.
@@ -211,15 +219,27 @@ def _translate_pictures(
     return {str(result.input) for result in results if result.status in ("translated", "skipped")}
 
 
-def _translate_video(job: VideoJob, root: Path, output: Path, path: str, on_result: OnResult | None) -> set[str]:
+def _translated(path: str) -> Path:
+    """The name of a video's translation."""
+    return Path(path).with_suffix(written_suffix(Path(path)))
+
+
+def _translate_video(
+    job: VideoJob, root: Path, output: Path, path: str, rival: str | None, on_result: OnResult | None
+) -> set[str]:
     """The same for one video.
+
+    Args:
+        rival: another video that would be written to the same file.
 
     Raises:
         BusyError: another process is translating it.
     """
-    target = (output / Path(path).relative_to(root)).with_suffix(written_suffix(Path(path)))
+    target = output / _translated(path).relative_to(root)
     reason = ""
     try:
+        if rival is not None:
+            raise UsageError(f"{rival} would be written to {target}, too. Rename one of them.")
         target.parent.mkdir(parents=True, exist_ok=True)
         if job.run(path, str(target)).skipped:
             return {path}

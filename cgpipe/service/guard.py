@@ -90,14 +90,24 @@ class Guard:
         if path in OPEN_PATHS:
             return None
         if self._token is None:
-            # A page of another site, in a browser on this machine, could ask in its user's name.
-            if _is_local(headers.get("host", "")) and _is_local(_host_of(headers.get("origin"))):
-                return None
-            return _refused(403, "Only this machine has access: start the service with --token for others.")
+            return None if _is_own(headers) else _only_here()
         given = headers.get("authorization", "").removeprefix("Bearer ")
         if hmac.compare_digest(given.encode("latin-1"), self._token.encode()):
             return None
         return _refused(401, "A token is needed: Authorization: Bearer TOKEN.", {"WWW-Authenticate": "Bearer"})
+
+
+class OwnOnly:
+    """Passes requests of this machine's own programs and pages on to ``app``, and refuses all others."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_own(Headers(scope=scope)):
+            await _only_here()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _Paced:
@@ -143,13 +153,22 @@ def _too_large(bytes: int) -> str:
     return f"The upload is larger than {(bytes - FORM_BYTES) / 2**20:g} MiB."
 
 
+def _only_here() -> Response:
+    return _refused(403, "Only this machine has access: start the service with --token for others.")
+
+
 def _refused(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse({"detail": reason}, status, dict(headers or {}))
 
 
-def _host_of(origin: str | None) -> str:
-    """The host in an ``Origin``; a request without one does not come from a web page."""
-    return "localhost" if origin is None else origin.partition("://")[2]
+def _is_own(headers: Headers) -> bool:
+    """Whether a request comes from this machine's programs and pages.
+
+    A page of another site, in a browser on this machine, could ask in its user's name, and the site's host name could
+    resolve to this machine (DNS rebinding).
+    """
+    origin = headers.get("origin")
+    return _is_local(headers.get("host", "")) and (origin is None or _is_local(origin.partition("://")[2]))
 
 
 def _is_local(host: str) -> bool:

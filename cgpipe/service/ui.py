@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,8 +13,8 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 from PIL import Image
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import CgpipeError, MediaError
@@ -24,7 +26,9 @@ from cgpipe.media.pictures.read import check_picture, read_picture
 from cgpipe.models import list_models
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Hardware, Look, ModelChoice, Options, Work
+from cgpipe.remote import is_archive
 from cgpipe.service.containers import HEAD, is_container
+from cgpipe.service.guard import OwnOnly
 from cgpipe.service.limits import Limits
 from cgpipe.service.pictures import ClosedError, LoadedModels, PictureQueue
 from cgpipe.service.spool import Spool
@@ -45,6 +49,9 @@ RATED = 10
 
 PAUSE_SECONDS = 5.0
 """After which a camera was stopped, and begins anew."""
+
+FRAMES = 200
+"""Of a camera that stay on disk, for a page that is late to fetch them."""
 
 BUTTONS: list[Any] = ["fullscreen", "download"]
 """Of a result: without that which sends it to a site."""
@@ -73,7 +80,9 @@ class Studio:
         self._closing = Event()
         self._queue = PictureQueue(spool)
         self._cameras = LoadedModels()
-        self._rates: dict[str, Rate] = {}  # by session: what a page holds itself does not come back while it streams
+        # By session: what a page holds itself does not come back while it streams.
+        self._rates: dict[str, Rate] = {}
+        self._frames: dict[str, Frames] = {}
 
     def close(self) -> None:
         """Ends running jobs at their next step, and rejects new ones."""
@@ -104,6 +113,8 @@ class Studio:
             raise gr.Error("Choose a picture first.", print_exception=False)
         self._spool.remove_older(KEPT)
         with _Explained():
+            if is_archive(picture):
+                raise MediaError("Its name is that of an archive: name it as a picture, such as photo.jpg.")
             check_picture(picture, pixel_limit=self._limits.pixels)
             if painting:
                 after = self._like(picture, painting, steps, strength, progress)
@@ -167,19 +178,20 @@ class Studio:
             )
             return str(result), _download(result)
 
-    def camera(
-        self, pixels: Pixels | None, model: str, strength: float, request: gr.Request
-    ) -> tuple[Pixels | None, str]:
-        """A translated camera frame, and the frame rate as text."""
+    def camera(self, pixels: Pixels | None, model: str, strength: float, request: gr.Request) -> tuple[str | None, str]:
+        """The file of a translated camera frame, and the frame rate as text."""
         if pixels is None:
             return None, ""
         began = time.monotonic()
         with _Explained():
             translated = self._camera_translator(model, strength)(pixels)
-        rate = self._rates.setdefault(str(request.session_hash), Rate())
+        session = str(request.session_hash)
+        rate = self._rates.setdefault(session, Rate())
+        frames = self._frames.setdefault(session, Frames())
         if len(self._rates) > CAMERAS:
             self._rates.pop(next(iter(self._rates)))
-        return translated, rate.told(began, time.monotonic())
+            self._frames.pop(next(iter(self._frames))).remove()
+        return frames.add(translated), rate.told(began, time.monotonic())
 
     def _camera_translator(self, model: str, strength: float) -> Translator:
         options = Options(choice=ModelChoice(model=model), look=Look(strength=strength), hardware=self._hardware)
@@ -231,6 +243,28 @@ class Rate:
         each = f"{1000 * (done - began):.0f} ms each"
         passed = began - self._times[0]
         return f"{(len(self._times) - 1) / passed:.1f} pictures a second, {each}" if passed else each
+
+
+class Frames:
+    """The last few frames of a camera, as files where Gradio serves them from without a copy of its own."""
+
+    def __init__(self) -> None:
+        self._folder = Path(get_upload_folder()) / secrets.token_hex(8)
+        self._folder.mkdir(parents=True)
+        self._kept: deque[Path] = deque()
+
+    def add(self, pixels: Pixels) -> str:
+        """Writes a frame, and removes the one that is now too many; returns its path."""
+        path = self._folder / f"{secrets.token_hex(8)}.jpg"
+        Image.fromarray(pixels).save(path, quality=85)
+        self._kept.append(path)
+        if len(self._kept) > FRAMES:
+            self._kept.popleft().unlink(missing_ok=True)
+        return str(path)
+
+    def remove(self) -> None:
+        """Removes all of them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class _Counted:
@@ -348,7 +382,7 @@ def _camera_tab(studio: Studio) -> None:
         with gr.Column():
             camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=360)
         with gr.Column():
-            result = gr.Image(label="Translated", interactive=False, height=360, format="jpeg", buttons=BUTTONS)
+            result = gr.Image(label="Translated", interactive=False, height=360, buttons=BUTTONS)
     rate = gr.Markdown()
     camera.stream(
         studio.camera,
@@ -380,16 +414,15 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def mount(pages: gr.Blocks, spool: Spool, limits: Limits, *, host: str, token: str | None) -> FastAPI:
+def mount(pages: gr.Blocks, spool: Spool, limits: Limits, *, token: str | None) -> FastAPI:
     """The pages as a FastAPI application.
 
     Args:
-        token: the password; None: no login, and only requests to this machine's own names are answered.
+        token: the password; None: no login, and only this machine's own programs and pages are answered.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if token is None:
-        # Another site's host name could resolve to this machine (DNS rebinding).
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", host])
+        app.add_middleware(OwnOnly)
     gr.mount_gradio_app(
         app,
         pages,

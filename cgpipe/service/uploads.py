@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from cgpipe.errors import MediaError, UnsupportedFormatError
 from cgpipe.jobs.video_plan import WRITTEN_SUFFIXES
+from cgpipe.media.pictures.formats import PICTURE_SUFFIXES
 from cgpipe.media.pictures.read import check_picture
 from cgpipe.media.video.encoding import ANIMATIONS, CONTAINERS, codec_name, suffix_of
 from cgpipe.options import Hardware
@@ -62,7 +63,7 @@ def keep_picture(upload: UploadFile, spool: Spool, pixels: int, files: list[Path
     Raises:
         MediaError: it cannot be read, is too large, or is an animation.
     """
-    path = spool.new(_suffix(upload))
+    path = spool.new(_picture_suffix(upload))
     files.append(path)
     _copy(upload.file, path)
     check_picture(path, pixel_limit=pixels)
@@ -89,7 +90,7 @@ def keep_video(
                 raise UnsupportedFormatError("It is not a video, or its container is not supported.")
         confined = None
         if mask is not None:
-            confined = folder / f"mask{_suffix(mask)}"
+            confined = folder / f"mask{_picture_suffix(mask)}"
             _copy(mask.file, confined)
             with of_the_mask():
                 check_picture(confined, pixel_limit=limits.pixels)
@@ -117,3 +118,9 @@ def _suffix(upload: UploadFile) -> str:
     """The suffix of the client's file name, of which nothing else is used."""
     suffix = os.path.splitext(upload.filename or "")[1].lower()
     return suffix if _SUFFIX.fullmatch(suffix) else ""
+
+
+def _picture_suffix(upload: UploadFile) -> str:
+    """The same of a picture: no other suffix, such as that of an archive, which would be unpacked."""
+    suffix = _suffix(upload)
+    return suffix if suffix in PICTURE_SUFFIXES else ""
