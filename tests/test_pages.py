@@ -115,6 +115,14 @@ def test_names_are_text_and_addresses_lead_to_the_files(tmp_path: Path) -> None:
             assert (tmp_path / os.fsdecode(unquote_to_bytes(parts.path))).is_file()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_folder_whose_name_is_no_text_gets_a_page(tmp_path: Path, file_model: Callable[..., Path]) -> None:
+    picture(tmp_path / "in" / "a.png")
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    report = translate_folder(tmp_path / "in", out, model=file_model(tmp_path / "m"), workers=0, gallery=True)
+    assert report.page and r"caf\xe9</title>" in report.page.read_bytes().decode("utf-8")
+
+
 @pytest.mark.parametrize(("name", "mode"), [("a.tif", "RGB"), ("a.jp2", "RGB"), ("a.tiff", "I;16")])
 def test_what_browsers_do_not_show_gets_a_larger_picture(tmp_path: Path, name: str, mode: str) -> None:
     for folder in ("in", "out"):

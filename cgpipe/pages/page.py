@@ -111,7 +111,8 @@ def render(template: str, **values: object) -> str:
         values["data"] = Markup(text)
     generator = f"{GENERATOR} {cgpipe.__version__}"
     written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    return _environment().get_template(template).render(generator=generator, written=written, **values)
+    text = _environment().get_template(template).render(generator=generator, written=written, **values)
+    return readable(text)  # names are on it, of which a few are no text
 
 
 def address(path: PathLike, folder: Path) -> str:
@@ -146,8 +147,8 @@ def is_there(url: str, folder: Path) -> bool:
 
 
 def readable(path: PathLike) -> str:
-    """A name for people, with undecodable bytes escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A name for people, or a text with names, with undecodable bytes escaped."""
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def rows_of(values: Mapping[str, object]) -> list[tuple[str, str]]:

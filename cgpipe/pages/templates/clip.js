@@ -65,7 +65,11 @@ function seek(seconds) {
   if (both) before.currentTime = wanted();
 }
 
-function play() { if (!stills) after.paused ? after.play().catch(still) : after.pause(); }
+function play() {
+  if (stills) return;
+  if (!after.paused) after.pause();
+  else after.play().catch((error) => { if (error.name !== "AbortError") still(); });  // which a pause before the start is
+}
 
 function step(direction) {
   if (stills) { go(at + direction); return; }

@@ -20,6 +20,7 @@ function divider(stage, line, moved) {
   });
   line.addEventListener("pointermove", (event) => { if (line.hasPointerCapture(event.pointerId)) follow(event); });
   line.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     const step = event.shiftKey ? 1 : 5;
     const to = {ArrowLeft: value - step, ArrowRight: value + step, Home: 0, End: 100}[event.key];
     if (to === undefined) return;

@@ -92,6 +92,7 @@ function draw() {
     });
   }
   for (const [i, cell] of cells) if (!wanted.has(i) && cell !== document.activeElement?.parentElement) { cell.remove(); cells.delete(i); }
+  if (wanted.size && !cells.has(here)) mark(rows[rowAt(from)].first);  // Tab leads to what is in sight
 }
 
 function cellOf(i, left, top, width, height) {
@@ -168,6 +169,7 @@ grid.addEventListener("pointerout", (event) => {
 grid.addEventListener("click", (event) => { const button = event.target.closest("button"); if (button) show(+button.dataset.i); });
 grid.addEventListener("focusin", (event) => { if (event.target.dataset.i) mark(+event.target.dataset.i); });
 grid.addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
   const row = rows.findIndex((r) => here >= r.first && here < r.first + r.boxes.length);
   const below = (step) => {
     const next = rows[row + step];
@@ -253,7 +255,7 @@ function facts(entry) {
   const list = [
     ["Size", entry.w ? `${entry.w} × ${entry.h}` : ""],
     ["Changed", entry.c === null ? "" : `${entry.c.toFixed(1)} of 255 on average`],
-    ["Result", entry.bad ? WORDS[entry.s] : WORDS[entry.s]],
+    ["Result", WORDS[entry.s]],
     ["Read", entry.d ? `${(1000 * entry.d).toFixed(0)} ms` : ""],
     ["Written", entry.e ? `${(1000 * entry.e).toFixed(0)} ms` : ""],
     ["Not kept", entry.o.join(", ")],
