@@ -66,6 +66,34 @@ def test_frames_are_those_that_the_translator_makes(clip: Path, tmp_path: Path) 
     assert np.abs(pictures_of(output) - expected).mean() < 3
 
 
+class StoppedError(Exception):
+    """Raised in a job, in place of a kill."""
+
+
+def test_pictures_of_another_folder_of_the_same_name_do_not_go_on_with_what_was_begun(tmp_path: Path) -> None:
+    for seed, take in enumerate(("one", "two")):
+        (tmp_path / take / "frames").mkdir(parents=True)
+        for number in range(130):
+            cv2.imwrite(str(tmp_path / take / "frames" / f"{number}.png"), picture(number + 50 * seed, 32, 24))
+    seen = 0
+
+    def stop(frames: int) -> None:
+        nonlocal seen
+        seen += frames
+        if seen > 125:
+            raise StoppedError
+
+    options = {"to": "zebra", "fps": 25}
+    with pytest.raises(StoppedError):
+        cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "out.mkv", on_frames=stop, **options)
+    report = cgpipe.translate_video(tmp_path / "two" / "frames", tmp_path / "out.mkv", **options)
+    assert (report.frames, report.resumed) == (130, 0)
+    seen = 0
+    with pytest.raises(StoppedError):
+        cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", on_frames=stop, **options)
+    assert cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", **options).resumed >= 120
+
+
 def test_a_style_works_at_a_larger_size_on_pictures_alone(
     models_folder: Path, file_model: FileModel, tmp_path: Path
 ) -> None:

@@ -78,6 +78,43 @@ def test_pictures_of_other_sizes_and_depths_are_made_alike(tmp_path: Path) -> No
     assert {(frame.pixels.shape, frame.pixels.dtype.name) for frame in frames} == {((HEIGHT, WIDTH, 3), "uint8")}
 
 
+def transparent(index: int) -> np.ndarray:
+    """RGBA: as :func:`picture`, transparent to the left from the second on."""
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[:, : 8 * index] = 0
+    return np.dstack([picture(index), alpha])
+
+
+@pytest.mark.parametrize("name", ["out.webm", "frames/%04d.png"])
+def test_pictures_keep_their_transparency(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    for index in range(4):
+        Image.fromarray(transparent(index)).save(tmp_path / "in" / f"{index}.png")
+    source = open_source(tmp_path / "in", fps=10)
+    assert source.info.alpha
+    copy(tmp_path / "in", tmp_path / name, fps=10)
+    made = list(open_source(tmp_path / name, fps=None if name == "out.webm" else 10))
+    alphas = [frame.origin.alpha for frame in made]
+    assert all(np.abs(alphas[index].astype(int) - transparent(index)[..., 3]).mean() < 4 for index in range(4))
+
+
+def test_pictures_with_an_alpha_that_is_opaque_are_opaque(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for index in range(2):
+        Image.fromarray(transparent(0)).save(tmp_path / "in" / f"{index}.png")
+    assert not open_source(tmp_path / "in", fps=10).info.alpha
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.gif"])
+def test_an_animation_that_begins_opaque_keeps_its_transparency(tmp_path: Path, name: str) -> None:
+    first, *others = (Image.fromarray(transparent(index)) for index in range(3))
+    first.save(tmp_path / name, save_all=True, append_images=others, duration=100, lossless=True, disposal=2)
+    source = open_source(tmp_path / name)
+    assert source.info.alpha
+    last = list(source)[-1].origin.alpha
+    assert last is not None and (last[:, :14] == 0).all() and (last[:, 18:] == 255).all()
+
+
 def test_pictures_need_a_rate(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fps"):
         open_source(write_pictures(tmp_path / "in", range(2)))

@@ -116,7 +116,7 @@ class VideoJob:
         from cgpipe.jobs.clip import Clip, survey_clip
 
         with at_hand(input) as here:
-            resume = self._resume_key(input, stamps_of(inputs))
+            resume = self._resume_key(input, here, stamps_of(inputs))
             clip = Clip(input=here, output=output, publish=self._journal.publisher(inputs, ()), resume=resume)
             return survey_clip(self._loaded(Stopwatch()), self._options, clip, report)
 
@@ -127,7 +127,7 @@ class VideoJob:
         report = VideoReport(input=shown(input), output=shown(output), model=str(self._chosen))
         inputs, watch = _files(input), Stopwatch()
         with at_hand(input) as here:
-            resume = self._resume_key(input, stamps_of(inputs))
+            resume = self._resume_key(input, here, stamps_of(inputs))
             publish = self._journal.publisher(inputs, ())
             clip = Clip(input=here, output=output, publish=publish, resume=resume, part=(first, last))
             translate_clip(self._loaded(watch), self._options, clip, report, watch)
@@ -160,7 +160,7 @@ class VideoJob:
                 input=here,
                 output=output,
                 publish=self._journal.publisher(inputs, stamps),
-                resume=self._resume_key(input, stamps),
+                resume=self._resume_key(input, here, stamps),
                 on_start=start,
                 on_frames=count,
                 on_picture=self._told.on_picture,
@@ -187,10 +187,20 @@ class VideoJob:
             report.tell([notice])
         return bool(inputs) and standing in (Standing.CURRENT, Standing.EARLY)
 
-    def _resume_key(self, input: str, stamps: tuple[Stamp, ...]) -> str:
-        """Identifies everything that determines the frames, to resume an interrupted run."""
+    def _resume_key(self, input: str, here: str, stamps: tuple[Stamp, ...]) -> str | None:
+        """Identifies everything that determines the frames, to resume an interrupted run.
+
+        None for an input that nothing tells from another, such as a camera or standard input.
+        """
+        from cgpipe.media.video.sequences import fingerprint, is_sequence
+
+        seen: object = stamps
+        if not stamps:
+            if not is_sequence(here):
+                return None
+            seen = fingerprint(here, times=store_of(input) is LOCAL)
         pictures = self._options.fingerprint(self._chosen.deciding, pictures_only=True)
-        return json.dumps([os.path.basename(input), stamps, pictures])
+        return json.dumps([os.path.basename(input), seen, pictures])
 
 
 def _files(input: str) -> tuple[Path, ...]:

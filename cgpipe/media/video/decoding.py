@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
@@ -22,7 +23,7 @@ from av.video.stream import VideoStream
 
 from cgpipe.errors import MediaError, UsageError
 from cgpipe.media.colour import Colour
-from cgpipe.media.video.alpha import has_alpha_mode, is_transparent
+from cgpipe.media.video.alpha import has_alpha, has_alpha_mode, is_transparent
 from cgpipe.media.video.clip import Damage, Orientation, TimedFrame, VideoInfo, describe, is_cover
 from cgpipe.media.video.clock import FREE_CLOCK, formats_of, on_one_clock
 from cgpipe.media.video.interlace import deinterlaced
@@ -34,6 +35,8 @@ from cgpipe.storage import PathLike
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm", "avi"})
 # Packets of these formats carry only a decoding time: libav's presentation time is a guess.
 _ONE_TIME = frozenset({"avi"})
+# Animations, which are short: those with alpha may begin with an opaque frame.
+_ANIMATIONS = frozenset({"apng", "gif"})
 # A packet this small holds no picture: it marks one that came with the packet before.
 _PLACEHOLDER_BYTES = 8
 # FFmpeg's own decoders of VP8 and VP9 drop alpha.
@@ -169,10 +172,22 @@ class Reader:
             pix_fmt=frame.format.name,
             stream=self.stream.index,
             streams=tuple(describe(stream) for stream in self.container.streams),
-            alpha=is_transparent(frame),
+            alpha=is_transparent(frame) or self._becomes_transparent(frame),
             interlaced=timed.interlaced,
             deinterlaced=timed.interlaced and self._deinterlace,
         )
+
+    def _becomes_transparent(self, first: av.VideoFrame) -> bool:
+        """Whether an animation that begins opaque has alpha later on: all of it is decoded."""
+        path = self._file
+        if not (self._formats & _ANIMATIONS and has_alpha(first.format.name) and isinstance(path, str | os.PathLike)):
+            return False
+        with (
+            suppress(av.error.FFmpegError, OSError),  # of which the pass over the frames tells
+            av.open(address(path), format=format_of(path), **LENIENT_TAGS) as animation,
+        ):
+            return any(map(is_transparent, animation.decode(video=0)))
+        return False
 
     def _frame_count(self) -> int | None:
         stated = self.stream.metadata.get("NUMBER_OF_FRAMES", "")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -24,11 +26,12 @@ from cgpipe.media.video.clip import Seconds, VideoInfo, VideoOrigin, seconds
 from cgpipe.media.video.encoding import CONTAINERS, suffix_of
 from cgpipe.media.video.interfaces import Pass, Sink, Source
 from cgpipe.media.video.libav import writing
-from cgpipe.storage import atomic_write, put, shown, store_of
+from cgpipe.storage import Stamp, atomic_write, put, shown, store_of
 
 _NUMBER = re.compile(r"%(0\d+)?d")
 _WRITERS = 2
 _KEY_FILE = ".cgpipe-job"
+_LOOKED_AT = 8
 
 
 def is_numbered(name: str) -> bool:
@@ -46,6 +49,23 @@ def names_sequence(name: str) -> bool:
     if os.path.isdir(name):
         return True
     return suffix_of(Path(name)) not in CONTAINERS and (bool(_NUMBER.search(Path(name).name)) or not Path(name).suffix)
+
+
+def fingerprint(spec: str, *, times: bool) -> str:
+    """A checksum of the pictures of a sequence: their names and sizes, and when they were written.
+
+    Args:
+        times: whether the times count; those of copies do not.
+
+    Raises:
+        UsageError, MediaError: as for :class:`SequenceSource`.
+    """
+    sums = hashlib.sha256()
+    for path in filter(None, _listing(spec)):
+        with suppress(OSError):  # a picture that cannot be read is filled
+            stamp = Stamp.of(path)
+            sums.update(repr((path.name, stamp if times else stamp.size)).encode("utf-8", "surrogateescape"))
+    return sums.hexdigest()
 
 
 class SequenceSource(Source):
@@ -87,11 +107,12 @@ class SequenceSource(Source):
         example = self._nearest(self._first)
         if self._first >= self._end or example is None:
             raise MediaError(f"{spec} has no readable picture between start and end.")
-        height, width = example.shape[:2]
+        pixels = example.pixels
+        height, width = pixels.shape[:2]
         return VideoInfo(
             width=width,
             height=height,
-            colour=Colour(matrix=RGB, full_range=True, depth=8 * example.itemsize),
+            colour=Colour(matrix=RGB, full_range=True, depth=8 * pixels.itemsize),
             time_base=1 / rate,
             rate=rate,
             frames=self._end - self._first,
@@ -99,38 +120,55 @@ class SequenceSource(Source):
             end=self._end / rate,
             trimmed=self._first > 0,
             codec="pictures",
-            pix_fmt="rgb24" if example.itemsize == 1 else "rgb48le",
+            pix_fmt="rgb24" if pixels.itemsize == 1 else "rgb48le",
+            alpha=example.origin.alpha is not None and self._is_transparent(),
         )
+
+    def _is_transparent(self) -> bool:
+        """Whether any of a few pictures is: what renders them often writes an alpha that is opaque throughout."""
+        spread = range(self._first, self._end, max(1, (self._end - self._first) // _LOOKED_AT))
+        found = (picture for number in spread if (picture := self._picture(number)) is not None)
+        alphas = (picture.origin.alpha for picture in found)
+        return any(alpha is not None and bool((alpha < np.iinfo(alpha.dtype).max).any()) for alpha in alphas)
 
     def _read(self, first: int) -> Pass:
         self.damage = type(self.damage)()
         for number in range(self._first + first, self._end):
-            pixels = self._picture(number)
-            filled = pixels is None
+            picture = self._picture(number)
+            filled = picture is None
             self.damage.bad_packets += filled and self._paths[number] is not None
             self.damage.filled += filled
-            found = self._nearest(number) if pixels is None else pixels
+            found = self._nearest(number) if picture is None else picture
             if found is not None:
-                yield Frame(pixels=self._uniform(found), origin=self._origin(number, filled))
+                alpha = found.origin.alpha if self.info.alpha else None
+                opacity = None if alpha is None else self._uniform(alpha)
+                yield Frame(pixels=self._uniform(found.pixels), origin=self._origin(number, filled, opacity))
 
-    def _origin(self, number: int, filled: bool) -> VideoOrigin:
+    def _origin(self, number: int, filled: bool, alpha: Pixels | None) -> VideoOrigin:
         return VideoOrigin(
-            index=number - self._first, pts=number, time_base=self.info.time_base, duration=1, key=True, filled=filled
+            index=number - self._first,
+            pts=number,
+            time_base=self.info.time_base,
+            duration=1,
+            key=True,
+            filled=filled,
+            alpha=alpha,
         )
 
-    def _picture(self, number: int) -> Pixels | None:
+    def _picture(self, number: int) -> Frame[PictureExtras] | None:
         path = self._paths[number]
         try:
-            return None if path is None else read_picture(path).pixels
+            return None if path is None else read_picture(path)
         except MediaError:
             return None
 
-    def _nearest(self, number: int) -> Pixels | None:
+    def _nearest(self, number: int) -> Frame[PictureExtras] | None:
         """The last readable picture up to this number, or the first one after it."""
         around = [*range(min(number, len(self._paths) - 1), -1, -1), *range(number + 1, len(self._paths))]
         return next((found for near in around if (found := self._picture(near)) is not None), None)
 
     def _uniform(self, pixels: Pixels) -> Pixels:
+        """Pixels, or an opacity (height, width), in the depth and size of the first picture."""
         depth = self.info.colour.depth
         if pixels.itemsize * 8 != depth:
             pixels = pixels.astype(np.uint16) * np.uint16(257) if depth == 16 else in_8_bits(pixels)

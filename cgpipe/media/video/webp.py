@@ -55,11 +55,12 @@ class WebpSource(Source):
         self._path = path
         try:
             with Image.open(path) as image:
-                size, durations = image.size, [_duration(image, number) for number in range(_count(image))]
-                transparent, plays = _is_transparent(image), plays_in(image)
+                size, plays = image.size, plays_in(image)
+                shown = [_shown(image, number) for number in range(_count(image))]
         except (OSError, UnidentifiedImageError, EOFError) as error:
             raise MediaError(f"{path} cannot be read: {error}.") from error
-        times = [0, *itertools.accumulate(durations)]
+        transparent = any(alpha for _, alpha in shown)
+        times = [0, *itertools.accumulate(duration for duration, _ in shown)]
         self._frames = list(_between(times, start, end))
         if not self._frames:
             raise MediaError(f"{path} has no frame between start and end: check them.")
@@ -100,16 +101,12 @@ def _between(times: Sequence[int], start: Seconds | None, end: Seconds | None) -
             yield number, shown, min(until, finish) - shown
 
 
-def _is_transparent(image: Image.Image) -> bool:
-    image.seek(0)
-    return image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
-
-
 def _count(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _duration(image: Image.Image, number: int) -> int:
+def _shown(image: Image.Image, number: int) -> tuple[int, bool]:
+    """How many milliseconds a frame is shown, and whether it is transparent anywhere."""
     image.seek(number)
     image.load()
-    return int(image.info.get("duration", 0))
+    return int(image.info.get("duration", 0)), image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
