@@ -336,6 +336,18 @@ def test_tags_are_kept(put: Put, output: str, deep: bool) -> None:
 
 
 @pytest.mark.parametrize("input", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("output", [".jpg", ".webp", ".tif"])
+def test_texts_of_exif_keep_their_bytes(put: Put, input: str, output: str) -> None:
+    name = "José 馬".encode()
+    exif = Image.Exif()
+    exif.update({Base.Copyright: name, Base.ImageDescription: name})
+    given: dict[str, Any] = {"tiffinfo": dict(exif)} if input == "TIFF" else {"exif": exif.tobytes()}
+    content = encoded(Image.fromarray(smooth()), input, **given)
+    again = opened(translate(put("a" + SUFFIXES[input], content), "b" + output)).getexif()
+    assert again[Base.Copyright] == again[Base.ImageDescription] == name.decode("latin-1")
+
+
+@pytest.mark.parametrize("input", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("output", [".jpg", ".png", ".webp", ".tif"])
 def test_exif_and_profile_move_between_formats(put: Put, input: str, output: str) -> None:
     content = encoded(Image.fromarray(smooth()), input, exif=exif_block(), icc_profile=SRGB, dpi=(72, 72))

@@ -91,7 +91,8 @@ def _seen(model: Model, pictures: Iterable[Path]) -> Iterator[torch.Tensor]:
     scales = card.working_scales or (MIDDLE_SCALE, MIDDLE_SCALE)
     for picture in pictures:
         pixels = torch.from_numpy(np.ascontiguousarray(read_planes(picture, generator.channels[0]).pixels))[None]
-        size = working_size(*pixels.shape[1:3], "auto", scales, card.large_side)
+        height, width = pixels.shape[1:3]
+        size = working_size(height, width, "auto", scales, card.large_side)
         low, high = levels(card, card.source, pixels.dtype)
         seen = ((resize(pixels, size) - low) / ((high - low) / 2) - 1).clamp_(-1, 1)
         yield pad_to_multiple(seen, max(2, generator.multiple), generator.least_side)

@@ -9,7 +9,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import Base
 
 from cgpipe.media.pictures.png import Chunk
-from cgpipe.media.pictures.tags import GROUPS, Tags, only_descriptive
+from cgpipe.media.pictures.tags import GROUPS, Tags, only_descriptive, with_text
 
 _EXIF_MARK = b"Exif\0\0"
 _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
@@ -81,7 +81,7 @@ def add_to_tiff(directory: TiffImagePlugin.ImageFileDirectory_v2, tags: Tags) ->
     if tags.exif:
         exif = Image.Exif()
         exif.load(tags.exif)
-        kept = only_descriptive(exif)
+        kept = only_descriptive(with_text(exif))
         for tag, value in [*kept.items(), *((group, kept.get_ifd(group)) for group in GROUPS)]:
             if value:
                 directory[tag] = value

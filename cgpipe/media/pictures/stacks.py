@@ -27,7 +27,7 @@ from cgpipe.media.pictures.extras import PictureExtras, StackKind
 from cgpipe.media.pictures.formats import kind_of_file
 from cgpipe.media.pictures.quiet import c_warnings_hidden
 from cgpipe.media.pictures.read import damage_refused, opened
-from cgpipe.media.pictures.tags import DESCRIPTIVE, Tags
+from cgpipe.media.pictures.tags import DESCRIPTIVE, Tags, with_text
 
 _Directory = TiffImagePlugin.ImageFileDirectory_v2
 
@@ -154,7 +154,7 @@ def _tags(directory: _Directory) -> Tags:
     sides = [directory.get(tag) for tag in (Base.XResolution, Base.YResolution)]
     dpi = tuple(float(side) * unit for side in sides if side) if unit else ()
     return Tags(
-        exif=exif.tobytes() if exif else None,
+        exif=with_text(exif).tobytes() if exif else None,
         xmp=directory.get(Base.XMLPacket),
         dpi=(dpi[0], dpi[1]) if len(dpi) == 2 and min(dpi) > 1 else None,
     )

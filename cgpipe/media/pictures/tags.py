@@ -121,7 +121,7 @@ def profile_space(profile: bytes | None) -> str | None:
 
 def _exif(image: Image.Image, size: tuple[int, int]) -> bytes | None:
     try:
-        exif = image.getexif()
+        exif = with_text(image.getexif())
         if image.format == "TIFF":
             exif = only_descriptive(exif)
         details = exif.get_ifd(_IFD.Exif)
@@ -143,7 +143,7 @@ def sized(tags: Tags, height: int, width: int) -> Tags:
         _tell_size(exif.get_ifd(_IFD.Exif), (height, width))
     return replace(
         tags,
-        exif=exif.tobytes() if tags.exif else None,
+        exif=with_text(exif).tobytes() if tags.exif else None,
         xmp=of_size(tags.xmp, height, width) if tags.xmp else None,
     )
 
@@ -152,6 +152,24 @@ def _tell_size(details: MutableMapping[int, Any], size: tuple[int, int]) -> None
     for tag, pixels in ((_Base.ExifImageHeight, size[0]), (_Base.ExifImageWidth, size[1])):
         if tag in details:
             details[tag] = pixels
+
+
+class _Text(str):
+    """A text that Pillow writes with the bytes that it read: it reads Latin-1, and writes ASCII with question marks."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
+def with_text(exif: Image.Exif) -> Image.Exif:
+    """The same EXIF, of which Pillow writes texts as they were read, in whatever encoding."""
+    for tags in (exif, *(exif.get_ifd(group) for group in GROUPS if group in exif)):
+        for tag, value in tags.items():
+            if isinstance(value, str):
+                tags[tag] = _Text(value)
+    return exif
 
 
 def only_descriptive(exif: Image.Exif) -> Image.Exif:
