@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cgpipe.errors import BusyError, CgpipeError, UsageError, reason_of
+from cgpipe.errors import BusyError, UsageError, reason_of
 from cgpipe.jobs.folder_job import FolderJob, FolderTold, OnResult
 from cgpipe.jobs.plan import format_of
 from cgpipe.jobs.report import FileResult, Status
@@ -245,7 +245,7 @@ def _translate_video(
             return {path}
     except BusyError:
         raise
-    except (CgpipeError, OSError) as error:
+    except Exception as error:  # one clip ends no watch
         reason = reason_of(error)
     if on_result:
         status: Status = "failed" if reason else "translated"

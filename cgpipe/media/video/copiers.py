@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -24,7 +25,8 @@ from cgpipe.media.video.libav import Packet
 _JITTER = Fraction(1, 20)
 # By number of channels: the layout of audio that does not state one.
 _LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "6.1", "7.1")
-_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+# The layouts that Opus has (RFC 7845, section 5.1.1.2), by number of channels.
+_OPUS_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +148,20 @@ class Transcoder:
         self._span = span
         self._decoder = stream
         decoder = stream.codec_context
-        rate = decoder.sample_rate
-        if codec == "libopus":
-            rate = min((opus for opus in _OPUS_RATES if opus >= rate), default=48000)
+        rate = _nearest_rate(codec, decoder.sample_rate)
         encoder = output.add_stream(codec, rate=rate)
         assert isinstance(encoder, AudioStream)
-        self._layout = layout_of(decoder)
-        encoder.codec_context.layout = av.AudioLayout(self._layout)
+        self._layout = av.AudioLayout(layout_of(decoder))
+        encoder.codec_context.layout = self._layout
+        if codec == "libopus":
+            count = min(self._layout.nb_channels, len(_OPUS_LAYOUTS))
+            encoder.codec_context.layout = av.AudioLayout(_OPUS_LAYOUTS[count - 1])
         encoder.codec_context.bit_rate = 64_000 * max(1, encoder.codec_context.layout.nb_channels)
         encoder.codec_context.time_base = Fraction(1, rate)
         self._stream = encoder
         self._next: Fraction | None = None
+        self._kind: tuple[str, str, int] | None = None
+        self._resampler: av.AudioResampler | None = None
 
     def __call__(self, packet: Packet) -> Iterator[Packet]:
         self.number += 1
@@ -167,9 +172,25 @@ class Transcoder:
             frames = []
         for frame in frames:
             for piece in self._in_step(frame):
-                yield from self._stream.encode(piece)
+                yield from self._encoded(piece)
         if not packet.size:
+            yield from self._encoded(None)
+
+    def _encoded(self, frame: av.AudioFrame | None) -> Iterator[Packet]:
+        """The packets of a frame, whose format, layout and rate may change in mid-stream; None: the last ones."""
+        kind = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            for rest in [] if self._resampler is None else self._resampler.resample(None):
+                yield from self._stream.encode(rest)
+            encoder = self._stream.codec_context
+            self._resampler = av.AudioResampler(encoder.format, encoder.layout, encoder.sample_rate)
+            self._kind = kind
+        if frame is None:
             yield from self._stream.encode(None)
+            return
+        assert self._resampler is not None
+        for piece in self._resampler.resample(frame):
+            yield from self._stream.encode(piece)
 
     def _in_step(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """The frame cut to the span, preceded by silence for missing samples; times count from the span's start."""
@@ -191,7 +212,7 @@ class Transcoder:
         self._next = begin + Fraction(last, rate)
 
     def _samples(self, frame: av.AudioFrame, first: int, last: int, pts: int) -> av.AudioFrame:
-        if (first, last) == (0, frame.samples) and frame.layout.name == self._layout:
+        if (first, last) == (0, frame.samples) and frame.layout.name == self._layout.name:
             piece = frame
         else:
             samples = frame.to_ndarray()
@@ -210,14 +231,16 @@ class Transcoder:
         return piece
 
     def _frame(self, like: av.AudioFrame, samples: NDArray[Any]) -> av.AudioFrame:
-        stated = (
-            self._layout
-            if like.layout.nb_channels == self._stream.codec_context.layout.nb_channels
-            else like.layout.name
-        )
-        piece = av.AudioFrame.from_ndarray(samples, format=like.format.name, layout=stated)
+        layout = self._layout if like.layout.nb_channels == self._layout.nb_channels else like.layout
+        piece = av.AudioFrame.from_ndarray(samples, format=like.format.name, layout=layout.name)
         piece.sample_rate = like.sample_rate
         return piece
+
+
+def _nearest_rate(codec: str, rate: int) -> int:
+    """The rate itself where an encoder has it, else the next higher one, or the highest."""
+    rates = av.Codec(codec, "w").audio_rates
+    return min((known for known in rates if known >= rate), default=max(rates)) if rates else rate
 
 
 def layout_of(context: AudioCodecContext) -> str:
@@ -230,43 +253,93 @@ def layout_of(context: AudioCodecContext) -> str:
 
 
 class SubtitleConverter:
-    """Converts text subtitles from one codec to another."""
+    """Converts text subtitles from one codec to another.
+
+    MP4 shows one text at a time: where cues overlap, their texts are shown together, a line below another.
+    """
 
     def __init__(self, stream: av.stream.Stream, output: av.container.OutputContainer, codec: str, span: Span) -> None:
         self.number = self.bad_packets = 0
         self._span = span
         self._text_of = TEXT_OF[stream.codec_context.name]
         self._packed = PACKED[codec]
+        self._one_at_a_time = codec == "mov_text"
+        self._shown: list[_Cue] = []
         self._stream = output.add_mux_stream(codec)
         self._stream.time_base = Fraction(1, 1000)
 
     def __call__(self, packet: Packet) -> Iterator[Packet]:
         self.number += 1
-        if not packet.size or packet.pts is None:
+        if not packet.size:
+            yield from self._up_to(None)
             return
-        begin = packet.pts * packet.time_base
+        cue = None if packet.pts is None else self._cue(packet)
+        if cue is not None:
+            yield from self._up_to(cue.begin)
+            self._shown.append(cue)
+            if not self._one_at_a_time:
+                yield from self._up_to(None)
+
+    def _cue(self, packet: Packet) -> _Cue | None:
+        """What a packet shows within the span, in milliseconds from its start; None if there is nothing."""
+        begin = (packet.pts or 0) * packet.time_base
         end = begin + (packet.duration or 0) * packet.time_base
         text = self._text_of(bytes(packet))
         kept = not self._span.trimmed or end > self._span.start
         if not text or not kept or (self._span.end is not None and begin >= self._span.end):
-            return
+            return None
         begin = max(begin, self._span.start) if self._span.trimmed else begin
         end = end if self._span.end is None else min(end, self._span.end)
-        copy: Packet = av.Packet(self._packed(text))
-        copy.stream, copy.time_base = self._stream, Fraction(1, 1000)
-        copy.pts = copy.dts = round((begin - self._span.start) * 1000)
-        copy.duration = round((end - begin) * 1000)
-        copy.is_keyframe = True
-        yield copy
+        return _Cue(round((begin - self._span.start) * 1000), round((end - self._span.start) * 1000), text)
+
+    def _up_to(self, time: int | None) -> Iterator[Packet]:
+        """What is shown up to ``time``, or to the end of all, as a packet for each change of the text."""
+        while self._shown:
+            begin = max(cue.begin for cue in self._shown)
+            end = min(cue.end for cue in self._shown)
+            if time is not None and begin >= time:
+                return
+            until = end if time is None else min(end, time)
+            if until > begin or until == end:
+                yield self._packet(begin, until, "\n".join(cue.text for cue in self._shown))
+            self._shown = [replace(cue, begin=max(begin, until)) for cue in self._shown if cue.end > until]
+
+    def _packet(self, begin: int, end: int, text: str) -> Packet:
+        packet: Packet = av.Packet(self._packed(text))
+        packet.stream, packet.time_base = self._stream, Fraction(1, 1000)
+        packet.pts = packet.dts = begin
+        packet.duration = end - begin
+        packet.is_keyframe = True
+        return packet
+
+
+@dataclass(frozen=True, slots=True)
+class _Cue:
+    """A text, and from when to when it is shown, in milliseconds."""
+
+    begin: int
+    end: int
+    text: str
 
 
 def _plain(data: bytes) -> str:
+    """SubRip, whose tags are those of HTML, and of some programs those of ASS."""
     text = data.decode("utf-8", "replace").replace("\r\n", "\n").strip("\0\n ")
-    return re.sub(r"</?\w[^<>]*>", "", text)
+    return re.sub(r"</?\w[^<>]*>|\{\\[^{}]*\}", "", text)
+
+
+def _of_webvtt(data: bytes) -> str:
+    return html.unescape(_plain(data))
+
+
+def _to_webvtt(text: str) -> bytes:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").encode()
 
 
 def _of_ass(data: bytes) -> str:
+    """The text of a line of ASS, without its tags, and without drawings, which ``\\p1`` begins and ``\\p0`` ends."""
     text = data.decode("utf-8", "replace").split(",", 8)[-1]
+    text = re.sub(r"\{[^}]*\\p[1-9][^}]*\}.*?(?=\{[^}]*\\p0[^}]*\}|$)", "", text, flags=re.DOTALL)
     return re.sub(r"\{[^}]*\}", "", text).replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ").strip("\0\n ")
 
 
@@ -278,7 +351,7 @@ TEXT_OF: dict[str, Callable[[bytes], str]] = {
     "subrip": _plain,
     "srt": _plain,
     "text": _plain,
-    "webvtt": _plain,
+    "webvtt": _of_webvtt,
     "ass": _of_ass,
     "ssa": _of_ass,
     "mov_text": _of_mov_text,
@@ -286,5 +359,5 @@ TEXT_OF: dict[str, Callable[[bytes], str]] = {
 PACKED: dict[str, Callable[[str], bytes]] = {
     "mov_text": lambda text: len(text.encode()).to_bytes(2, "big") + text.encode(),
     "subrip": str.encode,
-    "webvtt": str.encode,
+    "webvtt": _to_webvtt,
 }

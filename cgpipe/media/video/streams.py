@@ -196,8 +196,11 @@ class OtherStreams:
             if (with_chapters and about.codec in ("bin_data", "")) or "timecode" in stream.metadata:
                 self._unsaid.add(about.index)
             return "timecodes and sensor data are not brought over (chapters are)"
-        if isinstance(stream, AudioStream) and not stream.codec_context.sample_rate:
-            return "it holds no audio"
+        if isinstance(stream, AudioStream):
+            if stream.codec_context is None:
+                return "its codec is unknown"
+            if not stream.codec_context.sample_rate:
+                return "it holds no audio"
         return None
 
     def _possible(self, stream: av.stream.Stream, about: StreamInfo) -> Iterator[str]:
@@ -228,6 +231,9 @@ class OtherStreams:
                 self._add_stream(stream, output)
         if self._tags:
             tags = _kept_tags(self._source.metadata)
+            for key in tags:
+                if key.lower() == "timecode":
+                    tags[key] = self._timecode(tags[key])
             output.metadata.update(tags)
             if output.format.name in ("mp4", "mov") and not _NATIVE_TAGS.issuperset(tags):
                 output.options["movflags"] = f"{output.options.get('movflags', '')}+use_metadata_tags"
@@ -240,12 +246,13 @@ class OtherStreams:
 
     def _tag_video(self, source: av.stream.Stream, target: av.stream.Stream) -> None:
         _copy_tags(source, target)
-        code = target.metadata.get("timecode")
-        if code is None or not self._tags:
-            target.metadata.pop("timecode", None)
-            return
-        if self._info.rate and self._span.trimmed:
-            target.metadata["timecode"] = advanced(code, self._span.start, self._info.rate)
+        code = target.metadata.pop("timecode", None)
+        if code is not None and self._tags:
+            target.metadata["timecode"] = self._timecode(code)
+
+    def _timecode(self, code: str) -> str:
+        """The timecode of the first frame that is kept."""
+        return advanced(code, self._span.start, self._info.rate) if self._info.rate and self._span.trimmed else code
 
     def _add_stream(self, stream: av.stream.Stream, output: av.container.OutputContainer) -> None:
         if is_cover(stream) and output.format.name == "matroska":
@@ -404,7 +411,7 @@ def _takes(container: Container, stream: av.stream.Stream) -> bool:
 
 def _attach_cover(output: av.container.OutputContainer, cover: av.stream.Stream, file: str | BinaryIO) -> None:
     """Attaches a cover: Matroska stores pictures as attachments, which are written with the header."""
-    with av.open(file, "r") as source:
+    with av.open(file, "r", **LENIENT_TAGS) as source:
         packet = next(packet for packet in source.demux(source.streams[cover.index]) if packet.size)
         kind = "jpeg" if cover.codec_context.name == "mjpeg" else cover.codec_context.name
         name = cover.metadata.get("filename", f"cover.{kind}")
