@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import lzma
 import os
+import posixpath
 import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -18,6 +22,7 @@ from cgpipe.storage import PathLike, is_address
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d*)\}")
 _SCHEMES = ("zip://", "tar://")
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 _EPOCH = 315532800
 """1980, from which on zip files know times: the same of every member, so that the same content has the same bytes."""
 
@@ -82,13 +87,18 @@ class Members(Protocol):
 
 def _place(name: str) -> str:
     """A member's path in the archive; one that is named from the root, or from above, lies in it all the same."""
-    return os.path.normpath(f"/{name}").lstrip("/")
+    return posixpath.normpath(f"/{name}").lstrip("/")
 
 
 class _Tar:
     def __init__(self, file: tarfile.TarFile) -> None:
         self._file = file
-        self._members = {_place(member.name): member for member in file if member.isfile()}
+        self._members = {}
+        for member in file.getmembers():
+            with suppress(KeyError):  # a hard link stands for a file further up
+                content = file.getmember(member.linkname) if member.islnk() else member
+                if content.isfile():
+                    self._members[_place(member.name)] = content
 
     @property
     def all(self) -> Collection[str]:
@@ -134,8 +144,17 @@ def members_of(path: Path) -> Iterator[Members]:
                 yield _Zip(stack.enter_context(zipfile.ZipFile(path)))
             else:
                 yield _Tar(stack.enter_context(tarfile.open(path)))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except _DAMAGE as error:
         raise OSError(f"it is damaged ({error})") from error
+
+
+@contextmanager
+def reading_member() -> Iterator[None]:
+    """Turns what a damaged, encrypted or unusually packed member raises into OSError."""
+    try:
+        yield
+    except (*_DAMAGE, NotImplementedError, RuntimeError) as error:
+        raise OSError(errno.EIO, f"it is damaged, encrypted, or packed in an unknown way ({error})") from error
 
 
 class Writer:

@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, ParamSpec, Protocol, TypedDict, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from cgpipe.archives import Members, members_of
+from cgpipe.archives import Members, members_of, reading_member
 from cgpipe.errors import MissingDependencyError, UsageError, reason_of
 from cgpipe.storage import (
     HOST,
@@ -572,7 +572,12 @@ class ArchiveStore:
             yield self._here()
             return
         with self.temporary(path) as copy:
-            with self._found(path) as (members, name), members.open(name) as content, copy.open("wb") as file:
+            with (
+                self._found(path) as (members, name),
+                reading_member(),
+                members.open(name) as content,
+                copy.open("wb") as file,
+            ):
                 shutil.copyfileobj(content, file)
             yield copy
 
@@ -582,7 +587,7 @@ class ArchiveStore:
             yield here
 
     def open(self, path: str) -> IO[bytes]:
-        with self._found(path) as (members, name), members.open(name) as content:
+        with self._found(path) as (members, name), reading_member(), members.open(name) as content:
             return io.BytesIO(content.read())
 
     def forget(self, folder: str) -> None:

@@ -141,6 +141,38 @@ def test_of_a_broken_picture_the_rest_is_there_and_only_it_is_tried_again(photos
     assert translated(photos, tmp_path / "out.tar") == (7, 0, 0)  # what goes in is another
 
 
+@pytest.mark.parametrize("output", ["out", "out.zip"])
+def test_damaged_members_stop_nothing(photos: Path, tmp_path: Path, output: str) -> None:
+    archive = tmp_path / "in.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for number in (0, 2, 4):
+            file.write(photos / f"{number}.png", f"{number}.png")
+        file.writestr("2.txt", "a caption")
+        file.writestr("note.txt", "of nothing")
+    spoilt = archive.read_bytes()
+    for damaged in ((photos / "4.png").read_bytes(), b"of nothing"):
+        place = spoilt.index(damaged)
+        spoilt = spoilt[: place + 9] + b"?" + spoilt[place + 10 :]
+    archive.write_bytes(spoilt)
+    report = cgpipe.translate_folder(archive, tmp_path / output, to="zebra", workers=0)
+    assert report.translated == 2 and report.exit_code == 3
+    lost = {failure.input.name: failure.reason for failure in report.failures}
+    assert lost.keys() == {"4.png"} | ({"note.txt"} if output == "out.zip" else set())
+    assert all("damaged" in reason for reason in lost.values())
+    if output == "out.zip":
+        assert content(tmp_path / output).keys() == {"0.png", "2.png", "2.txt"}
+
+
+def test_hard_links_in_a_tar_are_files(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "in.tar", "w") as tar:
+        tar.add(photos / "0.png", "a.png")
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+        tar.addfile(link)
+    assert translated(tmp_path / "in.tar", tmp_path / "out.tar") == (2, 0, 0)
+    assert len(set(content(tmp_path / "out.tar").values())) == 1
+
+
 def test_an_archive_that_is_not_ours_stays(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out.zip").write_bytes(b"mine")
     report = cgpipe.translate_folder(photos, tmp_path / "out.zip", to="zebra", workers=0)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
-from cgpipe.archives import Members, Writer, expanded, is_open, members_of, without_scheme
-from cgpipe.errors import CgpipeError, UsageError, reason_of
+from cgpipe.archives import Members, Writer, expanded, is_open, members_of, reading_member, without_scheme
+from cgpipe.errors import CgpipeError, MediaError, UsageError, reason_of
 from cgpipe.jobs.folder_job import FolderTold
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason
 from cgpipe.jobs.picture_work import PictureWork
@@ -187,9 +188,15 @@ class ArchiveJob:
                 known = stack.enter_context(members_of(here)) if here else None
                 staged = _staged(lot.archive, shared=self._options.work.ray is not None)
                 failed = self._translate(lot, known, staged, report, tell, told, watch)
+
+                def publish(temporary: PathLike, path: PathLike) -> None:
+                    (partly if failed else whole).publisher((), ())(temporary, path)
+
                 try:
-                    with atomic_write(lot.archive, publish=(partly if failed else whole).publisher((), ())) as partial:
-                        _pack(lot, known, staged, failed, partial)
+                    with atomic_write(lot.archive, publish=publish) as partial:
+                        for member, reason in _pack(lot, known, staged, failed, partial):
+                            tell(_left_out(lot, member, reason))
+                            failed.add(member)
                 except OSError as error:
                     raise CgpipeError(f"{shown(lot.archive)} cannot be written: {reason_of(error)}.") from error
         _remove(staged)
@@ -252,6 +259,9 @@ class ArchiveJob:
         return Journal(fingerprint, looks_made=lambda one, other: False, overwrite=overwrite)
 
 
+_IN_MEMORY = 1 << 24
+"""Bytes of a member up to which it is copied through memory."""
+
 _NOWHERE = Path(os.sep, ".cgpipe-archive")
 """The folder of all members, which is never made."""
 
@@ -298,8 +308,18 @@ def _remove(folder: Path) -> None:
             store.remove(f"{place}/{name}")
 
 
-def _pack(lot: _Lot, known: Members | None, staged: Path, failed: set[str], path: Path) -> None:
-    """Writes the archive: translations in their order, and what else the source holds, of samples that are whole."""
+def _left_out(lot: _Lot, name: str, reason: str) -> FileResult:
+    source = lot.source or lot.archive
+    return FileResult(input=source / name, output=lot.archive / name, status="failed", reason=reason)
+
+
+def _pack(
+    lot: _Lot, known: Members | None, staged: Path, failed: Collection[str], path: Path
+) -> Iterator[tuple[str, str]]:
+    """Writes the archive: translations in their order, and what else the source holds, of samples that are whole.
+
+    Yields what of the source cannot be read, and why.
+    """
     by_place = {os.path.normpath(name[2]): name[1] for name in lot.names}
     there = known.all if known else ()
     dropped = {_sample(place) for place in failed}
@@ -323,13 +343,27 @@ def _pack(lot: _Lot, known: Members | None, staged: Path, failed: set[str], path
                 if name in by_place and name not in failed:
                     add_picture(name)
                 elif name not in by_place and _sample(name) not in dropped:
-                    _copy(writer, source, name)
+                    try:
+                        _copy(writer, source, name)
+                    except MediaError as error:
+                        yield name, str(error)
 
 
 def _copy(writer: Writer, source: Members, name: str) -> None:
+    """Copies a member once it was read whole.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
     size, _ = source.version(name)
-    with source.open(name) as file:
-        writer.add(name, file, size)
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as whole:
+        try:
+            with reading_member(), source.open(name) as file:
+                shutil.copyfileobj(file, whole)
+        except OSError as error:
+            raise MediaError(f"It cannot be read: {reason_of(error)}.") from error
+        whole.seek(0)
+        writer.add(name, whole, size)
 
 
 def _sample(place: str) -> str:
