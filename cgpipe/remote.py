@@ -30,7 +30,7 @@ from typing import IO, Literal, ParamSpec, Protocol, TypedDict, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cgpipe.archives import Members, members_of, reading_member
-from cgpipe.errors import MissingDependencyError, UsageError, reason_of
+from cgpipe.errors import CgpipeError, MissingDependencyError, UsageError, reason_of
 from cgpipe.storage import (
     HOST,
     LOCAL,
@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),
-    *(".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".gif"),
+    *(".m2ts", ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".dv", ".gif"),
 )
 """Files that are taken for videos when a folder is named."""
 
@@ -84,6 +84,7 @@ _WHOLE = 1 << 26
 """Bytes up to which a file is fetched in one piece."""
 _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _LONGEST_REASON = 200
+_SEPARATORS = frozenset("/\\\0")
 
 
 def located(path: PathLike, *, opens: bool = True) -> Path:
@@ -277,6 +278,7 @@ class RemoteStore:
 
     Attributes:
         queries: of paths that were named with a signature.
+        quoted: of paths that a web server's page writes with percent-codes: as it writes them.
         folders: paths that were named as folders, with a slash at their end: a web server does not tell.
     """
 
@@ -285,6 +287,7 @@ class RemoteStore:
     def __init__(self, root: str, protocol: str, options: Settings) -> None:
         self.root = root
         self.queries: dict[str, str] = {}
+        self.quoted: dict[str, str] = {}
         self.folders: set[str] = set()
         self._protocol = protocol
         self._options = dict(options)
@@ -295,7 +298,7 @@ class RemoteStore:
         spool()
 
     def __getstate__(self) -> dict[str, object]:
-        kept = ("root", "queries", "folders", "_protocol", "_options")
+        kept = ("root", "queries", "quoted", "folders", "_protocol", "_options")
         return {name: value for name, value in vars(self).items() if name in kept}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -327,7 +330,7 @@ class RemoteStore:
         return Stamp(os.stat(temporary).st_size, _number(sum))
 
     def exists(self, path: str) -> bool:
-        with suppress(OSError):
+        with suppress(FileNotFoundError, PermissionError), _reached(path):
             self.stamp(path)
             return True
         return False
@@ -338,14 +341,14 @@ class RemoteStore:
             known = self._folders.get(folder)
         if known is not None:
             return name in known.stamps
-        with suppress(OSError):
+        with suppress(FileNotFoundError, PermissionError), _reached(path):
             return self._tried(self._system().info, self._key(path))["type"] == "file"
         return False
 
     def is_folder(self, path: str) -> bool:
         if path == self.root or path in self.folders:
             return True
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, PermissionError), _reached(path):
             return bool(self._tried(self._system().info, self._key(path))["type"] == "directory")
         return False
 
@@ -430,7 +433,7 @@ class RemoteStore:
         if known is not None and not afresh:
             return known
         known = _Folder()
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _reached(folder):
             for entry in self._tried(self._system().ls, self._folder_key(folder), detail=True, refresh=True):
                 self._note(known, folder, entry)
         with self._lock:
@@ -446,6 +449,10 @@ class RemoteStore:
         name = place.rstrip("/").rpartition("/")[2]
         if not name or place.rstrip("/") == self._place(folder):
             return
+        if address and not _SEPARATORS.intersection(plain := unquote(name)):
+            if plain != name or folder in self.quoted:
+                self.quoted[f"{folder}/{plain}"] = place
+            name = plain
         if entry["type"] == "directory" or place.endswith("/"):
             known.folders.add(name)
             self.folders.add(f"{folder}/{name}")
@@ -465,6 +472,8 @@ class RemoteStore:
     def _key(self, path: str) -> str:
         """fsspec's name of a path."""
         scheme, _, rest = path.partition(":/")
+        if path in self.quoted:
+            rest = rest.partition("/")[0] + self.quoted[path].rstrip("/")
         query = self.queries.get(path)
         url = f"{scheme}://{rest}" + (f"?{query}" if query else "")
         return str(self._system()._strip_protocol(url))
@@ -496,6 +505,21 @@ class RemoteStore:
 
 def _plain(error: OSError) -> str:
     return os.strerror(errno.ENOENT) if isinstance(error, FileNotFoundError) else str(error)
+
+
+class UnreachableError(CgpipeError, OSError):
+    """A server cannot be reached."""
+
+
+@contextmanager
+def _reached(path: str) -> Iterator[None]:
+    """Says of a server that fails which one it is; that nothing is there, or may not be seen, passes."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise UnreachableError(f"{shown(path)} cannot be reached: {reason_of(error)}.") from error
 
 
 class ArchiveStore:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from stores import Faults, bucket_behind, s3_server
 import cgpipe
 from cgpipe import remote, storage
 from cgpipe.cli import cli
-from cgpipe.errors import MediaError, MissingDependencyError, UsageError
+from cgpipe.errors import CgpipeError, MediaError, MissingDependencyError, UsageError
 from cgpipe.jobs import journal
 from cgpipe.jobs.shards import join_reports
 from cgpipe.pages.page import Page
@@ -295,6 +296,25 @@ def test_a_listing_behind_a_password_is_read_and_the_password_shown_nowhere(phot
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_names_on_a_web_servers_page_are_those_of_the_files(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    names = ["猫 1.png", "50% #1.png", "a?b.png"]
+    (tmp_path / "web" / "at home").mkdir(parents=True)
+    for name in names:
+        shutil.copyfile(next(photos.rglob("*.png")), tmp_path / "web" / "at home" / name)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "web"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    try:
+        assert cgpipe.translate_folder(address, tmp_path / "out", to="zebra", workers=0).translated == 3
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert bytes_of(tmp_path / "out").keys() == {f"at home/{name}" for name in names}
+    with pytest.raises(CgpipeError, match="cannot be reached"):
+        cgpipe.translate_folder(f"{address}at%20home/", tmp_path / "other", to="zebra")
 
 
 # --- other stores, and secrets -------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ def translate_animation(
     try:
         format = picture_format(origin.output)
         if format not in ANIMATED:
-            raise MediaError("Only GIF, PNG and WebP can hold an animation: omit --format.")
+            advice = "" if picture_format(origin.inputs[0]) == format else ": omit --format"
+            raise MediaError(f"It is an animation, and those are written as GIF, PNG and WebP alone{advice}.")
         mask = None if worklist.masks is None else worklist.masks.path_of(origin.place)
         # `workers` are processes that decode pictures here, but threads of a video's decoder there.
         own = replace(options, look=replace(options.look, mask=mask), work=replace(options.work, workers=None))

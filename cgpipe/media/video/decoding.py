@@ -226,6 +226,8 @@ class Reader:
                 return stream
         if not len(self.container.streams) or self.is_cut_short():
             raise no_index(name)
+        if any(stream.codec_context is None for stream in self.container.streams.video):
+            raise MediaError(f"{name} is of a codec that this build of FFmpeg does not know: convert it first.")
         raise MediaError(f"{name} has no video stream. For pictures use cgpipe translate.")
 
     def _video_packets(self) -> Iterator[Packet]:
