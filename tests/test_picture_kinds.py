@@ -227,6 +227,19 @@ def segment(marker: int, body: bytes) -> bytes:
 IPTC = b"\x1c\x02\x78\x00\x04pony"
 
 
+@pytest.mark.parametrize("output", ["b.heic", "b.png"])
+def test_heic_keeps_the_primaries_and_the_transfer_that_it_names(put: Put, output: str) -> None:
+    pytest.importorskip("pillow_heif", reason="needs the extra heif").register_heif_opener()
+    content = encoded("HEIF", color_primaries=9, transfer_characteristics=16)
+    made = again(put("a.heic", content), output)
+    if output == "b.png":
+        assert chunks_of(made)[b"cICP"] == bytes((9, 16, 0, 1))
+        return
+    with Image.open(made) as image:
+        named = image.info["nclx_profile"]
+    assert (named["color_primaries"], named["transfer_characteristics"]) == (9, 16)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_iptc_and_comments_are_kept(put: Put, suffix: str) -> None:
     jpeg = encoded("JPEG")

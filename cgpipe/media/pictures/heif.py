@@ -47,7 +47,10 @@ def encoded(pixels: npt.NDArray[np.unsignedinteger], tags: Tags, quality: int) -
     """A whole file, with 10 bits per channel if the pixels have 16."""
     package, out = register(), io.BytesIO()
     described = {"exif": tags.exif or b"", "xmp": tags.xmp or b"", "icc_profile": tags.icc or b""}
-    kept = {name: value for name, value in described.items() if value}
+    kept: dict[str, bytes | int] = {name: value for name, value in described.items() if value}
+    for chunk in tags.png_colour:
+        if chunk.name == b"cICP" and len(chunk.content) == 4:
+            kept["color_primaries"], kept["transfer_characteristics"] = chunk.content[:2]
     mode = "RGBA" if pixels.shape[2] == 4 else "RGB"
     if pixels.dtype == np.uint16:
         mode += ";16"

@@ -25,6 +25,8 @@ DESCRIPTIVE = (
 
 GROUPS = (_IFD.Exif, _IFD.GPSInfo)
 
+# Those of BT.709, those that are not stated, and other numbers of the same curve.
+_SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13)
 _IPTC_IN_TIFF, _IPTC_IN_PHOTOSHOP, _MPF_ENTRIES = 33723, 0x0404, 0xB002
 
 
@@ -39,7 +41,7 @@ class Tags:
         dpi: pixels per inch, across and down.
         iptc: IPTC records.
         comments: of a JPEG or GIF file.
-        png_colour: the colour chunks of a PNG file: name and content.
+        png_colour: the colour chunks of a PNG file: name and content; of HEIC, the one that says the same.
         png_text: the text chunks of a PNG file.
     """
 
@@ -63,7 +65,7 @@ def read_tags(image: Image.Image, file: io.BufferedReader, size: tuple[int, int]
         profile, packet = boxes.profile_and_xmp(file)
     xmp, notes = without_promises(packet.encode() if isinstance(packet, str) else packet or b"")
     space = profile_space(profile)
-    colour, text = png.described(file) if image.format == "PNG" else ((), ())
+    colour, text = png.described(file) if image.format == "PNG" else (_colour_of_heif(image), ())
     tags = Tags(
         icc=profile if space == "RGB" else None,
         exif=_exif(image, size),
@@ -75,6 +77,17 @@ def read_tags(image: Image.Image, file: io.BufferedReader, size: tuple[int, int]
         png_text=text,
     )
     return tags, notes or _other_pictures(image)
+
+
+def _colour_of_heif(image: Image.Image) -> tuple[png.Chunk, ...]:
+    """The primaries and the transfer that a HEIC file names by number (ITU-T H.273), unless they are those of sRGB."""
+    named = image.info.get("nclx_profile")
+    if image.format != "HEIF" or not isinstance(named, dict):
+        return ()
+    primaries, transfer = named.get("color_primaries", 2), named.get("transfer_characteristics", 2)
+    if primaries in _SRGB_PRIMARIES and transfer in _SRGB_TRANSFERS:
+        return ()
+    return (png.Chunk(b"cICP", bytes((primaries, transfer, 0, 1))),)
 
 
 def _iptc(image: Image.Image) -> bytes | None:
