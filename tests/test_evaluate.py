@@ -22,7 +22,7 @@ from cgpipe.evaluation.evaluate import evaluate
 from cgpipe.evaluation.evaluator import Evaluator
 from cgpipe.evaluation.inception import Inception, has_inception, load_extractor
 from cgpipe.evaluation.scales import by_side, kid_by_side
-from cgpipe.models import load_model
+from cgpipe.models import find_model, load_model
 from cgpipe.networks.efficientnet import EfficientNetLite
 
 FileModel = Callable[..., Path]
@@ -149,6 +149,13 @@ def test_what_changes_outside_masks(dataset: Path, tmp_path: Path) -> None:
         evaluator.evaluate(shift)
     with pytest.raises(UsageError, match="no mask"):
         Evaluator(dataset / "testA", dataset / "testB", size=32, networks=["lite0"], masks=tmp_path / "none")
+
+
+def test_a_shipped_model_stays_as_it_is(dataset: Path, models_folder: Path) -> None:
+    before = find_model(file="horse2zebra").path.read_bytes()
+    with pytest.raises(UsageError, match="ships with cgpipe"):
+        evaluate("horse2zebra", dataset, size=32, record=True)
+    assert find_model(file="horse2zebra").path.read_bytes() == before
 
 
 def test_figures_and_scales_are_recorded(

@@ -66,6 +66,13 @@ def test_frames_are_those_that_the_translator_makes(clip: Path, tmp_path: Path) 
     assert np.abs(pictures_of(output) - expected).mean() < 3
 
 
+def test_a_clip_is_not_written_over_itself(clip: Path) -> None:
+    before = clip.read_bytes()
+    with pytest.raises(UsageError, match="the input itself"):
+        cgpipe.translate_video(clip, clip, to="zebra", overwrite=True)
+    assert clip.read_bytes() == before
+
+
 class StoppedError(Exception):
     """Raised in a job, in place of a kill."""
 

@@ -43,12 +43,15 @@ MISSED = 0.1
 
 
 def activation(network: EfficientNetLite, pictures: torch.Tensor, classes: list[int]) -> torch.Tensor:
-    """How much each place of (N, 3, H, W) in [-1, 1] speaks for one of the classes: (N, H, W), at most 1."""
+    """How much each place of (N, 3, H, W) in [-1, 1] speaks for one of the classes: (N, H, W), at most 1.
+
+    Without an animal all of it is at most 0.
+    """
     large = F.interpolate(pictures, (SIDE, SIDE), mode="bicubic", antialias=True)
     (features,) = network.taps(large, (len(network.blocks),))
     weights = network.classifier.weight[classes]
     maps = torch.einsum("nchw,kc->nkhw", features, weights).amax(dim=1, keepdim=True)
-    maps = maps / maps.amax(dim=(2, 3), keepdim=True)
+    maps = maps / maps.amax(dim=(2, 3), keepdim=True).abs()
     return F.interpolate(maps, pictures.shape[2:], mode="bicubic")[:, 0]
 
 

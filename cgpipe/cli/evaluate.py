@@ -72,7 +72,7 @@ FOLDER = LocalPath(file_okay=False, path_type=Path)
 @click.option(
     "--video",
     "videos",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=LocalPath(dir_okay=False, path_type=Path),
     multiple=True,
     help="A clip: measures the flicker of its translation. Repeatable. Without DATASET, nothing else is measured.",
 )

@@ -150,6 +150,8 @@ def evaluate(
         raise UsageError(
             f"{model} is not one of cgpipe's own files, and has no header: `cgpipe models import` it first."
         )
+    if record and found.found.entry.place == "shipped":
+        raise UsageError(f"{model} ships with cgpipe and stays as it is: record in a copy of {found.path}.")
     taken = found.load()
     taken.generator.eval()
     clips = tuple(measure_clip(taken, clip, size=asked.size) for clip in asked.videos)

@@ -554,9 +554,8 @@ def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Pl
         outputs.append(_digest(identity(found[1])))
     if not inputs:
         earlier = "; those that are there were made by an earlier run" if plan.left[Left.EARLIER] else ""
-        raise UsageError(
-            f"No pictures in {', '.join(map(str, paths))}{earlier}. Known suffixes: {' '.join(PICTURE_SUFFIXES)}."
-        )
+        named = ", ".join("this folder" if path == Path() else str(path) for path in paths)
+        raise UsageError(f"No pictures in {named}{earlier}. Known suffixes: {' '.join(PICTURE_SUFFIXES)}.")
     doubtful = _doubtful(inputs, outputs)
     if doubtful:
         # A shard walks again: the other of two names may be in another shard.

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cgpipe.errors import MediaError, reason_of
+from cgpipe.errors import MediaError, UsageError, reason_of
 from cgpipe.jobs.early import video_looks_made
 from cgpipe.jobs.gallery import claim_page, clip_page
 from cgpipe.jobs.journal import Journal, Standing, foreign_reason, stamps_of
@@ -84,6 +84,8 @@ class VideoJob:
         """Translates one video; see :func:`cgpipe.translate_video`."""
         watch, self._watch = self._watch or Stopwatch(), None
         store_of(input).forget(os.path.dirname(input))
+        if store_of(input) is store_of(output) is LOCAL and _are_one(input, output):
+            raise UsageError(f"{shown(output)} is the input itself: name another output.")
         claim_page(self._gallery, output)
         report = VideoReport(input=shown(input), output=shown(output), model=str(self._chosen))
         if self._is_done(input, output, report):
@@ -201,6 +203,10 @@ class VideoJob:
             seen = fingerprint(here, times=store_of(input) is LOCAL)
         pictures = self._options.fingerprint(self._chosen.deciding, pictures_only=True)
         return json.dumps([os.path.basename(input), seen, pictures])
+
+
+def _are_one(input: str, output: str) -> bool:
+    return os.path.isfile(input) and os.path.isfile(output) and os.path.samefile(input, output)
 
 
 def _files(input: str) -> tuple[Path, ...]:
