@@ -18,6 +18,7 @@ import av.container
 import av.error
 from av.codec.context import ThreadType
 from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.sidedata.sidedata import Type
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -173,6 +174,7 @@ class Reader:
             stream=self.stream.index,
             streams=tuple(describe(stream) for stream in self.container.streams),
             alpha=is_transparent(frame) or self._becomes_transparent(frame),
+            captions=Type.A53_CC in frame.side_data,
             interlaced=timed.interlaced,
             deinterlaced=timed.interlaced and self._deinterlace,
         )
