@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -578,6 +579,13 @@ def test_what_was_not_touched_for_long_is_removed_and_what_is_written_stays(tmp_
         os.utime(next(spool.folder.glob("*.png")), (0, 0))
         spool.remove_older(3600)
         assert list(spool.folder.iterdir()) == []
+
+
+def test_temporary_files_lie_in_the_spool_while_it_is_open(tmp_path: Path) -> None:
+    before = tempfile.gettempdir()
+    with open_spool(tmp_path / "spools") as spool:
+        assert tempfile.gettempdir() == str(spool.folder)
+    assert tempfile.gettempdir() == before
 
 
 def test_a_spool_without_a_place_is_said(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,8 @@ class Spool:
 def open_spool(within: Path | None = None) -> Iterator[Spool]:
     """Opens a spool, which is removed at the end with its content; first removes those of killed processes.
 
+    While it is open, this process's temporary files, such as uploads on their way, lie in it, too.
+
     Args:
         within: the parent folder of spools; None: one in the user's cache.
 
@@ -71,9 +74,11 @@ def open_spool(within: Path | None = None) -> Iterator[Spool]:
         raise UsageError(
             f"{home} cannot be written: {reason_of(error)}. Uploads lie there: name another folder with XDG_CACHE_HOME."
         ) from error
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield Spool(folder)
     finally:
+        tempfile.tempdir = before
         _remove(folder, lock, held)
 
 
