@@ -453,6 +453,16 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert FolderJournal(str(output.parent)).entry("a.png", Stamp.of(output))
 
 
+def test_an_input_that_changed_while_it_was_translated_is_translated_again(tmp_path: Path) -> None:
+    source, output = picture(tmp_path / "a.png"), tmp_path / "out" / "a.png"
+    with Journal("f", looks_made=lambda *files: False) as journal:
+        publish = journal.publisher([source], stamps_of([source]))
+        os.utime(source, (1, 1))
+        with atomic_write(output, publish=publish) as temporary:
+            temporary.write_text("translation")
+        assert journal.standing(output, [source]) is Standing.OPEN
+
+
 @pytest.mark.slow
 def test_a_journal_is_compact(tmp_path: Path) -> None:
     """A million entries in one folder take 155 MB on disk; they are read in 5 seconds, into 275 MB of memory."""
@@ -548,6 +558,15 @@ def test_an_interrupted_video_goes_on_unless_its_pictures_would_be_others(tmp_pa
     assert resumed() == 240
     assert resumed(audio=False) == 240  # sound has nothing to do with pictures
     assert resumed(strength=0.5) == 0
+
+
+@pytest.mark.slow
+def test_a_video_whose_input_was_replaced_meanwhile_begins_anew(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=300, size=(32, 24))
+    out = tmp_path / "out.mp4"
+    interrupted(clip, out)
+    os.utime(clip, (1, 1))
+    assert cgpipe.translate_video(clip, out, to="zebra", size=16).resumed == 0
 
 
 @pytest.mark.slow
