@@ -143,6 +143,16 @@ def test_a_sequence_goes_on_after_an_interrupt(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == [f"{number:06d}.png" for number in range(1, 10)]
 
 
+def test_a_sequence_begins_anew_with_other_options(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=4)
+    info = VideoSource(clip).info
+    with pytest.raises(KeyError), open_sink(tmp_path / "frames/%d.png", like=info, resume="a") as sink:
+        sink.write(next(iter(VideoSource(clip))))
+        raise KeyError
+    sink = copy(clip, tmp_path / "frames/%d.png", resume="b")
+    assert (sink.resumed, sink.frames) == (0, 4)
+
+
 def test_a_sequence_does_not_mix_with_another(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=3)
     folder = write_pictures(tmp_path / "frames", range(1, 9), "%06d.png")
