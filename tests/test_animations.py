@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageSequence
 
 from cgpipe import translate_folder
 
@@ -40,6 +40,25 @@ def test_what_moves_in_a_folder_still_moves_when_it_is_translated(folder: Path) 
             assert seen == list(TIMES), name
     again = translate_folder(folder, to="zebra")
     assert (again.translated, again.skipped) == (0, 4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_animation_is_translated_where_its_mask_is_white(folder: Path, name: str) -> None:
+    mask = np.zeros(SIZE[::-1], np.uint8)
+    mask[:, :24] = 255
+    Image.fromarray(mask).save(folder.with_name("mask.png"))
+    report = translate_folder(folder / name, folder.with_name(name), to="zebra", mask=folder.with_name("mask.png"))
+    assert (report.translated, report.failures) == (1, [])
+    change = np.abs(frames_of(folder.with_name(name)) - frames_of(folder / name)).max(-1)
+    assert (change[:, :, :24].mean((1, 2)) > 20).all()
+    # Next to what changed, GIF lacks colours and WebP blurs them.
+    assert change[:, :, 24 if name.endswith(".png") else 32 :].max() <= (0 if name.endswith(".png") else 4)
+
+
+def frames_of(path: Path) -> np.ndarray:
+    """All pictures of an animation, (N, H, W, 3)."""
+    with Image.open(path) as animation:
+        return np.stack([np.asarray(frame.convert("RGB"), int) for frame in ImageSequence.Iterator(animation)])
 
 
 @pytest.mark.parametrize("repeats", [None, 0, 3], ids=["once", "endlessly", "three times more"])
