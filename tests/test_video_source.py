@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -221,6 +222,9 @@ def test_another_rate(tmp_path: Path, fps: Fraction, count: int) -> None:
     frames = list(source)
     assert len(frames) == source.info.frames == count
     assert [frame.origin.time for frame in frames] == [index / Fraction(fps) for index in range(count)]
+    seen = [min(range(24), key=lambda index: error(frame.pixels, picture(index))) for frame in frames]
+    # The last picture that begins by then, to the nearest frame.
+    assert seen == [math.floor((index + Fraction(1, 2)) * 25 / fps) for index in range(count)]
 
 
 @pytest.mark.parametrize(
