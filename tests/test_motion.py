@@ -58,6 +58,20 @@ def blurred(pictures: torch.Tensor) -> torch.Tensor:
     return nn.functional.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
 
 
+def test_what_comes_in_at_the_border_costs_nothing(pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    shift = torch.tensor([[1, 0, 2 * 5 / SIDE], [0, 1, 0]]).expand(2, 2, 3)
+    moved = Motion(nn.functional.affine_grid(shift, list(pictures.shape), align_corners=False))
+    monkeypatch.setattr(module, "random_motion", lambda pictures: moved)
+    monkeypatch.setattr(module, "NOISE", 0.0)
+
+    def wrong_in(columns: int) -> float:
+        places = (torch.arange(SIDE) >= SIDE - columns).float()
+        return motion_loss(lambda picture: picture + places, pictures, pictures).item()
+
+    assert wrong_in(5) == 0
+    assert wrong_in(6) > 0
+
+
 def test_gradients_are_those_of_the_loss(pictures: torch.Tensor) -> None:
     def loss(weight: torch.Tensor) -> torch.Tensor:
         def generator(picture: torch.Tensor) -> torch.Tensor:
