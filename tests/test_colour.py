@@ -103,24 +103,43 @@ def test_rgb_sources_get_a_matrix_when_written_as_yuv() -> None:
     assert Colour.guess(48).written_as("gbrp", 48).matrix == RGB
 
 
-def hdr_frame(nits: list[float]) -> av.VideoFrame:
-    """Gray patches of these luminances, coded by SMPTE ST 2084 (PQ) in BT.2020, 10 bits."""
-    power = (np.array(nits) / 10_000) ** 0.1593017578125
-    codes = ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
-    pixels = np.repeat(np.tile(np.repeat(codes * 65535, 16), (32, 1))[..., None], 3, -1).astype(np.uint16)
+TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+"""From linear RGB in BT.709, as ITU-R BT.2087 has it."""
+
+
+def hdr_patches(signal: np.ndarray, transfer: int) -> np.ndarray:
+    """Patches of a signal in BT.2020, (N, 3) from 0 to 1, coded in 10 bits and read: (N, 3), on the scale of 255."""
+    pixels = np.tile(signal.repeat(16, 0) * 65535, (32, 1, 1)).astype(np.uint16)
     frame = FromRgb(Colour(matrix=BT2020, full_range=False, depth=10), "yuv420p10le")(pixels)
-    frame.color_trc, frame.color_primaries = PQ, BT2020
-    return frame
+    frame.color_trc, frame.color_primaries = transfer, BT2020
+    read = ToRgb(Colour.of(frame), 16 * len(signal), 32)(frame)
+    assert read.dtype == np.uint16
+    return read[16, 8::16] / 257
+
+
+def pq(nits: np.ndarray) -> np.ndarray:
+    """SMPTE ST 2084."""
+    power = (nits / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def on_screen(nits: np.ndarray) -> np.ndarray:
+    """ITU-R BT.1886, white as in BT.2408; on the scale of 255."""
+    return 255 * np.clip(nits / 203, 0, 1) ** (1 / 2.4)
 
 
 @pytest.mark.slow
 def test_hdr_is_brought_to_what_an_ordinary_screen_shows() -> None:
-    nits = [0.0, 5.0, 50.0, 100.0, 203.0, 1000.0]
-    frame = hdr_frame(nits)
-    patches = ToRgb(Colour.of(frame), 96, 32)(frame)[16, 8::16]
-    screen = 255 * np.clip(np.array(nits) / 203, 0, 1) ** (1 / 2.4)  # ITU-R BT.1886, white as in BT.2408
-    assert patches.dtype == np.uint16
-    assert np.abs(patches / 257 - screen[:, None]).max() < 4
+    grey = np.array([0.0, 5.0, 50.0, 100.0, 203.0, 1000.0])[:, None].repeat(3, 1)
+    nits = np.concatenate([grey, [[160, 30, 12], [6, 20, 120]]])  # and a red and a blue of BT.709
+    assert np.abs(hdr_patches(pq(nits @ TO_BT2020.T), PQ) - on_screen(nits)).max() < 4
+
+
+@pytest.mark.slow
+def test_hlg_is_brought_to_what_an_ordinary_screen_shows() -> None:
+    signal = np.array([0.0, 0.25, 0.5, 0.75, 1.0])[:, None].repeat(3, 1)
+    nits = np.array([0.0, 9.61, 50.7, 203.2, 1000.0])[:, None]  # by ITU-R BT.2100, on a screen of 1000 nits
+    assert np.abs(hdr_patches(signal, HLG) - on_screen(nits)).max() < 4
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
