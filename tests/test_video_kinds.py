@@ -58,12 +58,22 @@ def test_a_timecode_is_kept(tmp_path: Path, name: str, base: int) -> None:
     )
     sink, damage = copy(clip, tmp_path / name)
     assert (len(times_of(tmp_path / name)), bool(damage), sink.notices) == (25, False, ())
-    with av.open(str(tmp_path / name)) as container:
+    assert timecode_of(tmp_path / name) == "10:00:00:00"
+
+
+def timecode_of(path: Path) -> str:
+    with av.open(str(path)) as container:
         tags = {key.lower(): value for key, value in container.streams.video[0].metadata.items()}
-    assert tags["timecode"] == "10:00:00:00"
+    return tags["timecode"]
 
 
-def test_a_timecode_goes_on_with_a_cut() -> None:
+def test_a_timecode_goes_on_with_a_cut(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mov", count=50, tags={"timecode": "10:00:00:00"})
+    copy(clip, tmp_path / "out.mov", start=1.2)
+    assert timecode_of(tmp_path / "out.mov") == "10:00:01:05"
+
+
+def test_timecodes_are_counted_as_smpte_has_them() -> None:
     assert advanced("10:00:00:00", Fraction(3, 2), Fraction(24)) == "10:00:01:12"
     assert advanced("00:00:59;29", Fraction(1001, 30000), Fraction(30000, 1001)) == "00:01:00;02"
     assert advanced("00:09:59;29", Fraction(1001, 30000), Fraction(30000, 1001)) == "00:10:00;00"
