@@ -161,6 +161,7 @@ def test_a_distillation_that_was_killed_ends_like_one_that_was_not(
         wait_for_a_save(process, killed)
         time.sleep(random.Random(0).random() * 0.1)
         process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "it was to be killed before it was done"
     distill(config_of(teacher, dataset, killed, steps=40, workers=1), resume=True)
     assert_equal_to_the_bit(weights_of(whole, PARTS), weights_of(killed, PARTS))
     steps = [line["step"] for line in logged(killed)]

@@ -136,6 +136,7 @@ def test_a_run_killed_at_random_ends_like_one_that_was_not(recipe: Path, tmp_pat
         wait_for_a_save(process, killed)
         time.sleep(random.Random(0).random() * 0.2)
         process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "it was to be killed before it was done"
     resumed = invoke(*words(recipe, killed, workers=0, method=method), "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert_equal_to_the_bit(weights_of(whole), weights_of(killed))
