@@ -12,8 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -307,13 +306,20 @@ def test_closed_streams_never_take_a_files_place(photos: Path, closed: str, code
 
 
 @contextmanager
-def at_work(photos: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A job that has begun to write, in a group of processes of its own."""
-    for number in range(3, 400):
+def at_work(
+    photos: Path, *options: str, count: int = 400, prepare: Callable[[], object] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A job that has begun to write, in a group of processes of its own; ``prepare`` is called there first."""
+    for number in range(3, count):
         (photos / f"{number}.png").write_bytes((photos / "0.png").read_bytes())
     command = [*CGPIPE, "translate", str(photos), "--to", "zebra", "--size", "64", *options]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=prepare,
     ) as process:
         output = Path(f"{photos}-zebra")
         wait_until(lambda: any(output.glob("*.png")) or process.poll() is not None)
@@ -365,10 +371,11 @@ def test_nohup_is_respected(photos: Path) -> None:
     def ignore_hangup() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    with subprocess.Popen([*CGPIPE, "translate", str(photos), *QUICK], preexec_fn=ignore_hangup) as process:
-        time.sleep(0.5)
+    with at_work(photos, "--workers", "0", count=40, prepare=ignore_hangup) as process:
         process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=60) == 0
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert len(list(Path(f"{photos}-zebra").glob("*.png"))) == 40
 
 
 # -- the training line ----------
