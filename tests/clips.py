@@ -47,10 +47,14 @@ def handles() -> set[str]:
 
 @dataclass(frozen=True)
 class Sound:
-    """A track of sound: ``seconds`` of a tone of ``pitch`` Hz, without the packets that begin in ``gap``."""
+    """A track of sound: ``seconds`` of a tone of ``pitch`` Hz, without the packets that begin in ``gap``.
+
+    Of two channels, the second has the tone of the pitch ``right``, if one is given.
+    """
 
     codec: str = "aac"
     pitch: float = 440
+    right: float | None = None
     seconds: float = 1
     language: str = "eng"
     title: str = ""
@@ -160,11 +164,11 @@ def _sound_packets(stream: Any, sound: Sound) -> list[Any]:
         samples = np.arange(count * sound.channels, dtype=np.int16).reshape(1, -1)
         kind = "s16"
     else:
-        wave = 0.4 * np.sin(2 * np.pi * sound.pitch * np.arange(count) / 48000)
-        samples = np.repeat(wave[None].astype(np.float32), sound.channels, 0)
+        pitches = np.array([sound.pitch, sound.right or sound.pitch])[: sound.channels, None]
+        samples = (0.4 * np.sin(2 * np.pi * pitches * np.arange(count) / 48000)).astype(np.float32)
         kind = "fltp"
         if sound.codec == "flac":
-            samples, kind = np.repeat((wave[None] * 32767).astype(np.int16), sound.channels, 0), "s16p"
+            samples, kind = (samples * 32767).astype(np.int16), "s16p"
     packets = []
     for first in range(0, count, 1024):
         piece = np.ascontiguousarray(samples[:, first : first + 1024])
