@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL.ExifTags import Base
 
 import cgpipe
 from cgpipe.errors import MediaError, UnsupportedFormatError
@@ -130,7 +131,8 @@ def test_an_animation_is_no_single_picture(put: Put) -> None:
 def test_newer_formats_keep_colours_opacity_and_tags(put: Put, suffix: str, channels: int) -> None:
     if suffix == "heic":
         pytest.importorskip("pillow_heif")
-    path = put("a.png", with_chunks(encoded("PNG", smooth(channels), icc_profile=SRGB), (b"iTXt", XMP)))
+    png = encoded("PNG", smooth(channels), icc_profile=SRGB, exif=by_ada())
+    path = put("a.png", with_chunks(png, (b"iTXt", XMP)))
     frame = read_picture(again(path, f"b.{suffix}"))
     assert np.abs(frame.pixels.astype(int) - smooth()).mean() < 2
     assert (frame.origin.alpha is not None) == (channels == 4)
@@ -139,7 +141,22 @@ def test_newer_formats_keep_colours_opacity_and_tags(put: Put, suffix: str, chan
     assert frame.origin.tags.icc == SRGB
     assert b"pony" in frame.origin.tags.xmp
     back = again(path.with_name(f"b.{suffix}"), f"c.{suffix}")
-    assert read_picture(back).origin.format == frame.origin.format
+    kept = read_picture(back).origin
+    assert (kept.format, artist(kept.tags.exif)) == (frame.origin.format, "Ada")
+    with Image.open(again(back, "d.jpg")) as jpeg:
+        assert jpeg.getexif()[Base.Artist] == "Ada"
+
+
+def by_ada() -> bytes:
+    exif = Image.Exif()
+    exif[Base.Artist] = "Ada"
+    return exif.tobytes()
+
+
+def artist(block: bytes) -> Any:
+    exif = Image.Exif()
+    exif.load(block)
+    return exif.get(Base.Artist)
 
 
 XMP = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><r dc:title="pony"/></x:xmpmeta>'
@@ -150,9 +167,10 @@ def test_more_than_eight_bits(put: Put, suffix: str, bits: int, error: float) ->
     if suffix == "heic":
         pytest.importorskip("pillow_heif")
     deep = smooth(3, np.uint16)
-    path = put("a.png", bytes(cv2.imencode(".png", deep[..., ::-1])[1]))
+    png = bytes(cv2.imencode(".png", deep[..., ::-1])[1])
+    path = put("a.png", with_chunks(png, (b"eXIf", by_ada().removeprefix(b"Exif\0\0"))))
     frame = read_picture(again(path, f"b.{suffix}"))
-    assert (frame.pixels.dtype, frame.origin.bits) == (np.uint16, bits)
+    assert (frame.pixels.dtype, frame.origin.bits, artist(frame.origin.tags.exif)) == (np.uint16, bits, "Ada")
     assert np.abs(frame.pixels.astype(int) - deep).mean() < error
 
 
@@ -240,14 +258,14 @@ def test_heic_keeps_the_primaries_and_the_transfer_that_it_names(put: Put, outpu
     assert (named["color_primaries"], named["transfer_characteristics"]) == (9, 16)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "gif"])
 def test_iptc_and_comments_are_kept(put: Put, suffix: str) -> None:
     jpeg = encoded("JPEG")
     resource = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
     described = jpeg[:20] + segment(0xED, resource) + segment(0xFE, b"one") + segment(0xFE, b"two") + jpeg[20:]
     tags = read_picture(again(put("a.jpg", described), f"b.{suffix}")).origin.tags
-    assert tags.iptc == IPTC
-    assert tags.comments == ((b"one", b"two") if suffix == "jpg" else ())
+    assert tags.iptc == (IPTC if suffix != "gif" else None)
+    assert tags.comments == {"jpg": (b"one", b"two"), "tif": (), "gif": (b"one\ntwo",)}[suffix]
 
 
 def test_a_gain_map_goes_with_its_promise_and_is_named(put: Put) -> None:

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 
 XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+EXIF = b"JpgTiffExif->JP2"
+_UUIDS = {XMP: "xmp", EXIF: "exif"}
 _MOST = 1 << 24  # bytes of a box that is read
 
 
@@ -30,17 +32,18 @@ def _content(file: io.BufferedIOBase, start: int, end: int) -> bytes:
     return file.read(min(end - start, _MOST))
 
 
-def profile_and_xmp(file: io.BufferedReader) -> tuple[bytes | None, bytes | None]:
-    """The ICC profile and the XMP packet of a JP2 file; the file position is kept."""
+def described(file: io.BufferedReader) -> dict[str, bytes]:
+    """The ICC profile, XMP packet and EXIF block of a JP2 file, as Pillow names them; the file position is kept."""
     place = file.tell()
     end = file.seek(0, io.SEEK_END)
-    profile = xmp = None
+    found: dict[str, bytes] = {}
     for kind, first, last in boxes(file, 0, end):
         if kind == b"jp2h":
             for inner, begin, stop in list(boxes(file, first, last)):
                 colour = _content(file, begin, stop) if inner == b"colr" else b""
-                profile = profile or (colour[3:] if colour[:1] in (b"\2", b"\3") else None)
-        elif kind == b"uuid" and _content(file, first, first + 16) == XMP:
-            xmp = _content(file, first + 16, last)
+                if colour[:1] in (b"\2", b"\3"):
+                    found.setdefault("icc_profile", colour[3:])
+        elif kind == b"uuid" and (name := _UUIDS.get(_content(file, first, first + 16))):
+            found.setdefault(name, _content(file, first + 16, last))
     file.seek(place)
-    return profile, xmp
+    return found

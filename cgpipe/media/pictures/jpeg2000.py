@@ -10,10 +10,8 @@ import numpy as np
 from PIL import Image
 
 from cgpipe.media.frames import Pixels
-from cgpipe.media.pictures.boxes import XMP, boxes
+from cgpipe.media.pictures.boxes import EXIF, XMP, boxes
 from cgpipe.media.pictures.tags import Tags
-
-_EXIF = b"JpgTiffExif->JP2"
 
 
 def encoded(pixels: Pixels, tags: Tags, quality: int) -> bytes:
@@ -45,7 +43,7 @@ def _described(content: bytes, tags: Tags) -> bytes:
         parts.append(_box(kind, body))
         if kind == b"jp2h":
             parts += [_box(b"uuid", XMP + tags.xmp)] if tags.xmp else []
-            parts += [_box(b"uuid", _EXIF + tags.exif.removeprefix(b"Exif\0\0"))] if tags.exif else []
+            parts += [_box(b"uuid", EXIF + tags.exif.removeprefix(b"Exif\0\0"))] if tags.exif else []
     return b"".join(parts)
 
 

@@ -16,7 +16,7 @@ from PIL.ExifTags import Base
 
 from cgpipe.errors import MediaError, UnsupportedFormatError
 from cgpipe.media.frames import Frame
-from cgpipe.media.pictures import heif, huge
+from cgpipe.media.pictures import boxes, heif, huge
 from cgpipe.media.pictures.decode import TURNS, decoded
 from cgpipe.media.pictures.depth import COLOUR_MODES, GRAY_MODES, bytes_of, depth, is_jpeg, is_lossless_webp
 from cgpipe.media.pictures.extras import PictureExtras
@@ -160,6 +160,8 @@ def _parsed(file: io.BufferedReader, path: str | os.PathLike[str], pixel_limit: 
         if pixel_limit is None and huge.is_too_large(image.width * image.height):
             raise huge.too_large(*image.size)
         _require_pixels(image)
+        if kind == "JPEG2000":
+            image.info.update(boxes.described(file))
         yield image
 
 

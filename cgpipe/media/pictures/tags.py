@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from cgpipe.media.pictures import boxes, png
+from cgpipe.media.pictures import png
 from cgpipe.media.pictures.depth import is_jpeg
 from cgpipe.media.pictures.xmp import of_size, upright, without_promises
 
@@ -61,8 +61,6 @@ def read_tags(image: Image.Image, file: io.BufferedReader, size: tuple[int, int]
     Unreadable tags are dropped: a picture is not refused for its metadata.
     """
     profile, packet = image.info.get("icc_profile"), image.info.get("xmp")
-    if image.format == "JPEG2000":
-        profile, packet = boxes.profile_and_xmp(file)
     xmp, notes = without_promises(packet.encode() if isinstance(packet, str) else packet or b"")
     space = profile_space(profile)
     colour, text = png.described(file) if image.format == "PNG" else (_colour_of_heif(image), ())
