@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import struct
 import time
 import zipfile
@@ -184,7 +183,8 @@ def test_cards_out_of_bounds_are_refused_at_once(tmp_path: Path, file_model: Fil
 
 def peak() -> int:
     """Bytes that this process has had resident at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resource = pytest.importorskip("resource", reason="measures as POSIX does")
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def packed(path: Path, instructions: bytes | None = None, zeros: int = 0) -> Path:
@@ -239,6 +239,7 @@ def test_an_optimiser_beside_the_weights_is_no_bomb(tmp_path: Path) -> None:
         assert read_foreign(tmp_path / "latest.ckpt", direction="AtoB").architecture == "resnet_9blocks"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
 def test_pipes_and_devices_are_refused_without_waiting(models_folder: Path, file_model: FileModel) -> None:
     file_model(models_folder, "cat", "dog")
     os.mkfifo(models_folder / "pipe.safetensors")
@@ -268,6 +269,10 @@ def test_a_default_that_is_no_text_is_an_error_not_a_traceback(models_folder: Pa
         find_model()
 
 
+by_forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes of POSIX")
+
+
+@by_forks
 @pytest.mark.slow
 def test_hostile_files_of_every_kind_do_nothing() -> None:
     counts = fuzz(3 * len(CASES), seed=1)
@@ -275,6 +280,7 @@ def test_hostile_files_of_every_kind_do_nothing() -> None:
     assert {name: counts[name] for name in OUTCOMES[2:]} == dict.fromkeys(OUTCOMES[2:], 0)
 
 
+@by_forks
 def test_the_fuzz_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fuzz.models.load_any", lambda path, direction: pickle.loads(Path(path).read_bytes()))
     monkeypatch.setattr("fuzz.models.find_model", lambda *_, **__: None)

@@ -139,6 +139,7 @@ def test_links_are_followed_and_loops_survived(tree: Tree) -> None:
     ]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
 def test_a_folder_that_cannot_be_listed_is_handed_on_to_be_reported() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -120,7 +120,7 @@ def test_a_signal_ends_a_run_saved_with_its_own_exit_code(recipe: Path, tmp_path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_other_signals_end_a_run_alike(recipe: Path, tmp_path: Path, number: int) -> None:
     report = train(config_of(recipe, tmp_path / "run", save_every=1000), on_progress=stop_at(5, number))
     assert (report.step, report.finished, report.stopped_by) == (5, False, number)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
 import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +22,10 @@ from shell import CGPIPE, invoke, wait_until
 
 from cgpipe.cli.terminal import escaped
 from cgpipe.storage import atomic_write, is_address
+
+fcntl = pytest.importorskip("fcntl", reason="terminals and signals of POSIX")
+pty = pytest.importorskip("pty")
+termios = pytest.importorskip("termios")
 
 QUICK = ["--to", "zebra", "--size", "32", "--workers", "0"]
 

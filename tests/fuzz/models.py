@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import random
-import resource
 import signal
 import struct
 import sys
@@ -57,6 +56,8 @@ def run(count: int, seed: int) -> dict[str, int]:
 
 
 def _watched(case: Case, draw: random.Random, folder: Path, seed: Path) -> str:
+    import resource  # which Windows lacks, where this file is only imported
+
     models, canary = folder / "models", folder / "canary"
     models.mkdir(exist_ok=True)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
