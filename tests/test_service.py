@@ -15,7 +15,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
@@ -40,14 +40,15 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("multipart", reason="needs the extra serve")
 httpx = pytest.importorskip("httpx")
 
-from cgpipe.errors import UsageError  # noqa: E402
-from cgpipe.service import guard  # noqa: E402
+from cgpipe.errors import MediaError, ModelNotFoundError, UsageError  # noqa: E402
+from cgpipe.service import guard, picture_answers, video_worker  # noqa: E402
+from cgpipe.service.app import open_app  # noqa: E402
 from cgpipe.service.containers import is_container  # noqa: E402
 from cgpipe.service.forms import AskedPicture, AskedVideo  # noqa: E402
 from cgpipe.service.guard import Guard, OwnOnly, Places  # noqa: E402
 from cgpipe.service.limits import Limits  # noqa: E402
 from cgpipe.service.spool import open_spool  # noqa: E402
-from cgpipe.service.videos import VideoQueue, VideoTask  # noqa: E402
+from cgpipe.service.videos import KEPT, VideoQueue, VideoTask  # noqa: E402
 
 LIMITS = ("--upload-limit", "1", "--pixel-limit", "1", "--queue", "8", "--video-limit", "1")
 
@@ -350,6 +351,20 @@ def test_an_upload_that_does_not_tell_its_size_ends_at_the_limit(service: Servic
     until(lambda: service.left() == [])
 
 
+def test_a_picture_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    class Waiting:
+        async def is_disconnected(self) -> bool:
+            return False
+
+    monkeypatch.setattr(picture_answers, "LOOK_AROUND_SECONDS", 0.01)
+    answer: Future[Any] = Future()
+    with pytest.raises(guard.HTTPException, match="took too long") as caught:
+        asyncio.run(asyncio.wait_for(picture_answers._answer(Waiting(), answer, 0.02), 10))  # type: ignore[arg-type]
+    assert caught.value.status_code == 503 and answer.cancelled()
+
+
 # --- videos --------------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +440,52 @@ def test_a_video_is_cancelled_or_runs_out_of_time(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
 
 
+def ended(folder: Path, seconds_ago: float) -> VideoTask:
+    folder.mkdir()
+    job = VideoTask(id=folder.name, folder=folder, input=folder / "in.mp4", output=folder / "out.mp4", options={})
+    job.end("done")
+    job.ended = time.monotonic() - seconds_ago
+    return job
+
+
+def test_finished_videos_are_kept_for_a_while_and_only_the_last_of_them(tmp_path: Path) -> None:
+    queue = VideoQueue(Limits(keep_seconds=1000))
+    for name, seconds_ago in (("old", 1001), ("new", 500)):
+        queue.submit(ended(tmp_path / name, seconds_ago))
+    queue.forget_old()
+    assert queue.get("old") is None and queue.get("new")
+    for number in range(KEPT):
+        queue.submit(ended(tmp_path / str(number), 400 - number))
+    queue.forget_old()
+    assert KEPT == 32 and queue.get("new") is None and all(queue.get(str(number)) for number in range(KEPT))
+    until(lambda: {path.name for path in tmp_path.iterdir()} == {str(number) for number in range(KEPT)})
+    queue.close()
+
+
+def test_frames_have_at_most_so_many_pixels(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", count=2, size=(64, 48))
+    asked: dict[str, Any] = {"input": str(clip), "output": str(tmp_path / "out.mp4"), "options": {"model": "no such"}}
+    with pytest.raises(MediaError, match="Its frames have more than"):
+        video_worker._translate(pixels=64 * 48 - 1, **asked)
+    with pytest.raises(ModelNotFoundError):  # so far it came
+        video_worker._translate(pixels=64 * 48, **asked)
+
+
+def test_videos_are_limited_in_size_and_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    async def answers(app: Any, *contents: bytes) -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost") as client:
+            files = [{"video": ("a.mp4", content)} for content in contents]
+            return [(await client.post("/video?to=zebra", files=some)).status_code for some in files]
+
+    with open_spool(tmp_path) as spool, open_app(spool, Limits(video_bytes=1 << 20)) as app:
+        assert asyncio.run(answers(app, bytes(1 << 20), bytes((1 << 20) + guard.FORM_BYTES))) == [415, 413]
+        for count, answer in ((7, 415), (8, 429)):
+            monkeypatch.setattr(VideoQueue, "open", count)
+            assert asyncio.run(answers(app, b"no video")) == [answer]
+
+
 # --- who may ask ---------------------------------------------------------------------------------------------------
 
 
@@ -479,21 +540,27 @@ def test_with_a_token_whoever_knows_it_may_ask() -> None:
     assert guarded("/health", token=token) == 200
 
 
-def test_an_upload_that_comes_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seconds", [60, 0.02])
+def test_an_upload_that_comes_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Nothing comes at all, or a byte now and then."""
     import asyncio
 
+    sent = 0
     monkeypatch.setattr(guard, "GRACE_SECONDS", 0.05)
     app = Guard(_hello, token=None, uploads={"/": Places(1, 100)})
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
 
-    async def never() -> Any:
-        await asyncio.sleep(60)
+    async def drip() -> Any:
+        nonlocal sent
+        await asyncio.sleep(seconds)
+        sent += 1
+        return {"type": "http.request", "body": b"x", "more_body": sent < 50}
 
     async def drop(message: Any) -> None:
         pass
 
     with pytest.raises(guard.HTTPException) as caught:
-        asyncio.run(app(scope, never, drop))
+        asyncio.run(app(scope, drip, drop))
     assert caught.value.status_code == 408
 
 
