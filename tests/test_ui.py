@@ -249,6 +249,19 @@ def test_a_job_ends_with_the_app(folder: Path, tmp_path: Path, models_folder: Pa
     assert steps == [(1, 2000), (2, 2000)]
 
 
+def test_without_a_login_only_this_machine_gets_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_service import asked_of
+
+    from cgpipe.service.limits import Limits
+    from cgpipe.service.spool import Spool
+    from cgpipe.service.ui import gr, mount
+
+    monkeypatch.setattr(gr, "mount_gradio_app", lambda app, *_, **__: None)  # so there is no page: 404
+    own, locked = (mount(None, Spool(tmp_path), Limits(), token=token) for token in (None, TOKEN))
+    assert asked_of(own, "/", "evil.example") == asked_of(own, "/", "localhost", origin="https://evil.example") == 403
+    assert asked_of(own, "/", "localhost") == asked_of(locked, "/", "cgpipe.example") == 404
+
+
 @pytest.mark.parametrize("options", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--token", "short"]])
 def test_an_address_that_others_reach_needs_a_token(options: list[str]) -> None:
     result = invoke("ui", "--no-open", *options)
