@@ -37,8 +37,13 @@ def test_every_format_is_checked_and_written(
     for package in {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}.get(format, ()):
         pytest.importorskip(package, reason=f"the extra {format} is not installed")
     path = tmp_path / f"net{SUFFIXES[format]}"
-    done = export_model(make_model(), path, format, with_normalisation=with_normalisation)
+    model = make_model()
+    done = export_model(model, path, format, with_normalisation=with_normalisation)
     assert done.error <= 1.01 / 255
+    network = Normalised(model.generator) if with_normalisation else model.generator
+    pictures = export._example(network, count=3, rows=5, columns=7)  # as many and as large as none was before
+    difference = export._LOADERS[format](path)(pictures).float() - network(pictures).float()
+    assert difference.abs().max() <= (1.01 if with_normalisation else 0.01)
     expected = {path.name, "net.bin"} if format == "openvino" else {path.name}
     assert {file.name for file in tmp_path.iterdir()} == expected
 
@@ -65,6 +70,18 @@ def test_what_computes_something_else_is_not_written(
 def test_what_cannot_be_written_is_said(make_model: MakeModel, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"end in \.xml"):
         export_model(make_model(), tmp_path / "net.bin", "openvino")
+
+
+def test_what_is_right_at_one_size_alone_is_not_written(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: Path) -> export.Run:
+        run = export._load_torchscript(path)
+        return lambda x: run(x) if 4 * x.shape[2] == 3 * x.shape[3] else -run(x)
+
+    monkeypatch.setattr(export, "_LOADERS", {"torchscript": load})
+    with pytest.raises(CgpipeError, match="was not written"):
+        export_model(make_model(), tmp_path / "net.pt", "torchscript")
 
 
 @pytest.mark.parametrize(("format", "there"), [("torchscript", "net.pt"), ("openvino", "net.bin")])
