@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from clips import Sound, make_clip
 from PIL import Image
 from scale.simulation import Simulation
+from test_archives import OneProcess
 
 import cgpipe
 from cgpipe.errors import CgpipeError, CgpipeWarning, MissingDependencyError, UsageError
@@ -253,6 +254,27 @@ def test_parts_of_a_video_are_joined_to_what_one_machine_makes(
         assert isinstance(broken, CgpipeError)
     finally:
         name_writer("")
+
+
+class Growing(OneProcess):
+    """Two machines join once there is work."""
+
+    def nodes(self) -> list[Any]:
+        return super().nodes() * (3 if self.chunks else 1)
+
+
+def test_machines_that_join_later_get_workers(
+    photos: Path, tmp_path: Path, models_folder: Path, file_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_model(models_folder, "horse", "zebra")
+    cluster = Growing()
+    for module in ("ray_cluster", "cluster_jobs"):
+        monkeypatch.setattr(f"cgpipe.jobs.{module}.ray_cluster", lambda address: nullcontext(cluster))
+    try:
+        report = cgpipe.translate_folder(photos, tmp_path / "out", to="zebra", ray="local")
+    finally:
+        name_writer("")
+    assert (report.translated, len(cluster.killed)) == (24, 3)
 
 
 def photos_in(folder: Path) -> Path:
