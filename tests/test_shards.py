@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from clips import make_clip
+from clips import damaged, make_clip
 from PIL import Image
 from runs import bytes_of, make_photos
 
@@ -141,3 +141,10 @@ def test_videos_are_shared_out_by_name(tmp_path: Path) -> None:
     assert sorted(os.listdir(out))[-3:] == ["0.mp4", "1.mp4", "2.mp4"]
     joined = join_reports(out)
     assert (joined.unit, joined.counts["translated"], joined.exit_code) == ("video", 3, 0)
+
+
+def test_a_damaged_video_is_in_the_joined_report(tmp_path: Path) -> None:
+    clip = damaged(make_clip(tmp_path / "in.mp4", count=60, options={"g": "10"}), 0.5, 0.6, 1)
+    cgpipe.translate_videos([clip], tmp_path / "out", to="zebra", shard="1/1")
+    joined = join_reports(tmp_path / "out")
+    assert (joined.counts["damaged"], joined.failures, joined.missing, joined.exit_code) == (1, (), (), 3)

@@ -153,6 +153,9 @@ def test_a_second_run_skips_what_is_current(clip: Path, tmp_path: Path) -> None:
     assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5, overwrite=True).skipped
     os.utime(clip)
     assert not cgpipe.translate_video(clip, output, to="zebra", strength=0.5).skipped
+    for moment in ((1, 1), (2, 2)):
+        assert cgpipe.translate_video(clip, output, to="zebra", strength=0.5, checksum=True).skipped
+        os.utime(clip, moment)
 
 
 def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
@@ -245,10 +248,13 @@ def test_plans(tmp_path: Path) -> None:
         plan_videos(["nothing*.mp4"], "out", "zebra")
 
 
-def test_a_single_failure_is_an_error(tmp_path: Path) -> None:
+def test_a_single_failure_is_an_error_and_of_several_none_is_a_success(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("I am no video")
     with pytest.raises(MediaError):
         translate_videos([tmp_path / "text.mp4"], tmp_path / "out", to="zebra")
+    (tmp_path / "other.mp4").write_text("Nor am I")
+    report = translate_videos([tmp_path / "text.mp4", tmp_path / "other.mp4"], tmp_path / "out", to="zebra")
+    assert (report.videos, len(report.failures), report.exit_code) == ([], 2, 1)
 
 
 def test_nothing_is_left_running_or_open(clip: Path, tmp_path: Path) -> None:

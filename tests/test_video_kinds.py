@@ -113,8 +113,9 @@ def test_recordings_joined_end_to_end(tmp_path: Path, sound: bool, name: str) ->
         assert 0.9 < heard[-1] < 1.2
 
 
+@pytest.mark.filterwarnings("default::cgpipe.errors.CgpipeWarning")
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_bad_packets_of_sound_are_left_out_and_counted(tmp_path: Path, name: str) -> None:
+def test_bad_packets_of_sound_are_left_out_and_counted(zebra_model: Path, tmp_path: Path, name: str) -> None:
     clip = make_ts(tmp_path / "in.ts", count=25)
     data = bytearray(clip.read_bytes())
     marks = [place for place in range(len(data) // 2, len(data)) if data[place : place + 2] == b"\xff\xf1"]
@@ -125,6 +126,8 @@ def test_bad_packets_of_sound_are_left_out_and_counted(tmp_path: Path, name: str
     assert damage.bad_sound > 0
     assert any("damaged packets of audio" in notice for notice in sink.notices)
     assert len(packets_of(tmp_path / name, "audio")[0]) > 30
+    report = cgpipe.translate_video(clip, tmp_path / f"zebra {name}", to="zebra")
+    assert (report.bad_sound, report.exit_code) == (damage.bad_sound, 3)
 
 
 def test_announced_sound_without_packets(tmp_path: Path) -> None:
