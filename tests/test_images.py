@@ -434,6 +434,7 @@ def test_gray_goes_through_its_profile_and_leaves_it(put: Put) -> None:
         "a.png": encoded(Image.fromarray(gray), "PNG", icc_profile=linear),
         "a.jpg": encoded(Image.fromarray(gray), "JPEG", icc_profile=linear, quality=100),
         "deep.png": into_png(by_opencv(".png", gray.astype(np.uint16) * 257), Tags(icc=linear)),
+        "a.jp2": jpeg2000._described(encoded(Image.fromarray(gray), "JPEG2000"), Tags(icc=linear)),
     }
     for name, content in files.items():
         frame = read_picture(put(name, content))
