@@ -128,6 +128,7 @@ def test_bad_packets_of_sound_are_left_out_and_counted(zebra_model: Path, tmp_pa
     assert len(packets_of(tmp_path / name, "audio")[0]) > 30
     report = cgpipe.translate_video(clip, tmp_path / f"zebra {name}", to="zebra")
     assert (report.bad_sound, report.exit_code) == (damage.bad_sound, 3)
+    assert "damaged in other streams" in report.summary()
 
 
 def test_announced_sound_without_packets(tmp_path: Path) -> None:

@@ -239,8 +239,9 @@ class VideoReport:
         rate = (self.frames - self.resumed) / total if total else 0.0
         parts = [f"{self.frames} frame{'s' * (self.frames != 1)} in {total:.1f} s ({rate:.1f} fps)"]
         counts = [(self.resumed, "from an interrupted run"), (self.filled, "filled"), (self.missing, "missing")]
-        counts.append((self.failed, "failed"))
+        counts += [(self.failed, "failed"), (self.bad_packets, "damaged"), (self.bad_sound, "damaged in other streams")]
         parts += [f"{count} {what}" for count, what in counts if count]
+        parts += ["its input changed meanwhile"] * self.changed
         return f"{', '.join(parts)}: {self.output}"
 
     def __repr__(self) -> str:
@@ -249,6 +250,7 @@ class VideoReport:
     def _repr_html_(self) -> str:
         counts = {"Frames": self.frames, "From an interrupted run": self.resumed, "Filled": self.filled}
         counts |= {"Bad packets": self.bad_packets, "Missing": self.missing, "Failed": self.failed}
+        counts |= {"Bad packets of other streams": self.bad_sound}
         rows = [
             ("Model", self.model),
             ("Input", self.input),

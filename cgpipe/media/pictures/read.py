@@ -148,7 +148,8 @@ def _parsed(file: io.BufferedReader, path: str | os.PathLike[str], pixel_limit: 
             image = Image.open(file, formats=(kind,))
     except UnidentifiedImageError as error:
         raise MediaError(
-            f"This {BY_NAME[kind].title} is damaged or unsupported. Save it again with 8 or 16 bits per channel."
+            f"This {BY_NAME[kind].title} is damaged, cut short or unsupported. "
+            "Copy it again, or save it with 8 or 16 bits per channel."
         ) from error
     except OSError as error:
         if not str(error).startswith("Unsupported BMP"):

@@ -174,7 +174,7 @@ class Reader:
             stream=self.stream.index,
             streams=tuple(describe(stream) for stream in self.container.streams),
             alpha=is_transparent(frame) or self._becomes_transparent(frame),
-            captions=Type.A53_CC in frame.side_data,
+            captions=_has_captions(frame),
             interlaced=timed.interlaced,
             deinterlaced=timed.interlaced and self._deinterlace,
         )
@@ -365,6 +365,12 @@ def _open(file: PathLike | Readable, name: str, hwaccel: str | None) -> av.conta
             raise
         reason = explain(error.__cause__ or error)
         raise MediaError(f"{name} cannot be decoded with --hwaccel {hwaccel} ({reason}). Omit it.") from error
+
+
+def _has_captions(frame: av.VideoFrame) -> bool:
+    with suppress(ValueError):  # PyAV refuses kinds of side data that it does not know
+        return Type.A53_CC in frame.side_data
+    return False
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
