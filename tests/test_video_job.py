@@ -23,7 +23,7 @@ from clips import Sound, damaged, make_clip, packets_of, picture, times_of
 from shell import CGPIPE, count_and_peak, invoke, wait_until
 
 import cgpipe
-from cgpipe.errors import MediaError, UsageError
+from cgpipe.errors import CgpipeWarning, MediaError, UsageError
 from cgpipe.jobs.video_plan import plan_videos
 from cgpipe.jobs.videos import translate_videos
 
@@ -99,6 +99,21 @@ def test_pictures_of_another_folder_of_the_same_name_do_not_go_on_with_what_was_
     with pytest.raises(StoppedError):
         cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", on_frames=stop, **options)
     assert cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", **options).resumed >= 120
+
+
+def test_ctrl_c_ends_a_camera_and_keeps_what_came(tmp_path: Path) -> None:
+    camera = f"camera:{make_clip(tmp_path / 'in.mp4', count=60)}"
+    seen = 0
+
+    def stop(frames: int) -> None:
+        nonlocal seen
+        seen += frames
+        if seen == 10:
+            raise KeyboardInterrupt
+
+    with pytest.warns(CgpipeWarning, match="holds what came"), pytest.raises(KeyboardInterrupt):
+        cgpipe.translate_video(camera, tmp_path / "out.mp4", to="zebra", on_frames=stop)
+    assert len(times_of(tmp_path / "out.mp4")) == 10
 
 
 def test_a_style_works_at_a_larger_size_on_pictures_alone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cgpipe.engine.steady import Steady, first_needed
 from cgpipe.engine.translator import Translator
@@ -16,7 +17,7 @@ from cgpipe.media.frames import Pixels
 from cgpipe.media.video.clip import VideoInfo
 from cgpipe.media.video.interfaces import Sink, Source
 from cgpipe.media.video.masks import VideoMask
-from cgpipe.media.video.opening import open_sink, open_source
+from cgpipe.media.video.opening import is_live, open_sink, open_source
 from cgpipe.media.video.parts import PartSink
 from cgpipe.options import Look, Options
 from cgpipe.storage import Publish, fetched_whole, shown
@@ -95,7 +96,8 @@ def translate_clip(
             source.as_planes = planar is not None and pipeline.translator.takes_planes(planar)
             frames = VideoFrames(source, mask, watch, originals=kept, last=last)
             first, result = _result(sink, options.look, report, watch, clip, frames)
-            pipeline.run(frames, result, watch, batch_size=batch_size, first=first)
+            run = partial(pipeline.run, frames, result, watch, batch_size=batch_size, first=first)
+            stop = _until_stopped(run, lambda: is_live(clip.input) and sink.frames > 0)
             report.tell(frames.notices)
         if isinstance(sink, PartSink) and report.failed:
             sink.discard()
@@ -105,7 +107,21 @@ def translate_clip(
         steady = {"steady": look.steady} if look.steady else {}
         report.settings = pipeline.settings() | asked | steady | dict(sink.settings)
         _count(report, source, sink)
+    if stop is not None:
+        report.tell([f"Stopped. {report.output} holds what came until then."])
+        raise stop
     return info
+
+
+def _until_stopped(run: Callable[[], None], ends: Callable[[], bool]) -> KeyboardInterrupt | None:
+    """Runs a job; returns Ctrl-C where that is the job's end, as that of a camera."""
+    try:
+        run()
+    except KeyboardInterrupt as stop:
+        if ends():
+            return stop
+        raise
+    return None
 
 
 def is_cuda(translator: Translator) -> bool:

@@ -24,6 +24,9 @@ from cgpipe.storage import PathLike, Publish
 STANDARD = "-"
 
 
+_LIVE = ("rtsp:", "rtsps:", "rtmp:", "rtmps:", "rtp:", "srt:", "udp:", "tcp:", "mms:", "mmsh:")
+
+
 def open_source(
     spec: PathLike,
     *,
@@ -72,6 +75,11 @@ def open_source(
         owned=file is not None and path != STANDARD,
         name=name,
     )
+
+
+def is_live(spec: PathLike) -> bool:
+    """Whether an input is a camera or a stream, which goes on until it is stopped."""
+    return os.fspath(spec).lower().startswith((PREFIX, *_LIVE))
 
 
 def _end(cut: Cut) -> Seconds | None:
