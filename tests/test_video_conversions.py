@@ -11,7 +11,6 @@ import pytest
 from clips import Sound, make_clip
 from test_video_sink import copy
 
-from cgpipe.media.video import VideoSource
 from cgpipe.media.video.copiers import PACKED, TEXT_OF
 
 Cue = tuple[float, float, str]
@@ -150,17 +149,3 @@ def test_the_timecode_of_a_file_goes_on_with_a_cut(tmp_path: Path) -> None:
     copy(clip, tmp_path / "out.mkv", start=1)
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert {key.lower(): value for key, value in container.metadata.items()}["timecode"] == "01:00:01:00"
-
-
-CAPTIONS = bytes((6, 4, 14)) + b"\xb5\x00\x31GA94\x03" + bytes((0x41, 0xFF, 0xFC, 0x94, 0x20)) + b"\xff\x80"
-"""A message of H.264 with one pair of CEA-608's bytes."""
-
-
-def test_closed_captions_that_are_lost_are_said(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "in.h264", count=5, options={"bf": "0"})
-    content = clip.read_bytes()
-    start = b"\0\0\0\1"
-    first = content.index(start + b"\x65") if start + b"\x65" in content else content.index(b"\0\0\1\x65")
-    clip.write_bytes(content[:first] + start + CAPTIONS + content[first:])
-    assert "closed captions" in VideoSource(clip).info.notices[0]
-    assert not VideoSource(make_clip(tmp_path / "plain.mp4", count=2)).info.notices

@@ -101,7 +101,6 @@ class VideoInfo:
         alpha: whether the frames have alpha.
         interlaced: whether the file's frames hold two fields each.
         deinterlaced: whether they are deinterlaced while they are read.
-        captions: whether the frames carry closed captions (CEA-608 or 708), which the output will not.
         plays: how often an animation is shown, 0: endlessly; None: it is none.
         stamp: size and time of the file when it was opened; None if it is not a file.
     """
@@ -125,7 +124,6 @@ class VideoInfo:
     alpha: bool = False
     interlaced: bool = False
     deinterlaced: bool = False
-    captions: bool = False
     plays: int | None = None
     stamp: Stamp | None = None
 
@@ -144,8 +142,6 @@ class VideoInfo:
                 if self.deinterlaced
                 else "The clip is interlaced and not deinterlaced: every frame keeps both fields."
             )
-        if self.captions:
-            told.append("The closed captions within the picture's stream are not kept: extract them to a file first.")
         return tuple(told)
 
 

@@ -18,7 +18,6 @@ import av.container
 import av.error
 from av.codec.context import ThreadType
 from av.codec.hwaccel import HWAccel, hwdevices_available
-from av.sidedata.sidedata import Type
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -174,7 +173,6 @@ class Reader:
             stream=self.stream.index,
             streams=tuple(describe(stream) for stream in self.container.streams),
             alpha=is_transparent(frame) or self._becomes_transparent(frame),
-            captions=_has_captions(frame),
             interlaced=timed.interlaced,
             deinterlaced=timed.interlaced and self._deinterlace,
         )
@@ -365,12 +363,6 @@ def _open(file: PathLike | Readable, name: str, hwaccel: str | None) -> av.conta
             raise
         reason = explain(error.__cause__ or error)
         raise MediaError(f"{name} cannot be decoded with --hwaccel {hwaccel} ({reason}). Omit it.") from error
-
-
-def _has_captions(frame: av.VideoFrame) -> bool:
-    with suppress(ValueError):  # PyAV refuses kinds of side data that it does not know
-        return Type.A53_CC in frame.side_data
-    return False
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
