@@ -249,6 +249,23 @@ def test_a_job_ends_with_the_app(folder: Path, tmp_path: Path, models_folder: Pa
     assert steps == [(1, 2000), (2, 2000)]
 
 
+def test_a_picture_that_is_named_like_an_archive_is_a_picture(folder: Path, tmp_path: Path) -> None:
+    from cgpipe.options import Hardware
+    from cgpipe.service.limits import Limits
+    from cgpipe.service.spool import Spool
+    from cgpipe.service.ui import Studio
+
+    named = tmp_path / "pony.zip"
+    named.write_bytes((folder / "pony.jpg").read_bytes())
+    (tmp_path / "spool").mkdir()
+    studio = Studio(Spool(tmp_path / "spool"), Limits(), Hardware(device="cpu"))
+    try:
+        (_, after), _ = studio.picture(str(named), "horse2zebra-fast", 1.0, None, 10)
+    finally:
+        studio.close()
+    assert Path(after).name == "pony-translated.jpg"
+
+
 def test_without_a_login_only_this_machine_gets_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_service import asked_of
 

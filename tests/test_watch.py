@@ -7,9 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -48,6 +50,11 @@ class EndedError(Exception):
     """Raised in a look, in place of Ctrl-C."""
 
 
+def between_looks(patch: pytest.MonkeyPatch, step: Callable[[float], None]) -> None:
+    """Calls ``step`` where a watch sleeps, and only there: threads of other tests may be asleep, too."""
+    patch.setattr("cgpipe.jobs.watch.time", SimpleNamespace(sleep=step, monotonic=time.monotonic))
+
+
 def watched(folder: Path, looks: list[Callable[[], object]], **options: Any) -> tuple[list[FileResult], list[str]]:
     """Watches with something that happens before each look; gives what was told."""
     results: list[FileResult] = []
@@ -61,7 +68,7 @@ def watched(folder: Path, looks: list[Callable[[], object]], **options: Any) -> 
         action()
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("cgpipe.jobs.watch.time.sleep", step)
+    between_looks(patch, step)
     try:
         with pytest.raises(EndedError):
             watch_folder(
@@ -189,7 +196,7 @@ def test_an_output_in_the_folder_is_no_input(folder: Path) -> None:
 
     step.looks = 0  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(EndedError):
-        patch.setattr("cgpipe.jobs.watch.time.sleep", step)
+        between_looks(patch, step)
         watch_folder(folder, folder / "out", to="zebra", on_result=results.append)
     assert told(results) == [("a.png", "translated")]
 

@@ -22,11 +22,11 @@ from cgpipe.jobs.folder import translate_folder
 from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.jobs.video import translate_video
 from cgpipe.media.frames import Pixels, in_8_bits
+from cgpipe.media.pictures.formats import PICTURE_SUFFIXES
 from cgpipe.media.pictures.read import check_picture, read_picture
 from cgpipe.models import list_models
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Hardware, Look, ModelChoice, Options, Work
-from cgpipe.remote import is_archive
 from cgpipe.service.containers import HEAD, is_container
 from cgpipe.service.guard import OwnOnly
 from cgpipe.service.limits import Limits
@@ -113,11 +113,9 @@ class Studio:
             raise gr.Error("Choose a picture first.", print_exception=False)
         self._spool.remove_older(KEPT)
         with _Explained():
-            if is_archive(picture):
-                raise MediaError("Its name is that of an archive: name it as a picture, such as photo.jpg.")
             check_picture(picture, pixel_limit=self._limits.pixels)
             if painting:
-                after = self._like(picture, painting, steps, strength, progress)
+                after = self._like(self._named(Path(picture)), painting, steps, strength, progress)
             else:
                 options = Options(
                     choice=ModelChoice(model=model),
@@ -125,12 +123,18 @@ class Studio:
                     hardware=self._hardware,
                     work=Work(workers=0),
                 )
-                after = self._queue.submit(options, Path(picture)).result().path
+                after = self._queue.submit(options, self._named(Path(picture))).result().path
             named = self._spool.new_folder() / f"{Path(picture).stem}-translated{after.suffix}"
             after.rename(named)
             return (self._shown(Path(picture)), self._shown(named)), _download(named)
 
-    def _like(self, picture: str, painting: str, steps: int, strength: float, progress: Any) -> Path:
+    def _named(self, picture: Path) -> Path:
+        """The picture, or a copy without a suffix where its own is not a picture's: an archive would be unpacked."""
+        if picture.suffix.lower() in PICTURE_SUFFIXES:
+            return picture
+        return Path(shutil.copyfile(picture, self._spool.new()))
+
+    def _like(self, picture: Path, painting: str, steps: int, strength: float, progress: Any) -> Path:
         """The picture in the look of a painting, which is trained first."""
         check_picture(painting, pixel_limit=self._limits.pixels)
         told = self._while_open(progress)
