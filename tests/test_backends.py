@@ -27,7 +27,7 @@ from cgpipe.networks import Generator, build_generator
 CPU = torch.device("cpu")
 NEEDS = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",), "ncnn": ("ncnn",)}
 NETWORKS: dict[str, dict[str, Any]] = {
-    "compact": {"channels": 16, "blocks": 2, "deep_channels": 16, "deep_blocks": 1},
+    "compact": {"channels": 16, "blocks": 2, "deep_channels": 16, "deep_blocks": 1, "attention": True},
     "compact-xs": {"channels": 16, "blocks": 1, "deep_channels": 16, "deep_blocks": 1, "signed_skip": True},
     "resnet_6blocks": {"ngf": 4},
     "unet_128": {"ngf": 4},

@@ -123,9 +123,10 @@ def test_what_is_recorded_of_a_gray_model_leaves_its_network_gray(tmp_path: Path
     assert after.card.quality["a in pairs at 32"]["psnr"] == 2
 
 
-def test_a_gray_network_with_a_signed_skip_gives_the_same_on_rgb(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["signed_skip", "attention"])
+def test_a_gray_network_of_more_parts_gives_the_same_on_rgb(part: str, tmp_path: Path) -> None:
     model = network(1, 1)
-    settings = {**model.card.settings, "signed_skip": True}
+    settings = {**model.card.settings, part: True}
     generator = build_generator("compact", **settings)
     save_model(tmp_path / "m.safetensors", Model(replace(model.card, settings=settings), generator))
     gray = load_model(tmp_path / "m.safetensors", as_rgb=False).generator

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cgpipe.networks import GENERATORS, build_generator
-from cgpipe.networks.compact import CompactGenerator
+from cgpipe.networks import GENERATORS, Generator, build_generator
+from cgpipe.networks.compact import OPEN, CompactGenerator
 from cgpipe.networks.discriminators import FeatureHeads, PooledHead, build_discriminator
 from cgpipe.networks.initialise import initialise
 from cgpipe.networks.norm import InstanceNorm
@@ -75,6 +75,57 @@ def test_a_signed_skip_begins_as_the_finished_network_without_it() -> None:
     again = build_generator("compact-xs", signed_skip=True)
     again.load_state_dict(again.starting_weights(signed))
     assert torch.equal(again.get_submodule("refine").weight, signed.get_submodule("refine").weight)  # type: ignore[arg-type]
+
+
+def with_attention(logit: float) -> Generator:
+    """A small generator that attends equally everywhere."""
+    torch.manual_seed(0)
+    generator = build_generator("compact-xs", attention=True).eval()
+    last = generator.get_submodule("attention.to_logit")
+    for parameter, value in zip(last.parameters(), (0.0, logit), strict=True):
+        parameter.data.fill_(value)
+    return generator
+
+
+@torch.inference_mode()
+def test_what_attention_leaves_out_passes_as_it_is() -> None:
+    picture = torch.rand((1, 3, 32, 40)) * 2 - 1
+    assert torch.equal(with_attention(-100)(picture), picture)
+    half, whole = (generator(picture) for generator in (with_attention(0), with_attention(100)))
+    assert (whole - picture).abs().mean() > 0.1
+    torch.testing.assert_close(half - picture, (whole - picture) / 2)
+
+
+@torch.inference_mode()
+def test_attention_is_found_by_the_network_and_smooth() -> None:
+    torch.manual_seed(0)
+    generator = build_generator("compact-xs", attention=True).eval()
+    attention = generator.get_submodule("attention")
+    seen: list[torch.Tensor] = []
+    attention.register_forward_hook(lambda module, given, result: seen.append(result))
+    generator(torch.rand((2, 3, 32, 40)) * 2 - 1)
+    (weights,) = seen
+    assert weights.shape == (2, 1, 32, 40)
+    assert 0 <= weights.min() < weights.max() <= 1
+    across = weights.diff(dim=3).abs().amax()
+    assert across < 0.5 * (weights.max() - weights.min())
+
+
+@torch.inference_mode()
+def test_attention_begins_as_the_finished_network_without_it() -> None:
+    without, attending = (build_generator("compact-xs", attention=attention).eval() for attention in (False, True))
+    picture = torch.rand((1, 3, 32, 32)) * 2 - 1
+    attending.load_state_dict(attending.starting_weights(without))
+    change = without(picture) - picture
+    torch.testing.assert_close(attending(picture) - picture, torch.sigmoid(torch.tensor(OPEN)) * change)
+    again = build_generator("compact-xs", attention=True)
+    again.load_state_dict(again.starting_weights(attending))
+    assert torch.equal(again.eval()(picture), attending(picture))
+
+
+def test_attention_needs_as_many_channels_out_as_in() -> None:
+    with pytest.raises(ValueError, match="as many output channels"):
+        build_generator("compact-xs", attention=True, in_channels=1)
 
 
 def test_subpixels_start_alike_so_that_training_begins_without_a_checkerboard() -> None:

@@ -21,6 +21,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "shipped": ("compact", {}),
     "shipped, reflect": ("compact", {"padding": "reflect"}),
     "signed skip": ("compact-xs", {"signed_skip": True}),
+    "attention": ("compact-xs", {"attention": True, "padding": "reflect"}),
     "affine": ("compact-xs", {"norm": "instance_affine", "padding": "reflect"}),
     "without norm": ("compact-flat", {"norm": "none", "channels": 16, "blocks": 1}),
     "resnet": ("resnet_9blocks", {"ngf": 8, "dropout": True}),

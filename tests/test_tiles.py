@@ -70,6 +70,7 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("compact", {"channels": 16, "deep_channels": 16}),
     ("compact-xs", {"channels": 16, "deep_channels": 16, "padding": "reflect", "norm": "batch"}),
     ("compact-flat", {"channels": 16, "blocks": 2, "norm": "instance_affine"}),
+    ("compact-xs", {"channels": 16, "deep_channels": 16, "attention": True}),
     ("resnet", {"ngf": 8, "blocks": 2}),
     ("resnet", {"ngf": 8, "blocks": 1, "antialias": True, "norm": "instance_affine"}),
     ("resnet", {"ngf": 8, "blocks": 1, "upsample": "nearest", "up_edges": "reflect", "down_edges": "reflect"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from cgpipe.data.dataset import open_training_sets
 from cgpipe.data.unpaired import TrainingPictures, training_batches
 from cgpipe.errors import CgpipeWarning, DataError, TrainingError, UsageError
 from cgpipe.evaluation.watch import Watch
+from cgpipe.models import Model, load_model, save_model
+from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.networks import build_generator
 from cgpipe.networks.initialise import initialise
 from cgpipe.training.config import TrainConfig, load_config
@@ -423,11 +426,17 @@ def test_a_dataset_names_the_domains_and_the_folders_of_a_run(tmp_path: Path) ->
         load_config(None, {"dataset_dir": tmp_path})
 
 
-def test_a_run_that_starts_with_a_signed_skip_has_one(tmp_path: Path) -> None:
+def test_a_run_has_the_parts_of_what_it_starts_with(tmp_path: Path) -> None:
     signed = {"init_a_to_b": "horse2zebra", "gen_net": "compact"}
     assert load_config(None, signed).gen_settings == {"signed_skip": True}
     assert load_config(None, signed | {"gen_settings": {"padding": "reflect"}}).gen_settings["signed_skip"] is True
     assert load_config(None, signed | {"init_a_to_b": "zebra2horse"}).gen_settings == {}
     assert load_config(None, signed | {"gen_net": "resnet_9blocks"}).gen_settings == {}
+    attending = build_generator("compact", attention=True)
+    file = tmp_path / "attending.safetensors"
+    card = load_model(SHIPPED_FOLDER / "zebra2horse.safetensors").card
+    save_model(file, Model(replace(card, settings={"attention": True}), attending))
+    both = load_config(None, signed | {"init_b_to_a": str(file)})
+    assert both.gen_settings == {"signed_skip": True, "attention": True}
     student = load_distill_config(None, {"teacher": "x", "dataset_dir": tmp_path, "init": "horse2zebra-fast"})
     assert student.student_settings == {"signed_skip": True}

@@ -23,6 +23,10 @@ INPUT, OUTPUT = "picture", "translated"
 
 REFLECT = 2
 """ncnn's codes of padding modes."""
+BILINEAR = 2
+"""ncnn's code of an interpolation."""
+ARITHMETIC: dict[object, int] = {operator.add: 0, operator.sub: 1, operator.mul: 2}
+"""ncnn's codes of operations on two maps."""
 
 
 class _Writer:
@@ -161,8 +165,18 @@ class _Translation:
     def tanh(self, node: fx.Node, module: nn.Module | None = None) -> None:
         self._layer(node, "TanH")
 
-    def addition(self, node: fx.Node) -> None:
-        self._layer(node, "BinaryOp", [self._use(summand) for summand in node.args], _0=0)
+    def sigmoid(self, node: fx.Node) -> None:
+        self._layer(node, "Sigmoid")
+
+    def arithmetic(self, node: fx.Node) -> None:
+        self._layer(node, "BinaryOp", [self._use(operand) for operand in node.args], _0=ARITHMETIC[node.target])
+
+    def enlarge(self, node: fx.Node) -> None:
+        wanted = {name: value for name, value in node.kwargs.items() if value}
+        factor = _whole(wanted.pop("scale_factor", None))
+        if wanted != {"mode": "bilinear"}:
+            raise _unknown(f"interpolation {wanted}")
+        self._layer(node, "Interp", _0=BILINEAR, _1=factor, _2=factor)
 
     def negative(self, node: fx.Node) -> None:
         self._layer(node, "UnaryOp", _0=1)
@@ -218,7 +232,9 @@ FUNCTIONS: dict[object, Callable[[_Translation, fx.Node], None]] = {
     F.relu: _Translation.relu,
     torch.relu: _Translation.relu,
     torch.tanh: _Translation.tanh,
-    operator.add: _Translation.addition,
+    torch.sigmoid: _Translation.sigmoid,
+    F.interpolate: _Translation.enlarge,
+    **dict.fromkeys(ARITHMETIC, _Translation.arithmetic),
     operator.neg: _Translation.negative,
     operator.getitem: _Translation.crop,
     torch.cat: _Translation.join,

@@ -21,7 +21,7 @@ from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.options import InitKind
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
-from cgpipe.training.start import with_skip_of
+from cgpipe.training.start import with_parts_of
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Colours = Literal["painting", "photo"]
@@ -566,7 +566,7 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     if not run:
         network = fitted.get("gen_net", TrainConfig.gen_net)
         starts = (fitted.get("init_a_to_b", ""), fitted.get("init_b_to_a", ""))
-        fitted["gen_settings"] = with_skip_of(fitted.get("gen_settings", {}), network, *starts)
+        fitted["gen_settings"] = with_parts_of(fitted.get("gen_settings", {}), network, *starts)
     return TrainConfig(**fitted)
 
 

@@ -11,7 +11,7 @@ from cgpipe.data.settings import PictureSettings, Way
 from cgpipe.errors import UsageError
 from cgpipe.recipe import check_settings, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
-from cgpipe.training.start import with_skip_of
+from cgpipe.training.start import with_parts_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,5 +152,5 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
     chosen |= dict(overrides)
     if not run:
         student, start = (str(chosen.get(name, getattr(DistillConfig, name))) for name in ("student", "init"))
-        chosen["student_settings"] = with_skip_of(chosen.get("student_settings", {}), student, start)
+        chosen["student_settings"] = with_parts_of(chosen.get("student_settings", {}), student, start)
     return DistillConfig(**chosen)

@@ -9,23 +9,24 @@ from typing import Any
 from cgpipe.errors import CgpipeError
 from cgpipe.models.zoo import find_model
 
-SIGNED_SKIP = "signed_skip"
+PARTS = ("signed_skip", "attention")
+"""Settings of compact networks that add weights, which begin without effect where a model does not have them."""
 
 
-def with_skip_of(settings: Mapping[str, Any], network: str, *starts: str) -> dict[str, Any]:
-    """``settings`` of a compact ``network``, with a signed skip if one of the models to start with has one.
+def with_parts_of(settings: Mapping[str, Any], network: str, *starts: str) -> dict[str, Any]:
+    """``settings`` of a compact ``network``, with every part that one of the models to start with has.
 
     Without it the weights would not fit. A model that cannot be found is left to whoever loads it.
     """
-    chosen = dict(settings)
-    if network.startswith("compact") and SIGNED_SKIP not in chosen and any(map(_has_signed_skip, starts)):
-        chosen[SIGNED_SKIP] = True
-    return chosen
+    if not network.startswith("compact"):
+        return dict(settings)
+    had = [_settings_of(model) for model in starts]
+    return {part: True for part in PARTS if any(found.get(part) for found in had)} | dict(settings)
 
 
-def _has_signed_skip(model: str) -> bool:
+def _settings_of(model: str) -> Mapping[str, Any]:
     if model and "://" not in model:
         with suppress(CgpipeError, OSError):
             card = find_model(file=model).card
-            return card is not None and bool(card.settings.get(SIGNED_SKIP))
-    return False
+            return {} if card is None else card.settings
+    return {}

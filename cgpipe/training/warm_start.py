@@ -17,6 +17,7 @@ from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.networks import Generator, effective_settings
 from cgpipe.options import ModelChoice
 from cgpipe.training.resume import upgraded
+from cgpipe.training.start import PARTS
 from cgpipe.training.state import STATE_NAME, load_state
 
 DISCRIMINATOR_FILE = "_net_D"
@@ -24,7 +25,7 @@ DISCRIMINATOR_FILE = "_net_D"
 THEIR_LETTER: Mapping[Domain, str] = {"a": "B", "b": "A"}
 """The last letter of such a name, by domain: there ``D_A`` is the opponent of ``G_A``, and so sees pictures of B."""
 
-_SAME_RESULT = ("dropout", "signed_skip")
+_SAME_RESULT = ("dropout", *PARTS)
 """Settings that may differ: without effect in a finished model, or at the start."""
 
 
