@@ -22,7 +22,7 @@ from shell import CGPIPE, invoke
 
 from cgpipe.data.loading import ValueRange, find_range, load_pixels
 from cgpipe.data.pictures import find_pictures
-from cgpipe.errors import DataError, TrainingError, UsageError
+from cgpipe.errors import CgpipeWarning, DataError, TrainingError, UsageError
 from cgpipe.models import load_model
 from cgpipe.recipe import RECIPE_NAME, read_recipe, to_toml
 from cgpipe.training.config import Stage, TrainConfig, load_config
@@ -184,7 +184,8 @@ def test_a_distillation_is_resumed_by_its_own_recipe(tmp_path: Path) -> None:
     )
     config = load_distill_config(None, {"checkpoint_dir": tmp_path}, resume=True)
     assert (config.teacher, config.dataset_dir, config.steps) == ("zebra", Path("set"), 7)
-    other = load_distill_config(None, {"checkpoint_dir": tmp_path, "student": "compact"}, resume=True)
+    with pytest.warns(CgpipeWarning, match="student_settings .*a = 1.* not used with student compact"):
+        other = load_distill_config(None, {"checkpoint_dir": tmp_path, "student": "compact"}, resume=True)
     assert other.student_settings == {}
     result = invoke("distill", "--resume")
     assert result.exit_code == 2 and "Name the teacher" in result.output
@@ -226,7 +227,8 @@ def test_the_sizes_that_are_not_named_fit_the_one_that_is(tmp_path: Path) -> Non
 
 
 def test_settings_of_another_network_are_dropped_when_one_is_typed(recipe: Path) -> None:
-    assert load_config(recipe, {"gen_net": "resnet_6blocks"}).gen_settings == {}
+    with pytest.warns(CgpipeWarning, match="channels = 16, blocks = 2.* not used with gen_net resnet_6blocks"):
+        assert load_config(recipe, {"gen_net": "resnet_6blocks"}).gen_settings == {}
     assert load_config(recipe, {"gen_net": "compact-flat"}).gen_settings == {"channels": 16, "blocks": 2}
 
 

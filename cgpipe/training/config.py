@@ -21,7 +21,7 @@ from cgpipe.models.zoo import SHIPPED_FOLDER
 from cgpipe.options import InitKind
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
-from cgpipe.training.start import with_parts_of
+from cgpipe.training.start import drop_settings, with_parts_of
 
 GanLoss = Literal["lsgan", "vanilla", "hinge", "wgan-gp"]
 Colours = Literal["painting", "photo"]
@@ -561,7 +561,7 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     fixed: dict[str, Any] = {f.name: None for f in fields(Stage) if f.name in overrides}
     chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
     if method != "style" and overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net)):
-        chosen.pop("gen_settings", None)  # those of another network
+        drop_settings(chosen, "gen_net", "gen_settings", overrides["gen_net"])
     fitted = _fitting(names | chosen | dict(overrides))
     if not run:
         network = fitted.get("gen_net", TrainConfig.gen_net)

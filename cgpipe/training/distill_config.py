@@ -11,7 +11,7 @@ from cgpipe.data.settings import PictureSettings, Way
 from cgpipe.errors import UsageError
 from cgpipe.recipe import check_settings, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
-from cgpipe.training.start import with_parts_of
+from cgpipe.training.start import drop_settings, with_parts_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
         run = read_run_recipe(Path(folder), DistillConfig, required=not complete)
     chosen = run | named
     if overrides.get("student") not in (None, chosen.get("student", DistillConfig.student)):
-        chosen.pop("student_settings", None)  # those of another network
+        drop_settings(chosen, "student", "student_settings", overrides["student"])
     chosen |= dict(overrides)
     if not run:
         student, start = (str(chosen.get(name, getattr(DistillConfig, name))) for name in ("student", "init"))

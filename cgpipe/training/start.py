@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from cgpipe.errors import CgpipeError
+from cgpipe.errors import CgpipeError, CgpipeWarning
 from cgpipe.models.zoo import find_model
 
 PARTS = ("signed_skip", "attention")
@@ -22,6 +23,25 @@ def with_parts_of(settings: Mapping[str, Any], network: str, *starts: str) -> di
         return dict(settings)
     had = [_settings_of(model) for model in starts]
     return {part: True for part in PARTS if any(found.get(part) for found in had)} | dict(settings)
+
+
+def drop_settings(chosen: dict[str, Any], network: str, settings: str, wanted: object) -> None:
+    """Removes a recipe's settings of its network, since another network is ``wanted``, and warns that they are gone.
+
+    Args:
+        chosen: the recipe; changed.
+        network: what the network is called in it.
+        settings: what the settings are called in it.
+        wanted: the other network.
+    """
+    if dropped := chosen.pop(settings, None):
+        told = ", ".join(f"{name} = {value}" for name, value in dropped.items())
+        warnings.warn(
+            f"The recipe's {settings} ({told}) belong to its own network and are not used with {network} {wanted}: "
+            "to have them, set both in a recipe.",
+            CgpipeWarning,
+            stacklevel=4,
+        )
 
 
 def _settings_of(model: str) -> Mapping[str, Any]:
