@@ -85,11 +85,11 @@ def test_what_is_read_by_lines_is_translated_as_what_is_read_whole(
     name: str, options: dict[str, Any], size: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(name, **options)
-    whole = translated(tmp_path, size=size)
+    whole = translated(tmp_path, size=size, precision="fp32")
     expected = values_of(whole / name).astype(int)
     monkeypatch.setattr(huge, "READ_WHOLE", 100_000)
     assert huge.is_huge(path)
-    by_lines = translated(tmp_path, size=size, overwrite=True, tile=128)
+    by_lines = translated(tmp_path, size=size, overwrite=True, tile=128, precision="fp32")
     made = values_of(by_lines / name).astype(int)
     with Image.open(by_lines / name) as image:
         assert image.info["dpi"][0] == pytest.approx(300, abs=1)

@@ -223,7 +223,7 @@ def test_the_defaults_are_those_of_the_paper_and_its_recipe_says_so() -> None:
     [
         ({"pairs": "x", "domain_a": "x", "domain_b": "y"}, "named twice"),
         ({"direction": "BtoA", "masks_a": "x"}, "translates no a"),
-        ({"gen_net": "unet_128", "ngf": 2}, "multiples of 128"),
+        ({"gen_net": "unet_128", "gen_settings": {}, "ngf": 2}, "multiples of 128"),
     ],
 )
 def test_what_does_not_fit_pairs_is_refused(recipe: Path, tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
@@ -238,10 +238,11 @@ def test_a_few_seconds_of_training_beat_what_needs_no_input(tmp_path: Path, monk
     monkeypatch.setitem(script["main"].__globals__, "COUNTS", {"train": 60, "test": 12})
     script["main"](tmp_path / "shapes")
     run = tmp_path / "run"
-    small: dict[str, Any] = {"gen_net": "compact-flat", "ndf": 8, "batch_size": 2, "crop_height": 48, "crop_width": 48}
+    small: dict[str, Any] = {"ndf": 8, "batch_size": 2, "crop_height": 48, "crop_width": 48}
+    small |= {"gen_net": "compact-flat", "gen_settings": {"channels": 32, "blocks": 2}}
     small |= {"dataset_dir": tmp_path / "shapes", "checkpoint_dir": run, "results_dir": run, "publish": False}
     config = load_config(TRAIN / "shapes.toml", {**small, "lr": 2e-3, "steps": 60, "watch_every": 60})
-    train(replace(config, gen_settings={"channels": 32, "blocks": 2}))
+    train(config)
     targets = [cv2.imread(str(path)) for path in sorted((tmp_path / "shapes" / "trainB").iterdir())]
     mean = np.mean(targets, axis=0)
     tests = [cv2.imread(str(path)) for path in sorted((tmp_path / "shapes" / "testB").iterdir())]

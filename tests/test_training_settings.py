@@ -427,7 +427,7 @@ def test_a_dataset_names_the_domains_and_the_folders_of_a_run(tmp_path: Path) ->
 
 
 def test_a_run_has_the_parts_of_what_it_starts_with(tmp_path: Path) -> None:
-    signed = {"init_a_to_b": "horse2zebra", "gen_net": "compact"}
+    signed = {"init_a_to_b": "photo2monet", "gen_net": "compact"}
     assert load_config(None, signed).gen_settings == {"signed_skip": True}
     assert load_config(None, signed | {"gen_settings": {"padding": "reflect"}}).gen_settings["signed_skip"] is True
     assert load_config(None, signed | {"init_a_to_b": "zebra2horse"}).gen_settings == {}

@@ -187,9 +187,10 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
         rows = F.conv2d(pictures, weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
         return F.conv2d(rows, weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
 
-    one, other = (one + 1) / 2, (other + 1) / 2
+    one, other = one / 2, other / 2  # around 0: differences of squares of larger values would be rounded more
     mean_one, mean_other = smooth(one), smooth(other)
     variances = smooth(one.square()) + smooth(other.square()) - mean_one.square() - mean_other.square()
     covariance = smooth(one * other) - mean_one * mean_other
+    mean_one, mean_other = mean_one + 0.5, mean_other + 0.5
     luminance = (2 * mean_one * mean_other + 0.01**2) / (mean_one.square() + mean_other.square() + 0.01**2)
     return (luminance * (2 * covariance + 0.03**2) / (variances + 0.03**2)).mean(dim=(1, 2, 3))

@@ -147,7 +147,8 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
     if resume and "<name>" not in folder:
         run = read_run_recipe(Path(folder), DistillConfig, required=not complete)
     chosen = run | named
-    if overrides.get("student") not in (None, chosen.get("student", DistillConfig.student)):
+    other = overrides.get("student") not in (None, chosen.get("student", DistillConfig.student))
+    if other and "student_settings" not in overrides:
         drop_settings(chosen, "student", "student_settings", overrides["student"])
     chosen |= dict(overrides)
     if not run:
