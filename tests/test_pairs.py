@@ -9,7 +9,6 @@ import runpy
 import shlex
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
