@@ -1,7 +1,7 @@
 """Copies pictures of animals and their masks into two folders, those of the palest animals several times.
 
 python train/pale_coats.py datasets/horse2zebra/trainA masks/trainA evened
-cgpipe train --config train/horse2zebra-signed.toml --domain-a evened/pictures --masks-a evened/masks --recolour 0.5 ...
+cgpipe train --config train/horse2zebra-attention.toml --domain-a evened/pictures --masks-a evened/masks ...
 
 A set has few white horses, and a generator learns to leave them alone. Seen more often, they get stripes, too.
 """
