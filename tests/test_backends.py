@@ -180,12 +180,17 @@ class Other(Generator):
         return torch.erf(x)
 
 
+class Doubling(Generator):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
 class Branching(Generator):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if x.mean() > 0 else -x
 
 
-@pytest.mark.parametrize("kind", [Other, Branching])
+@pytest.mark.parametrize("kind", [Other, Doubling, Branching])
 def test_a_network_that_ncnn_does_not_run_is_an_error_that_says_so(kind: Any) -> None:
     with pytest.raises(UsageError, match="another engine"):
         to_ncnn(kind())

@@ -169,6 +169,8 @@ class _Translation:
         self._layer(node, "Sigmoid")
 
     def arithmetic(self, node: fx.Node) -> None:
+        if not all(isinstance(operand, fx.Node) for operand in node.args):
+            raise _unknown("arithmetic with a number")
         self._layer(node, "BinaryOp", [self._use(operand) for operand in node.args], _0=ARITHMETIC[node.target])
 
     def enlarge(self, node: fx.Node) -> None:
