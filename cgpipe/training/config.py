@@ -560,9 +560,8 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
         raise UsageError(f"stages: {error}.") from error
     fixed: dict[str, Any] = {f.name: None for f in fields(Stage) if f.name in overrides}
     chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
-    other = overrides.get("gen_net") not in (None, chosen.get("gen_net", TrainConfig.gen_net))
-    if method != "style" and other and "gen_settings" not in overrides:
-        drop_settings(chosen, "gen_net", "gen_settings", overrides["gen_net"])
+    if method != "style":
+        drop_settings(chosen, overrides, network="gen_net", settings="gen_settings", default=TrainConfig.gen_net)
     fitted = _fitting(names | chosen | dict(overrides))
     if not run:
         network = fitted.get("gen_net", TrainConfig.gen_net)

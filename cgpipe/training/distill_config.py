@@ -147,9 +147,7 @@ def load_distill_config(recipe: Path | None, overrides: Mapping[str, object], *,
     if resume and "<name>" not in folder:
         run = read_run_recipe(Path(folder), DistillConfig, required=not complete)
     chosen = run | named
-    other = overrides.get("student") not in (None, chosen.get("student", DistillConfig.student))
-    if other and "student_settings" not in overrides:
-        drop_settings(chosen, "student", "student_settings", overrides["student"])
+    drop_settings(chosen, overrides, network="student", settings="student_settings", default=DistillConfig.student)
     chosen |= dict(overrides)
     if not run:
         student, start = (str(chosen.get(name, getattr(DistillConfig, name))) for name in ("student", "init"))

@@ -25,15 +25,21 @@ def with_parts_of(settings: Mapping[str, Any], network: str, *starts: str) -> di
     return {part: True for part in PARTS if any(found.get(part) for found in had)} | dict(settings)
 
 
-def drop_settings(chosen: dict[str, Any], network: str, settings: str, wanted: object) -> None:
-    """Removes a recipe's settings of its network, since another network is ``wanted``, and warns that they are gone.
+def drop_settings(
+    chosen: dict[str, Any], overrides: Mapping[str, object], *, network: str, settings: str, default: str
+) -> None:
+    """Removes a recipe's settings of its network where ``overrides`` name another, and warns of it.
 
     Args:
         chosen: the recipe; changed.
-        network: what the network is called in it.
-        settings: what the settings are called in it.
-        wanted: the other network.
+        overrides: settings from the command line.
+        network: what the network is called in both.
+        settings: what its settings are called.
+        default: the network of a recipe that names none.
     """
+    wanted = overrides.get(network)
+    if wanted in (None, chosen.get(network, default)) or settings in overrides:
+        return
     if dropped := chosen.pop(settings, None):
         told = ", ".join(f"{name} = {value}" for name, value in dropped.items())
         warnings.warn(
