@@ -168,7 +168,7 @@ def test_the_photos_colours_can_be_kept(config_of: MakeConfig) -> None:
 def test_the_defaults_of_a_look_begin_with_the_fast_model(painting: Path, photos: Path) -> None:
     config = load_config(None, {"method": "style", "like": (painting,), "photos": photos})
     assert config.gen_net == "compact-xs"
-    assert Path(config.init_a_to_b).name == "horse2zebra-fast.safetensors"
+    assert Path(config.init_a_to_b).name == "zebra2horse-fast.safetensors"
     assert config.checkpoint_dir == Path("checkpoints/photo2red-strokes")
     other = load_config(None, {"method": "style", "like": (painting,), "photos": photos, "gen_net": "resnet_6blocks"})
     assert other.init_a_to_b == ""

@@ -524,7 +524,7 @@ PIX2PIX: Mapping[str, object] = {
 """Defaults of method pix2pix: those of its paper. At batch size 1, instance norm is the paper's batch norm."""
 
 STARTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "compact-xs": ("horse2zebra-fast.safetensors", {"padding": "reflect"}),
+    "compact-xs": ("zebra2horse-fast.safetensors", {"padding": "reflect"}),
     "compact": ("photo2monet.safetensors", {"padding": "reflect"}),
 }
 """The shipped model that a generator starts from, since it already reproduces pictures, and its settings."""
