@@ -232,6 +232,20 @@ def test_two_by_two(tmp_path: Path, models_folder: Path, file_model: Any) -> Non
     assert cgpipe.translate_video(clip, tmp_path / "out.mp4", to="zebra").frames == 3
 
 
+def test_closed_captions_are_dropped_with_a_word(tmp_path: Path) -> None:
+    plain, captioned = tmp_path / "plain.h264", tmp_path / "captioned.h264"
+    pair = bytes([0xB5, 0, 0x31]) + b"GA94" + bytes([3, 0x41, 0xFF, 0xFC, 0x94, 0x20, 0xFF])
+    message = bytes([0, 0, 0, 1, 6, 4, len(pair)]) + pair + bytes([0x80])
+    with av.open(str(make_ts(tmp_path / "in.ts", sound=False))) as container:
+        pictures = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    plain.write_bytes(b"".join(pictures))
+    captioned.write_bytes(b"".join(message + picture for picture in pictures))
+    assert VideoSource(plain).info.notices == ()
+    (notice,) = VideoSource(captioned).info.notices
+    assert "closed captions" in notice and "dropped" in notice
+    assert copy(captioned, tmp_path / "out.mp4")[1] == copy(plain, tmp_path / "plain.mp4")[1]
+
+
 def interlaced(path: Path) -> Path:
     """A bar that moves from field to field."""
     frames = []

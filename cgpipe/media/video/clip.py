@@ -101,6 +101,7 @@ class VideoInfo:
         alpha: whether the frames have alpha.
         interlaced: whether the file's frames hold two fields each.
         deinterlaced: whether they are deinterlaced while they are read.
+        captions: whether closed captions (CEA-608 or 708) lie in the pictures' own data; they are not read.
         plays: how often an animation is shown, 0: endlessly; None: it is none.
         stamp: size and time of the file when it was opened; None if it is not a file.
     """
@@ -124,6 +125,7 @@ class VideoInfo:
     alpha: bool = False
     interlaced: bool = False
     deinterlaced: bool = False
+    captions: bool = False
     plays: int | None = None
     stamp: Stamp | None = None
 
@@ -141,6 +143,11 @@ class VideoInfo:
                 "The clip is interlaced and is deinterlaced (--no-deinterlace keeps its fields)."
                 if self.deinterlaced
                 else "The clip is interlaced and not deinterlaced: every frame keeps both fields."
+            )
+        if self.captions:
+            told.append(
+                "Closed captions within its pictures are dropped. To keep them, make a subtitle file of them first, "
+                "with CCExtractor for instance."
             )
         return tuple(told)
 
