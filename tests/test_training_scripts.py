@@ -156,6 +156,23 @@ def test_the_palest_animals_are_repeated(script: Script, tmp_path: Path) -> None
         assert not list((tmp_path / "evened" / folder).glob("*.*"))
 
 
+def test_masks_of_close_ups_are_opened(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, columns = np.mgrid[:128, :128]
+    stripes = np.where((rows + columns // 3) % 12 < 6, 235, 25).astype(np.uint8)
+    mask = np.zeros((128, 128), np.uint8)
+    mask[32:96, 32:96] = 255
+    around = np.where(mask > 0, stripes, 150).astype(np.uint8)
+    for name, picture in (("close", stripes), ("whole", around)):
+        for folder, suffix, pixels in (("in/sub", "jpg", picture), ("masks/sub", "png", mask)):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"{name}.{suffix}"), pixels)
+    script("close_ups", tmp_path / "in", tmp_path / "masks", "zebra2horse", tmp_path / "opened")
+    close, whole = (cv2.imread(str(tmp_path / "opened" / "sub" / f"{name}.png"), 0) for name in ("close", "whole"))
+    assert close is not None and (close == 255).all()
+    assert (whole == mask).all()
+    assert capsys.readouterr().out == "1 masks are white throughout\n"
+
+
 def test_a_folder_that_is_not_there(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         script("dark_masks", tmp_path / "nothing", tmp_path / "masks")

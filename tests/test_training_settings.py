@@ -439,4 +439,4 @@ def test_a_run_has_the_parts_of_what_it_starts_with(tmp_path: Path) -> None:
     both = load_config(None, signed | {"init_b_to_a": str(file)})
     assert both.gen_settings == {"signed_skip": True, "attention": True}
     student = load_distill_config(None, {"teacher": "x", "dataset_dir": tmp_path, "init": "horse2zebra-fast"})
-    assert student.student_settings == {"signed_skip": True}
+    assert student.student_settings == {"signed_skip": True, "attention": True}
