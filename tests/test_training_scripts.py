@@ -166,11 +166,27 @@ def test_masks_of_close_ups_are_opened(script: Script, tmp_path: Path, capsys: p
         for folder, suffix, pixels in (("in/sub", "jpg", picture), ("masks/sub", "png", mask)):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(tmp_path / folder / f"{name}.{suffix}"), pixels)
-    script("close_ups", tmp_path / "in", tmp_path / "masks", "zebra2horse", tmp_path / "opened")
+    script("close_ups", tmp_path / "in", tmp_path / "masks", "zebra2horse-fast", tmp_path / "opened")
     close, whole = (cv2.imread(str(tmp_path / "opened" / "sub" / f"{name}.png"), 0) for name in ("close", "whole"))
     assert close is not None and (close == 255).all()
     assert (whole == mask).all()
     assert capsys.readouterr().out == "1 masks are white throughout\n"
+
+
+def test_masks_of_leaves_are_by_their_colours(script: Script, tmp_path: Path) -> None:
+    picture = np.full((64, 96, 3), (230, 180, 120), np.uint8)
+    picture[32:, :32], picture[32:, 32:64], picture[32:, 64:] = (40, 150, 60), (30, 90, 200), (120, 120, 120)
+    for place in ("in/one.jpg", "in/sub/two.jpg", "rest/one.jpg", "rest/two.jpg", "rest/three.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / place), picture)
+    script("leaf_masks", tmp_path / "in", tmp_path / "out", "--others", tmp_path / "rest", "--count", 2)
+    names = ["0000-one", "0001-two", "0002-one", "0003-three"]
+    for folder in ("pictures", "masks"):
+        assert sorted(path.stem for path in (tmp_path / "out" / folder).iterdir()) == names
+    for name in names:
+        found = cv2.imread(str(tmp_path / "out" / "masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+        assert found is not None and (found[150:, 10:70] == 255).all(), "green"
+        assert (found[150:, 100:] == 0).all() and (found[:110] == 0).all(), "earth, walls and skies"
 
 
 def test_a_folder_that_is_not_there(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Copies masks of animals into another folder, white throughout where the animal fills the picture.
 
-python train/close_ups.py datasets/horse2zebra/trainB masks/trainB zebra2horse opened/trainB
+python train/close_ups.py datasets/horse2zebra/trainB masks/trainB zebra2horse-fast opened/trainB
 cgpipe train --config train/zebra2horse-attention.toml --masks-b opened/trainB ...
 
 What cuts animals out looks for a foreground, and of a close-up finds ears or stripes alone. A model that takes stripes
