@@ -242,7 +242,7 @@ def test_closed_captions_are_dropped_with_a_word(tmp_path: Path) -> None:
     captioned.write_bytes(b"".join(message + picture for picture in pictures))
     assert VideoSource(plain).info.notices == ()
     (notice,) = VideoSource(captioned).info.notices
-    assert "closed captions" in notice and "dropped" in notice
+    assert "Closed captions" in notice and "dropped" in notice
     assert copy(captioned, tmp_path / "out.mp4")[1] == copy(plain, tmp_path / "plain.mp4")[1]
 
 
