@@ -233,6 +233,11 @@ def test_show_takes_name_domain_and_file(models_folder: Path, file_model: FileMo
     assert (shown["path"], shown["quality"], shown["working_scales"]) == (str(path), figures, [192, 320])
 
 
+def test_show_parts_paragraphs_by_one_line(models_folder: Path, file_model: FileModel) -> None:
+    path = file_model(models_folder, "cow", "donkey", notes="Trained on a farm.\n\nWeak on calves.")
+    assert run("models", "show", path).output.endswith("\n\nTrained on a farm.\n\nWeak on calves.\n")
+
+
 def test_show_prints_a_painting_and_what_a_stage_changes(models_folder: Path, file_model: FileModel) -> None:
     stages = [{"from_epoch": 6, "lamda": None, "motion_weight": 5.0}]
     made_by = {"paintings": [{"file": "a.jpg"}, {"file": "b.jpg"}], "recipe": {"stages": stages}, "note": "mine"}

@@ -91,7 +91,7 @@ def show_(model: str | None, as_json: bool, **options: Any) -> None:
         show(card.description)
     show("")
     _print_table(list(_show_rows(entry, card)))
-    for paragraph in card.notes.splitlines():
+    for paragraph in filter(None, card.notes.splitlines()):
         show("\n" + textwrap.fill(paragraph, _TEXT_WIDTH))
 
 
