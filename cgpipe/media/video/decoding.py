@@ -44,6 +44,8 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _FALLBACK_RATE = Fraction(25)
 # User data of ATSC A/53 in a picture (an SEI message in H.264 and HEVC) that holds closed captions.
 _CAPTIONS = b"GA94\x03"
+# Packets that are searched for them: where there are any, the first pictures have some.
+_SEARCHED = 32
 # Two frames closer to one another than this fraction of a frame's duration count as one.
 _HOLE = 0.6
 _MICROSECOND = Fraction(1, av.time_base)
@@ -126,7 +128,6 @@ class Reader:
         self.zero = self._first_time()
         self._packets = 0
         self._captions = False
-        self._described = False
         self._end = Fraction(0)
         self._sought = self._seek(start)
         timed = self._with_times(self._decoded())
@@ -158,7 +159,6 @@ class Reader:
 
     def describe(self, timed: TimedFrame) -> VideoInfo:
         """What the container and its first frame say about the whole clip."""
-        self._described = True
         frame = timed.frame
         orientation = Orientation.of(frame)
         aspect = self.stream.sample_aspect_ratio or Fraction(1)
@@ -245,8 +245,8 @@ class Reader:
                 continue
             if packet.size or packet.dts is not None:
                 self._packets += 1
-            if packet.size and not self._described:
-                self._captions = self._captions or _CAPTIONS in bytes(packet)
+            if packet.size and self._packets <= _SEARCHED and not self._captions:
+                self._captions = _CAPTIONS in bytes(packet)
             if self._one_time:
                 self._mark(packet)
             elif packet.size and packet.pts is not None and not packet.is_discard:
