@@ -213,12 +213,13 @@ def test_ctrl_c_ends_it_with_a_word(folder: Path) -> None:
     picture(folder / "a.png")
     command = [sys.executable, "-m", "cgpipe", "watch", str(folder), "--to", "zebra", "--every", "0.05", "--verbose"]
     output = folder.with_name("in-zebra")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    traced = os.environ | {"PYTHONFAULTHANDLER": "1"}  # says where, should it crash instead
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=traced) as process:
         assert process.stderr
         before = list(takewhile(lambda line: not line.startswith("Translated: "), process.stderr))
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGINT, said
     assert any(line.startswith("Watching") for line in before)
     assert (output / "a.png").exists()
     assert "1 translated" in said
