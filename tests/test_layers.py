@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cgpipe"
 
-GROUND = {"errors", "storage", "options", "notebook"}
+GROUND = {"errors", "storage", "options", "notebook", "threads"}
 """The ground floor: any part above may import these."""
 
 BELOW: dict[str, set[str]] = {
@@ -18,6 +18,7 @@ BELOW: dict[str, set[str]] = {
     "storage": {"errors"},
     "options": {"errors", "storage"},
     "notebook": set(),
+    "threads": set(),
     "archives": {"errors", "storage"},
     "remote": {"errors", "storage", "archives"},
     "scratch": {"storage"},

@@ -8,6 +8,8 @@ from collections.abc import Generator, Iterable
 from contextlib import closing, suppress
 from typing import TypeVar
 
+from cgpipe.threads import end_thread
+
 T = TypeVar("T")
 
 
@@ -46,7 +48,7 @@ def prefetch(items: Iterable[T], depth: int, stop: threading.Event | None = None
         with suppress(queue.Empty):
             while True:
                 ready.get_nowait()
-        thread.join()
+        end_thread(thread)
 
 
 def _produce(items: Iterable[T], ready: queue.Queue[T | _Failure | _End], stop: threading.Event) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from cgpipe.threads import end_pool
+
 
 @contextmanager
 def worker_pool(count: int) -> Generator[ThreadPoolExecutor, None, None]:
@@ -21,6 +23,6 @@ def worker_pool(count: int) -> Generator[ThreadPoolExecutor, None, None]:
     try:
         yield pool
     finally:
-        pool.shutdown(cancel_futures=True)
+        end_pool(pool)
         # torch applies a worker's setting to every thread created later.
         torch.set_num_threads(threads)

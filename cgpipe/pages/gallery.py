@@ -17,6 +17,7 @@ from typing import Any, Self
 from cgpipe.errors import MediaError
 from cgpipe.pages.page import Page, is_there, readable
 from cgpipe.storage import LOCAL, Stamp, shown, store_of
+from cgpipe.threads import end_pool
 
 DRAWERS = max(1, (os.cpu_count() or 1) // 2)
 """Threads that draw thumbnails."""
@@ -105,7 +106,7 @@ class Gallery:
         try:
             self._take(0)
         finally:
-            self._threads.shutdown(wait=True, cancel_futures=True)
+            end_pool(self._threads)
         self._write(done=error is None)
         self._sweep()
         if error is None and self._trouble is not None:

@@ -20,6 +20,7 @@ from cgpipe.media.pictures.write import format_to_write, write_jpeg, write_pictu
 from cgpipe.media.pictures.writers import Writers
 from cgpipe.media.progress import Progress
 from cgpipe.storage import Publish
+from cgpipe.threads import end_pool
 
 WRITERS = max(2, (os.cpu_count() or 1) // 2)
 """Threads that encode: the codecs release the interpreter lock."""
@@ -94,7 +95,7 @@ class PictureSink:
         finally:
             if not whole:
                 self._progress.stopped.set()
-            self._threads.shutdown(wait=True, cancel_futures=True)
+            end_pool(self._threads)
             if self._processes:
                 self._processes.close()
 

@@ -32,6 +32,7 @@ from cgpipe.media.video.encoding import Container, EncoderSettings, VideoEncoder
 from cgpipe.media.video.libav import Packet, address, hidden_beside, is_about_the_place, packet_time, writing
 from cgpipe.media.video.streams import OtherStreams
 from cgpipe.storage import LOCAL, atomic_write, shown, store_of, work_folder
+from cgpipe.threads import end_pool
 
 _KEY_FILE = "job"
 # Packets of each stream, for a trial.
@@ -115,8 +116,10 @@ class Finishing:
         Raises:
             MediaError: it could not be written.
         """
-        self._thread.shutdown()
-        return self._path.result()
+        try:
+            return self._path.result()
+        finally:
+            end_pool(self._thread)
 
 
 class SegmentFolder:

@@ -27,6 +27,7 @@ from cgpipe.media.video.encoding import CONTAINERS, suffix_of
 from cgpipe.media.video.interfaces import Pass, Sink, Source
 from cgpipe.media.video.libav import writing
 from cgpipe.storage import Stamp, atomic_write, put, shown, store_of
+from cgpipe.threads import end_pool
 
 _NUMBER = re.compile(r"%(0\d+)?d")
 _WRITERS = 2
@@ -269,7 +270,7 @@ class SequenceSink(Sink):
 
     def abort(self) -> None:
         """Stops. The pictures so far stay: each is whole, and the next run resumes after them, or starts over."""
-        self._pool.shutdown(cancel_futures=True)
+        end_pool(self._pool)
         self._jobs.clear()
 
     def _path(self, index: int) -> Path:
