@@ -18,7 +18,7 @@ from runs import assert_equal_to_the_bit, weights_of
 
 from cgpipe.cli import cli
 from cgpipe.errors import UsageError
-from cgpipe.models import load_model
+from cgpipe.models import list_models, load_model
 from cgpipe.models.looks import look_name
 from cgpipe.training.config import TrainConfig, load_config
 from cgpipe.training.style import colour_loss, gram, gray, load_painting, total_variation
@@ -165,10 +165,11 @@ def test_the_photos_colours_can_be_kept(config_of: MakeConfig) -> None:
     assert losses["colours"] > 0
 
 
-def test_the_defaults_of_a_look_begin_with_the_fast_model(painting: Path, photos: Path) -> None:
+def test_the_defaults_of_a_look_begin_with_a_network_that_reproduces_pictures(painting: Path, photos: Path) -> None:
     config = load_config(None, {"method": "style", "like": (painting,), "photos": photos})
     assert config.gen_net == "compact-xs"
-    assert Path(config.init_a_to_b).name == "zebra2horse-fast.safetensors"
+    assert Path(config.init_a_to_b).name == "compact-xs.safetensors"
+    assert "compact-xs" not in {entry.name for entry in list_models()}
     assert config.checkpoint_dir == Path("checkpoints/photo2red-strokes")
     other = load_config(None, {"method": "style", "like": (painting,), "photos": photos, "gen_net": "resnet_6blocks"})
     assert other.init_a_to_b == ""

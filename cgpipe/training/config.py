@@ -17,7 +17,7 @@ from cgpipe.data.settings import VIEWABLE, DataSettings, whole_side
 from cgpipe.errors import CgpipeWarning, ModelError, UsageError
 from cgpipe.models.card import GENERIC, check_domain, is_domain, plain_name
 from cgpipe.models.looks import look_name
-from cgpipe.models.zoo import SHIPPED_FOLDER
+from cgpipe.models.zoo import SHIPPED_FOLDER, STARTS_FOLDER
 from cgpipe.options import InitKind
 from cgpipe.recipe import check_settings, parse_list, read_recipe, read_run_recipe, setting
 from cgpipe.training.settings import DiscriminatorSettings, OptimiserSettings, RunSettings, check_patience, check_taps
@@ -523,11 +523,11 @@ PIX2PIX: Mapping[str, object] = {
 }
 """Defaults of method pix2pix: those of its paper. At batch size 1, instance norm is the paper's batch norm."""
 
-STARTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
-    "compact-xs": ("zebra2horse-fast.safetensors", {"padding": "reflect"}),
-    "compact": ("photo2monet.safetensors", {"padding": "reflect"}),
+STARTS: Mapping[str, tuple[Path, Mapping[str, object]]] = {
+    "compact-xs": (STARTS_FOLDER / "compact-xs.safetensors", {"padding": "reflect"}),
+    "compact": (SHIPPED_FOLDER / "photo2monet.safetensors", {"padding": "reflect"}),
 }
-"""The shipped model that a generator starts from, since it already reproduces pictures, and its settings."""
+"""The weights that the generator of a look starts from, since they already reproduce pictures, and its settings."""
 
 
 def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bool = False) -> TrainConfig:
@@ -607,7 +607,7 @@ def _style_defaults(named: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {**STYLE, **_folders_of(run), "target": target}
     start = STARTS.get(named.get("gen_net", STYLE["gen_net"]))
     if start and not any(named.get(name) for name in ("init_a_to_b", "gen_settings")):
-        defaults |= {"init_a_to_b": str(SHIPPED_FOLDER / start[0]), "gen_settings": dict(start[1])}
+        defaults |= {"init_a_to_b": str(start[0]), "gen_settings": dict(start[1])}
     return defaults
 
 

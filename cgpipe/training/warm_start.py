@@ -13,7 +13,7 @@ from cgpipe.models import ModelCard, load_model
 from cgpipe.models.choose import choose_model
 from cgpipe.models.discriminator import read_discriminator
 from cgpipe.models.header import is_ours
-from cgpipe.models.zoo import SHIPPED_FOLDER
+from cgpipe.models.zoo import SHIPPED_FOLDER, STARTS_FOLDER
 from cgpipe.networks import Generator, effective_settings
 from cgpipe.options import ModelChoice
 from cgpipe.training.resume import upgraded
@@ -49,7 +49,7 @@ def warm_start(generator: Generator, named: str, architecture: str, settings: Ma
             f"{named} is of architecture {model.card.architecture} {dict(model.card.settings)}, which differs "
             "from the run: set the same --gen-net, --ngf, --norm and channels."
         ) from error
-    if Path(named).parent == SHIPPED_FOLDER:  # the recipe's own choice, with settings that go with it
+    if Path(named).parent in (SHIPPED_FOLDER, STARTS_FOLDER):  # the recipe's own choice, with settings that go with it
         return ()
     if not (differences := _differences(model.card, effective_settings(architecture, settings))):
         return ()
