@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import threading
 from types import FrameType
 
+AGAIN = 0.05
+"""Seconds after which a signal that came during an import comes again."""
 WORDS = {"SIGINT": "Interrupted.", "SIGTERM": "Terminated.", "SIGHUP": "Hung up."}
 """Printed at the end; Windows has no SIGHUP."""
 
@@ -19,18 +23,33 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop_like_ctrl_c() -> None:
-    """Makes SIGTERM and SIGHUP raise :class:`Stopped`, unless they are ignored (nohup)."""
+    """Makes SIGTERM and SIGHUP raise :class:`Stopped`, as Ctrl-C does from now on, unless they are ignored (nohup)."""
     numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
     heeded = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
     for number in heeded:
         signal.signal(number, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     if hasattr(os, "register_at_fork"):
         # Worker processes have nothing to clean up, and end at once.
         os.register_at_fork(after_in_child=lambda: [signal.signal(number, signal.SIG_DFL) for number in heeded])
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
+    if not _is_importing(frame):
+        raise Stopped(number)
+    # Many libraries swallow whatever is raised while they are imported, and then lack a part: torch has no NumPy.
+    again = threading.Timer(AGAIN, _thread.interrupt_main, (number,))
+    again.daemon = True
+    again.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def number_of(stop: KeyboardInterrupt) -> int:
