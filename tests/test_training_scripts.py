@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from cgpipe.models import Model, load_any, save_model
+from cgpipe.models.zoo import STARTS_FOLDER
 from cgpipe.networks import build_generator
 
 Script = Callable[..., None]
@@ -166,7 +167,8 @@ def test_masks_of_close_ups_are_opened(script: Script, tmp_path: Path, capsys: p
         for folder, suffix, pixels in (("in/sub", "jpg", picture), ("masks/sub", "png", mask)):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(tmp_path / folder / f"{name}.{suffix}"), pixels)
-    script("close_ups", tmp_path / "in", tmp_path / "masks", "zebra2horse-fast", tmp_path / "opened")
+    without_attention = STARTS_FOLDER / "compact-xs.safetensors"
+    script("close_ups", tmp_path / "in", tmp_path / "masks", without_attention, tmp_path / "opened")
     close, whole = (cv2.imread(str(tmp_path / "opened" / "sub" / f"{name}.png"), 0) for name in ("close", "whole"))
     assert close is not None and (close == 255).all()
     assert (whole == mask).all()

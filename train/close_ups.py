@@ -1,10 +1,10 @@
 """Copies masks of animals into another folder, white throughout where the animal fills the picture.
 
-python train/close_ups.py datasets/horse2zebra/trainB masks/trainB zebra2horse-fast opened/trainB
-cgpipe train --config train/zebra2horse-attention.toml --masks-b opened/trainB ...
+python train/close_ups.py datasets/horse2zebra/trainB masks cgpipe/models/starts/compact-xs.safetensors opened
+cgpipe train --config train/zebra2horse-attention.toml --masks-b opened ...
 
-What cuts animals out looks for a foreground, and of a close-up finds ears or stripes alone. A model that takes stripes
-away tells: on a close-up it takes as much detail away outside the mask as within it.
+What cuts animals out looks for a foreground, and of a close-up finds ears or stripes alone. A model without
+attention that takes stripes away tells: on a close-up it takes as much detail away outside the mask as within it.
 """
 
 from __future__ import annotations
