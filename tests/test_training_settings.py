@@ -135,6 +135,7 @@ def test_a_run_with_recomputed_activations_learns_the_same(recipe: Path, tmp_pat
 @pytest.mark.parametrize("scales", [1, 2, 3])
 def test_discriminators_have_any_depth_and_look_at_several_scales(layers: int, scales: int) -> None:
     settings = TrainConfig(dis_layers=layers, dis_scales=scales, ndf=4, feature_weight=0.0)
+    torch.manual_seed(0)
     network, picture = Discriminator(settings, None).requires_grad_(False), torch.rand(1, 3, 128, 128)
     maps = network(picture)
     assert [weight for weight, _ in maps] == [1.0] * scales
