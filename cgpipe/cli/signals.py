@@ -6,12 +6,15 @@ import _thread
 import os
 import signal
 import threading
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType
 
 AGAIN = 0.05
-"""Seconds after which a signal that came during an import comes again."""
+"""Seconds after which a signal comes again that came while a compiled module was being loaded."""
 WORDS = {"SIGINT": "Interrupted.", "SIGTERM": "Terminated.", "SIGHUP": "Hung up."}
 """Printed at the end; Windows has no SIGHUP."""
+
+_LOADING = {ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__}
 
 
 class Stopped(KeyboardInterrupt):
@@ -36,20 +39,19 @@ def stop_like_ctrl_c() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    if not _is_importing(frame):
+    if not _is_loading(frame):
         raise Stopped(number)
-    # Many libraries swallow whatever is raised while they are imported, and then lack a part: torch has no NumPy.
+    # A compiled module may swallow what is raised while it is loaded, and then lack a part: torch has no NumPy.
     again = threading.Timer(AGAIN, _thread.interrupt_main, (number,))
     again.daemon = True
     again.start()
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
+def _is_loading(frame: FrameType | None) -> bool:
+    """Whether a compiled module is being loaded."""
+    while frame is not None and frame.f_code not in _LOADING:
         frame = frame.f_back
-    return False
+    return frame is not None
 
 
 def number_of(stop: KeyboardInterrupt) -> int:
