@@ -307,7 +307,8 @@ def _scales(card: ModelCard) -> str:
     if card.working_scales is None:
         return "unknown: pictures are translated at full size"
     larger = f", for large pictures up to {card.large_side} px" if card.large_side else ""
-    return "a short side of {} to {} px".format(*card.working_scales) + larger
+    least, most = card.working_scales
+    return f"a short side of {least}{f' to {most}' if most > least else ''} px{larger}"
 
 
 def _nested(values: Mapping[str, object], indent: str = "  ") -> Iterator[Row]:
