@@ -91,7 +91,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["cgpipe", "cgpipe.*"]),
-    package_data={"cgpipe": ["py.typed"], "cgpipe.models": ["shipped/*.safetensors", "starts/*.safetensors"], "cgpipe.pages": ["templates/*"]},
+    package_data={
+        "cgpipe": ["py.typed"],
+        "cgpipe.models": ["shipped/*.safetensors", "starts/*.safetensors"],
+        "cgpipe.pages": ["templates/*"],
+    },
     python_requires=">=3.11",
     install_requires=REQUIREMENTS,
     extras_require={**FEATURES, "all": ALL, "docs": DOCS, "test": TEST, "ci": [*ALL, *TEST, *DOCS, *CI]},
