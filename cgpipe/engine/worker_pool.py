@@ -23,6 +23,7 @@ def worker_pool(count: int) -> Generator[ThreadPoolExecutor, None, None]:
     try:
         yield pool
     finally:
-        end_pool(pool)
-        # torch applies a worker's setting to every thread created later.
-        torch.set_num_threads(threads)
+        try:
+            end_pool(pool)
+        finally:  # torch applies a worker's setting to every thread created later
+            torch.set_num_threads(threads)
