@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
 """Those that end a command; Windows has no SIGHUP."""
 
 
@@ -32,8 +32,10 @@ def signals_deferred() -> Iterator[None]:
     Before Python 3.13, an interrupted ``Thread.join`` takes a running thread for ended (python/cpython#90882), and the
     interpreter does not wait for it. If such a thread then frees a tensor, the process aborts.
     """
-    names = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    handlers = {number: handler for number in names if callable(handler := signal.getsignal(number))}
+    if threading.current_thread() is not threading.main_thread():  # no signal is handled in any other
+        yield
+        return
+    handlers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
     came: list[tuple[int, FrameType | None]] = []
 
     def defer(number: int, frame: FrameType | None) -> None:
@@ -46,9 +48,6 @@ def signals_deferred() -> Iterator[None]:
             number, frame = came.pop(0)
             handlers[number](number, frame)
 
-    if threading.current_thread() is not threading.main_thread():  # no signal is handled in any other
-        yield
-        return
     try:
         for number in handlers:
             signal.signal(number, defer)

@@ -9,6 +9,8 @@ import threading
 from importlib.machinery import ExtensionFileLoader
 from types import FrameType
 
+from cgpipe.threads import SIGNALS
+
 AGAIN = 0.05
 """Seconds after which a signal comes again that came while a compiled module was being loaded."""
 WORDS = {"SIGINT": "Interrupted.", "SIGTERM": "Terminated.", "SIGHUP": "Hung up."}
@@ -27,8 +29,7 @@ class Stopped(KeyboardInterrupt):
 
 def stop_like_ctrl_c() -> None:
     """Makes SIGTERM and SIGHUP raise :class:`Stopped`, as Ctrl-C does from now on, unless they are ignored (nohup)."""
-    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
-    heeded = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    heeded = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
     for number in heeded:
         signal.signal(number, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

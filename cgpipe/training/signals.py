@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cgpipe.parallel import is_member
-
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Signals that stop a run; Windows has no SIGHUP."""
+from cgpipe.threads import SIGNALS
 
 
 class StopRequest:
@@ -39,8 +37,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    numbers = [number for name in SIGNALS if (number := getattr(signal, name, None))]
-    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, request.heed) for number in heeded}
     try:
         yield request
