@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cgpipe.networks import build_generator
-from cgpipe.networks.cpu import accelerate, convolution, faster_layer, steady_weights, winograd
+from cgpipe.networks.cpu import accelerate, convolution, faster_layer, norm, steady_weights, winograd
 from cgpipe.networks.cpu.convolution import MIN_CHANNELS_FOR_WINOGRAD, MIN_MULTIPLICATIONS, FastConv2d
 from cgpipe.networks.cpu.eager import MEASURED
 from cgpipe.networks.discriminators import PatchDiscriminator
@@ -87,11 +87,11 @@ def transposed(side: int, stride: int, padding: int, output_padding: int) -> Pai
 
 
 def gradients(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """What comes out, and the gradients of a random weighting of it."""
+    """What comes out, and the gradients of a random weighting of it, the same in every dtype."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = layer(x)
     torch.manual_seed(1)
-    weighting = torch.randn(y.shape, dtype=y.dtype)
+    weighting = torch.randn(y.shape).bfloat16().to(y.dtype)
     return [y, *torch.autograd.grad(y, [x, *layer.parameters()], weighting)]
 
 
@@ -354,20 +354,39 @@ def test_a_norm_of_a_large_map_is_right_where_torchs_is_not() -> None:
     assert float((ours - right).abs().max()) < 1e-5 < 1e-3 < float((theirs - right).abs().max())
 
 
-def test_in_fp32_a_norm_rounds_no_worse_than_torchs() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sides", [(25, 25), (40, 30)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_norm_rounds_no_worse_than_torchs(
+    affine: bool, layout: torch.memory_format, sides: tuple[int, int], dtype: torch.dtype
+) -> None:
     """Also where the mean is large beside what varies, as in a flat sky."""
     torch.manual_seed(0)
-    x = 1 + 0.02 * torch.randn(1, 8, 25, 25)
-    exact = gradients(nn.InstanceNorm2d(8), x.double())
-    errors = [
-        [
-            (found - right).abs().max() / right.abs().max()
-            for found, right in zip(gradients(norm, x), exact, strict=True)
-        ]
-        for norm in (pair_of(InstanceNorm(8), torch.float32).ours, nn.InstanceNorm2d(8))
-    ]
-    for ours, theirs in zip(*errors, strict=True):
-        assert ours < 2 * theirs + 1e-5
+    ours, theirs = pair_of(InstanceNorm(8, affine=affine), torch.float32)
+    x = (1 + 0.02 * torch.randn(1, 8, *sides)).to(dtype).to(memory_format=layout)
+    exact = gradients(copy.deepcopy(theirs).double(), x.double())
+    found = gradients(ours, x)
+    assert {values.dtype for values in found[:2]} == {dtype}
+    for one, other, right in zip(found, gradients(theirs.to(dtype), x), exact, strict=True):
+        error, theirs_error = ((values.double() - right).abs().max() / right.abs().max() for values in (one, other))
+        assert error < 2 * theirs_error + 1e-5 < 0.4
+
+
+def test_in_bf16_a_norm_has_a_way_of_its_own_where_torchs_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backward, and forward of small maps; also under autocast, as in training."""
+    runs: dict[str, int] = {}
+    monkeypatch.setattr(norm, "_wide", _counted(norm._wide, "ours", runs))
+    ours = pair_of(InstanceNorm(8), torch.float32).ours
+    small, large = (torch.randn(1, 8, side, side).bfloat16() for side in (24, 40))
+    with torch.no_grad():
+        assert ours(large).dtype == torch.bfloat16
+        assert not runs
+        assert ours(small).dtype == torch.bfloat16
+        assert runs.pop("ours")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ours(large.requires_grad_()).dtype == torch.bfloat16
+    assert runs
 
 
 def test_a_penalty_on_a_discriminators_gradients_is_what_torchs_layers_make_it() -> None:

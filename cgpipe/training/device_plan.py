@@ -24,7 +24,7 @@ class DevicePlan:
 
     @property
     def is_plain_cpu(self) -> bool:
-        """Whether this is fp32 on a CPU, where :func:`cgpipe.networks.cpu.accelerate` helps and compiling does not."""
+        """Whether this is fp32 on a CPU, where :func:`cgpipe.networks.cpu.accelerate` leaves nothing for compiling."""
         return self.device.type == "cpu" and self.dtype == torch.float32
 
     def loaders(self, wanted: int) -> int:

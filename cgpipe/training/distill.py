@@ -97,7 +97,7 @@ class Distiller(Run):
         self.features, self.discriminator = self._build_discriminator(wanted=bool(self.pictures.files["b"]))
         for network in self._networks():
             network.to(device=self.plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.plan.is_plain_cpu:
+        if self.plan.device.type == "cpu":
             accelerate(self.teacher.generator, frozen=True)
             for network in filter(None, (self.student, self.discriminator)):
                 accelerate(network)

@@ -122,7 +122,7 @@ class Trainer(Run):
         self._warm_start()
         self.method.to_device(self.plan.device)
         record = self._recorder()
-        if self.plan.is_plain_cpu:
+        if self.plan.device.type == "cpu":
             accelerate(self.method)
         self.generators = nn.ModuleList(self.method.generators.values())
         self.averages = copy.deepcopy(self.generators).requires_grad_(False).eval()
