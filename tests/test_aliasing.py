@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cgpipe.training.aliasing import alias_loss
+from cgpipe.training.aliasing import alias_loss, mean_matrix
 from cgpipe.training.config import Stage, TrainConfig
 from cgpipe.training.methods import build_method
 
@@ -39,6 +39,15 @@ def sharpened(pictures: torch.Tensor) -> torch.Tensor:
 def cost(generator: Generator, pictures: torch.Tensor, *, draws: int = 12) -> float:
     torch.manual_seed(0)
     return float(np.mean([alias_loss(generator, pictures, generator(pictures)).item() for _ in range(draws)]))
+
+
+@pytest.mark.parametrize("spread", [3, 9])
+def test_means_are_those_of_pooling(pictures: torch.Tensor, spread: int) -> None:
+    pooled = pictures
+    for _ in range(2):
+        pooled = nn.functional.avg_pool2d(pooled, spread, 1, spread // 2, count_include_pad=False)
+    means = mean_matrix(SIDE, spread, pictures.device)
+    torch.testing.assert_close(means @ pictures @ means.T, pooled, atol=1e-6, rtol=0)
 
 
 def test_what_moves_with_the_picture_costs_little_and_a_grid_much(pictures: torch.Tensor) -> None:

@@ -43,9 +43,9 @@ def alias_loss(
     found = generator(moved).float()
     if found.shape == moved.shape:
         found, wanted = found - moved, wanted - moved
-    # On a CPU, means of three channels take twice as long where channels lie last.
-    bands = zip(_bands(found.contiguous()), _bands(wanted.contiguous()), strict=True)
-    return torch.stack([_share(*both) for both in bands]).mean()
+    with torch.autocast(pictures.device.type, enabled=False):  # bf16 is too coarse for differences of means
+        bands = zip(_bands(found), _bands(wanted), strict=True)
+        return torch.stack([_share(*both) for both in bands]).mean()
 
 
 def _places(side: int, by: torch.Tensor) -> torch.Tensor:
@@ -56,13 +56,25 @@ def _places(side: int, by: torch.Tensor) -> torch.Tensor:
 
 def _bands(values: torch.Tensor) -> Iterator[torch.Tensor]:
     """Differences of ever smoother versions of (N, C, H, W), without the border that the shift brings in."""
-    down, right = (min(2 * REACH, side // 4) for side in values.shape[2:])
+    sides = values.shape[2:]
+    down, right = (min(2 * REACH, side // 4) for side in sides)
+    values = values.contiguous()
     for spread in SPREADS:
-        smooth = values
-        for _ in range(2):
-            smooth = F.avg_pool2d(smooth, spread, 1, spread // 2, count_include_pad=False)
+        rows, columns = (mean_matrix(side, spread, values.device) for side in sides)
+        smooth = rows @ F.linear(values, columns)
         yield (values - smooth)[:, :, down:-down, right:-right]
         values = smooth
+
+
+def mean_matrix(side: int, spread: int, device: torch.device) -> torch.Tensor:
+    """The matrix, (side, side), that takes means over ``spread`` neighbours, fewer at the ends, twice.
+
+    Products with it are many times faster on a CPU than pooling is.
+    """
+    place = torch.arange(side, device=device)
+    near = ((place[:, None] - place).abs() <= spread // 2).float()
+    once = near / near.sum(1, keepdim=True)
+    return once @ once
 
 
 def _share(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
