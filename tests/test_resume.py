@@ -241,6 +241,10 @@ def test_settings_of_another_network_are_dropped_when_one_is_typed(recipe: Path)
         ({"lr_step": 3}, "lr_step does nothing with lr_policy linear"),
         ({"background_weight": 3.0}, "background_weight does nothing without masks"),
         ({"feature_weight": 0.0, "feature_pooled": True}, "feature_pooled does nothing with feature_weight 0"),
+        (
+            {"epochs": 1, "steps": 900, "stages": (Stage(from_epoch=1, motion_weight=3.0),)},
+            "stages from epoch 1 on never begin: the schedule that is stretched over the steps has 1 epoch",
+        ),
     ],
 )
 def test_a_setting_that_does_nothing_is_said(settings: dict[str, Any], remark: str) -> None:

@@ -324,7 +324,9 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
     """
 
     stages: tuple[Stage, ...] = setting(
-        (Stage(from_epoch=1, lamda=2.5),), "Settings that change at an epoch (in a recipe only)."
+        (Stage(from_epoch=1, lamda=2.5),),
+        "Settings that change at an epoch, counted from 0 (in a recipe only). With --steps: of the schedule that is "
+        "stretched over them.",
     )
 
     def __post_init__(self) -> None:
@@ -484,6 +486,11 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
                 ("load_height", "load_width") if self.preprocess in ("crop", "none") else ()
             ),
         }
+        late = [stage.from_epoch for stage in self.stages if self.steps and stage.from_epoch >= self.epochs]
+        if late:
+            length = f"{self.epochs} epoch{'s' * (self.epochs > 1)}"
+            why = f"from epoch {min(late)} on never begin: the schedule that is stretched over the steps has {length}"
+            idle[why] = ("stages",)
         defaults = {entry.name: entry.default for entry in fields(self) if entry.default is not MISSING}
         return {n: why for why, names in idle.items() for n in names if getattr(self, n) != defaults[n]}
 
