@@ -30,6 +30,7 @@ from cgpipe.evaluation.runs import record
 from cgpipe.evaluation.runs import test as run_test
 from cgpipe.models import find_model, load_model
 from cgpipe.networks.compact import CompactGenerator
+from cgpipe.training import device_plan
 from cgpipe.training.config import TrainConfig
 from cgpipe.training.methods.cut import Projection
 from cgpipe.training.run import Progress
@@ -472,10 +473,20 @@ def test_weights_that_fit_a_network_of_other_settings_are_remarked_upon_once(rec
     assert not Trainer(config_of(recipe, tmp_path / "cold", epochs=1)).notices
 
 
-@pytest.mark.parametrize(("precision", "records", "compiles"), [("fp32", 0, 0), ("bf16", 0, 1), ("bf16", 1, 0)])
+@pytest.mark.parametrize(
+    ("precision", "x86", "records", "compiles"),
+    [("fp32", False, 0, 0), ("bf16", False, 0, 1), ("bf16", False, 1, 0), ("bf16", True, 0, 0)],
+)
 def test_what_would_not_gain_is_not_compiled(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, records: int, compiles: int
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    x86: bool,
+    records: int,
+    compiles: int,
 ) -> None:
+    monkeypatch.setattr(device_plan, "MEASURED", x86)
     monkeypatch.setattr(Trainer, "_recorder", lambda self: (lambda work: work) if records else None)
     trainer = Trainer(config_of(recipe, tmp_path / "run", compile=True, precision=precision))
     networks = [*trainer.method.generators.values(), *trainer.method.discriminators.values()]

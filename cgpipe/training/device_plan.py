@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from cgpipe.errors import UsageError
+from cgpipe.networks.cpu.eager import MEASURED
 from cgpipe.parallel import place_on_machine
 
 MOST_LOADERS = 8
@@ -23,9 +24,9 @@ class DevicePlan:
     dtype: torch.dtype
 
     @property
-    def is_plain_cpu(self) -> bool:
-        """Whether this is fp32 on a CPU, where :func:`cgpipe.networks.cpu.accelerate` leaves nothing for compiling."""
-        return self.device.type == "cpu" and self.dtype == torch.float32
+    def gains_by_compiling(self) -> bool:
+        """Not fp32 on a CPU, nor an x86 CPU, where :func:`cgpipe.networks.cpu.accelerate` does as much at once."""
+        return self.device.type != "cpu" or not (MEASURED or self.dtype == torch.float32)
 
     def loaders(self, wanted: int) -> int:
         """Processes that load pictures: as many as ``wanted`` or, for -1, as the machine can spare."""

@@ -108,7 +108,7 @@ class Distiller(Run):
         self.optimizers = {name: adam(network, config.lr, betas) for name, network in self.learners.items()}
         self.watch = Watch(whole_side(256, self.student.multiple))
         self.samples = self._load_samples()
-        if config.compile and not self.plan.is_plain_cpu and can_compile(self.plan.device):
+        if config.compile and self.plan.gains_by_compiling and can_compile(self.plan.device):
             keep_compiled()
             for network in self._networks():
                 network.compile(dynamic=False)

@@ -152,7 +152,7 @@ class Trainer(Run):
 
     def _compiles(self) -> bool:
         config = self.config
-        wanted = config.compile and config.crops and not self.plan.is_plain_cpu
+        wanted = config.compile and config.crops and self.plan.gains_by_compiling
         return wanted and not config.activation_checkpointing and can_compile(self.plan.device)
 
     def _require_parts(self, batch_size: int) -> None:

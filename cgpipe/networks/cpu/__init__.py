@@ -1,4 +1,4 @@
-"""Layers for fp32 on a CPU: Winograd convolutions and hand-written gradients, the same as torch's to rounding.
+"""Layers for a CPU, the same as torch's to rounding: Winograd convolutions and gradients in fp32, norms in bf16 too.
 
 Networks are built from torch's own layers. :func:`accelerate` swaps in the layers from here: for the engine in its
 own frozen copy, for the trainer in the networks that it steps.
