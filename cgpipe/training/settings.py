@@ -83,8 +83,8 @@ class RunSettings:
     precision: Precision = setting("auto", "Numeric precision (dtype) of the networks; fp16 needs a GPU.")
     compile: bool = setting(
         True,
-        "Compile the networks: slow to start, then faster. Has no effect on an x86 CPU, in fp32 on any CPU, where pictures "
-        "are not cropped, or where one GPU replays steps as CUDA graphs.",
+        "Compile the networks: slow to start, then faster. Has no effect on an x86 CPU, in fp32 on any CPU, where "
+        "pictures are not cropped, or where one GPU replays steps as CUDA graphs.",
     )
     threads: int = setting(0, "CPU threads; 0: as many as torch chooses.", at_least=0)
     workers: int = setting(
