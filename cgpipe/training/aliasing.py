@@ -44,8 +44,7 @@ def alias_loss(
     if found.shape == moved.shape:
         found, wanted = found - moved, wanted - moved
     with torch.autocast(pictures.device.type, enabled=False):  # bf16 is too coarse for differences of means
-        bands = zip(_bands(found), _bands(wanted), strict=True)
-        return torch.stack([_share(*both) for both in bands]).mean()
+        return torch.stack([_share(*both) for both in _bands(torch.stack([found, wanted]))]).mean()
 
 
 def _places(side: int, by: torch.Tensor) -> torch.Tensor:
@@ -55,14 +54,13 @@ def _places(side: int, by: torch.Tensor) -> torch.Tensor:
 
 
 def _bands(values: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Differences of ever smoother versions of (N, C, H, W), without the border that the shift brings in."""
-    sides = values.shape[2:]
+    """Differences of ever smoother versions of (..., H, W), without the border that the shift brings in."""
+    sides = values.shape[-2:]
     down, right = (min(2 * REACH, side // 4) for side in sides)
-    values = values.contiguous()
     for spread in SPREADS:
         rows, columns = (mean_matrix(side, spread, values.device) for side in sides)
         smooth = rows @ F.linear(values, columns)
-        yield (values - smooth)[:, :, down:-down, right:-right]
+        yield (values - smooth)[..., down:-down, right:-right]
         values = smooth
 
 

@@ -25,7 +25,10 @@ class DevicePlan:
 
     @property
     def gains_by_compiling(self) -> bool:
-        """Not fp32 on a CPU, nor an x86 CPU, where :func:`cgpipe.networks.cpu.accelerate` does as much at once."""
+        """Whether compiling is worth its start: not in fp32 on a CPU, nor on one of x86.
+
+        There :func:`cgpipe.networks.cpu.accelerate` does as much at once.
+        """
         return self.device.type != "cpu" or not (MEASURED or self.dtype == torch.float32)
 
     def loaders(self, wanted: int) -> int:
