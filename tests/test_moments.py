@@ -42,8 +42,24 @@ def test_the_loss_is_the_distance_of_the_means_in_variances(
         loss = moments(real[start : start + 5], fake[start : start + 5])
     found, made = moments.features(real).double().numpy(), moments.features(fake).double().numpy()
     assert found.shape == (FEWEST + 10, 2 * (24 + 40))
-    expected = np.mean((made.mean(0) - found.mean(0)) ** 2 / np.maximum(found.var(0), 1e-6))
+    apart = (made.mean(0) - found.mean(0)) ** 2
+    expected = np.mean(apart / (np.maximum(found.var(0), 1e-6) + apart / 4))
     assert loss.item() == pytest.approx(expected, rel=1e-2)
+
+
+def test_features_that_real_pictures_never_have_do_not_outweigh_the_others(
+    backbone: EfficientNetLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = FeatureMoments([(backbone, BLOCKS)])
+    real = torch.randn((FEWEST, moments.real.shape[1]), generator=torch.Generator().manual_seed(1))
+    real[:, 0] = 0  # its variance is nothing
+    made = (real + 1).requires_grad_()
+    features = iter([real, made])
+    monkeypatch.setattr(moments, "features", lambda pictures: next(features))
+    loss = moments(torch.zeros(FEWEST, 3, 32, 32), torch.zeros(FEWEST, 3, 32, 32))
+    (slope,) = torch.autograd.grad(loss, made)
+    assert 0 < loss.item() < 4
+    assert slope[0, 0] < 10 * slope[0, 1:].median()
 
 
 def test_a_few_pictures_say_nothing_yet(backbone: EfficientNetLite) -> None:
@@ -67,7 +83,7 @@ def test_what_learns_by_it_comes_to_look_real(backbone: EfficientNetLite, monkey
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.1 * max(losses)
+    assert losses[-1] < 0.2 * max(losses)  # which is 4 at most, however far they were
     assert shift.flatten().tolist() == pytest.approx([-0.8, 0, 0.8], abs=0.15)
 
 

@@ -49,10 +49,14 @@ class FeatureMoments(nn.Module):
         self.register_buffer("seen", torch.zeros(2))  # pictures: real, translated
 
     def forward(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        """Mean squared distance of the averages, in units of the real features' variance.
+        """Mean squared distance of the averages, in units of the variance of real and translated pictures together.
 
-        ``real`` and ``fake`` are (N, C, H, W) in [-1, 1]. The gradient is that of the running averages, not of these
-        pictures alone, as if the averages moved with the generator.
+        ``real`` and ``fake`` are (N, C, H, W) in [-1, 1]. The loss is 4 at most, since the distance itself adds to the
+        variance: a feature that real pictures hardly have would otherwise outweigh all others by thousands in a
+        generator's first steps, and Adam, which remembers them, would hold back everything for thousands more.
+
+        The gradient is that of the running averages, not of these pictures alone, as if the averages moved with the
+        generator and the variance stayed.
         """
         scale = SCALES[chosen(len(SCALES))]
         real, fake = (resized(pictures, scale) for pictures in (real, fake))
@@ -62,8 +66,9 @@ class FeatureMoments(nn.Module):
         made = self.features(fake)
         self._remember(self.fake, made.detach(), 1, FAKES_REMEMBERED)
         mean, square = self.real
-        variance = (square - mean.square()).clamp_min(1e-6)
-        offset = (self.fake - mean) / variance
+        apart = self.fake - mean
+        variance = (square - mean.square()).clamp_min(1e-6) + apart.square() / 4  # of both halves of such a set
+        offset = apart / variance
         distance = (offset.square() * variance).mean()
         direction = 2 * (offset * made).mean()
         loss: torch.Tensor = distance + direction - direction.detach()
