@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, Self
 
 from cgpipe.errors import UsageError
 from cgpipe.storage import PathLike, is_address
@@ -90,6 +90,19 @@ def _place(name: str) -> str:
     return posixpath.normpath(f"/{name}").lstrip("/")
 
 
+class _Header(tarfile.TarInfo):
+    """A header that raises if it is damaged; tarfile takes it for the end of the archive, unless it is the first."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if not buf.strip(b"\0"):  # the end: zeros, or nothing
+                raise
+            raise tarfile.ReadError(f"a header: {error}") from error
+
+
 class _Tar:
     def __init__(self, file: tarfile.TarFile) -> None:
         self._file = file
@@ -140,10 +153,13 @@ def members_of(path: Path) -> Iterator[Members]:
     """
     try:
         with ExitStack() as stack:
-            if zipfile.is_zipfile(path):
+            try:
+                yield _Tar(stack.enter_context(tarfile.open(path, tarinfo=_Header)))
+            except tarfile.ReadError:
+                # Only now: a tar whose last member is a zip looks like one.
+                if not zipfile.is_zipfile(path):
+                    raise
                 yield _Zip(stack.enter_context(zipfile.ZipFile(path)))
-            else:
-                yield _Tar(stack.enter_context(tarfile.open(path)))
     except _DAMAGE as error:
         raise OSError(f"it is damaged ({error})") from error
 

@@ -42,6 +42,18 @@ def test_what_moves_in_a_folder_still_moves_when_it_is_translated(folder: Path) 
     assert (again.translated, again.skipped) == (0, 4)
 
 
+def test_an_animation_whose_name_looks_like_a_numbered_pattern_stays_one_file(folder: Path) -> None:
+    (folder / "a.gif").rename(folder / "100%done.gif")
+    report = translate_folder(folder, to="zebra")
+    assert (report.translated, report.failures) == (4, [])
+    assert sorted(path.name for path in report.outputs[0].glob("[!.]*")) == [
+        "100%done.gif",
+        "b.webp",
+        "c.png",
+        "still.png",
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_animation_is_translated_where_its_mask_is_white(folder: Path, name: str) -> None:
     mask = np.zeros(SIZE[::-1], np.uint8)

@@ -173,6 +173,56 @@ def test_hard_links_in_a_tar_are_files(photos: Path, tmp_path: Path) -> None:
     assert len(set(content(tmp_path / "out.tar").values())) == 1
 
 
+def test_a_tar_that_ends_with_a_zip_is_a_tar(photos: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "sample.npz", "w") as file:
+        file.write(photos / "0.png", "inner.png")
+    with tarfile.open(tmp_path / "in.tar", "w") as tar:
+        tar.add(photos / "0.png", "a.png")
+        tar.add(photos / "2.png", "b.png")
+        tar.add(tmp_path / "sample.npz", "b.npz")
+    assert translated(tmp_path / "in.tar", tmp_path / "out.tar") == (2, 0, 0)
+    assert content(tmp_path / "out.tar").keys() == {"a.png", "b.png", "b.npz"}
+
+
+def test_a_tar_with_a_damaged_header_is_not_taken_for_one_that_ends_there(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "in.tar", "w") as tar:
+        for number in (0, 2, 4):
+            tar.add(photos / f"{number}.png", f"{number}.png")
+        second = tar.getmembers()[1].offset
+    spoilt = bytearray((tmp_path / "in.tar").read_bytes())
+    spoilt[second + 150] ^= 1  # in its checksum
+    (tmp_path / "in.tar").write_bytes(spoilt)
+    with pytest.raises(UsageError, match="it is damaged"):
+        translated(tmp_path / "in.tar", tmp_path / "out")
+
+
+def test_an_archive_without_pictures_stops_none_of_the_others(photos: Path, tmp_path: Path) -> None:
+    for number in (0, 2):
+        make_shard(tmp_path / f"in-{number}.tar", photos, range(number, number + 1))
+    with zipfile.ZipFile(tmp_path / "in-1.tar", "w") as file:
+        file.writestr("notes.txt", "nothing to see")
+    report = cgpipe.translate_folder(tmp_path / "in-{0..2}.tar", tmp_path / "out-{0..2}.tar", to="zebra", workers=0)
+    assert report.translated == 2 and report.exit_code == 3
+    assert [failure.reason[:11] for failure in report.failures] == ["No pictures"]
+
+
+def test_a_name_that_a_zip_cannot_hold_fails_alone(photos: Path, tmp_path: Path) -> None:
+    (photos / "0.png").rename(photos / os.fsdecode(b"caf\xe9.png"))
+    report = cgpipe.translate_folder(photos, tmp_path / "out.zip", to="zebra", workers=0)
+    assert report.translated == 5 and ["UTF-8" in failure.reason for failure in report.failures] == [True]
+    assert translated(photos, tmp_path / "out.tar") == (6, 0, 0)
+
+
+def test_an_archive_is_never_written_over_itself(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_shard(tmp_path / "in.tar", photos, range(2))
+    before = (tmp_path / "in.tar").read_bytes()
+    for output in ("in.tar", tmp_path / "in.tar", "photos/../in.tar"):
+        with pytest.raises(UsageError, match="overwrite itself"):
+            translated("in.tar", output, overwrite=True)
+    assert (tmp_path / "in.tar").read_bytes() == before
+
+
 def test_an_archive_that_is_not_ours_stays(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out.zip").write_bytes(b"mine")
     report = cgpipe.translate_folder(photos, tmp_path / "out.zip", to="zebra", workers=0)

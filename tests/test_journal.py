@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -461,6 +462,31 @@ def test_an_input_that_changed_while_it_was_translated_is_translated_again(tmp_p
         with atomic_write(output, publish=publish) as temporary:
             temporary.write_text("translation")
         assert journal.standing(output, [source]) is Standing.OPEN
+
+
+def test_an_input_that_was_deleted_while_it_was_translated_costs_nothing(tmp_path: Path) -> None:
+    source, output = picture(tmp_path / "a.png"), tmp_path / "out" / "a.png"
+    with Journal("f", looks_made=lambda *files: False, checksum=True) as journal:
+        publish = journal.publisher([source], stamps_of([source]))
+        source.unlink()
+        with atomic_write(output, publish=publish) as temporary:
+            temporary.write_text("translation")
+    assert output.read_text() == "translation"
+
+
+def test_a_journal_is_compacted_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = tmp_path / f"{NAME}00000000-00000000"
+    earlier.write_bytes(b"a line\n")
+    write = os.write
+
+    def full(file: int, content: Any) -> int:
+        if len(content) < 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, content[:60])
+
+    monkeypatch.setattr(os, "write", full)
+    storage.LOCAL.open_log(str(tmp_path), NAME, lambda: [b"x" * 100, b"y" * 20]).close()
+    assert earlier.read_bytes() == b"a line\n"
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ from runs import bytes_of, make_photos
 
 import cgpipe
 from cgpipe.cli import cli
-from cgpipe.errors import UsageError
+from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.jobs.plan import plan_files
-from cgpipe.jobs.shards import join_reports
+from cgpipe.jobs.shards import NAME, join_reports
 from cgpipe.options import Shard
 
 
@@ -94,6 +94,17 @@ def test_more_shards_than_pictures(photos: Path, tmp_path: Path) -> None:
     ]
     assert sorted(report.translated for report in reports) == [0, 1]
     assert [report.exit_code for report in reports] == [0, 0]
+
+
+def test_a_report_that_cannot_be_written_is_said_and_the_pictures_stay(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cgpipe.translate_folder(photos, out, to="zebra", shard="1/1", workers=0)
+    report = next(out.glob(f"{NAME}*"))
+    report.unlink()
+    (report / "in the way").mkdir(parents=True)
+    with pytest.raises(CgpipeError, match=r"is done \(12 translated\), but its report cannot be written"):
+        cgpipe.translate_folder(photos, out, to="zebra", shard="1/1", workers=0, overwrite=True)
+    assert len(list(out.rglob("*.png"))) == 12
 
 
 def test_the_command_joins_reports_and_names_what_is_missing(photos: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from clips import Sound, damaged, make_clip, packets_of, picture, times_of
+from runs import bytes_of
 from shell import CGPIPE, count_and_peak, invoke, wait_until
 
 import cgpipe
@@ -181,6 +182,25 @@ def test_damage_is_translated_around_and_said(tmp_path: Path) -> None:
     video = json.loads((tmp_path / "report.json").read_text())["videos"][0]
     assert video["bad_packets"] + video["filled"] + video["missing"] > 0
     assert video["frames"] == len(times_of(tmp_path / "out.mp4")) >= 50
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("frames/%06d.png", "frames"),
+        ("frames", "frames/%06d.png"),
+        ("frames", "frames/zebra %d.png"),
+        ("frames/%06d.png", "frames/../frames/0%d.png"),
+    ],
+)
+def test_numbered_pictures_are_never_written_among_those_that_are_read(
+    clip: Path, tmp_path: Path, source: str, output: str
+) -> None:
+    assert run("--to", "zebra", str(clip), str(tmp_path / "frames")).exit_code == 0
+    before = bytes_of(tmp_path / "frames")
+    result = run("--to", "zebra", str(tmp_path / source), str(tmp_path / output), "--fps", "5", "--overwrite")
+    assert (result.exit_code, "overwrite itself" in result.output) == (2, True), result.output
+    assert bytes_of(tmp_path / "frames") == before
 
 
 @pytest.mark.parametrize(

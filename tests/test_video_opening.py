@@ -153,6 +153,19 @@ def test_a_sequence_begins_anew_with_other_options(tmp_path: Path) -> None:
     assert (sink.resumed, sink.frames) == (0, 4)
 
 
+def test_what_an_interrupted_sequence_left_says_nothing_about_pictures_of_other_names(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", count=4)
+    folder = write_pictures(tmp_path / "frames", range(1, 3), "mine %d.png")
+    info = VideoSource(clip).info
+    with pytest.raises(KeyError), open_sink(folder / "shot %d.png", like=info, resume="a") as sink:
+        sink.write(next(iter(VideoSource(clip))))
+        raise KeyError
+    with pytest.raises(MediaError, match="already"):
+        copy(clip, folder / "mine %d.png", resume="a")
+    assert {path.name for path in folder.glob("mine*")} == {"mine 1.png", "mine 2.png"}
+    assert copy(clip, folder / "shot %d.png", resume="a").resumed == 1
+
+
 def test_a_sequence_does_not_mix_with_another(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", count=3)
     folder = write_pictures(tmp_path / "frames", range(1, 9), "%06d.png")
@@ -314,3 +327,5 @@ def test_names_choose_the_sink(tmp_path: Path) -> None:
                 open_sink(tmp_path / name, like=source.info)
         with pytest.raises(UsageError, match="omit --"):
             open_sink(tmp_path / "%d.png", like=source.info, crf=10)
+        with pytest.raises(UsageError, match="several numbers"):
+            open_sink(tmp_path / "%d of %d.png", like=source.info)

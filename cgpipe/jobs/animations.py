@@ -47,7 +47,9 @@ def translate_animation(
         # `workers` are processes that decode pictures here, but threads of a video's decoder there.
         own = replace(options, look=replace(options.look, mask=mask), work=replace(options.work, workers=None))
         written = origin.output.with_suffix(".apng") if format == "PNG" else origin.output
-        with fetched(origin.inputs[0]) as here, spooled(written) as there:
+        # A name with %d would be that of numbered pictures; its own is the one it gets at the end.
+        unnumbered = written.with_name(written.name.replace("%", "_"))
+        with fetched(origin.inputs[0]) as here, spooled(unnumbered) as there:
             there.parent.mkdir(parents=True, exist_ok=True)
             report = _Report(input=shown(origin.inputs[0]), output=shown(origin.output), model="")
             info = translate_clip(

@@ -87,6 +87,7 @@ class ArchiveJob:
         targets = [located_archive(name) for name in expanded(without_scheme(output), count)]
         if shard and len(targets) == 1:
             raise UsageError("One archive cannot be divided by --shard: name several, as in 'zebras-{000..099}.tar'.")
+        _require_other_files(sources, targets)
         report = FolderReport(model=str(self._chosen), outputs=tuple(targets), settings=self._work.asked())
         with ProgressBar("picture", told.progress) as bar, self._cluster():
 
@@ -152,7 +153,11 @@ class ArchiveJob:
             yield _Lot(target, [(source, "", "")], problem=reason_of(error))
             return
         with released(archive):
-            plan = self._plan([os.fspath(archive)])
+            try:
+                plan = self._plan([os.fspath(archive)])
+            except UsageError as error:
+                yield _Lot(target, [(source, "", "")], problem=reason_of(error))
+                return
             yield _Lot(target, _members(plan), archive, plan)
 
     def _plan(self, sources: Sequence[str]) -> Plan:
@@ -225,6 +230,10 @@ class ArchiveJob:
         for name in lot.names:
             if name[1] in there:
                 tell(_result(lot, name, Standing.CURRENT))
+            elif not _can_hold(lot.archive, name[1]):
+                failed.add(os.path.normpath(name[2]))
+                reason = "Zip files take names in UTF-8, and this is in another encoding. Rename it, or write a .tar."
+                tell(FileResult(input=Path(name[0]), output=lot.archive / name[1], status="failed", reason=reason))
             else:
                 by_output[os.fspath(staged / name[1])] = name
         plan = Plan.of((name[0], output, name[2]) for output, name in by_output.items())
@@ -270,6 +279,13 @@ def _nobody(share: float) -> None:
     """Is told, and does nothing."""
 
 
+def _require_other_files(sources: Sequence[str], targets: Sequence[Path]) -> None:
+    read = {store_of(one).real(one) for one in sources}
+    for target in targets:
+        if store_of(target).real(os.fspath(target)) in read:
+            raise UsageError(f"{shown(target)} would overwrite itself. Use another --output.")
+
+
 def _members(plan: Plan) -> list[Names]:
     """A plan's names, of which the second is that of a member."""
     return [(input, os.path.relpath(output, _NOWHERE), place) for input, output, place in plan.names()]
@@ -283,6 +299,17 @@ def _result(lot: _Lot, name: Names, standing: Standing) -> FileResult:
         status="failed" if foreign else "skipped",
         reason=foreign_reason(lot.archive) if foreign else "",
     )
+
+
+def _can_hold(archive: Path, name: str) -> bool:
+    """Whether an archive can hold a member of this name; a tar holds any bytes."""
+    if archive.suffix.lower() != ".zip":
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _staged(archive: Path, *, shared: bool) -> Path:

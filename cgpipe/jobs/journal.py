@@ -295,7 +295,9 @@ class Journal:
 
     def _publish(self, inputs: Sequence[PathLike], stamps: Stamps, temporary: PathLike, target: PathLike) -> None:
         output = os.fspath(target)
-        unchanged = stamps_of(inputs) == stamps
+        unchanged = False  # or gone
+        with suppress(OSError):
+            unchanged = stamps_of(inputs) == stamps
         entry = self._entry(temporary, output, inputs, stamps, checksum=self._sum(inputs) if unchanged else "")
         store = store_of(output)
         new = not self._overwrite and not store.exists(output)

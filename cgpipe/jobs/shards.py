@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cgpipe.errors import UsageError
+from cgpipe.errors import CgpipeError, UsageError, reason_of
 from cgpipe.jobs.report import SHOWN_FAILURES, FolderReport
 from cgpipe.jobs.stopwatch import rounded
 from cgpipe.notebook import html_table
@@ -104,14 +104,21 @@ class ShardReport:
         """Writes the report to the output folders, replacing an earlier one of the same shard.
 
         Raises:
-            OSError: it cannot be written.
+            CgpipeError: it cannot be written.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps(asdict(self) | {"finished": now}, ensure_ascii=True)
         name = f"{NAME}{self.shard.replace('/', '-of-')}.json"
+        done = ", ".join(f"{self.counts[what]} {words}" for what, words in WORDS.items() if self.counts.get(what))
         for folder in folders:
-            with atomic_write(Path(folder) / name) as partial:
-                partial.write_text(text + "\n", encoding="utf-8")
+            try:
+                with atomic_write(Path(folder) / name) as partial:
+                    partial.write_text(text + "\n", encoding="utf-8")
+            except OSError as error:
+                raise CgpipeError(
+                    f"The shard is done ({done}), but its report cannot be written to {shown(folder)}: "
+                    f"{reason_of(error)}. Run it again once the folder can be written."
+                ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

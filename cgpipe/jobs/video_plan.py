@@ -39,7 +39,7 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
         if target == STANDARD:
             continue
         place = _real(target)
-        if place == _real(one):
+        if place == _real(one) or _is_among(target, one):
             raise UsageError(f"{shown(one)} would overwrite itself: use another output.")
         if place in read:
             raise UsageError(f"{shown(one)} would overwrite the input {shown(read[place])}: use another output.")
@@ -48,6 +48,15 @@ def plan_videos(inputs: Sequence[str], output: PathLike | None, domain: str) -> 
                 f"{shown(taken[place])} and {shown(one)} would both be written to {shown(target)}: rename one of them."
             )
     return pairs
+
+
+def _is_among(output: str, source: str) -> bool:
+    """Whether the pictures of an output lie among those of its source."""
+    if not (store_of(source).is_folder(source) or "%" in Path(source).name):
+        return False
+    from cgpipe.media.video.sequences import would_read_itself  # with it comes all that videos need
+
+    return would_read_itself(source, output)
 
 
 def _pair_without_folder(inputs: Sequence[str], domain: str) -> tuple[str, str]:

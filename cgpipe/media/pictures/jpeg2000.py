@@ -21,7 +21,8 @@ def encoded(pixels: Pixels, tags: Tags, quality: int) -> bytes:
     """
     if pixels.dtype == np.uint16:
         order = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
-        done, content = cv2.imencode(".jp2", cv2.cvtColor(pixels, order))
+        lossless = (cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)  # thousandths of the size
+        done, content = cv2.imencode(".jp2", cv2.cvtColor(pixels, order), lossless)
         if not done:
             raise ValueError("OpenCV refuses it")
         return _described(content.tobytes(), tags)

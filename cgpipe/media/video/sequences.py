@@ -52,6 +52,19 @@ def names_sequence(name: str) -> bool:
     return suffix_of(Path(name)) not in CONTAINERS and (bool(_NUMBER.search(Path(name).name)) or not Path(name).suffix)
 
 
+def would_read_itself(source: str, output: str) -> bool:
+    """Whether pictures of one sequence are, or would be read as, those of another that is made of it."""
+    if not is_sequence(source) or not names_sequence(output):
+        return False
+    (read, pattern), (written, named) = _split(source), _split(output)
+    store = store_of(read)
+    if store is not store_of(written) or store.real(os.fspath(read)) != store.real(os.fspath(written)):
+        return False
+    if not is_numbered(source):  # all pictures of the folder are read
+        return True
+    return pattern == named or not _numbered(read, pattern).keys().isdisjoint(_numbered(written, named))
+
+
 def fingerprint(spec: str, *, times: bool) -> str:
     """A checksum of the pictures of a sequence: their names and sizes, and when they were written.
 
@@ -201,13 +214,16 @@ class SequenceSink(Sink):
         self._folder, self._pattern = _split(os.fspath(spec))
         if picture_format(self._pattern) is None:
             raise UsageError(f"{spec} is not a valid name for a picture: use .png, .jpg, .webp or .tif.")
+        if len(_NUMBER.findall(self._pattern)) > 1:
+            raise UsageError(f"{spec} has several numbers: keep one, such as %06d.")
         self._shape = (like.height, like.width, 3)
         self._aspect = like.sample_aspect_ratio
         self._jobs: deque[Future[None]] = deque()
         self._store = store_of(self._folder)
         self._writers = max(_WRITERS, self._store.parallel)
         self._pool = ThreadPoolExecutor(self._writers)
-        self._key = repr((resume, self._shape, like.time_base, like.start))
+        # The pattern comes first: pictures that match another one are not of this job.
+        self._key = f"{self._pattern}\n{(resume, self._shape, like.time_base, like.start)!r}"
         self._job = self._folder / _KEY_FILE
         with writing(shown(self._folder)):
             self._store.make_folder(os.fspath(self._job))
@@ -231,11 +247,12 @@ class SequenceSink(Sink):
             self._store.remove(os.fspath(self._folder / name))
 
     def _earlier_key(self) -> str | None:
-        """The key of an interrupted run in the folder."""
+        """The key of an interrupted run in the folder that wrote pictures of these names."""
         if not self._store.exists(os.fspath(self._job)):
             return None
         with self._store.open(os.fspath(self._job)) as file:
-            return file.read().decode()
+            key = file.read().decode()
+        return key if key.startswith(f"{self._pattern}\n") else None
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -315,4 +332,4 @@ def _for_videos(spec: str | os.PathLike[str]) -> str:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts ``9.png`` before ``10.png``."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
