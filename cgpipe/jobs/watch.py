@@ -210,7 +210,7 @@ def _translate_pictures(
 
     try:
         job.run([root], output, only=pictures, told=FolderTold(progress=False, on_result=tell))
-    except UsageError as error:  # two would become one file: all of them are told, and wait for a change
+    except UsageError as error:  # all would be written over inputs: they are told, and wait for a change
         for path in sorted(pictures):
             tell(FileResult(input=Path(path), output=output, status="failed", reason=str(error)))
     except OSError as error:  # the folder vanished
