@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from clips import Sound, damaged, make_clip, packets_of, picture, times_of
 from runs import bytes_of
@@ -100,6 +102,37 @@ def test_pictures_of_another_folder_of_the_same_name_do_not_go_on_with_what_was_
     with pytest.raises(StoppedError):
         cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", on_frames=stop, **options)
     assert cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", **options).resumed >= 120
+
+
+class Normalise(torch.nn.Module):
+    """Has no result for a picture of one colour."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean()) / x.std() * 0.3
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:model.pt. Found")
+@pytest.mark.parametrize("output", ["out.mkv", "frames"])
+def test_a_job_with_a_frame_that_fails_begins_anew_after_an_interrupt(tmp_path: Path, output: str) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(130):
+        pixels = picture(number, 32, 24) if number != 7 else np.zeros((24, 32, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), pixels)
+    torch.jit.script(Normalise()).save(tmp_path / "model.pt")
+    options: dict[str, Any] = {"model": tmp_path / "model.pt", "fps": 25}
+    seen = 0
+
+    def stop(frames: int) -> None:
+        nonlocal seen
+        seen += frames
+        if seen > 125:
+            raise StoppedError
+
+    with pytest.warns(CgpipeWarning, match="A frame was dropped"), pytest.raises(StoppedError):
+        cgpipe.translate_video(tmp_path / "in", tmp_path / output, on_frames=stop, **options)
+    with pytest.warns(CgpipeWarning, match="A frame was dropped"):
+        report = cgpipe.translate_video(tmp_path / "in", tmp_path / output, **options)
+    assert (report.frames, report.failed, report.resumed) == (129, 1, 0)
 
 
 def test_ctrl_c_ends_a_camera_and_keeps_what_came(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ class VideoResult:
     def fail(self, failed: Failed[ClipOrigin]) -> None:
         self._report.failed += 1
         if self._report.failed == 1:
+            self._sink.leave_out()
             self._report.tell([f"A frame was dropped: {failed.reason}"])
 
 

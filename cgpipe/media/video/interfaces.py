@@ -117,6 +117,14 @@ class Sink(ABC):
             ValueError: the frame's size differs from that in the info.
         """
 
+    def leave_out(self) -> None:
+        """Is told that the next frame is left out: a later run cannot resume this one, since it counts the frames.
+
+        Raises:
+            MediaError: the output cannot be written.
+        """
+        return
+
     @abstractmethod
     def finish(self) -> None:
         """Completes the output and moves it into place.

@@ -152,11 +152,7 @@ class SegmentFolder:
         if here or there:
             self._find(here, self._distant if there else None)
         self._clear()
-        with writing(self._name):
-            (self.path / _KEY_FILE).write_text(key)
-            if self._distant is not None and not there:
-                self._distant.remove()
-                self._distant.put(self.path / _KEY_FILE)
+        self._label(key, anew=not there)
 
     def add(self, segment: Path) -> None:
         """Takes the next piece, which is whole."""
@@ -164,6 +160,10 @@ class SegmentFolder:
         if self._distant is not None:
             with writing(self._name):
                 self._distant.put(segment)
+
+    def disown(self) -> None:
+        """Lets no later run take the pieces over."""
+        self._label(secrets.token_hex(16), anew=True)
 
     def next(self, ahead: int = 0) -> Path:
         """Path of the next segment, after others that are not here yet."""
@@ -180,6 +180,13 @@ class SegmentFolder:
     def release(self) -> None:
         """Unlocks the folder, so that another process can resume."""
         self._lock.close()
+
+    def _label(self, key: str, *, anew: bool) -> None:
+        with writing(self._name):
+            (self.path / _KEY_FILE).write_text(key)
+            if self._distant is not None and anew:
+                self._distant.remove()
+                self._distant.put(self.path / _KEY_FILE)
 
     def _key(self) -> str | None:
         with contextlib.suppress(OSError):

@@ -228,8 +228,11 @@ class SequenceSink(Sink):
         with writing(shown(self._folder)):
             self._store.make_folder(os.fspath(self._job))
             self._take_over(resume is not None, overwrite)
-            with atomic_write(self._job) as file:
-                file.write_text(self._key)
+            self._label(self._key)
+
+    def _label(self, key: str) -> None:
+        with atomic_write(self._job) as file:
+            file.write_text(key)
 
     def _take_over(self, keep: bool, overwrite: bool) -> None:
         present = _numbered(self._folder, self._pattern)
@@ -274,6 +277,10 @@ class SequenceSink(Sink):
         self.frames += 1
         if len(self._jobs) > 2 * self._writers:
             self._jobs.popleft().result()
+
+    def leave_out(self) -> None:
+        with writing(shown(self._folder)):
+            self._label(f"{self._pattern}\n{os.urandom(16).hex()}")
 
     def finish(self) -> None:
         try:

@@ -119,6 +119,10 @@ class VideoSink(Sink):
         if writer.frames == self._segment_frames:
             self._close_segment()
 
+    def leave_out(self) -> None:
+        self._keep = False
+        self._folder.disown()
+
     def finish(self) -> None:
         try:
             self._close_segment()
