@@ -12,8 +12,8 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Protocol, Self
 
@@ -23,6 +23,8 @@ from cgpipe.storage import PathLike, is_address
 _RANGE = re.compile(r"\{(\d+)\.\.(\d*)\}")
 _SCHEMES = ("zip://", "tar://")
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+_MOST_LINKS = 8
+"""Links that lead to links, which may lead back."""
 _EPOCH = 315532800
 """1980, from which on zip files know times: the same of every member, so that the same content has the same bytes."""
 
@@ -106,12 +108,9 @@ class _Header(tarfile.TarInfo):
 class _Tar:
     def __init__(self, file: tarfile.TarFile) -> None:
         self._file = file
-        self._members = {}
-        for member in file.getmembers():
-            with suppress(KeyError):  # a hard link stands for a file further up
-                content = file.getmember(member.linkname) if member.islnk() else member
-                if content.isfile():
-                    self._members[_place(member.name)] = content
+        every = {_place(member.name): member for member in file.getmembers()}
+        contents = {place: _followed(place, every) for place in every}
+        self._members = {place: content for place, content in contents.items() if content is not None}
 
     @property
     def all(self) -> Collection[str]:
@@ -125,6 +124,16 @@ class _Tar:
     def version(self, name: str) -> tuple[int, str]:
         member = self._members[name]
         return member.size, f"{member.offset_data} {member.mtime}"
+
+
+def _followed(place: str, members: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The file that a name in a tar stands for; links are named from the root, or from where they are."""
+    for _ in range(_MOST_LINKS):
+        member = members.get(place)
+        if member is None or not (member.islnk() or member.issym()):
+            return member if member is not None and member.isfile() else None
+        place = _place(posixpath.join(posixpath.dirname(place) if member.issym() else "", member.linkname))
+    return None
 
 
 class _Zip:

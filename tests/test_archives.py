@@ -163,14 +163,23 @@ def test_damaged_members_stop_nothing(photos: Path, tmp_path: Path, output: str)
         assert content(tmp_path / output).keys() == {"0.png", "2.png", "2.txt"}
 
 
-def test_hard_links_in_a_tar_are_files(photos: Path, tmp_path: Path) -> None:
+def test_links_in_a_tar_are_files(photos: Path, tmp_path: Path) -> None:
+    hard, soft = tarfile.LNKTYPE, tarfile.SYMTYPE
     with tarfile.open(tmp_path / "in.tar", "w") as tar:
-        tar.add(photos / "0.png", "a.png")
-        link = tarfile.TarInfo("b.png")
-        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
-        tar.addfile(link)
-    assert translated(tmp_path / "in.tar", tmp_path / "out.tar") == (2, 0, 0)
-    assert len(set(content(tmp_path / "out.tar").values())) == 1
+        tar.add(photos / "0.png", "./in/a.png")
+        for name, kind, to in (
+            ("b.png", hard, "./in/a.png"),
+            ("in/c.png", soft, "a.png"),
+            ("d.png", soft, "in/c.png"),
+            ("round.png", soft, "round.png"),
+            ("nowhere.png", soft, "/etc/passwd"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, to
+            tar.addfile(link)
+    assert translated(tmp_path / "in.tar", tmp_path / "out.tar") == (4, 0, 0)
+    made = content(tmp_path / "out.tar")
+    assert made.keys() == {"in/a.png", "b.png", "in/c.png", "d.png"} and len(set(made.values())) == 1
 
 
 def test_a_tar_that_ends_with_a_zip_is_a_tar(photos: Path, tmp_path: Path) -> None:
