@@ -188,6 +188,14 @@ def test_kid_by_side_against_the_formula(dataset: Path) -> None:
     assert set(measured) == {128, 256}
 
 
+def test_a_damaged_picture_is_named(dataset: Path, tmp_path: Path, models_folder: Path, file_model: FileModel) -> None:
+    file_model(models_folder, "red", "blue")
+    spoilt = dataset / "testA/3.png"
+    spoilt.write_bytes(spoilt.read_bytes()[:60])
+    with pytest.raises(MediaError, match=r"testA/3\.png: The file is damaged"):
+        evaluate("red2blue", dataset, size=32)
+
+
 def test_another_projects_file(dataset: Path, tmp_path: Path, models_folder: Path) -> None:
     path = tmp_path / "latest_net_G_A.pth"
     torch.save(randomise(junyanz_resnet(ngf=4, blocks=6), seed=1).state_dict(), path)

@@ -424,6 +424,15 @@ def test_a_run_can_start_with_models_that_are_there(recipe: Path, tmp_path: Path
         Trainer(config_of(recipe, tmp_path / "run", **files, gen_settings={"channels": 32, "blocks": 2}))
 
 
+def test_a_run_goes_on_without_the_model_that_it_began_with(recipe: Path, tmp_path: Path) -> None:
+    train(config_of(recipe, tmp_path / "first", epochs=1))
+    start = tmp_path / "first/red2blue.safetensors"
+    train(config_of(recipe, tmp_path / "run", epochs=1, init_a_to_b=str(start)))
+    start.unlink()
+    report = train(config_of(recipe, tmp_path / "run", epochs=2, init_a_to_b=str(start)), resume=True)
+    assert report.finished
+
+
 @pytest.mark.parametrize(("part", "off"), [("signed_skip", 1e-5), ("attention", 0.02)])
 def test_a_run_with_a_new_part_can_start_with_a_model_without(
     part: str, off: float, recipe: Path, tmp_path: Path

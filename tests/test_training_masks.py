@@ -137,6 +137,15 @@ def test_most_recoloured_subjects_are_lighter_and_grayer() -> None:
     assert torch.equal(recolour(brown, 0 * mask, np.random.default_rng(0)), brown)
 
 
+def test_opacity_is_no_colour() -> None:
+    random = np.random.default_rng
+    mask = torch.full((8, 8, 1), 255, dtype=torch.uint8)
+    seen = torch.tensor([90, 200, 200, 60], dtype=torch.uint8).expand(8, 8, 4)
+    made = recolour(seen, mask, random(3))
+    assert torch.equal(made[..., :3], recolour(seen[..., :3], mask, random(3)))
+    assert torch.equal(made[..., 3:], seen[..., 3:])
+
+
 def test_edges_of_a_recoloured_subject_are_narrower_now_and_then() -> None:
     gray = torch.full((8, 8, 3), 128.0)
     mask = torch.full((8, 8, 1), 128, dtype=torch.uint8)

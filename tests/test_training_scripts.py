@@ -70,6 +70,19 @@ def test_the_middle_between_a_signed_skip_and_none_has_half_of_it(
         script("average", *reversed(files), "-o", tmp_path / "none.safetensors")
 
 
+def test_batch_norms_have_an_average(script: Script, make_model: Any, tmp_path: Path) -> None:
+    one, other = make_model(norm="batch"), make_model(norm="batch")
+    for path, model in (("one.safetensors", one), ("other.safetensors", other)):
+        model.generator.train()(torch.rand(1, 3, 16, 16))  # counts a batch
+        save_model(tmp_path / path, model)
+    script("average", tmp_path / "one.safetensors", tmp_path / "other.safetensors", "-o", tmp_path / "both.safetensors")
+    made, (first, second) = load_any(tmp_path / "both.safetensors"), (m.generator.state_dict() for m in (one, other))
+    for name, weight in made.generator.state_dict().items():
+        torch.testing.assert_close(
+            weight, torch.lerp(first[name].float(), second[name].float(), 0.5).to(weight), atol=2e-3, rtol=2e-3
+        )
+
+
 def test_models_of_different_architectures_have_no_average(
     script: Script, make_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,7 +141,10 @@ def main() -> None:
         parser.error(str(error))
     classes = [imagenet_class(name) for name in CLASSES]
     for path in pictures:
-        picture = load_picture(path, 256)
+        try:
+            picture = load_picture(path, 256)
+        except CgpipeError as error:
+            parser.error(str(error))
         found = mask(activation(network, picture[None], classes)[0].numpy())
         if given.contours:
             pixels = to_integer((picture + 1) * 127.5, torch.uint8)

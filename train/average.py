@@ -29,7 +29,10 @@ def shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
 def averaged(one: Model, other: Model, share: float) -> Model:
     """``one``, its weights moved by ``share`` of the way to those of ``other``, after those told in its header."""
     theirs = one.generator.starting_weights(other.generator)
-    mixed = {name: weight.lerp(theirs[name], share) for name, weight in one.generator.state_dict().items()}
+    mixed = {
+        name: weight.lerp(theirs[name], share) if weight.is_floating_point() else weight  # or a counter of batches
+        for name, weight in one.generator.state_dict().items()
+    }
     one.generator.load_state_dict(mixed)
     earlier = one.card.made_by.get("averaged_with", [])
     averaged_with = [

@@ -193,10 +193,12 @@ def recolour(pixels: torch.Tensor, mask: torch.Tensor, random: np.random.Generat
     """Recolours a subject: lighter and grayer more often than not, since pale subjects are the rarer, else darker.
 
     Args:
-        pixels: (height, width, C).
+        pixels: (height, width, C); of 4 channels the last is opacity, which stays.
         mask: (height, width, 1), 255 on the subject, 0 elsewhere.
         random: decides the colour.
     """
+    if pixels.shape[2] == 4:
+        return torch.cat([recolour(pixels[..., :3], mask, random), pixels[..., 3:]], dim=2)
     light = random.random() < LIGHT
     grayness = random.uniform(0.5, 1.0) if light else random.uniform(0.0, 0.7)
     gamma = random.uniform(0.3, 0.7) if light else random.uniform(1.2, 2.2)

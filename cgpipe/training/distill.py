@@ -73,15 +73,19 @@ def distill(
     """
     if is_member():
         raise UsageError("Distillation runs in one process: start it without torchrun.")
-    return Distiller(config).start(resume=resume, on_progress=on_progress)
+    return Distiller(config, warm=not resume).start(resume=resume, on_progress=on_progress)
 
 
 class Distiller(Run):
-    """A distillation run: teacher, student and discriminator, with all state that must survive a kill."""
+    """A distillation run: teacher, student and discriminator, with all state that must survive a kill.
+
+    Args:
+        warm: begin with the student that the recipe names; a run that resumes has weights of its own.
+    """
 
     config: DistillConfig
 
-    def __init__(self, config: DistillConfig) -> None:
+    def __init__(self, config: DistillConfig, *, warm: bool = True) -> None:
         super().__init__(config)
         self.teacher = load_teacher(config)
         named = with_names(config, self.teacher.card)
@@ -91,7 +95,7 @@ class Distiller(Run):
         self.settings = config.picture_settings
         self.pictures = self._find_pictures()
         self.student = build_student(config)
-        if config.init:
+        if config.init and warm:
             self.notices += warm_start(self.student, config.init, config.student, config.student_settings)
         self._check_crop()
         self.features, self.discriminator = self._build_discriminator(wanted=bool(self.pictures.files["b"]))

@@ -98,16 +98,20 @@ def train(
         MissingDependencyError: the recipe needs pretrained features that are not installed.
     """
     with process_group(plan_device(config.gpu_ids, config.precision).device):
-        return Trainer(config).start(resume=resume, on_progress=on_progress)
+        return Trainer(config, warm=not resume).start(resume=resume, on_progress=on_progress)
 
 
 class Trainer(Run):
-    """A training run: networks, optimisers and data, with all state that must survive a kill."""
+    """A training run: networks, optimisers and data, with all state that must survive a kill.
+
+    Args:
+        warm: begin with the models that the recipe names; a run that resumes has weights of its own.
+    """
 
     config: TrainConfig
     settings: TrainConfig
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, warm: bool = True) -> None:
         super().__init__(config)
         self.config, self.settings = config, config.at_epoch(0)
         for batch_size in (config.batch_size, *(stage.batch_size for stage in config.stages)):
@@ -119,7 +123,8 @@ class Trainer(Run):
         self.pictures = open_training_sets(
             config, seed=config.seed, multiple=self.method.multiple, paired=config.is_paired
         )
-        self._warm_start()
+        if warm:
+            self._warm_start()
         self.method.to_device(self.plan.device)
         record = self._recorder()
         if self.plan.device.type == "cpu":
