@@ -162,15 +162,19 @@ def members_of(path: Path) -> Iterator[Members]:
     """
     try:
         with ExitStack() as stack:
-            try:
-                yield _Tar(stack.enter_context(tarfile.open(path, tarinfo=_Header)))
-            except tarfile.ReadError:
-                # Only now: a tar whose last member is a zip looks like one.
-                if not zipfile.is_zipfile(path):
-                    raise
-                yield _Zip(stack.enter_context(zipfile.ZipFile(path)))
+            yield _opened(path, stack)
     except _DAMAGE as error:
         raise OSError(f"it is damaged ({error})") from error
+
+
+def _opened(path: Path, stack: ExitStack) -> Members:
+    try:
+        return _Tar(stack.enter_context(tarfile.open(path, tarinfo=_Header)))
+    except tarfile.ReadError:
+        # Only now: a tar whose last member is a zip looks like one.
+        if not zipfile.is_zipfile(path):
+            raise
+    return _Zip(stack.enter_context(zipfile.ZipFile(path)))
 
 
 @contextmanager

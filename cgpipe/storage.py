@@ -354,23 +354,13 @@ class _LocalStore:
         else:
             file = create_locked(Path(folder) / f"{name}{HOST}-{secrets.token_hex(4)}")
         if compacted is not None:
-            try:
-                _write_all(file, b"".join(compacted()))
-            except OSError:  # no space: those that are there stay
-                os.ftruncate(file, 0)
-            else:
+            with suppress(OSError):  # no space: those that are there stay
+                _FileLog(file).write(b"".join(compacted()))
                 for path in free:
                     path.unlink(missing_ok=True)
         for other in free.values():
             os.close(other)
         return _FileLog(file)
-
-
-def _write_all(file: int, content: bytes) -> None:
-    """Writes to a descriptor; at the end of a full disk the system writes a part, and then fails."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest) :]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

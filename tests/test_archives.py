@@ -20,7 +20,7 @@ from runs import bytes_of, make_photos
 
 import cgpipe
 from cgpipe import storage
-from cgpipe.archives import expanded
+from cgpipe.archives import expanded, members_of
 from cgpipe.errors import CgpipeError, UsageError
 from cgpipe.jobs import archives
 
@@ -191,6 +191,8 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(photos: Path, tmp_path: Path) -> No
         tar.add(tmp_path / "sample.npz", "b.npz")
     assert translated(tmp_path / "in.tar", tmp_path / "out.tar") == (2, 0, 0)
     assert content(tmp_path / "out.tar").keys() == {"a.png", "b.png", "b.npz"}
+    with pytest.raises(OSError, match="it is damaged"), members_of(tmp_path / "in.tar"):
+        raise tarfile.ReadError("in the middle")
 
 
 def test_a_tar_with_a_damaged_header_is_not_taken_for_one_that_ends_there(photos: Path, tmp_path: Path) -> None:

@@ -80,28 +80,33 @@ class StoppedError(Exception):
     """Raised in a job, in place of a kill."""
 
 
-def test_pictures_of_another_folder_of_the_same_name_do_not_go_on_with_what_was_begun(tmp_path: Path) -> None:
-    for seed, take in enumerate(("one", "two")):
-        (tmp_path / take / "frames").mkdir(parents=True)
-        for number in range(130):
-            cv2.imwrite(str(tmp_path / take / "frames" / f"{number}.png"), picture(number + 50 * seed, 32, 24))
+def stop_after(most: int) -> Callable[[int], None]:
+    """An ``on_frames`` that ends a job once there are more frames."""
     seen = 0
 
     def stop(frames: int) -> None:
         nonlocal seen
         seen += frames
-        if seen > 125:
+        if seen > most:
             raise StoppedError
 
-    options = {"to": "zebra", "fps": 25}
+    return stop
+
+
+def test_pictures_of_another_folder_of_the_same_name_do_not_go_on_with_what_was_begun(tmp_path: Path) -> None:
+    for seed, take in enumerate(("one", "two")):
+        (tmp_path / take / "frames").mkdir(parents=True)
+        for number in range(130):
+            cv2.imwrite(str(tmp_path / take / "frames" / f"{number}.png"), picture(number + 50 * seed, 32, 24))
+    options: dict[str, Any] = {"to": "zebra", "fps": 25}
+    one, again = tmp_path / "one" / "frames", tmp_path / "again.mkv"
     with pytest.raises(StoppedError):
-        cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "out.mkv", on_frames=stop, **options)
+        cgpipe.translate_video(one, tmp_path / "out.mkv", on_frames=stop_after(125), **options)
     report = cgpipe.translate_video(tmp_path / "two" / "frames", tmp_path / "out.mkv", **options)
     assert (report.frames, report.resumed) == (130, 0)
-    seen = 0
     with pytest.raises(StoppedError):
-        cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", on_frames=stop, **options)
-    assert cgpipe.translate_video(tmp_path / "one" / "frames", tmp_path / "again.mkv", **options).resumed >= 120
+        cgpipe.translate_video(one, again, on_frames=stop_after(125), **options)
+    assert cgpipe.translate_video(one, again, **options).resumed >= 120
 
 
 class Normalise(torch.nn.Module):
@@ -120,16 +125,8 @@ def test_a_job_with_a_frame_that_fails_begins_anew_after_an_interrupt(tmp_path: 
         cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), pixels)
     torch.jit.script(Normalise()).save(tmp_path / "model.pt")
     options: dict[str, Any] = {"model": tmp_path / "model.pt", "fps": 25}
-    seen = 0
-
-    def stop(frames: int) -> None:
-        nonlocal seen
-        seen += frames
-        if seen > 125:
-            raise StoppedError
-
     with pytest.warns(CgpipeWarning, match="A frame was dropped"), pytest.raises(StoppedError):
-        cgpipe.translate_video(tmp_path / "in", tmp_path / output, on_frames=stop, **options)
+        cgpipe.translate_video(tmp_path / "in", tmp_path / output, on_frames=stop_after(125), **options)
     with pytest.warns(CgpipeWarning, match="A frame was dropped"):
         report = cgpipe.translate_video(tmp_path / "in", tmp_path / output, **options)
     assert (report.frames, report.failed, report.resumed) == (129, 1, 0)

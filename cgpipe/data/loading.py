@@ -61,6 +61,14 @@ def read_pixels(picture: Place, channels: int = 3) -> npt.NDArray[np.uint8] | np
     return pixels[:, -half:] if picture.right else pixels[:, :half]
 
 
+def read_named(picture: Place, channels: int = 3) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """The same; the message of an error names the picture."""
+    try:
+        return read_pixels(picture, channels)
+    except MediaError as error:
+        raise MediaError(f"{path_of(picture)}: {error}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How the pictures of a domain are read: their channels, and the values of those with 16 bits."""
@@ -93,10 +101,7 @@ def load_pixels(picture: Place, values: ValueRange | None = None, channels: int 
     Raises:
         MediaError: it cannot be read; the message names it.
     """
-    try:
-        pixels = read_pixels(picture, channels)
-    except MediaError as error:
-        raise MediaError(f"{path_of(picture)}: {error}") from error
+    pixels = read_named(picture, channels)
     return (values or ValueRange()).scaled(pixels) if pixels.dtype == np.uint16 else in_8_bits(pixels)
 
 

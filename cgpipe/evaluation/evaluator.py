@@ -20,17 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgpipe.data.loading import RGB, Form, read_pixels, to_network_range
+from cgpipe.data.loading import RGB, Form, read_named, to_network_range
 from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.data.settings import VIEWABLE
-from cgpipe.errors import DataError, MediaError, UsageError
+from cgpipe.errors import DataError, UsageError
 from cgpipe.evaluation.inception import Inception, has_inception
 from cgpipe.evaluation.scores import fid, kid, top1_share
 from cgpipe.media.frames import Pixels
 from cgpipe.media.pictures.masks import PictureMasks
 from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.efficientnet import EfficientNetLite
-from cgpipe.storage import shown
 
 Translation = Callable[[Tensor], Tensor]
 """Maps (N, C, H, W) in [-1, 1] to the same: a generator, or any function."""
@@ -314,13 +313,9 @@ def load_picture(path: Place, size: int, form: Form = RGB) -> Tensor:
     """A picture as float (channels, size, size) in [-1, 1].
 
     Raises:
-        MediaError: it cannot be read.
+        MediaError: it cannot be read; the message names it.
     """
-    try:
-        pixels = read_pixels(path, form.channels)
-    except MediaError as error:
-        raise MediaError(f"{shown(path_of(path))}: {error}") from error
-    return to_square(pixels, size, form)
+    return to_square(read_named(path, form.channels), size, form)
 
 
 def to_square(pixels: Pixels, size: int, form: Form = RGB) -> Tensor:

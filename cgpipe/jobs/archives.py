@@ -146,19 +146,14 @@ class ArchiveJob:
                 counted = True
 
     def _lot_of_archive(self, source: str, target: Path) -> Iterator[_Lot]:
-        """The lot of an archive; one that cannot be read stops none of the others."""
+        """The lot of an archive; one that cannot be read, or has no pictures, stops none of the others."""
         try:
             archive = located(source)
+            with released(archive):
+                plan = self._plan([os.fspath(archive)])
+                yield _Lot(target, _members(plan), archive, plan)
         except UsageError as error:
             yield _Lot(target, [(source, "", "")], problem=reason_of(error))
-            return
-        with released(archive):
-            try:
-                plan = self._plan([os.fspath(archive)])
-            except UsageError as error:
-                yield _Lot(target, [(source, "", "")], problem=reason_of(error))
-                return
-            yield _Lot(target, _members(plan), archive, plan)
 
     def _plan(self, sources: Sequence[str]) -> Plan:
         """The plan, with outputs below the folder that :func:`_members` knows."""

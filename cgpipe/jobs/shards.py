@@ -37,6 +37,10 @@ WORDS = {
 """Names of the counts, for people."""
 
 
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[what]} {words}" for what, words in WORDS.items() if counts.get(what))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
     """The result of one shard.
@@ -109,15 +113,14 @@ class ShardReport:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps(asdict(self) | {"finished": now}, ensure_ascii=True)
         name = f"{NAME}{self.shard.replace('/', '-of-')}.json"
-        done = ", ".join(f"{self.counts[what]} {words}" for what, words in WORDS.items() if self.counts.get(what))
         for folder in folders:
             try:
                 with atomic_write(Path(folder) / name) as partial:
                     partial.write_text(text + "\n", encoding="utf-8")
             except OSError as error:
                 raise CgpipeError(
-                    f"The shard is done ({done}), but its report cannot be written to {shown(folder)}: "
-                    f"{reason_of(error)}. Run it again once the folder can be written."
+                    f"The shard is done ({_counted(self.counts)}), but its report cannot be written to "
+                    f"{shown(folder)}: {reason_of(error)}. Run it again once the folder can be written."
                 ) from error
 
 
@@ -155,12 +158,11 @@ class JoinedReport:
 
     def summary(self) -> str:
         """One line for a person."""
-        done = ", ".join(f"{self.counts[what]} {words}" for what, words in WORDS.items() if self.counts[what])
         total = self.seconds.get("total", 0.0)
         times = f"{total:.1f} s of work, {self.longest:.1f} s in the slowest shard"
         without = "".join(f"; {count} without {what}" for what, count in self.left_out.items())
         of = f"{self.shards - len(self.missing)} of {self.shards} shards"
-        return f"{of}: {done or 'nothing to do'}; {times}: {self.folder}{without}"
+        return f"{of}: {_counted(self.counts) or 'nothing to do'}; {times}: {self.folder}{without}"
 
     def missing_words(self) -> str:
         """Which shards are missing, for a person; empty if none are."""
