@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import card_of
 from reference_networks import junyanz_resnet, randomise
 from shell import invoke
 
@@ -22,7 +23,8 @@ from cgpipe.evaluation.evaluate import evaluate
 from cgpipe.evaluation.evaluator import Evaluator
 from cgpipe.evaluation.inception import Inception, has_inception, load_extractor
 from cgpipe.evaluation.scales import by_side, kid_by_side
-from cgpipe.models import find_model, load_model
+from cgpipe.models import Model, find_model, load_model, save_model
+from cgpipe.networks import build_generator
 from cgpipe.networks.efficientnet import EfficientNetLite
 
 FileModel = Callable[..., Path]
@@ -144,11 +146,49 @@ def test_what_changes_outside_masks(dataset: Path, tmp_path: Path) -> None:
     expected = [np.abs(-0.5 * (picture[:, 16:] - 127.5) + 10).mean() for picture in pixels]
     assert measured == pytest.approx(np.mean(expected), rel=1e-4)
     assert "outside the masks" in evaluator.evaluate(unclipped).to_markdown()
+    cv2.imwrite(str(masks / "3.png"), np.zeros((32, 64), np.uint8))
+    with pytest.raises(MediaError, match=r"testA/3\.png: The mask is 64x32"):
+        evaluator.evaluate(shift)
     (masks / "3.png").unlink()
     with pytest.raises(MediaError, match="no mask"):
         evaluator.evaluate(shift)
     with pytest.raises(UsageError, match="no mask"):
         Evaluator(dataset / "testA", dataset / "testB", size=32, networks=["lite0"], masks=tmp_path / "none")
+
+
+def test_masks_of_pictures_that_a_list_names(dataset: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(5):
+        cv2.imwrite(str(masks / f"{index}.png"), np.zeros((32, 32), np.uint8))
+    (tmp_path / "inputs.txt").write_text("".join(f"{dataset}/testA/{index}.png\n" for index in range(5)))
+    evaluator = Evaluator(tmp_path / "inputs.txt", dataset / "testB", size=32, networks=["lite0"], masks=masks)
+    assert evaluator.evaluate(lambda pictures: pictures - 0.25).background_change > 20
+
+
+def test_what_is_not_measured_is_not_asked_for_in_vain(
+    dataset: Path, tmp_path: Path, file_model: FileModel, models_folder: Path
+) -> None:
+    model = str(file_model(tmp_path, "red", "blue"))
+    for asked in ({"masks": dataset / "testA"}, {"class_name": "zebra"}, {"back": model}):
+        with pytest.raises(UsageError, match="Of pairs nothing is measured"):
+            evaluate(model, dataset, paired=True, size=32, **asked)
+        with pytest.raises(UsageError, match="Of videos alone nothing is measured"):
+            evaluate(model, videos=[tmp_path / "clip.mp4"], **asked)
+    with pytest.raises(UsageError, match="windows of 11 pixels"):
+        evaluate(model, dataset, paired=True, size=8)
+
+
+def test_a_way_back_takes_what_was_made(
+    dataset: Path, tmp_path: Path, file_model: FileModel, models_folder: Path
+) -> None:
+    settings = {"channels": 16, "blocks": 1, "in_channels": 4, "out_channels": 4}
+    model, other = file_model(tmp_path, "red", "blue"), tmp_path / "blue2red.safetensors"
+    card = card_of(settings=settings, source="blue", target="red")
+    save_model(other, Model(card, build_generator("compact-flat", **settings)))
+    with pytest.raises(UsageError, match="takes 4 channels and makes 4"):
+        evaluate(str(model), dataset, size=32, back=str(other))
+    assert evaluate(str(model), dataset, size=32).back is None
 
 
 def test_a_shipped_model_stays_as_it_is(dataset: Path, models_folder: Path) -> None:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from cgpipe import translate_folder, translate_video
 from cgpipe.engine.translator import Translator
 from cgpipe.errors import MediaError, ModelError, UsageError
+from cgpipe.evaluation.evaluate import evaluate
 from cgpipe.media.frames import Batch
 from cgpipe.models import load_any
 from cgpipe.networks.fixed import by_parts
@@ -215,6 +216,8 @@ def test_what_cannot_be_enlarged_is_refused_in_a_sentence(tmp_path: Path, pictur
         Translator.find(model=path, size="output", tile=64)
     with pytest.raises(UsageError, match="enlarges pictures, and a student keeps their size"):
         distill(DistillConfig(teacher=str(path), source="small", target="large", dataset_dir=tmp_path))
+    with pytest.raises(UsageError, match="enlarges pictures, and results of another size"):
+        evaluate(str(path), tmp_path)
     large = torch.from_numpy(scratch((64, 64, 3), np.uint8, tmp_path))
     with pytest.raises(MediaError, match="too large to be enlarged in memory"):
         Translator.find(model=path, size="output").translate(Batch(pixels=large[None], origins=(None,)))

@@ -23,6 +23,7 @@ from cgpipe.models import Model, ModelCard
 from cgpipe.models.card import plain_name
 from cgpipe.models.choose import Chosen, choose_model
 from cgpipe.models.header import is_ours
+from cgpipe.networks import Generator
 from cgpipe.options import Group, Groups, ModelChoice, option, takes_options
 from cgpipe.storage import atomic_write
 
@@ -139,12 +140,15 @@ def evaluate(
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
-        UsageError: neither a dataset nor both kinds of folders are named, or a foreign file is to be recorded in.
+        UsageError: neither a dataset nor both kinds of folders are named, a foreign file is to be recorded in, the
+            model enlarges pictures, or something is asked for that is not measured of pairs or of videos alone.
         DataError: a folder is missing or holds too few pictures, or a clip too few frames.
         MediaError: a clip cannot be read.
         MissingDependencyError: what measures is not installed.
     """
     choice, asked = replace(options.choice, model=model), options.measurement
+    measures_pictures = bool(dataset or asked.inputs or asked.reference or not asked.videos)
+    _refuse_idle(asked, back, sets=measures_pictures and not asked.paired)
     found = choose_model(choice)
     if record and (found.card is None or not is_ours(found.path)):
         raise UsageError(
@@ -153,10 +157,12 @@ def evaluate(
     if record and found.found.entry.place == "shipped":
         raise UsageError(f"{model} ships with cgpipe and stays as it is: record in a copy of {found.path}.")
     taken = found.load()
+    if taken.generator.enlarges > 1:
+        raise UsageError(f"{model} enlarges pictures, and results of another size have nothing to be compared with.")
     taken.generator.eval()
     clips = tuple(measure_clip(taken, clip, size=asked.size) for clip in asked.videos)
     report = ModelReport(model=str(found), back=None, evaluation=None, videos=clips)
-    if dataset or asked.inputs or asked.reference or not asked.videos:
+    if measures_pictures:
         inputs, reference = asked.folders(taken.card, dataset, choice.direction or "auto")
         job = _Job(found, taken, asked, inputs, reference, output, record, on_grid)
         report = _on_pairs(report, job) if asked.paired else _on_sets(report, job, back)
@@ -166,6 +172,15 @@ def evaluate(
         report = replace(report, files=(*report.files, *_write_tables(output, report)))
         report = replace(report, files=(*report.files, _write_page(output, report)))
     return report
+
+
+def _refuse_idle(asked: Measurement, back: str | None, *, sets: bool) -> None:
+    """Raises UsageError for what says how two sets of pictures are measured, where there are none."""
+    named = {"masks": asked.masks, "a class": asked.class_name not in ("auto", None), "a way back": back}
+    idle = [name for name, given in named.items() if given]
+    if idle and not sets:
+        kind = "pairs" if asked.paired else "videos alone"
+        raise UsageError(f"Of {kind} nothing is measured with {idle[0]}: omit it, or name two sets of pictures.")
 
 
 class _Job(NamedTuple):
@@ -183,8 +198,7 @@ class _Job(NamedTuple):
 
 def _on_sets(report: ModelReport, job: _Job, back: str | None) -> ModelReport:
     there, card = job.model.generator.eval(), job.model.card
-    reverse = find_back(back, job.found.path, card)
-    backward = None if reverse is None else reverse.load().generator.eval()
+    reverse, backward = _way_back(job, back)
     figures = _evaluator(job.inputs, job.reference, job.asked, job.model).evaluate(there, backward)
     report = replace(report, back=str(reverse) if reverse else None, evaluation=figures)
     if job.output is not None:
@@ -195,6 +209,21 @@ def _on_sets(report: ModelReport, job: _Job, back: str | None) -> ModelReport:
     if job.record:
         record_figures(job.found.path, figures, job.inputs, job.reference)
     return report
+
+
+def _way_back(job: _Job, back: str | None) -> tuple[Chosen | None, Generator | None]:
+    """The model of the other direction, and its generator, which takes what this one makes and makes what it takes."""
+    found = find_back(back, job.found.path, job.model.card)
+    generator = None if found is None else found.load().generator.eval()
+    made, taken = job.model.generator.channels[::-1]
+    if generator is None or generator.channels == (made, taken):
+        return found, generator
+    if back is None:
+        return None, None
+    raise UsageError(
+        f"{back} takes {generator.channels[0]} channels and makes {generator.channels[1]}: the way back of "
+        f"{job.found.path.name} takes {made} and makes {taken}."
+    )
 
 
 def _on_pairs(report: ModelReport, job: _Job) -> ModelReport:

@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from cgpipe.data.loading import RGB, Form, read_named, to_network_range
 from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.data.settings import VIEWABLE
-from cgpipe.errors import DataError, UsageError
+from cgpipe.errors import DataError, MediaError, UsageError
 from cgpipe.evaluation.inception import Inception, has_inception
 from cgpipe.evaluation.scores import fid, kid, top1_share
 from cgpipe.media.frames import Pixels
-from cgpipe.media.pictures.masks import PictureMasks
+from cgpipe.media.pictures.masks import PictureMasks, require_same_aspect
 from cgpipe.networks.channels import as_rgb
 from cgpipe.networks.efficientnet import EfficientNetLite
 
@@ -135,7 +135,7 @@ class Evaluator:
     Raises:
         DataError: a folder is missing or holds fewer than two pictures.
         UsageError: the class or the path of the masks does not exist, or pictures have channels that cannot be seen.
-        MediaError: an input has no mask, or an unreadable one.
+        MediaError: an input has no mask, or one that is unreadable or of another aspect ratio.
         MissingDependencyError: the classifiers' packages are missing.
     """
 
@@ -167,7 +167,7 @@ class Evaluator:
         self._reference_count = len(reference_paths)
         with torch.inference_mode():
             outputs = _Outputs(self.networks)
-            for pictures in self._batches(reference_paths, forms[1]):
+            for pictures, _ in self._batches(reference_paths, forms[1]):
                 outputs.add(as_rgb(pictures))
         self._reference_features = outputs.features()
 
@@ -188,13 +188,13 @@ class Evaluator:
             for translation in (generator, reverse):
                 require_size(self.size, translation)
                 stack.enter_context(evaluation_mode(translation))
-            for place, pictures in enumerate(self._batches(self.input_paths, self.forms[0])):
+            for pictures, outside in self._batches(self.input_paths, self.forms[0], self._masks):
                 translated = generator(pictures).clamp(-1, 1)
                 outputs.add(as_rgb(translated))
                 change = as_rgb(translated) - as_rgb(pictures)
                 changed += _levels(change)
-                if self._masks is not None:
-                    background.add(change, self._outside(place * self.batch_size, len(pictures)))
+                if outside is not None:
+                    background.add(change, outside)
                 if reverse is not None:
                     cycled += _levels(reverse(translated).clamp(-1, 1) - pictures)
         count = len(self.input_paths)
@@ -225,21 +225,30 @@ class Evaluator:
             fid=fid(features, reference),
         )
 
-    def _outside(self, first: int, count: int) -> Tensor:
-        """Inverted masks of some inputs, 0 to 1: (count, 1, size, size)."""
-        assert self._masks is not None
-        rows = []
-        for path in map(path_of, self.input_paths[first : first + count]):
-            root = next(folder for folder in map(path_of, self.inputs) if path.is_relative_to(folder))
-            mask = self._masks.read(path.relative_to(root))
-            resized = cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA)
-            rows.append(torch.from_numpy(1 - resized.astype(np.float32) / 255)[None])
-        return torch.stack(rows).to(self.device)
-
-    def _batches(self, paths: Sequence[Place], form: Form) -> Iterator[Tensor]:
+    def _batches(
+        self, paths: Sequence[Place], form: Form, masks: PictureMasks | None = None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Pictures (N, C, size, size) in [-1, 1], and what lies outside their masks: (N, 1, size, size), 0 to 1."""
         for start in range(0, len(paths), self.batch_size):
-            pictures = [load_picture(path, self.size, form) for path in paths[start : start + self.batch_size]]
-            yield torch.stack(pictures).to(self.device)
+            pictures, outside = [], []
+            for path in paths[start : start + self.batch_size]:
+                pixels = read_named(path, form.channels)
+                pictures.append(to_square(pixels, self.size, form))
+                if masks is not None:
+                    outside.append(self._outside(masks, path_of(path), pixels))
+            yield torch.stack(pictures).to(self.device), torch.stack(outside).to(self.device) if outside else None
+
+    def _outside(self, masks: PictureMasks, path: Path, pixels: Pixels) -> Tensor:
+        """The inverted mask of an input, 0 to 1: (1, size, size)."""
+        named = (folder for folder in map(path_of, self.inputs) if path.is_relative_to(folder))
+        root = next(named, path.parent)  # a list names its pictures anywhere
+        mask = masks.read(path.relative_to(root))
+        try:
+            require_same_aspect(mask, *pixels.shape[:2])
+        except MediaError as error:
+            raise MediaError(f"{path}: {error}") from error
+        resized = cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(1 - resized.astype(np.float32) / 255)[None]
 
 
 def _require_viewable(*channels: int) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cgpipe.data.loading import RGB, Form, read_pixels
 from cgpipe.data.pairs import Pairs, find_pairs, require_same_shape
 from cgpipe.data.pictures import Place, path_of
-from cgpipe.errors import DataError, MediaError
+from cgpipe.errors import DataError, MediaError, UsageError
 from cgpipe.evaluation.evaluator import Translation, evaluation_mode, require_size, split_name, to_square
 from cgpipe.networks.channels import as_rgb
 
@@ -85,6 +85,7 @@ class PairedEvaluator:
 
     Raises:
         DataError: a set is missing or empty, or nothing is a pair.
+        UsageError: ``size`` is too small for SSIM.
     """
 
     def __init__(
@@ -97,6 +98,8 @@ class PairedEvaluator:
         batch_size: int = 8,
         device: torch.device | str = "cpu",
     ) -> None:
+        if size < WINDOW:
+            raise UsageError(f"SSIM compares windows of {WINDOW} pixels: pairs need at least that size, not {size}.")
         self.names = split_name([inputs]), split_name([reference])
         self.pairs = find_pairs(inputs, reference)
         self.forms = forms

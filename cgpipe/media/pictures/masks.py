@@ -45,11 +45,7 @@ def fit(mask: Mask, height: int, width: int) -> Mask:
         raise TypeError(f"A mask must be uint8, not {mask.dtype}.")
     if mask.ndim != 2 or 0 in mask.shape:
         raise ValueError(f"A mask must have shape (height, width), not {mask.shape}.")
-    if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) > ASPECT_TOLERANCE + 1 / min(height, width):
-        raise MediaError(
-            f"The mask is {mask.shape[1]}x{mask.shape[0]} pixels and the picture {width}x{height}: both must have the "
-            "same aspect ratio."
-        )
+    require_same_aspect(mask, height, width)
     reduces = mask.shape[0] > height
     resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA if reduces else cv2.INTER_LINEAR)
     levels = np.clip((np.arange(256) - NEARLY) * 255 / (255 - 2 * NEARLY), 0, 255).round().astype(np.uint8)
@@ -59,6 +55,15 @@ def fit(mask: Mask, height: int, width: int) -> Mask:
     # The mean of local minima never exceeds the original value.
     least = cv2.erode(clear, np.ones(window, np.uint8))
     return np.asarray(cv2.blur(least, window, borderType=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def require_same_aspect(mask: Mask, height: int, width: int) -> None:
+    """Raises MediaError if a mask's aspect ratio differs from that of a picture of this size."""
+    if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) > ASPECT_TOLERANCE + 1 / min(height, width):
+        raise MediaError(
+            f"The mask is {mask.shape[1]}x{mask.shape[0]} pixels and the picture {width}x{height}: both must have the "
+            "same aspect ratio."
+        )
 
 
 def confined(frame: Frame[Origin], mask: Mask) -> Frame[Origin]:
