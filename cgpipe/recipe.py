@@ -10,10 +10,10 @@ import re
 import tomllib
 from collections.abc import Hashable, Mapping
 from copy import copy
-from dataclasses import asdict, field, fields
+from dataclasses import MISSING, asdict, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from cgpipe.errors import UsageError
 
@@ -74,14 +74,7 @@ def read_recipe(recipe: Path | None, config: type[DataclassInstance]) -> dict[st
         raise UsageError(f"Cannot read the recipe {recipe}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{recipe} is not a TOML recipe: {error}.") from error
-    known = [entry.name for entry in fields(config)]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        near = difflib.get_close_matches(unknown[0].lower().replace("-", "_"), known, n=1, cutoff=0.75)
-        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-        raise UsageError(f"{recipe}: unknown setting {unknown[0]!r}. It is misspelt, or of a newer cgpipe. {meant}")
-    hints = type_hints(config)
-    return {name: _as(hints[name], name, value) for name, value in settings.items()}
+    return _settings(config, settings, str(recipe))
 
 
 def read_run_recipe(folder: Path, config: type[DataclassInstance], *, required: bool) -> dict[str, Any]:
@@ -98,16 +91,46 @@ def read_run_recipe(folder: Path, config: type[DataclassInstance], *, required: 
     return {}
 
 
-def _as(wanted: object, name: str, value: object) -> object:
-    paths = Path in (wanted, *get_args(wanted))
-    if paths and isinstance(value, str):
-        return (_path(value),) if get_origin(wanted) is tuple else _path(value)
-    if isinstance(value, list):
-        return tuple(_path(entry) if isinstance(entry, str) else entry for entry in value) if paths else tuple(value)
-    fits = type(value) is wanted or (wanted is float and type(value) is int)
-    if isinstance(wanted, type) and wanted in (int, float, str, bool, Path) and not fits:
-        raise UsageError(f"{name} must be of type {wanted.__name__}, not {value!r}.")
-    return value
+def _settings(config: type[DataclassInstance], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values of TOML as the settings of a dataclass."""
+    known = [entry.name for entry in fields(config)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].lower().replace("-", "_"), known, n=1, cutoff=0.75)
+        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+        raise UsageError(f"{where}: unknown setting {unknown[0]!r}. It is misspelt, or of a newer cgpipe. {meant}")
+    hints = type_hints(config)
+    return {name: _as(hints[name], name, value) for name, value in values.items()}
+
+
+def _as(wanted: Any, name: str, value: object) -> object:
+    """A value of TOML as a setting of the type ``wanted``; one value alone is also a list of one."""
+    parts = get_args(wanted)
+    if get_origin(wanted) is tuple:
+        return tuple(_as(parts[0], name, entry) for entry in (value if isinstance(value, list) else [value]))
+    if type(None) in parts:
+        return _as(parts[0], name, value)
+    if get_origin(wanted) is Literal:
+        return value
+    if isinstance(value, dict) and is_dataclass(wanted):
+        return _filled(cast("type[DataclassInstance]", wanted), name, value)
+    if wanted is Path and isinstance(value, str):
+        return _path(value)
+    if isinstance(value, dict) and get_origin(wanted) is Mapping:
+        return value
+    if type(value) is wanted or (wanted is float and type(value) is int):
+        return value
+    kind = wanted.__name__ if wanted in (int, float, str, bool, Path) else "table"
+    raise UsageError(f"{name} must be of type {kind}, not {value!r}.")
+
+
+def _filled(config: type[DataclassInstance], name: str, values: Mapping[str, Any]) -> DataclassInstance:
+    """A dataclass within a recipe."""
+    given = _settings(config, values, name)
+    missing = [entry.name for entry in fields(config) if entry.default is MISSING and entry.name not in given]
+    if missing:
+        raise UsageError(f"{name}: {missing[0]} is missing in {dict(values)}.")
+    return config(**given)
 
 
 def _path(text: str) -> Path:
@@ -199,7 +222,10 @@ def _toml(value: object) -> str:
             return "{" + ", ".join(entries) + "}"
         case list() | tuple():
             return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    text = json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"{text!r} is not UTF-8, and cannot be kept in a recipe: rename it.")
+    return text
 
 
 def _key(name: str) -> str:

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,20 @@ def test_a_state_of_an_earlier_version_goes_on_to_the_same_weights(recipe: Path,
     assert_equal_to_the_bit(weights_of(whole), weights_of(parts))
 
 
+def test_stages_of_a_run_of_steps_begin_by_its_schedule(recipe: Path, tmp_path: Path) -> None:
+    """Also those of crops and batches, within a pass over the 16 pictures, of which the run makes one and a half."""
+    stages = (Stage(from_epoch=1, crop_height=24, crop_width=24), Stage(from_epoch=2, batch_size=4))
+    config = replace(config_of(recipe, tmp_path / "run", steps=9, epochs=3), stages=stages)
+    whole = [batch["a"] for batch in Trainer(config).batches()]
+    assert [pictures.shape[::3] for pictures in whole] == [(2, 32)] * 3 + [(2, 24)] * 3 + [(4, 24)] * 3
+    first, second = Trainer(config), Trainer(config)
+    next(iter(islice(first.batches(), 4, None)))
+    second.load_state_dict(first.state_dict())
+    assert (second.step, second.settings.crop_height) == (5, 24)
+    for pictures, batch in zip(whole[5:], second.batches(), strict=True):
+        assert torch.equal(pictures, batch["a"])
+
+
 # -- what a run was told ---------------------------------------------------------------------------------------------
 
 
@@ -224,6 +240,18 @@ def test_the_sizes_that_are_not_named_fit_the_one_that_is(tmp_path: Path) -> Non
     assert of(load_height=560, load_width=560)[2] == 280
     with pytest.raises(UsageError, match="does not fit"):
         of(load_height=72, crop_height=128)
+
+
+def test_a_dataset_that_is_typed_takes_the_place_of_a_recipes_sets(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('domain_a = "a"\ndomain_b = "b"\ntest_a = "t"\nmasks_a = "m"\nsource = "x"\ntarget = "y"\n')
+    config = load_config(recipe, {"dataset_dir": Path("other")})
+    assert (config.dataset_dir, config.domain_a, config.test_a) == (Path("other"), None, None)
+    assert config.masks_a == Path("m")  # pictures without a mask are said, and none loses its own silently
+    config = load_config(recipe, {"dataset_dir": Path("other"), "domain_a": Path("c")})
+    assert (config.domain_a, config.domain_b, config.test_a) == (Path("c"), Path("b"), Path("t"))
+    assert load_config(recipe, {"pairs": Path("p")}).domain_a is None
+    assert load_config(recipe, {"masks_a": Path("n")}).domain_a == Path("a")
 
 
 def test_settings_of_another_network_are_dropped_when_one_is_typed(recipe: Path) -> None:

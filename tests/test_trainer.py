@@ -300,6 +300,8 @@ def test_a_one_sided_run_makes_one_model_and_shows_and_measures_it(
 def test_a_run_on_pictures_of_their_own_sizes_is_resumed_exactly(recipe: Path, tmp_path: Path, method: str) -> None:
     for index, path in enumerate(sorted((tmp_path / "dataset" / "trainA").iterdir())):
         cv2.imwrite(str(path), cv2.imread(str(path))[: 24 + index, :])
+    tiny = tmp_path / "dataset" / "trainB" / "0.png"
+    cv2.imwrite(str(tiny), cv2.imread(str(tiny))[:1, :9])
     settings = {"preprocess": "none", "batch_size": 1, "method": method}
     train(config_of(recipe, tmp_path / "whole", epochs=2, **settings))
     for epochs in (1, 2):

@@ -361,6 +361,15 @@ def test_without_a_crop_sides_are_what_the_generator_takes(preprocess: Any, size
     assert augment(coordinates(70, 99), config, np.random.default_rng(0), multiple=16).shape[:2] == size
 
 
+@pytest.mark.parametrize(("multiple", "least", "size"), [(4, 24, (24, 48)), (16, 24, (32, 64)), (8, 72, (72, 144))])
+def test_without_a_crop_a_tiny_picture_is_enlarged_in_its_shape(
+    multiple: int, least: int, size: tuple[int, int]
+) -> None:
+    config = TrainConfig(preprocess="none", batch_size=1, stages=())
+    enlarged = augment(coordinates(3, 6), config, np.random.default_rng(0), multiple=multiple, least=least)
+    assert enlarged.shape[:2] == size
+
+
 def test_sizes_vary_with_load_min_in_every_shape() -> None:
     random = np.random.default_rng(0)
     for preprocess, sides in (("scale_width", 1), ("scale_shortest", 0)):

@@ -42,14 +42,14 @@ def test_place(dataset: Path, domain: Domain) -> Place:
 
 
 def open_training_sets(
-    settings: DataSettings, *, seed: int, multiple: int = 1, paired: bool = False
+    settings: DataSettings, *, seed: int, multiple: int = 1, least: int = 1, paired: bool = False
 ) -> TrainingPictures:
     """The training pictures of both domains with their masks, and the range of values that they use.
 
     Args:
         settings: where they are.
         seed: decides their order, crops and flips.
-        multiple: of which the sides of pictures that are not cropped shall be.
+        multiple, least: of which the sides of pictures that are not cropped shall be, and their smallest.
         paired: the pictures are pairs. Those without a partner are left out, and noted as unreadable.
 
     Raises:
@@ -67,6 +67,7 @@ def open_training_sets(
         channels=settings.channels,
         seed=seed,
         multiple=multiple,
+        least=least,
         cache=settings.cache_mb * 1_000_000 // place_on_machine()[1],
         paired=paired,
         recolour=settings.recolour,

@@ -168,22 +168,33 @@ def _interpolated(planes: torch.Tensor, height: int, width: int) -> torch.Tensor
     return F.interpolate(planes, (height, width), mode="bicubic", align_corners=False, antialias=True)
 
 
-def augment(pixels: Pixels, settings: PictureSettings, random: np.random.Generator, *, multiple: int = 1) -> Pixels:
+def augment(
+    pixels: Pixels, settings: PictureSettings, random: np.random.Generator, *, multiple: int = 1, least: int = 1
+) -> Pixels:
     """Resizes a picture (height, width, channels), crops it at random and flips it, as ``settings`` say.
 
-    Without a crop, the sides become the nearest multiples of ``multiple``.
+    Without a crop, the sides become the nearest multiples of ``multiple``, of a picture enlarged to ``least`` pixels if
+    it is smaller.
     """
-    made: Pixels = augment_alike([torch.from_numpy(pixels)], settings, random, multiple=multiple)[0].numpy()
+    made: Pixels = augment_alike([torch.from_numpy(pixels)], settings, random, multiple=multiple, least=least)[
+        0
+    ].numpy()
     return made
 
 
 def augment_alike(
-    pictures: Sequence[torch.Tensor], settings: PictureSettings, random: np.random.Generator, *, multiple: int = 1
+    pictures: Sequence[torch.Tensor],
+    settings: PictureSettings,
+    random: np.random.Generator,
+    *,
+    multiple: int = 1,
+    least: int = 1,
 ) -> list[torch.Tensor]:
     """The same for pictures of one scene, on any device: all get the size, the crop and the flip of the first."""
     height, width = _loaded_size(pictures[0].shape[0], pictures[0].shape[1], settings, random)
     if not settings.crops:
-        height, width = (max(1, round(side / multiple)) * multiple for side in (height, width))
+        scale = max(1.0, -(-least // multiple) * multiple / min(height, width))
+        height, width = (max(1, round(scale * side / multiple)) * multiple for side in (height, width))
     pictures = [_resized(pixels, height, width) for pixels in pictures]
     if settings.crops:
         top = int(random.integers(0, height - settings.crop_height, endpoint=True))

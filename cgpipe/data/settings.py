@@ -41,8 +41,8 @@ class PictureSettings:
         "How pictures are resized and cropped. resize_and_crop: to --load-width by --load-height, whatever the shape, "
         "then a random crop. scale_width: to the width --load-width, keeping the shape. scale_shortest: the shorter "
         "side to --load-height. With _and_crop, these are cropped too. crop: a crop of the original. none: the "
-        "original. A picture too small for the crop is enlarged. Without a crop, sides are rounded to what the "
-        "generator accepts, and --batch-size must be 1.",
+        "original. A picture too small for the crop or the networks is enlarged. Without a crop, sides are rounded to "
+        "what the generator accepts, and --batch-size must be 1.",
     )
     flip: bool = setting(True, "Flip half of the pictures horizontally, at random.")
     load_height: int = setting(280, "Height to which pictures are resized before the crop.", above=0)

@@ -50,7 +50,7 @@ class TrainingPictures:
         ranges: by domain, the values of 16-bit pictures that are black and white.
         channels: by domain, the channels of its pictures, if not 3.
         seed: decides the order, the crops and the flips.
-        multiple: of which the sides of pictures that are not cropped shall be.
+        multiple, least: of which the sides of pictures that are not cropped shall be, and their smallest.
         cache: bytes of memory for decoded pictures, which are then read once.
         paired: pictures with the same number show the same: they are drawn, cropped and flipped together.
         recolour: fraction of the pictures with masks that are recoloured inside the mask.
@@ -69,6 +69,7 @@ class TrainingPictures:
         channels: Mapping[Domain, int] | None = None,
         seed: int = 0,
         multiple: int = 1,
+        least: int = 1,
         cache: int = 0,
         paired: bool = False,
         recolour: float = 0.0,
@@ -77,7 +78,8 @@ class TrainingPictures:
         self.masks: Mapping[Domain, Sequence[Path]] = masks or {}
         self.ranges: Mapping[Domain, ValueRange] = ranges or {}
         self.channels: Mapping[Domain, int] = {"a": 3, "b": 3, **(channels or {})}
-        self.seed, self.multiple, self.paired, self.recolour = seed, multiple, paired, recolour
+        self.seed, self.paired, self.recolour = seed, paired, recolour
+        self.multiple, self.least = multiple, least
         self.unreadable: dict[Path, str] = {}
         self._first = {"a": 0, "b": len(pictures_a)}
         self._cache = PictureCache(len(pictures_a) + len(pictures_b), cache)
@@ -184,7 +186,8 @@ class Epoch(Dataset[_Sample]):
             pictures = self._load(group, number, unreadable)
             if pictures:
                 random = np.random.default_rng((self.sets.seed, ord(first), self.number, place))
-                crops = augment_alike(pictures, self.settings, random, multiple=self.sets.multiple)
+                sides = {"multiple": self.sets.multiple, "least": self.sets.least}
+                crops = augment_alike(pictures, self.settings, random, **sides)
                 return [self._recoloured(domain, crop, random) for domain, crop in zip(group, crops, strict=True)]
         return []
 
@@ -237,16 +240,18 @@ def training_batches(
     *,
     epoch: int,
     first: int = 0,
+    end: int | None = None,
     workers: int = 0,
     loader: Loader | None = None,
 ) -> Iterator[Pictures]:
-    """The rest of an epoch in whole batches, prefetched by ``workers`` processes or by a loader.
+    """The rest of an epoch, or a part of it, in whole batches, prefetched by ``workers`` processes or by a loader.
 
     Args:
         sets: the pictures; those that cannot be read are noted there, and others take their place.
         settings: those of this epoch.
         epoch: which one, counted from 0.
         first: pictures of it that were shown already.
+        end: place of the picture before which to stop, if not at the epoch's end.
         workers: processes that load pictures; 0: this one does.
         loader: loads pictures instead of workers.
 
@@ -254,7 +259,8 @@ def training_batches(
         DataError: no picture of a domain can be read.
     """
     pictures = Epoch(sets, epoch, settings, loader)
-    places = _Places(first, sets.length(settings.batch_size), settings.batch_size)
+    length = sets.length(settings.batch_size)
+    places = _Places(first, length if end is None else end, settings.batch_size)
     for batch in _expecting(pictures, places) if loader else _in_workers(pictures, places, workers):
         sets.unreadable |= batch.unreadable
         if not batch.pictures:

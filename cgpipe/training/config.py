@@ -515,7 +515,7 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
 STYLE: Mapping[str, object] = {
     **{"source": GENERIC, "gen_net": "compact-xs", "feature_weight": 0.0},
     # The temporal loss slows learning down, so it starts once the look is there.
-    **{"stages": [{"from_epoch": 5, "motion_weight": 2.0}]},
+    **{"stages": (Stage(from_epoch=5, motion_weight=2.0),)},
     **{"steps": 600, "epochs": 10, "decay_epoch": 6, "lr": 1e-3, "beta1": 0.9, "ema": 0.99, "batch_size": 1},
     **{"preprocess": "scale_shortest_and_crop", "load_height": 300, "load_width": 300, "load_min": 200},
     **{"crop_height": 192, "crop_width": 192, "compile": False, "log_every": 20},
@@ -525,7 +525,7 @@ STYLE: Mapping[str, object] = {
 
 PIX2PIX: Mapping[str, object] = {
     **{"gen_net": "unet_256", "dropout": True, "ndf": 64, "feature_weight": 0.0, "gan_loss": "vanilla"},
-    **{"epochs": 200, "decay_epoch": 100, "batch_size": 1, "stages": []},
+    **{"epochs": 200, "decay_epoch": 100, "batch_size": 1, "stages": ()},
     **{"load_height": 286, "load_width": 286, "load_min": 0, "crop_height": 256, "crop_width": 256},
 }
 """Defaults of method pix2pix: those of its paper. At batch size 1, instance norm is the paper's batch norm."""
@@ -554,19 +554,15 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     named = read_recipe(recipe, TrainConfig)
     given = named | dict(overrides)
     method = given.get("method")
-    complete = recipe is not None or any(given.get(name) for name in ("dataset_dir", "pairs", "domain_a", "like"))
+    complete = recipe is not None or any(given.get(name) for name in (*PLACES, "like"))
     names, defaults = _names_of(method, given, resume), _defaults_of(method, given)
     folder = Path((names | defaults | given).get("checkpoint_dir", TrainConfig.checkpoint_dir))
     run = read_run_recipe(folder, TrainConfig, required=not complete) if resume else {}
-    chosen = defaults | run | named
+    chosen = _without_other_sets(defaults | run | named, overrides)
     if recipe is None and not chosen:
-        chosen["stages"] = [asdict(stage) for stage in TrainConfig.stages]
-    try:
-        stages = tuple(Stage(**stage) for stage in chosen.get("stages", ()))
-    except TypeError as error:
-        raise UsageError(f"stages: {error}.") from error
+        chosen["stages"] = TrainConfig.stages
     fixed: dict[str, Any] = {f.name: None for f in fields(Stage) if f.name in overrides}
-    chosen["stages"] = tuple(replace(stage, **fixed) for stage in stages)
+    chosen["stages"] = tuple(replace(stage, **fixed) for stage in chosen.get("stages", ()))
     if method != "style":
         drop_settings(chosen, overrides, network="gen_net", settings="gen_settings", default=TrainConfig.gen_net)
     fitted = _fitting(names | chosen | dict(overrides))
@@ -577,9 +573,22 @@ def load_config(recipe: Path | None, overrides: Mapping[str, Any], *, resume: bo
     return TrainConfig(**fitted)
 
 
+PLACES = ("dataset_dir", "pairs", "domain_a")
+"""Settings that say where training pictures are, each in its own way."""
+
+
+def _without_other_sets(chosen: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of recipes, without the sets that they name in another way than the command line does."""
+    typed = [name for name in PLACES if overrides.get(name)]
+    if not typed or not any(chosen.get(name) for name in ("pairs", "domain_a") if name not in typed):
+        return chosen
+    others = ("pairs", "domain_a", "domain_b", "test_pairs", "test_a", "test_b")
+    return {name: value for name, value in chosen.items() if name not in others}
+
+
 def _names_of(method: str | None, named: Mapping[str, Any], resume: bool) -> dict[str, Any]:
     """Domains and folders of a run whose domains are not named: those of a dataset called horse2zebra."""
-    dataset = next((named[place] for place in ("dataset_dir", "pairs", "domain_a") if named.get(place)), None)
+    dataset = next((named[place] for place in PLACES if named.get(place)), None)
     if dataset is None or method == "style" or "source" in named or "target" in named:
         return {}
     run = Path(dataset).resolve().name

@@ -133,6 +133,10 @@ class Run(ABC):
     def steps_left(self) -> int:
         """Remaining steps."""
 
+    def settings_ahead(self) -> tuple[PictureSettings, int]:
+        """The effective settings of the next step, and for how many steps they hold at most."""
+        return self.settings_at(self.epoch), self.steps_left()
+
     @abstractmethod
     def train_step(self, batch: Pictures) -> dict[str, torch.Tensor]:
         """Trains on a batch and returns the losses, still on the device."""
@@ -203,15 +207,16 @@ class Run(ABC):
         """The remaining batches, on the device; advances step, picture and epoch with each."""
         loader = self._loader()
         while not self.finished:
-            self.settings = self.settings_at(self.epoch)
+            self.settings, steps = self.settings_ahead()
             size = self.settings.batch_size
             length = self.pictures.length(size)
             epoch, first = self.epoch, self.picture
             if first + size > length:  # resumed with larger batches, or fewer pictures, than it was stopped with
                 self.epoch, self.picture = epoch + 1, 0
                 continue
+            end = min(length, first + size * steps)
             for batch in training_batches(
-                *(self.pictures, self.settings), epoch=epoch, first=first, workers=self._workers, loader=loader
+                *(self.pictures, self.settings), epoch=epoch, first=first, end=end, workers=self._workers, loader=loader
             ):
                 self.step, self.picture = self.step + 1, self.picture + size
                 if self.picture + size > length:
@@ -441,7 +446,7 @@ class Run(ABC):
         """Restores what :meth:`state_dict` returned."""
         self.load_networks_state(state)
         self.step, self.epoch, self.picture = (whole_number(state, name) for name in ("step", "epoch", "picture"))
-        self.settings = self.settings_at(self.epoch)
+        self.settings, _ = self.settings_ahead()
         self.watch.best, self.published = dict(state["best"]), dict(state["published"])
         self.watch.waited = state.get("waited", 0)
         self.stopped_early = 0 < self.config.patience <= self.watch.waited

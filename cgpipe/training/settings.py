@@ -45,10 +45,14 @@ class DiscriminatorSettings:
     feature_taps: tuple[int, ...] = setting((4, 10), "Blocks of EfficientNet-Lite0 that those heads look at.")
     feature_pooled: bool = setting(False, "Add a head on those features averaged over the whole picture.")
 
+    @property
+    def least_patch(self) -> int:
+        """Side, in pixels, of the smallest picture that has a patch at the smallest scale."""
+        return 3 * 2 ** (self.dis_layers + self.dis_scales - 1) if self.dis_net == "n_layers" else 1
+
     def check_patches(self, side: int) -> None:
-        """Raises UsageError if a picture of this side is too small for a patch at the smallest scale."""
-        least = 3 * 2 ** (self.dis_layers + self.dis_scales - 1)
-        if self.dis_net == "n_layers" and side < least:
+        """Raises UsageError if a picture of this side has no patch at the smallest scale."""
+        if side < (least := self.least_patch):
             raise UsageError(
                 f"Discriminators of {self.dis_layers} layers at {self.dis_scales} scales need crops of {least} pixels, "
                 f"not of {side}: make dis_layers or dis_scales smaller, or the crop larger."
@@ -78,7 +82,7 @@ class RunSettings:
         "for styles, whose strokes would be blots. 0: to 256, as videos always.",
         at_least=0,
     )
-    seed: int = setting(0, "Random seed.")
+    seed: int = setting(0, "Random seed.", at_least=0)
     gpu_ids: str = setting("auto", "GPUs to use, such as 0, or 0,1 with one process each; -1: CPU.")
     precision: Precision = setting("auto", "Numeric precision (dtype) of the networks; fp16 needs a GPU.")
     compile: bool = setting(

@@ -15,7 +15,7 @@ from cgpipe.data.dataset import find_sample_pairs, find_sample_pictures, open_tr
 from cgpipe.data.direction import DOMAINS, Direction, Domain
 from cgpipe.data.loading import Form, ranges_on_card
 from cgpipe.data.pictures import Place
-from cgpipe.data.settings import whole_side
+from cgpipe.data.settings import PictureSettings, whole_side
 from cgpipe.data.unpaired import Pictures
 from cgpipe.engine.compiling import can_compile
 from cgpipe.engine.cuda import CudaRecorder
@@ -67,13 +67,11 @@ class _Situation(NamedTuple):
     """What a step depends on beside its batch.
 
     Args:
-        settings: those of the epoch's pictures.
-        losses: those of the losses.
+        settings: the effective ones.
         learn: whether the generators learn.
     """
 
     settings: TrainConfig
-    losses: TrainConfig
     learn: bool
 
 
@@ -121,7 +119,11 @@ class Trainer(Run):
         if config.sync_batchnorm:
             synchronise(self.method)
         self.pictures = open_training_sets(
-            config, seed=config.seed, multiple=self.method.multiple, paired=config.is_paired
+            config,
+            seed=config.seed,
+            multiple=self.method.multiple,
+            least=max(self.method.least_side, config.least_patch),
+            paired=config.is_paired,
         )
         if warm:
             self._warm_start()
@@ -231,6 +233,15 @@ class Trainer(Run):
     def settings_at(self, epoch: int) -> TrainConfig:
         return self.config.at_epoch(min(epoch, self.config.epochs - 1))
 
+    def settings_ahead(self) -> tuple[PictureSettings, int]:
+        steps, epochs = self.config.steps, self.config.epochs
+        if not steps:
+            return super().settings_ahead()
+        # By the epoch of the schedule, which is stretched over the steps, and not by that of the pictures.
+        epoch = epochs * self.step // steps
+        end = -(-(epoch + 1) * steps // epochs)
+        return self.settings_at(epoch), end - self.step
+
     def steps_left(self) -> int:
         if self.config.steps:
             return max(0, self.config.steps - self.step)
@@ -257,10 +268,6 @@ class Trainer(Run):
         """The position of a step in the schedule, in epochs, for a run of ``steps`` steps."""
         return self.config.epochs * step / self.config.steps
 
-    def _loss_settings(self) -> TrainConfig:
-        """The settings of this step's losses, by the epoch of the pictures or of the schedule."""
-        return self.settings_at(int(self._schedule_epoch(self.step - 1))) if self.config.steps else self.settings
-
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def train_step(self, batch: Pictures) -> Losses:
@@ -268,7 +275,7 @@ class Trainer(Run):
         for optimizer in filter(None, (self.generator_optimizer, self.discriminator_optimizer)):
             set_learning_rate(optimizer, self.learning_rate())
         learn = self.step > self.config.head_start and _learns(self.generator_optimizer)
-        self._set_situation(_Situation(self.settings, self._loss_settings(), learn))
+        self._set_situation(_Situation(self.settings, learn))
         losses, fake = self._generators_part(batch)
         discriminator_losses = self._discriminators_part(batch, self._pooled(fake))
         average_weights(self.averages, self.generators, decay=self.config.ema, step=self.step)
@@ -287,7 +294,7 @@ class Trainer(Run):
 
     def _train_generators(self, real: Pictures) -> tuple[Losses, Pictures]:
         assert self._situation is not None
-        _, settings, learn = self._situation
+        settings, learn = self._situation
         made: list[Pictures] = []
         for discriminator in self.method.discriminators.values():
             discriminator.requires_grad_(False)

@@ -78,6 +78,11 @@ class Method(nn.Module, ABC):
         return next(iter(self.generators.values())).multiple
 
     @property
+    def least_side(self) -> int:
+        """The sides of pictures must be at least this."""
+        return max(generator.least_side for generator in self.generators.values())
+
+    @property
     def helpers(self) -> list[nn.Module]:
         return []
 
