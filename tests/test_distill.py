@@ -213,7 +213,10 @@ def test_which_folder_goes_in(teacher: Path, dataset: Path, tmp_path: Path) -> N
 
 
 def test_a_folder_of_pictures_is_enough(teacher: Path, dataset: Path, tmp_path: Path) -> None:
-    report = distill(config_of(teacher, dataset / "trainA", tmp_path / "run", steps=2))
+    said: list[str] = []
+    config = config_of(teacher, dataset / "trainA", tmp_path / "run", steps=2)
+    report = distill(config, on_progress=lambda progress: said.extend(progress.warnings))
+    assert said == ["ndf does nothing without real pictures."]
     assert set(report.losses) == {"pixels"}
     with pytest.raises(TrainingError, match="does not fit"):
         distill(config_of(teacher, dataset, tmp_path / "run", steps=4), resume=True)

@@ -268,6 +268,11 @@ def test_settings_of_another_network_are_dropped_when_one_is_typed(recipe: Path)
         ({"nce_weight": 1.0}, "nce_weight does nothing with method cyclegan"),
         ({"lr_step": 3}, "lr_step does nothing with lr_policy linear"),
         ({"background_weight": 3.0}, "background_weight does nothing without masks"),
+        ({"init_type": "kaiming", "init_gain": 1.0}, "init_gain does nothing with init_type kaiming"),
+        (
+            {"preprocess": "scale_shortest_and_crop", "load_width": 300},
+            "load_width does nothing with preprocess scale_shortest_and_crop",
+        ),
         ({"feature_weight": 0.0, "feature_pooled": True}, "feature_pooled does nothing with feature_weight 0"),
         (
             {"epochs": 1, "steps": 900, "stages": (Stage(from_epoch=1, motion_weight=3.0),)},

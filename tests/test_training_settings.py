@@ -422,9 +422,13 @@ def test_a_dataset_names_the_domains_and_the_folders_of_a_run(tmp_path: Path) ->
     assert (config.source, config.target, config.checkpoint_dir, config.results_dir) == ("cats", "dogs", *places)
     assert config.stages == TrainConfig.stages
     config = load_config(None, {"dataset_dir": Path("sets/cats2dogs"), "source": "lions", "checkpoint_dir": tmp_path})
-    assert (config.source, config.target, config.checkpoint_dir) == ("lions", "zebra", tmp_path)
+    assert (config.source, config.target, config.checkpoint_dir) == ("lions", "dogs", tmp_path)
+    config = load_config(None, {"dataset_dir": tmp_path, "source": "a", "target": "b"})
+    assert (config.checkpoint_dir, config.results_dir) == (Path("checkpoints/a2b"), Path("results/a2b"))
     with pytest.warns(CgpipeWarning, match="called horse and zebra: name yours"):
         load_config(None, {"dataset_dir": tmp_path})
+    with pytest.warns(CgpipeWarning, match="One domain is not named, and is called zebra: name yours with --target"):
+        load_config(None, {"dataset_dir": tmp_path, "source": "a"})
 
 
 def test_a_run_has_the_parts_of_what_it_starts_with(tmp_path: Path) -> None:

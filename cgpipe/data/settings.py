@@ -132,8 +132,8 @@ class DataSettings(PictureSettings):
     output_channels: int = setting(3, "Same, for domain B.", above=0)
     source: str = setting(
         "horse",
-        "Name of domain A, for --from and --to. If neither is named, a dataset called cats2dogs names both, and the "
-        "folders of the run.",
+        "Name of domain A, for --from and --to. A dataset called cats2dogs names domains that are not named, and the "
+        "domains name the folders of the run.",
     )
     target: str = setting("zebra", "Name of domain B.")
     cache_mb: int = setting(

@@ -483,8 +483,10 @@ class TrainConfig(RunSettings, ScheduleSettings, StyleSettings, LossSettings, Ne
             "does nothing with feature_weight 0": () if self.feature_weight else ("feature_taps", "feature_pooled"),
             "does nothing without moment_weight": () if self.uses_moments else ("moment_taps", "moment_lite1_taps"),
             f"does nothing with preprocess {self.preprocess}": (
-                ("load_height", "load_width") if self.preprocess in ("crop", "none") else ()
+                *(("load_height",) if self.preprocess in ("crop", "none") else ()),
+                *(("load_width",) if self.preprocess.startswith(("crop", "none", "scale_shortest")) else ()),
             ),
+            f"does nothing with init_type {self.init_type}": ("init_gain",) if self.init_type == "kaiming" else (),
         }
         late = [stage.from_epoch for stage in self.stages if self.steps and stage.from_epoch >= self.epochs]
         if late:
@@ -517,7 +519,7 @@ STYLE: Mapping[str, object] = {
     # The temporal loss slows learning down, so it starts once the look is there.
     **{"stages": (Stage(from_epoch=5, motion_weight=2.0),)},
     **{"steps": 600, "epochs": 10, "decay_epoch": 6, "lr": 1e-3, "beta1": 0.9, "ema": 0.99, "batch_size": 1},
-    **{"preprocess": "scale_shortest_and_crop", "load_height": 300, "load_width": 300, "load_min": 200},
+    **{"preprocess": "scale_shortest_and_crop", "load_height": 300, "load_min": 200},
     **{"crop_height": 192, "crop_width": 192, "compile": False, "log_every": 20},
     **{"sample_every": 200, "save_every": 100},
 }
@@ -587,18 +589,22 @@ def _without_other_sets(chosen: dict[str, Any], overrides: Mapping[str, Any]) ->
 
 
 def _names_of(method: str | None, named: Mapping[str, Any], resume: bool) -> dict[str, Any]:
-    """Domains and folders of a run whose domains are not named: those of a dataset called horse2zebra."""
+    """The domains that are not named, as in the name of a dataset called horse2zebra; and folders by the domains."""
     dataset = next((named[place] for place in PLACES if named.get(place)), None)
-    if dataset is None or method == "style" or "source" in named or "target" in named:
+    if dataset is None or method == "style":
         return {}
-    run = Path(dataset).resolve().name
-    source, two, target = run.partition("2")
-    if two and is_domain(source) and is_domain(target) and source != target:
-        return {"source": source, "target": target, **_folders_of(run)}
+    source, two, target = Path(dataset).resolve().name.partition("2")
+    two_names = two and is_domain(source) and is_domain(target) and source != target
+    known = {"source": source, "target": target} if two_names else {}
+    names = known | {name: named[name] for name in ("source", "target") if name in named}
+    if len(names) == 2:
+        return known | _folders_of(plain_name(names["source"], names["target"]))
     if not resume and Path(dataset).exists():
-        names = f"{TrainConfig.source} and {TrainConfig.target}"
-        notice = f"The domains are not named, and are called {names}: name yours with --source and --target."
-        warnings.warn(notice, CgpipeWarning, stacklevel=3)
+        unnamed = [name for name in ("source", "target") if name not in names]
+        which = "The domains are not named, and are" if len(unnamed) == 2 else "One domain is not named, and is"
+        called = " and ".join(getattr(TrainConfig, name) for name in unnamed)
+        options = " and ".join(f"--{name}" for name in unnamed)
+        warnings.warn(f"{which} called {called}: name yours with {options}.", CgpipeWarning, stacklevel=3)
     return {}
 
 

@@ -99,6 +99,8 @@ class Distiller(Run):
             self.notices += warm_start(self.student, config.init, config.student, config.student_settings)
         self._check_crop()
         self.features, self.discriminator = self._build_discriminator(wanted=bool(self.pictures.files["b"]))
+        if self.discriminator is None:
+            self.notices += tuple(f"{name} does nothing without real pictures." for name in config.of_discriminators())
         for network in self._networks():
             network.to(device=self.plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.plan.device.type == "cpu":

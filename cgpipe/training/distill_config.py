@@ -114,6 +114,11 @@ class DistillConfig(RunSettings, OptimiserSettings, DiscriminatorSettings):
                 "crop must be at most load_min, and load_min at most load_max."
             )
 
+    def of_discriminators(self) -> list[str]:
+        """Settings of the discriminators that differ from their defaults."""
+        names = ("dis_net", "ndf", "dis_layers", "dis_scales", "norm", "adversarial_weight")
+        return [name for name in names if getattr(self, name) != getattr(DistillConfig, name)]
+
     @property
     def picture_settings(self) -> PictureSettings:
         """How pictures are resized and cropped."""
