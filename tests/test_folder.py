@@ -188,6 +188,8 @@ def test_the_report_names_every_file(photos: Path, tmp_path: Path) -> None:
     assert files["empty.jpg"]["status"] == "failed"
     assert files["empty.jpg"]["reason"]
     assert (files["a.jpg"]["width"], files["a.jpg"]["height"]) == (41, 31)
+    assert run(photos, "--to", "zebra", "--json", tmp_path / "report.json").exit_code == 3
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["skipped"] == 5
 
 
 def test_a_report_that_cannot_be_written_is_wrong_usage(photos: Path, tmp_path: Path) -> None:
@@ -205,6 +207,10 @@ def test_a_file_that_is_no_report_is_not_lost_to_one(photos: Path, tmp_path: Pat
     assert result.exit_code == 2
     assert "a.jpg is not a report and would be lost" in result.output.replace("\n", " ")
     assert (photos / "a.jpg").read_bytes() == before
+    (tmp_path / "package.json").write_text('{"name": "mine"}')
+    result = invoke(command, photos, "--json", tmp_path / "package.json")
+    assert result.exit_code == 2 and "package.json is not a report" in result.output.replace("\n", " ")
+    assert (tmp_path / "package.json").read_text() == '{"name": "mine"}'
 
 
 @pytest.mark.parametrize("command", ["translate", "video"])

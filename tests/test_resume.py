@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from runs import assert_equal_to_the_bit, config_of, wait_for_a_save, weights_of
+from runs import assert_equal_to_the_bit, config_of, logged, wait_for_a_save, weights_of
 from shell import CGPIPE, invoke
 
 from cgpipe.data.loading import ValueRange, find_range, load_pixels
@@ -129,6 +129,16 @@ def test_other_signals_end_a_run_alike(recipe: Path, tmp_path: Path, number: int
     assert load_state(tmp_path / "run" / "state.pt")["step"] == 5
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_lines_of_losses_are_those_of_a_run_that_was_not_stopped(recipe: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config_of(recipe, whole, epochs=1, log_every=4))
+    train(config_of(recipe, parts, epochs=1, log_every=4), on_progress=stop_at(6))
+    train(config_of(recipe, parts, epochs=1, log_every=4), resume=True)
+    assert [line["step"] for line in logged(parts)] == [4, 8]
+    assert logged(parts) == logged(whole)
+
+
 def test_a_state_of_an_earlier_version_goes_on_to_the_same_weights(recipe: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(config_of(recipe, whole, epochs=2))
@@ -137,7 +147,7 @@ def test_a_state_of_an_earlier_version_goes_on_to_the_same_weights(recipe: Path,
     old = {name.replace("discriminator", "judge"): value for name, value in state.items()}
     old["networks"] = {name.replace("discriminator", "judge"): value for name, value in state["networks"].items()}
     old |= {"step_in_epoch": 5, "config": old.pop("settings")}
-    for name in ("picture", "pictures", "published"):
+    for name in ("picture", "pictures", "published", "log"):
         del old[name]
     save_state(parts / "state.pt", old)
     assert train(config_of(recipe, parts, epochs=2), resume=True).finished

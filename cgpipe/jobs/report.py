@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import warnings
 from collections import Counter
@@ -368,6 +369,11 @@ def _dumped(value: object, path: Path | None, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=path is not None and os.fspath(path) == STANDARD_OUTPUT, indent=indent)
 
 
+_START = 64
+_BEGINS = re.compile(rb'\{\s*"(files|videos|folder)":')
+"""The first key of a report on pictures, on videos, and on shards."""
+
+
 def require_report(path: Path) -> None:
     """Checks that a report may be written to ``path``: what is there, if anything, is an earlier one or is empty.
 
@@ -379,7 +385,8 @@ def require_report(path: Path) -> None:
     if os.fspath(path) == STANDARD_OUTPUT or not path.is_file():
         return
     with suppress(OSError), path.open("rb") as file:
-        if file.read(1) not in (b"", b"{", b"["):
+        start = file.read(_START)
+        if start and not _BEGINS.match(start):
             raise UsageError(f"{path} is not a report and would be lost: name another file for the report.")
 
 

@@ -117,6 +117,7 @@ class Run(ABC):
         self.published: dict[str, str] = {}
         self.stopped_early = False
         self.board: Board | None = None
+        self.log = MetricsLog()
 
     # -- what each kind of run says ----------------------------------------------------------------------------------
 
@@ -242,7 +243,8 @@ class Run(ABC):
 
     def _steps(self, on_progress: Callable[[Progress], None]) -> TrainReport:
         config, first = self.config, is_first()
-        log = MetricsLog(self.folder / METRICS_NAME if first else None, self.step)
+        log = self.log
+        log.open(self.folder / METRICS_NAME if first else None, self.step)
         started, first_step = time.monotonic(), self.step
         published: tuple[Published, ...] = ()
         with stop_on_signals() as request:
@@ -439,6 +441,7 @@ class Run(ABC):
             "best": dict(self.watch.best),
             "waited": self.watch.waited,
             "published": dict(self.published),
+            "log": self.log.state_dict(),
             **self.networks_state(),
         }
 
@@ -449,6 +452,8 @@ class Run(ABC):
         self.settings, _ = self.settings_ahead()
         self.watch.best, self.published = dict(state["best"]), dict(state["published"])
         self.watch.waited = state.get("waited", 0)
+        if "log" in state:
+            self.log.load_state_dict(state["log"])
         self.stopped_early = 0 < self.config.patience <= self.watch.waited
         if state["scaler"] and self.scaler.is_enabled():  # that of a run in another type is empty
             self.scaler.load_state_dict(state["scaler"])
