@@ -24,7 +24,7 @@ from shell import CGPIPE, invoke
 
 from cgpipe.cli import cli
 from cgpipe.data.loading import load_8_bits, to_network_range
-from cgpipe.errors import DataError, ModelError, TrainingError, UsageError
+from cgpipe.errors import DataError, MediaError, ModelError, TrainingError, UsageError
 from cgpipe.evaluation.evaluator import Evaluation, Evaluator
 from cgpipe.models import Model, find_model, load_model, save_model
 from cgpipe.networks import Generator, build_generator
@@ -333,6 +333,12 @@ def test_watching_keeps_the_best_and_changes_nothing(
 
 
 def test_watching_needs_a_test_split(teacher: Path, dataset: Path, tmp_path: Path) -> None:
+    damaged = dataset / "testA" / "9.png"
+    for index in range(2, 10):
+        shutil.copy(dataset / "testA" / "0.png", dataset / "testA" / f"{index}.png")
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    with pytest.raises(MediaError, match=r"9\.png"):
+        distill(config_of(teacher, dataset, tmp_path / "run", steps=2, watch_every=2))
     (dataset / "testB").rename(dataset / "elsewhere")
     with pytest.raises(DataError, match="--watch-every needs test pictures"):
         distill(config_of(teacher, dataset, tmp_path / "run", steps=2, watch_every=2))

@@ -171,6 +171,11 @@ class Evaluator:
                 outputs.add(as_rgb(pictures))
         self._reference_features = outputs.features()
 
+    def require_inputs(self) -> None:
+        """Raises MediaError if an input cannot be read, which :meth:`evaluate` would meet later."""
+        for _ in self._batches(self.input_paths, self.forms[0], self._masks):
+            pass
+
     @torch.inference_mode()
     def evaluate(self, generator: Translation, reverse: Translation | None = None) -> Evaluation:
         """Translates every input and compares the results with the reference.

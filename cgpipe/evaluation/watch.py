@@ -45,6 +45,7 @@ class Watch:
 
         Raises:
             DataError: there is no test split.
+            MediaError: a picture of it cannot be read.
             MissingDependencyError: what measures is not installed.
         """
         # Networks draw random weights, on the CPU, before they are given their own.
@@ -73,9 +74,11 @@ class Watch:
         self, folders: tuple[Place, Place], forms: tuple[Form, Form], device: torch.device
     ) -> Evaluator | PairedEvaluator:
         try:
-            return Evaluator(*folders, size=self.size, networks=["lite2"], forms=forms, device=device)
+            evaluator = Evaluator(*folders, size=self.size, networks=["lite2"], forms=forms, device=device)
         except MissingDependencyError as error:
             raise MissingDependencyError(f"{error}, or train without --watch-every.") from error
+        evaluator.require_inputs()
+        return evaluator
 
     def _figures(self, evaluator: Evaluator | PairedEvaluator, model: Model) -> dict[str, float]:
         assert isinstance(evaluator, Evaluator)
