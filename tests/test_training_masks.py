@@ -114,6 +114,14 @@ def test_one_mask_serves_all(dataset: Path) -> None:
     assert batch["mask_b"].min() == 1
 
 
+def test_a_picture_with_the_mask_of_another_is_named(dataset: Path) -> None:
+    cv2.imwrite(str(dataset / "masks" / "0.png"), np.zeros((20, 40), np.uint8))
+    config = config_of(dataset, masks_a=dataset / "masks")
+    sets = open_training_sets(config, seed=0)
+    list(training_batches(sets, config, epoch=0))
+    assert "trainA/0.png: The mask is 40x20" in sets.unreadable[dataset / "trainA/0.png"]
+
+
 def test_recolouring_changes_the_subject_and_nothing_else(dataset: Path) -> None:
     plain, changed = (
         next(training_batches(open_training_sets(config, seed=0), config, epoch=0))

@@ -115,7 +115,10 @@ class TrainingPictures:
         pixels = load_pixels(self.files[domain][number], self.ranges.get(domain), self.channels[domain])
         if domain not in self.masks:
             return pixels
-        mask = fit(read_mask(self.masks[domain][number]), *pixels.shape[:2])
+        try:
+            mask = fit(read_mask(self.masks[domain][number]), *pixels.shape[:2])
+        except MediaError as error:
+            raise MediaError(f"{path_of(self.files[domain][number])}: {error}") from error
         return np.concatenate([pixels, mask[..., None].astype(pixels.dtype)], axis=2)
 
 
