@@ -176,9 +176,8 @@ def augment(
     Without a crop, the sides become the nearest multiples of ``multiple``, of a picture enlarged to ``least`` pixels if
     it is smaller.
     """
-    made: Pixels = augment_alike([torch.from_numpy(pixels)], settings, random, multiple=multiple, least=least)[
-        0
-    ].numpy()
+    (picture,) = augment_alike([torch.from_numpy(pixels)], settings, random, multiple=multiple, least=least)
+    made: Pixels = picture.numpy()
     return made
 
 

@@ -247,8 +247,8 @@ class Evaluator:
         """The inverted mask of an input, 0 to 1: (1, size, size)."""
         named = (folder for folder in map(path_of, self.inputs) if path.is_relative_to(folder))
         root = next(named, path.parent)  # a list names its pictures anywhere
-        mask = masks.read(path.relative_to(root))
         try:
+            mask = masks.read(path.relative_to(root))
             require_same_aspect(mask, *pixels.shape[:2])
         except MediaError as error:
             raise MediaError(f"{path}: {error}") from error
