@@ -133,9 +133,11 @@ class _Watcher:
         if self._gone:
             self._tell(f"{self._root} is back.")
         self._gone = False
+        # A file that failed because another's translation has the same name is tried again when that one is gone.
+        gone = {_stem(path) for path in self._tried.keys() - now.keys()}
+        self._tried = {path: stamp for path, stamp in self._tried.items() if path in now and _stem(path) not in gone}
         whole = {path for path, stamp in now.items() if self._before.get(path) == stamp != self._tried.get(path)}
         self._before = now
-        self._tried = {path: stamp for path, stamp in self._tried.items() if path in now}
         videos = {path for path in whole if _is_video(path)}
         pictures = {path for path in whole - videos if format_of(path, None)[0]}
         self.settle(whole - videos - pictures, whole)
@@ -191,6 +193,10 @@ class _Watcher:
                 folders.append(entry.path)
         except OSError:  # it is gone already
             pass
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path)[0]
 
 
 def _is_video(path: str) -> bool:
