@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cv2
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from chromium import Chromium, needs_chromium
 from clips import make_clip
+from PIL import Image
 from shell import invoke
 
 if find_spec("gradio") is None:  # not imported: that takes seconds of every process that collects tests
@@ -114,6 +117,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
+@contextmanager
+def studio_in(folder: Path) -> Iterator[Any]:
+    """The functions behind the pages, without them."""
+    from cgpipe.options import Hardware
+    from cgpipe.service.limits import Limits
+    from cgpipe.service.spool import Spool
+    from cgpipe.service.ui import Studio
+
+    (folder / "spool").mkdir()
+    studio = Studio(Spool(folder / "spool"), Limits(), Hardware(device="cpu"))
+    try:
+        yield studio
+    finally:
+        studio.close()
+
+
 def command(app: App, *words: object) -> None:
     result = invoke(*words, env=app.environment)
     assert result.exit_code == 0, result.output
@@ -168,6 +187,34 @@ class TestTabs:
         # The command finds the look that the app has learnt.
         command(app, "translate", folder, "-o", tmp_path / "out", "--like", painting, "--like-steps", 10)
         assert made == (tmp_path / "out" / "pony.jpg").read_bytes()
+
+    def test_a_job_that_is_stopped(self, open_page: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+        painting = tmp_path / "waves.png"
+        cv2.imwrite(str(painting), np.random.default_rng(2).integers(0, 255, (64, 64, 3), np.uint8))
+        page = open_page()
+        page.get_by_text("A painting's look instead").click()
+        for number, path in enumerate((folder / "pony.jpg", painting)):
+            page.set_input_files(f"input[type=file] >> nth={number}", path)
+            page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).nth(number).wait_for()
+        set_number(page, "Steps of learning", "2000")
+        press_translate(page)
+        page.get_by_role("button", name="Stop").locator("visible=true").click()
+        page.get_by_text("Stopped.").first.wait_for()
+        page.get_by_role("button", name="Stop").locator("visible=true").wait_for(state="detached")
+        press_translate(page)
+        page.get_by_role("button", name="Stop").locator("visible=true").wait_for()
+        page.reload()  # ends it, too: the next does not wait for it
+        page.set_input_files("input[type=file] >> nth=0", folder / "pony.jpg")
+        page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.wait_for()
+        press_translate(page)
+        assert downloaded(page, "pony")
+
+    def test_what_is_uploaded_is_not_shown_as_a_page(self, app: App, open_page: Callable[..., Any]) -> None:
+        page = open_page()
+        file = {"name": "x.html", "mimeType": "text/html", "buffer": b"<script>alert(1)</script>"}
+        (path,) = page.request.post(f"{app.address}/gradio_api/upload", multipart={"files": file}).json()
+        answer = page.request.get(f"{app.address}/gradio_api/file={path}")
+        assert answer.headers["content-disposition"].startswith("attachment")
 
     def test_a_video(self, app: App, open_page: Callable[..., Any], tmp_path: Path) -> None:
         clip = make_clip(tmp_path / "clip.mp4", count=5, size=(64, 48))
@@ -230,39 +277,75 @@ class TestTabs:
 
 
 def test_a_job_ends_with_the_app(folder: Path, tmp_path: Path, models_folder: Path) -> None:
-    from cgpipe.options import Hardware
-    from cgpipe.service.limits import Limits
-    from cgpipe.service.spool import Spool
-    from cgpipe.service.ui import Studio, gr
+    from cgpipe.service.ui import gr
 
     painting, steps = tmp_path / "waves.png", []
     cv2.imwrite(str(painting), np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))
-    studio = Studio(Spool(tmp_path), Limits(), Hardware())
 
     def close_at_the_second(now: tuple[int, int], **_: object) -> None:
         steps.append(now)
         if now[0] == 2:
             studio.close()
 
-    with pytest.raises(gr.Error, match="shutting down"):
+    with studio_in(tmp_path) as studio, pytest.raises(gr.Error, match="shutting down"):
         studio.picture(str(folder / "pony.jpg"), "horse2zebra", 1.0, str(painting), 2000, close_at_the_second)
     assert steps == [(1, 2000), (2, 2000)]
 
 
-def test_a_picture_that_is_named_like_an_archive_is_a_picture(folder: Path, tmp_path: Path) -> None:
-    from cgpipe.options import Hardware
-    from cgpipe.service.limits import Limits
-    from cgpipe.service.spool import Spool
-    from cgpipe.service.ui import Studio
+def test_a_job_ends_with_its_page(folder: Path, tmp_path: Path, models_folder: Path) -> None:
+    from cgpipe.service.ui import gr
 
+    painting, page = tmp_path / "waves.png", SimpleNamespace(session_hash="a page")
+    cv2.imwrite(str(painting), np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))
+    with studio_in(tmp_path) as studio:
+
+        def leave(now: tuple[int, int], **_: object) -> None:
+            studio.stop(SimpleNamespace(session_hash="another page") if now[0] < 3 else page)
+
+        with pytest.raises(gr.Error, match="Stopped"):
+            studio.picture(str(folder / "pony.jpg"), "horse2zebra", 1.0, str(painting), 2000, leave, page)
+
+
+def test_what_is_no_picture_is_said_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+    from cgpipe.service.ui import _picture_field, gr
+
+    text, field = folder / "text.jpg", _picture_field("Picture", 300)
+    text.write_text("no picture")
+    with studio_in(tmp_path) as studio:
+        for path, reason in ((text, "It is not a picture"), (folder / "gone.jpg", "forgotten after an hour")):
+            with pytest.raises(gr.Error, match=reason):
+                studio.picture(field.preprocess(SimpleNamespace(path=str(path))), "horse2zebra-fast", 1.0, None, 10)
+        with pytest.raises(gr.Error, match="Choose a picture first"):
+            studio.picture(field.preprocess(None), "horse2zebra-fast", 1.0, None, 10)
+        cut = folder / "cut.mp4"
+        cut.write_bytes(make_clip(folder / "clip.mp4", count=2).read_bytes()[:48])
+        with pytest.raises(gr.Error, match=r"cut\.mp4 cannot be read") as raised:
+            studio.video(str(cut), "horse2zebra-fast", 1.0, lambda *_, **__: None)
+        assert str(folder) not in str(raised.value)
+
+
+def test_an_animation_stays_one(folder: Path, tmp_path: Path) -> None:
+    first, *others = (Image.new("RGB", (64, 48), colour) for colour in ("red", "green", "blue"))
+    first.save(folder / "moving.gif", save_all=True, append_images=others)
+    with studio_in(tmp_path) as studio:
+        (_, after), _ = studio.picture(str(folder / "moving.gif"), "horse2zebra-fast", 1.0, None, 10)
+    with Image.open(after) as made:
+        assert (Path(after).name, made.n_frames) == ("moving-translated.gif", 3)
+
+
+def test_a_folder_names_what_was_not_translated_as_it_is(folder: Path, tmp_path: Path) -> None:
+    (folder / "raw_*1*_.cr2").write_bytes(b"II*\0" + bytes(100))
+    (folder / "`b`.png").write_bytes(b"no picture")
+    with studio_in(tmp_path) as studio:
+        told = studio.folder(str(folder), str(tmp_path / "out"), "horse2zebra-fast", 1.0, lambda *_, **__: None)
+    assert r"raw\_\*1\*\_\.cr2: " in told and r"\`b\`\.png: " in told
+
+
+def test_a_picture_that_is_named_like_an_archive_is_a_picture(folder: Path, tmp_path: Path) -> None:
     named = tmp_path / "pony.zip"
     named.write_bytes((folder / "pony.jpg").read_bytes())
-    (tmp_path / "spool").mkdir()
-    studio = Studio(Spool(tmp_path / "spool"), Limits(), Hardware(device="cpu"))
-    try:
+    with studio_in(tmp_path) as studio:
         (_, after), _ = studio.picture(str(named), "horse2zebra-fast", 1.0, None, 10)
-    finally:
-        studio.close()
     assert Path(after).name == "pony-translated.jpg"
 
 

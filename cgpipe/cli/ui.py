@@ -35,9 +35,11 @@ def command(host: str, port: int, token: str | None, device: str, browser: bool)
     """
     from cgpipe.options import Hardware
     from cgpipe.service.limits import Limits
-    from cgpipe.service.spool import open_spool
+    from cgpipe.service.spool import Spool, open_spool
 
     with open_spool() as spool:
+        # Apart from the uploads: Gradio shows what is here as it is, and lets of an upload be shown what is harmless.
+        results = Spool(spool.new_folder())
         # Gradio reads these when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = str(spool.folder / "uploads")
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -50,8 +52,8 @@ def command(host: str, port: int, token: str | None, device: str, browser: bool)
         require_token(host, token)
         limits = Limits()
         with listen(host, port) as listening:
-            studio = Studio(spool, limits, Hardware(device=device))
-            app = mount(build_ui(studio, local=token is None), spool, limits, token=token)
+            studio = Studio(results, limits, Hardware(device=device))
+            app = mount(build_ui(studio, local=token is None), results, limits, token=token)
             show(f"Open {address_of(listening)} (Ctrl-C ends it)")
             if browser:
                 click.launch(address_of(listening))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,7 +26,7 @@ from cgpipe.jobs.report import FileResult, FolderReport
 from cgpipe.jobs.video import translate_video
 from cgpipe.media.frames import Pixels, in_8_bits
 from cgpipe.media.pictures.formats import PICTURE_SUFFIXES
-from cgpipe.media.pictures.read import check_picture, read_picture
+from cgpipe.media.pictures.read import check_picture, is_animation, read_picture
 from cgpipe.models import list_models
 from cgpipe.models.choose import choose_model
 from cgpipe.options import Hardware, Look, ModelChoice, Options, Work
@@ -63,12 +66,15 @@ FONTS = ("system-ui", "sans-serif")
 KEPT = 3600
 """Seconds for which uploads and results are kept."""
 
+_MARKS = re.compile(r"([!-/:-@\[-`{-~])")
+"""Characters that may mean something in Markdown, before each of which a backslash may stand."""
+
 
 class Studio:
     """The functions behind the pages, with files in one spool.
 
     Args:
-        spool: the folder of results.
+        spool: the folder of results, without the uploads.
         limits: the limits of uploads.
         hardware: the hardware for all jobs.
     """
@@ -78,6 +84,7 @@ class Studio:
         self._limits = limits
         self._hardware = hardware
         self._closing = Event()
+        self._stops: set[tuple[str, Event]] = set()
         self._queue = PictureQueue(spool)
         self._cameras = LoadedModels()
         # By session: what a page holds itself does not come back while it streams.
@@ -89,15 +96,29 @@ class Studio:
         self._closing.set()
         self._queue.close()
 
-    def _while_open(self, progress: Any) -> Callable[..., None]:
-        """Gradio's ``progress``, which ends the job that reports it once the app closes."""
+    def stop(self, request: gr.Request) -> None:
+        """Ends the jobs of a page at their next step."""
+        for session, stopped in [*self._stops]:
+            if session == request.session_hash:
+                stopped.set()
+
+    @contextmanager
+    def _job(self, progress: Any, request: gr.Request | None) -> Iterator[Callable[..., None]]:
+        """Gradio's ``progress``, which ends the job that reports it once it is stopped or the app closes."""
+        job = (str(request.session_hash) if request else "", Event())
 
         def report(*counted: object, **named: object) -> None:
             if self._closing.is_set():
                 raise ClosedError("The app is shutting down: try again when it has started anew.")
+            if job[1].is_set():
+                raise ClosedError("Stopped.")
             progress(*counted, **named)
 
-        return report
+        self._stops.add(job)
+        try:
+            yield report
+        finally:
+            self._stops.discard(job)
 
     def picture(
         self,
@@ -107,15 +128,16 @@ class Studio:
         painting: str | None,
         steps: int,
         progress: Any = gr.Progress(),  # noqa: B008 - so Gradio knows that it is to be given
+        request: gr.Request | None = None,
     ) -> tuple[tuple[str, str], gr.DownloadButton]:
         """The pair for the slider, and the button to download the result."""
-        if not picture:
-            raise gr.Error("Choose a picture first.", print_exception=False)
-        self._spool.remove_older(KEPT)
-        with _Explained():
-            check_picture(picture, pixel_limit=self._limits.pixels)
-            if painting:
-                after = self._like(self._named(Path(picture)), painting, steps, strength, progress)
+        picture = self._present(picture, "picture")
+        painting = painting and self._present(painting, "painting")
+        with _explained(), self._job(progress, request) as told:
+            animated = is_animation(picture)
+            check_picture(picture, pixel_limit=self._limits.pixels, animated=True)
+            if painting or animated:
+                after = self._alone(self._named(Path(picture)), model, painting, steps, strength, told)
             else:
                 options = Options(
                     choice=ModelChoice(model=model),
@@ -134,14 +156,23 @@ class Studio:
             return picture
         return Path(shutil.copyfile(picture, self._spool.new()))
 
-    def _like(self, picture: Path, painting: str, steps: int, strength: float, progress: Any) -> Path:
-        """The picture in the look of a painting, which is trained first."""
-        check_picture(painting, pixel_limit=self._limits.pixels)
-        told = self._while_open(progress)
+    def _alone(
+        self,
+        picture: Path,
+        model: str,
+        painting: str | None,
+        steps: int,
+        strength: float,
+        told: Callable[..., None],
+    ) -> Path:
+        """An animation, or a picture in the look of a painting, which is trained first."""
+        if painting:
+            check_picture(painting, pixel_limit=self._limits.pixels)
         report = translate_folder(
             picture,
             self._spool.new_folder(),
-            like=painting,
+            model=None if painting else model,
+            like=painting or (),
             like_steps=int(steps),
             strength=strength,
             hardware=self._hardware,
@@ -159,17 +190,16 @@ class Studio:
         model: str,
         strength: float,
         progress: Any = gr.Progress(),  # noqa: B008
+        request: gr.Request | None = None,
     ) -> tuple[str, gr.DownloadButton]:
         """The translated video, to play and to download."""
-        if not video:
-            raise gr.Error("Choose a video first.", print_exception=False)
-        self._spool.remove_older(KEPT)
-        with _Explained():
+        video = self._present(video, "video")
+        with _explained(video), self._job(progress, request) as told:
             with open(video, "rb") as file:
                 if not is_container(file.read(HEAD)):
                     raise MediaError("It is not a video, or its container is not supported.")
             result = self._spool.new_folder() / f"{Path(video).stem}-translated.mp4"
-            counted = _Counted("frame", self._while_open(progress))
+            counted = _Counted("frame", told)
             translate_video(
                 video,
                 result,
@@ -187,7 +217,7 @@ class Studio:
         if pixels is None:
             return None, ""
         began = time.monotonic()
-        with _Explained():
+        with _explained():
             translated = self._camera_translator(model, strength)(pixels)
         session = str(request.session_hash)
         rate = self._rates.setdefault(session, Rate())
@@ -201,19 +231,27 @@ class Studio:
         options = Options(choice=ModelChoice(model=model), look=Look(strength=strength), hardware=self._hardware)
         return self._cameras.pipeline(choose_model(options.choice), options).translator
 
-    def folder(self, folder: str, output: str, model: str, strength: float, progress: Any = gr.Progress()) -> str:  # noqa: B008
+    def folder(
+        self,
+        folder: str,
+        output: str,
+        model: str,
+        strength: float,
+        progress: Any = gr.Progress(),  # noqa: B008
+        request: gr.Request | None = None,
+    ) -> str:
         """The result of a folder, as Markdown."""
         if not folder.strip():
             raise gr.Error("Name a folder first.", print_exception=False)
-        with _Explained():
-            counted = _Counted("picture", self._while_open(progress))
+        with _explained(), self._job(progress, request) as told:
+            counted = _Counted("picture", told)
 
             def advance(_: FileResult) -> None:
                 counted.advance(1)
 
             report = translate_folder(
-                Path(folder.strip()).expanduser(),
-                Path(output.strip()).expanduser() if output.strip() else None,
+                os.path.expanduser(folder.strip()),
+                os.path.expanduser(output.strip()) or None,
                 model=model,
                 strength=strength,
                 hardware=self._hardware,
@@ -223,6 +261,15 @@ class Studio:
                 on_result=advance,
             )
             return _told(report)
+
+    def _present(self, upload: str | None, kind: str) -> str:
+        """A job's upload, which is still there; what is old makes room."""
+        if not upload:
+            raise gr.Error(f"Choose a {kind} first.", print_exception=False)
+        self._spool.remove_older(KEPT)
+        if not os.path.exists(upload):
+            raise gr.Error(f"Uploads are forgotten after an hour: choose the {kind} again.", print_exception=False)
+        return upload
 
     def _shown(self, path: Path) -> str:
         """A file that browsers can show: itself, or a PNG of it."""
@@ -289,20 +336,24 @@ class _Counted:
         self._progress((self._done, self._total), unit=f"{self._unit}s")
 
 
-class _Explained:
-    """Shows errors in a box on the page."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, CgpipeError):
-            raise gr.Error(str(error), print_exception=False) from error
+@contextmanager
+def _explained(upload: str | None = None) -> Iterator[None]:
+    """Shows errors in a box on the page; an upload goes by its name, and not by where it lies."""
+    try:
+        yield
+    except CgpipeError as error:
+        text = str(error).replace(upload, Path(upload).name) if upload else str(error)
+        raise gr.Error(text, print_exception=False) from error
 
 
 def _told(report: FolderReport) -> str:
-    failed = "".join(f"\n- `{failure.input}`: {failure.reason}" for failure in report.failures)
-    return report.summary() + failed
+    lines = (f"\n- {_plain(one.input)}: {_plain(one.reason)}" for one in (*report.failures, *report.unsupported))
+    return _plain(report.summary()) + "".join(lines)
+
+
+def _plain(text: object) -> str:
+    """Text as Markdown that shows it as it is."""
+    return _MARKS.sub(r"\\\1", str(text))
 
 
 def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
@@ -315,14 +366,15 @@ def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
     with pages:
         gr.Markdown("# cgpipe\nPictures and videos from one look to another, on this machine.")
         with gr.Tab("Picture"):
-            _picture_tab(studio)
+            _picture_tab(studio, pages)
         with gr.Tab("Video"):
-            _video_tab(studio)
+            _video_tab(studio, pages)
         with gr.Tab("Camera"):
-            _camera_tab(studio)
+            _camera_tab(studio, pages)
         if local:
             with gr.Tab("Folder"):
-                _folder_tab(studio)
+                _folder_tab(studio, pages)
+        pages.unload(studio.stop)
     return pages
 
 
@@ -331,57 +383,74 @@ def _download(path: Path | None = None) -> gr.DownloadButton:
     return gr.DownloadButton("Download", value=None if path is None else str(path), interactive=path is not None)
 
 
-def _look() -> tuple[gr.Dropdown, gr.Slider]:
-    """The inputs for model and strength."""
-    models = [
+def _models() -> list[tuple[str, str]]:
+    """The models to choose from: what is shown, and the name."""
+    return [
         (f"{entry.card.source} to {entry.card.target} ({entry.name})", entry.name)
         for entry in list_models()
         if entry.card and not entry.shadowed
     ]
+
+
+def _look(pages: gr.Blocks) -> tuple[gr.Dropdown, gr.Slider]:
+    """The inputs for model and strength; the models are those that there are when the page is opened."""
     default = choose_model(ModelChoice()).found.entry.name
-    return (
-        gr.Dropdown(models, value=default, label="Look"),
-        gr.Slider(0, 2, value=1, step=0.05, label="Strength", info="0 is the original, 1 the full translation."),
+    look = gr.Dropdown(_models(), value=default, label="Look")
+    pages.load(lambda: gr.Dropdown(_models()), None, look, api_visibility="private", show_progress="hidden")
+    return look, gr.Slider(
+        0, 2, value=1, step=0.05, label="Strength", info="0 is the original, 1 the full translation."
     )
 
 
-def _run(button: gr.Button, work: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
-    button.click(work, inputs, outputs, api_visibility="private", concurrency_limit=1)
+def _picture_field(label: str, height: int) -> gr.Image:
+    """A field for a picture's file. Gradio does not open it: it knows fewer formats, and no words for damage."""
+    field = gr.Image(label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=height)
+    field.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+    return field
 
 
-def _picture_tab(studio: Studio) -> None:
+def _buttons(studio: Studio, work: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+    """Those that begin a job and, while it runs, stop it."""
+    begin, stop = gr.Button("Translate", variant="primary"), gr.Button("Stop", variant="stop", visible=False)
+    quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    begin.click(lambda: gr.Button(visible=True), None, stop, **quick)
+    done = begin.click(work, inputs, outputs, api_visibility="private", concurrency_limit=1)
+    for end in (done.success, done.failure):  # Gradio's then does not follow a failure
+        end(lambda: gr.Button(visible=False), None, stop, **quick)
+    stop.click(studio.stop, None, None, **quick)
+
+
+def _picture_tab(studio: Studio, pages: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column(scale=1):
-            picture = gr.Image(
-                label="Picture", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=300
-            )
-            look, strength = _look()
+            picture = _picture_field("Picture", 300)
+            look, strength = _look(pages)
             with gr.Accordion("A painting's look instead", open=False):
-                painting = gr.Image(
-                    label="Painting", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=200
-                )
+                painting = _picture_field("Painting", 200)
                 steps = gr.Slider(10, 2000, value=600, step=10, label="Steps of learning", info="Once per painting.")
-            button = gr.Button("Translate", variant="primary")
+            below = gr.Column()
         with gr.Column(scale=2):
             slider = gr.ImageSlider(label="Before and after", interactive=False, max_height=640)
             download = _download()
-    _run(button, studio.picture, [picture, look, strength, painting, steps], [slider, download])
+    with below:
+        _buttons(studio, studio.picture, [picture, look, strength, painting, steps], [slider, download])
 
 
-def _video_tab(studio: Studio) -> None:
+def _video_tab(studio: Studio, pages: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column():
             video = gr.Video(label="Video", sources=["upload"], height=360)
-            look, strength = _look()
-            button = gr.Button("Translate", variant="primary")
+            look, strength = _look(pages)
+            below = gr.Column()
         with gr.Column():
             result = gr.Video(label="Translated", interactive=False, height=360)
             download = _download()
-    _run(button, studio.video, [video, look, strength], [result, download])
+    with below:
+        _buttons(studio, studio.video, [video, look, strength], [result, download])
 
 
-def _camera_tab(studio: Studio) -> None:
-    look, strength = _look()
+def _camera_tab(studio: Studio, pages: gr.Blocks) -> None:
+    look, strength = _look(pages)
     with gr.Row():
         with gr.Column():
             camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=360)
@@ -399,13 +468,14 @@ def _camera_tab(studio: Studio) -> None:
     )
 
 
-def _folder_tab(studio: Studio) -> None:
+def _folder_tab(studio: Studio, pages: gr.Blocks) -> None:
     folder = gr.Textbox(label="Folder", placeholder="~/Pictures/holiday")
     output = gr.Textbox(label="Output folder", placeholder="beside it, by default")
-    look, strength = _look()
-    button = gr.Button("Translate", variant="primary")
+    look, strength = _look(pages)
+    below = gr.Column()
     result = gr.Markdown()
-    _run(button, studio.folder, [folder, output, look, strength], [result])
+    with below:
+        _buttons(studio, studio.folder, [folder, output, look, strength], [result])
 
 
 def _theme() -> gr.themes.Base:

@@ -84,8 +84,12 @@ def read_picture(
         return Frame(pixels=np.ascontiguousarray(pixels[..., :3]), origin=extras)
 
 
-def check_picture(path: str | os.PathLike[str], *, pixel_limit: int | None = None) -> None:
+def check_picture(path: str | os.PathLike[str], *, pixel_limit: int | None = None, animated: bool = False) -> None:
     """Reads only a picture's header, to refuse an unreadable file before any work.
+
+    Args:
+        pixel_limit: most pixels that it, or a frame of an animation, may have.
+        animated: it may be an animation.
 
     Raises:
         MediaError, UnsupportedFormatError: same as :func:`read_picture`, except for damage behind the header.
@@ -93,7 +97,7 @@ def check_picture(path: str | os.PathLike[str], *, pixel_limit: int | None = Non
     if huge.is_slide(path):
         raise UnsupportedFormatError("Slides are not read here.")
     with opened(Path(path)) as file, damage_refused(), _parsed(file, path, pixel_limit) as image:
-        _require_supported(image, depth(image, file)[0])
+        _require_supported(image, depth(image, file)[0], animated=animated)
 
 
 def is_animation(path: str | os.PathLike[str]) -> bool:
@@ -207,7 +211,7 @@ def _require_pixels(image: Image.Image) -> None:
         raise UnsupportedFormatError(f"{CAMERA_RAW.title} pictures are not supported. {CAMERA_RAW.advice}.")
 
 
-def _require_supported(image: Image.Image, bits: int) -> None:
+def _require_supported(image: Image.Image, bits: int, *, animated: bool = False) -> None:
     depths = (1, 2, 4, 8, 10, 12, 16) if image.format in ("AVIF", "HEIF") else (1, 2, 4, 8, 16)
     if image.mode not in GRAY_MODES + COLOUR_MODES or bits not in depths:
         raise MediaError(
@@ -216,6 +220,8 @@ def _require_supported(image: Image.Image, bits: int) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and not is_jpeg(image):
         if image.format in ANIMATED:
+            if animated:
+                return
             raise MediaError(f"It is an animation of {frames} frames: use a still picture, or translate it as a video.")
         raise MediaError(f"It holds {frames} pictures. Save each to a file of its own first.")
     if isinstance(image, TiffImagePlugin.TiffImageFile) and bits == 16 and _in_planes(image):
