@@ -16,6 +16,8 @@ AGAIN = 0.05
 WORDS = {"SIGINT": "Interrupted.", "SIGTERM": "Terminated.", "SIGHUP": "Hung up."}
 """Printed at the end; Windows has no SIGHUP."""
 
+_coming: set[int] = set()
+"""Signals that come again. A second one meanwhile is the same wish: heard later, it would disturb the clean-up."""
 _LOADING = {ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__}
 
 
@@ -43,9 +45,16 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if not _is_loading(frame):
         raise Stopped(number)
     # A compiled module may swallow what is raised while it is loaded, and then lack a part: torch has no NumPy.
-    again = threading.Timer(AGAIN, _thread.interrupt_main, (number,))
-    again.daemon = True
-    again.start()
+    if number not in _coming:
+        _coming.add(number)
+        again = threading.Timer(AGAIN, _come_again, (number,))
+        again.daemon = True
+        again.start()
+
+
+def _come_again(number: int) -> None:
+    _coming.discard(number)
+    _thread.interrupt_main(signal.Signals(number))
 
 
 def _is_loading(frame: FrameType | None) -> bool:
