@@ -198,6 +198,7 @@ class TestTabs:
             page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).nth(number).wait_for()
         set_number(page, "Steps of learning", "2000")
         press_translate(page)
+        page.get_by_text("Learning the painting").first.wait_for()
         page.get_by_role("button", name="Stop").locator("visible=true").click()
         page.get_by_text("Stopped.").first.wait_for()
         page.get_by_role("button", name="Stop").locator("visible=true").wait_for(state="detached")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +64,15 @@ def read_pixels(picture: Place, channels: int = 3) -> npt.NDArray[np.uint8] | np
 
 def read_named(picture: Place, channels: int = 3) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """The same; the message of an error names the picture."""
-    try:
+    with naming(picture):
         return read_pixels(picture, channels)
+
+
+@contextmanager
+def naming(picture: Place) -> Iterator[None]:
+    """Names a picture in the message of a MediaError."""
+    try:
+        yield
     except MediaError as error:
         raise MediaError(f"{path_of(picture)}: {error}") from error
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from cgpipe.data.cache import PictureCache
 from cgpipe.data.direction import DOMAINS, Domain
-from cgpipe.data.loading import Pixels, ValueRange, augment_alike, load_pixels, recolour, to_network_range
+from cgpipe.data.loading import Pixels, ValueRange, augment_alike, load_pixels, naming, recolour, to_network_range
 from cgpipe.data.pairs import require_same_shape
 from cgpipe.data.pictures import Place, path_of
 from cgpipe.data.settings import PictureSettings
@@ -115,10 +115,8 @@ class TrainingPictures:
         pixels = load_pixels(self.files[domain][number], self.ranges.get(domain), self.channels[domain])
         if domain not in self.masks:
             return pixels
-        try:
+        with naming(self.files[domain][number]):
             mask = fit(read_mask(self.masks[domain][number]), *pixels.shape[:2])
-        except MediaError as error:
-            raise MediaError(f"{path_of(self.files[domain][number])}: {error}") from error
         return np.concatenate([pixels, mask[..., None].astype(pixels.dtype)], axis=2)
 
 

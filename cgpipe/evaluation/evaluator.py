@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cgpipe.data.loading import RGB, Form, read_named, to_network_range
+from cgpipe.data.loading import RGB, Form, naming, read_named, to_network_range
 from cgpipe.data.pictures import Half, Place, path_of, pictures_at
 from cgpipe.data.settings import VIEWABLE
-from cgpipe.errors import DataError, MediaError, UsageError
+from cgpipe.errors import DataError, UsageError
 from cgpipe.evaluation.inception import Inception, has_inception
 from cgpipe.evaluation.scores import fid, kid, top1_share
 from cgpipe.media.frames import Pixels
@@ -247,11 +247,9 @@ class Evaluator:
         """The inverted mask of an input, 0 to 1: (1, size, size)."""
         named = (folder for folder in map(path_of, self.inputs) if path.is_relative_to(folder))
         root = next(named, path.parent)  # a list names its pictures anywhere
-        try:
+        with naming(path):
             mask = masks.read(path.relative_to(root))
             require_same_aspect(mask, *pixels.shape[:2])
-        except MediaError as error:
-            raise MediaError(f"{path}: {error}") from error
         resized = cv2.resize(mask, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return torch.from_numpy(1 - resized.astype(np.float32) / 255)[None]
 

@@ -59,6 +59,9 @@ FRAMES = 200
 BUTTONS: list[Any] = ["fullscreen", "download"]
 """Of a result: without that which sends it to a site."""
 
+QUICK: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+"""For events that no job waits for."""
+
 FONTS = ("system-ui", "sans-serif")
 """That every system has: nothing is fetched from elsewhere."""
 
@@ -85,6 +88,7 @@ class Studio:
         self._hardware = hardware
         self._closing = Event()
         self._stops: set[tuple[str, Event]] = set()
+        self._left: deque[str] = deque(maxlen=CAMERAS)
         self._queue = PictureQueue(spool)
         self._cameras = LoadedModels()
         # By session: what a page holds itself does not come back while it streams.
@@ -102,6 +106,11 @@ class Studio:
             if session == request.session_hash:
                 stopped.set()
 
+    def leave(self, request: gr.Request) -> None:
+        """The same for a page that is gone, and for what it has asked for and has not begun."""
+        self._left.append(str(request.session_hash))
+        self.stop(request)
+
     @contextmanager
     def _job(self, progress: Any, request: gr.Request | None) -> Iterator[Callable[..., None]]:
         """Gradio's ``progress``, which ends the job that reports it once it is stopped or the app closes."""
@@ -115,6 +124,8 @@ class Studio:
             progress(*counted, **named)
 
         self._stops.add(job)
+        if job[0] in self._left:
+            job[1].set()
         try:
             yield report
         finally:
@@ -365,16 +376,16 @@ def build_ui(studio: Studio, *, local: bool) -> gr.Blocks:
     pages: gr.Blocks = gr.Blocks(title="cgpipe", analytics_enabled=False, delete_cache=(600, KEPT))
     with pages:
         gr.Markdown("# cgpipe\nPictures and videos from one look to another, on this machine.")
-        with gr.Tab("Picture"):
-            _picture_tab(studio, pages)
-        with gr.Tab("Video"):
-            _video_tab(studio, pages)
-        with gr.Tab("Camera"):
-            _camera_tab(studio, pages)
+        tabs = {"Picture": _picture_tab, "Video": _video_tab, "Camera": _camera_tab}
         if local:
-            with gr.Tab("Folder"):
-                _folder_tab(studio, pages)
-        pages.unload(studio.stop)
+            tabs["Folder"] = _folder_tab
+        looks = []  # of each tab
+        for name, tab in tabs.items():
+            with gr.Tab(name):
+                looks.append(tab(studio))
+        # Those that were learnt since the app started are among them.
+        pages.load(lambda: [gr.Dropdown(_models())] * len(looks), None, looks, **QUICK)
+        pages.unload(studio.leave)
     return pages
 
 
@@ -392,13 +403,12 @@ def _models() -> list[tuple[str, str]]:
     ]
 
 
-def _look(pages: gr.Blocks) -> tuple[gr.Dropdown, gr.Slider]:
-    """The inputs for model and strength; the models are those that there are when the page is opened."""
+def _look() -> tuple[gr.Dropdown, gr.Slider]:
+    """The inputs for model and strength."""
     default = choose_model(ModelChoice()).found.entry.name
-    look = gr.Dropdown(_models(), value=default, label="Look")
-    pages.load(lambda: gr.Dropdown(_models()), None, look, api_visibility="private", show_progress="hidden")
-    return look, gr.Slider(
-        0, 2, value=1, step=0.05, label="Strength", info="0 is the original, 1 the full translation."
+    return (
+        gr.Dropdown(_models(), value=default, label="Look"),
+        gr.Slider(0, 2, value=1, step=0.05, label="Strength", info="0 is the original, 1 the full translation."),
     )
 
 
@@ -412,19 +422,18 @@ def _picture_field(label: str, height: int) -> gr.Image:
 def _buttons(studio: Studio, work: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
     """Those that begin a job and, while it runs, stop it."""
     begin, stop = gr.Button("Translate", variant="primary"), gr.Button("Stop", variant="stop", visible=False)
-    quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    begin.click(lambda: gr.Button(visible=True), None, stop, **quick)
+    begin.click(lambda: gr.Button(visible=True), None, stop, **QUICK)
     done = begin.click(work, inputs, outputs, api_visibility="private", concurrency_limit=1)
     for end in (done.success, done.failure):  # Gradio's then does not follow a failure
-        end(lambda: gr.Button(visible=False), None, stop, **quick)
-    stop.click(studio.stop, None, None, **quick)
+        end(lambda: gr.Button(visible=False), None, stop, **QUICK)
+    stop.click(studio.stop, None, None, **QUICK)
 
 
-def _picture_tab(studio: Studio, pages: gr.Blocks) -> None:
+def _picture_tab(studio: Studio) -> gr.Dropdown:
     with gr.Row():
         with gr.Column(scale=1):
             picture = _picture_field("Picture", 300)
-            look, strength = _look(pages)
+            look, strength = _look()
             with gr.Accordion("A painting's look instead", open=False):
                 painting = _picture_field("Painting", 200)
                 steps = gr.Slider(10, 2000, value=600, step=10, label="Steps of learning", info="Once per painting.")
@@ -434,23 +443,25 @@ def _picture_tab(studio: Studio, pages: gr.Blocks) -> None:
             download = _download()
     with below:
         _buttons(studio, studio.picture, [picture, look, strength, painting, steps], [slider, download])
+    return look
 
 
-def _video_tab(studio: Studio, pages: gr.Blocks) -> None:
+def _video_tab(studio: Studio) -> gr.Dropdown:
     with gr.Row():
         with gr.Column():
             video = gr.Video(label="Video", sources=["upload"], height=360)
-            look, strength = _look(pages)
+            look, strength = _look()
             below = gr.Column()
         with gr.Column():
             result = gr.Video(label="Translated", interactive=False, height=360)
             download = _download()
     with below:
         _buttons(studio, studio.video, [video, look, strength], [result, download])
+    return look
 
 
-def _camera_tab(studio: Studio, pages: gr.Blocks) -> None:
-    look, strength = _look(pages)
+def _camera_tab(studio: Studio) -> gr.Dropdown:
+    look, strength = _look()
     with gr.Row():
         with gr.Column():
             camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=360)
@@ -466,16 +477,18 @@ def _camera_tab(studio: Studio, pages: gr.Blocks) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+    return look
 
 
-def _folder_tab(studio: Studio, pages: gr.Blocks) -> None:
+def _folder_tab(studio: Studio) -> gr.Dropdown:
     folder = gr.Textbox(label="Folder", placeholder="~/Pictures/holiday")
     output = gr.Textbox(label="Output folder", placeholder="beside it, by default")
-    look, strength = _look(pages)
+    look, strength = _look()
     below = gr.Column()
     result = gr.Markdown()
     with below:
         _buttons(studio, studio.folder, [folder, output, look, strength], [result])
+    return look
 
 
 def _theme() -> gr.themes.Base:

@@ -238,7 +238,7 @@ class Trainer(Run):
         if not steps:
             return super().settings_ahead()
         # By the epoch of the schedule, which is stretched over the steps, and not by that of the pictures.
-        epoch = epochs * self.step // steps
+        epoch = int(self._schedule_epoch(self.step))
         end = -(-(epoch + 1) * steps // epochs)
         return self.settings_at(epoch), end - self.step
 
